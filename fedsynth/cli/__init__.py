@@ -1,0 +1,55 @@
+"""The command line. Each command lives in the file of its topic; heavy imports happen inside the commands."""
+
+import sys
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from fedsynth import __version__
+from fedsynth.errors import FedSynthError
+
+
+class OneLineErrors(TyperGroup):
+    """Turns what a user can act on into one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; only `FedSynthError` is caught, everything else is a bug and keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except FedSynthError as error:
+            typer.echo(f"fedsynth: {error}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    name="fedsynth",
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Federated, private, synthetic medical images, and an honest answer to: may we share them?",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedsynth {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script, `python -m fedsynth` and `python cli.py`."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("fedsynth: stopped", err=True)
+        sys.exit(130)

@@ -1,0 +1,29 @@
+"""What commands show while they work: a progress bar for people, nothing for pipes; JSON for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback `progress(done, total)` that draws a bar on stderr when a person watches."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout; not-a-number becomes null."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

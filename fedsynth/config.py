@@ -1,0 +1,144 @@
+"""TOML files to frozen dataclasses and back. Every other module reads its settings through this one loader.
+
+A key `mask-labels` in the file is the field `mask_labels` of the dataclass. Unknown keys, wrong types and bad values
+name the file, the key, the value and the nearest spelling.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from fedsynth import files
+from fedsynth.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def load_toml(kind: type[T], path: Path) -> T:
+    """Read the TOML file at `path` as one `kind`, a dataclass whose fields say what may stand in it."""
+    return read_table(kind, parse_toml(path), file=path)
+
+
+def parse_toml(path: Path) -> dict[str, Any]:
+    """The file's content as plain dictionaries, or an error that says why it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError("there is no such file", file=path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=path) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not valid TOML: {error}", file=path) from error
+
+
+def read_table(kind: type[T], table: Mapping[str, Any], *, file: Path | None = None, prefix: str = "") -> T:
+    """Turn one table into the dataclass `kind`; `prefix` is the table's name in messages."""
+    hints = get_type_hints(kind)
+    known: dict[str, Field[Any]] = {_key(field.name): field for field in fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"unknown key {prefix + key!r}", file=file, remedy=nearest(key, known))
+    values = {}
+    for key, field in known.items():
+        if key in table:
+            values[field.name] = _read(hints[field.name], table[key], file, prefix + key)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"the key {prefix + key!r} is missing", file=file)
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}", file=file) from error
+
+
+def as_table(value: Any) -> dict[str, Any]:
+    """The inverse of `read_table`: a dataclass as a table; what is None is left out."""
+    pairs = ((_key(field.name), getattr(value, field.name)) for field in fields(value))
+    return {key: _plain(item) for key, item in pairs if item is not None}
+
+
+def to_toml(value: Any) -> str:
+    """A dataclass (or plain table) as TOML text."""
+    return tomli_w.dumps(as_table(value) if is_dataclass(value) else _plain(value), multiline_strings=False)
+
+
+def save_toml(path: Path, value: Any) -> None:
+    """Write a dataclass or a table as TOML, whole or not at all."""
+    files.write_text(path, to_toml(value))
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return as_table(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read(kind: Any, value: Any, file: Path | None, key: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _read_union(arguments, value, file, key)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+            remedy = nearest(str(value), [str(choice) for choice in arguments])
+            raise ConfigError(f"{key!r} has an unknown value", file=file, value=value, remedy=remedy)
+        return value
+    if origin is tuple:
+        return _read_tuple(arguments, value, file, key)
+    if origin is dict:
+        _expect(isinstance(value, dict), "a table", value, file, key)
+        return {name: _read(arguments[1], item, file, f"{key}.{name}") for name, item in value.items()}
+    if is_dataclass(kind):
+        _expect(isinstance(value, dict), "a table", value, file, key)
+        return read_table(kind, value, file=file, prefix=f"{key}.")  # type: ignore[arg-type]
+    if kind is Path:
+        _expect(isinstance(value, str), "a path", value, file, key)
+        return Path(value)
+    if kind is float:
+        _expect(isinstance(value, int | float) and not isinstance(value, bool), "a number", value, file, key)
+        return float(value)
+    if kind is int:
+        _expect(isinstance(value, int) and not isinstance(value, bool), "a whole number", value, file, key)
+        return value
+    names = {str: "a text", bool: "true or false"}
+    _expect(isinstance(value, kind), names.get(kind, getattr(kind, "__name__", str(kind))), value, file, key)
+    return value
+
+
+def _read_union(kinds: tuple[Any, ...], value: Any, file: Path | None, key: str) -> Any:
+    choices = [kind for kind in kinds if kind is not NoneType]
+    for kind in choices[:-1]:
+        try:
+            return _read(kind, value, file, key)
+        except ConfigError:
+            continue
+    return _read(choices[-1], value, file, key)
+
+
+def _read_tuple(kinds: tuple[Any, ...], value: Any, file: Path | None, key: str) -> tuple[Any, ...]:
+    _expect(isinstance(value, list), "a list", value, file, key)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise ConfigError(f"{key!r} needs {len(kinds)} values", file=file, value=value)
+    return tuple(
+        _read(kind, item, file, f"{key}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _expect(right: bool, what: str, value: Any, file: Path | None, key: str) -> None:
+    if not right:
+        raise ConfigError(f"{key!r} must be {what}", file=file, value=value)

@@ -1,0 +1,51 @@
+"""What a user can act on. The command line shows these as one line; anything else is a bug."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class FedSynthError(Exception):
+    """Something is wrong that the user can mend.
+
+    The message is one line: where (file and row), what is wrong, the value found, and what to do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: Path | str | None = None,
+        row: int | str | None = None,
+        value: object = None,
+        remedy: str = "",
+    ) -> None:
+        where = "" if file is None else f"{file}: "
+        if row is not None:
+            where += f"row {row}: "
+        found = "" if value is None else f" (found {value!r})"
+        todo = f"; {remedy}" if remedy else ""
+        super().__init__(" ".join(f"{where}{problem}{found}{todo}".split()))
+
+
+class ConfigError(FedSynthError):
+    """A setting, a TOML file or a command's options are wrong."""
+
+
+class ImageSetError(FedSynthError):
+    """An image set does not keep the format, or sets do not fit together."""
+
+
+class SourceError(FedSynthError):
+    """A source file that an import reads is missing, damaged or not what it should be."""
+
+
+class RefusedError(FedSynthError):
+    """The request is understood and refused: it would lose data or break a promise."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A remedy naming the nearest known spelling, or all of them when none is near."""
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

@@ -1,0 +1,120 @@
+"""Every promise of the image-set format, checked; a broken one is named with its file, row and value."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedsynth.errors import ImageSetError, nearest
+from fedsynth.images.header import ROLES, Header
+from fedsynth.images.rows import Stack
+
+COLUMNS = ("case", "patient", "site", "role", "class", "slice")
+HEADER, TABLE, IMAGES, MASKS = "imageset.toml", "cases.csv", "images.npy", "masks.npy"
+
+
+def check_table(header: Header, cases: pd.DataFrame, folder: Path | None) -> None:
+    """The rows of `cases.csv`: columns, unique cases, known roles and classes, one site and one role per patient."""
+    file = None if folder is None else folder / TABLE
+    for column in COLUMNS:
+        if column not in cases.columns:
+            remedy = f"the columns are {','.join(COLUMNS)}"
+            raise ImageSetError(f"the column {column!r} is missing", file=file, remedy=remedy)
+    if extra := [column for column in cases.columns if column not in COLUMNS]:
+        remedy = nearest(str(extra[0]), COLUMNS)
+        raise ImageSetError("unknown column", file=file, value=str(extra[0]), remedy=remedy)
+    _refuse(cases["case"] == "", cases["case"], "the case has no name", file)
+    _refuse(cases["case"].duplicated(), cases["case"], "the case stands twice", file, "every case needs its own name")
+    known = f"one of {', '.join(ROLES)} or empty"
+    _refuse(~cases["role"].isin([*ROLES, ""]), cases["role"], "unknown role", file, known)
+    classes = [*header.classes, ""]
+    listed = f"the classes of {HEADER} are: {', '.join(header.classes) or 'none'}"
+    _refuse(~cases["class"].isin(classes), cases["class"], "unknown class", file, listed)
+    bad_slice = ~cases["slice"].str.fullmatch(r"\d*")
+    _refuse(bad_slice, cases["slice"], "the slice is not a whole number", file)
+    if header.origin == "real":
+        remedy = "a real set names the patient of every image: nothing can be split or protected without it"
+        _refuse(cases["patient"] == "", cases["patient"], "the patient is missing", file, remedy)
+    for column in ("site", "role"):
+        _check_one_per_patient(cases, column, file)
+
+
+def check_shapes(header: Header, cases: pd.DataFrame, images: Stack, masks: Stack | None, folder: Path | None) -> None:
+    """Sizes and kinds of the arrays against the header and the table."""
+    file = None if folder is None else folder / IMAGES
+    if images.dtype not in (np.uint8, np.float32):
+        raise ImageSetError("the images must be uint8 or float32", file=file, value=str(images.dtype))
+    if images.ndim != header.dimensions + 2:
+        wanted = "(image, channel, height, width" + (", depth)" if header.dimensions == 3 else ")")
+        raise ImageSetError(
+            f"the array must be {wanted} for spacing-mm {header.spacing_mm}", file=file, value=images.shape
+        )
+    if images.shape[1] != len(header.channels):
+        raise ImageSetError(f"{len(header.channels)} channels are named", file=file, value=images.shape[1])
+    _check_count(cases, images, file)
+    if (masks is None) != (not header.mask_labels):
+        missing = "has mask-labels but no masks" if masks is None else "has masks but no mask-labels"
+        raise ImageSetError(f"the set {missing}", file=folder)
+    if masks is None:
+        return
+    file = None if folder is None else folder / MASKS
+    if masks.dtype != np.uint8:
+        raise ImageSetError("the masks must be uint8", file=file, value=str(masks.dtype))
+    _check_count(cases, masks, file)
+    if masks.shape[1:] != images.shape[2:]:
+        raise ImageSetError(f"the masks must be {images.shape[2:]} like the images", file=file, value=masks.shape[1:])
+
+
+def check_values(header: Header, cases: pd.DataFrame, images: Stack, masks: Stack | None, folder: Path | None) -> None:
+    """Every voxel: finite and in [0, 1] where images are floating point, a named label where there are masks."""
+    step = max(1, 2**24 // max(1, int(np.prod(images.shape[1:]))))
+    for start in range(0, len(images), step):
+        if images.dtype == np.float32:
+            block = images[start : start + step].reshape(min(step, len(images) - start), -1)
+            bad = ~((block >= 0) & (block <= 1)).all(axis=1)
+            if bad.any():
+                row = int(np.argmax(bad))
+                values = block[row][~((block[row] >= 0) & (block[row] <= 1))]
+                _voxel_error(cases, start + row, folder, IMAGES, "a voxel is not a number in [0, 1]", float(values[0]))
+        if masks is not None:
+            largest = masks[start : start + step].reshape(min(step, len(masks) - start), -1).max(axis=1)
+            if (largest >= len(header.mask_labels)).any():
+                row = int(np.argmax(largest >= len(header.mask_labels)))
+                _voxel_error(cases, start + row, folder, MASKS, "a label has no name in mask-labels", int(largest[row]))
+
+
+def _voxel_error(cases: pd.DataFrame, row: int, folder: Path | None, name: str, problem: str, value: float) -> None:
+    file = None if folder is None else folder / name
+    case = cases["case"].iloc[row]
+    raise ImageSetError(f"{problem} in case {case!r}, row {row + 2} of {TABLE}", file=file, value=value)
+
+
+def _check_count(cases: pd.DataFrame, array: Stack, file: Path | None) -> None:
+    if len(array) != len(cases):
+        raise ImageSetError(f"the array has {len(array)} items and {TABLE} has {len(cases)} rows", file=file)
+
+
+def _check_one_per_patient(cases: pd.DataFrame, column: str, file: Path | None) -> None:
+    named = cases[cases["patient"] != ""]
+    first = named.groupby("patient", sort=False)[column].transform("first")
+    wrong = named[column] != first
+    if wrong.any():
+        label = wrong.idxmax()
+        patient, here, there = named.loc[label, "patient"], named.loc[label, column], first.loc[label]
+        remedy = "all images of a patient belong together; rename the patient or mend the column"
+        problem = f"the patient {patient!r} has two values of {column!r}: {there!r} and {here!r}"
+        raise ImageSetError(problem, file=file, row=_line(cases.index == label), remedy=remedy)
+
+
+def _refuse(
+    wrong: "pd.Series[bool]", values: "pd.Series[str]", problem: str, file: Path | None, remedy: str = ""
+) -> None:
+    if wrong.any():
+        value = str(values.iloc[int(np.argmax(wrong.to_numpy()))])
+        raise ImageSetError(problem, file=file, row=_line(wrong.to_numpy()), value=value, remedy=remedy)
+
+
+def _line(wrong: NDArray[np.bool_]) -> int:
+    """Where the first wrong row stands in the file: after a header line, counted from one as editors do."""
+    return int(np.argmax(wrong)) + 2

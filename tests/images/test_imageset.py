@@ -1,0 +1,191 @@
+"""The image-set format: what is written is what is read, and every broken promise is named."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedsynth.errors import FedSynthError, ImageSetError, RefusedError
+from fedsynth.images import Header, ImageSet, Shares, Split, concatenate
+
+
+def small_set(n_patients: int = 4, slices: int = 2, **header: object) -> ImageSet:
+    n = n_patients * slices
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "case": f"p{i // slices}-{i % slices}",
+            "patient": f"p{i // slices}",
+            "site": "north" if i < n // 2 else "south",
+            "role": ["member", "holdout"][(i // slices) % 2],
+            "class": ["healthy", "tumour"][(i // slices) % 2],
+            "slice": str(i % slices),
+        }
+        for i in range(n)
+    ]
+    values: dict[str, object] = {
+        "name": "small",
+        "origin": "real",
+        "channels": ("t1", "flair"),
+        "classes": ("healthy", "tumour"),
+        "mask_labels": ("background", "tumour"),
+        "spacing_mm": (2.0, 2.0),
+    }
+    return ImageSet(
+        header=Header(**(values | header)),
+        cases=pd.DataFrame(rows, dtype=str),
+        images=rng.integers(0, 256, (n, 2, 6, 8), dtype=np.uint8),
+        masks=rng.integers(0, 2, (n, 6, 8), dtype=np.uint8),
+    )
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    made = small_set(split=Split(seed=3, shares=Shares()))
+    made.save(tmp_path / "set")
+    read = ImageSet.load(tmp_path / "set")
+    assert read.header == made.header
+    pd.testing.assert_frame_equal(read.cases, made.cases)
+    assert np.array_equal(read.images, made.images)
+    assert np.array_equal(read.masks, made.masks)
+    assert isinstance(read.images, np.memmap)
+
+
+def test_plain_numpy_reads_the_arrays(tmp_path: Path) -> None:
+    made = small_set()
+    made.save(tmp_path / "set")
+    assert np.array_equal(np.load(tmp_path / "set/images.npy"), made.images)
+
+
+def test_select_and_concatenate_are_inverse(tmp_path: Path) -> None:
+    made = small_set()
+    parts = [made.select(site="north"), made.select(site="south")]
+    whole = concatenate(parts)
+    assert len(parts[0]) == 4
+    assert np.array_equal(whole.images[:], made.images)
+    assert np.array_equal(np.asarray(whole.masks), made.masks)
+    assert np.array_equal(whole.images[[5, 1]], made.images[[5, 1]])
+    assert np.array_equal(whole.images[6], made.images[6])
+    assert whole.save(tmp_path / "whole").cases.equals(made.cases)
+
+
+def test_select_by_every_column() -> None:
+    made = small_set()
+    assert set(made.select(role="member", label="healthy").cases["patient"]) == {"p0", "p2"}
+    assert len(made.select(patient=["p1", "p3"])) == 4
+    with pytest.raises(ImageSetError, match=r"no image has the site 'nort'.*did you mean 'north'"):
+        made.select(site="nort")
+
+
+def test_patients_has_a_row_each() -> None:
+    table = small_set().patients
+    assert list(table.columns) == ["patient", "site", "role", "class", "images"]
+    assert table.iloc[1].tolist() == ["p1", "north", "holdout", "tumour", 2]
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        ("case", 1, "p0-0", r"row 3: the case stands twice \(found 'p0-0'\)"),
+        ("role", 2, "membr", r"row 4: unknown role \(found 'membr'\)"),
+        ("class", 5, "glioma", r"row 7: unknown class \(found 'glioma'\)"),
+        ("patient", 7, "", r"row 9: the patient is missing"),
+        ("slice", 0, "1.5", r"row 2: the slice is not a whole number"),
+        ("site", 1, "south", r"row 3: the patient 'p0' has two values of 'site': 'north' and 'south'"),
+        ("role", 1, "holdout", r"row 3: the patient 'p0' has two values of 'role'"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, column: str, row: int, value: str, message: str) -> None:
+    small_set().save(tmp_path / "set")
+    table = pd.read_csv(tmp_path / "set/cases.csv", dtype=str, keep_default_na=False)
+    table.loc[row, column] = value
+    table.to_csv(tmp_path / "set/cases.csv", index=False)
+    with pytest.raises(ImageSetError, match=r"cases\.csv: " + message):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_arrays_and_table_of_different_length(tmp_path: Path) -> None:
+    small_set().save(tmp_path / "set")
+    np.save(tmp_path / "set/images.npy", np.zeros((7, 2, 6, 8), np.uint8))
+    with pytest.raises(ImageSetError, match=r"images\.npy: the array has 7 items and cases\.csv has 8 rows"):
+        ImageSet.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.1, 1.1])
+def test_a_voxel_that_is_no_intensity_is_named(tmp_path: Path, bad: float) -> None:
+    made = small_set()
+    images = np.asarray(made.images, np.float32) / 255
+    replace(made, images=images.copy()).save(tmp_path / "set")
+    images[3, 1, 2, 2] = bad
+    np.save(tmp_path / "set/images.npy", images)
+    with pytest.raises(ImageSetError, match=r"in case 'p1-1', row 5 of cases.csv"):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_a_label_without_a_name_is_named(tmp_path: Path) -> None:
+    made = small_set()
+    made.save(tmp_path / "set")
+    masks = np.asarray(made.masks).copy()
+    masks[2] = 9
+    np.save(tmp_path / "set/masks.npy", masks)
+    with pytest.raises(ImageSetError, match=r"masks\.npy: a label has no name .*'p1-0'.*found 9"):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_truncated_array_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+    small_set().save(tmp_path / "set")
+    file = tmp_path / "set/images.npy"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ImageSetError, match=r"images\.npy: is not a readable array"):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_unknown_key_gets_the_nearest_spelling(tmp_path: Path) -> None:
+    small_set().save(tmp_path / "set")
+    file = tmp_path / "set/imageset.toml"
+    file.write_text(file.read_text().replace("spacing-mm", "spacing_mm"))
+    with pytest.raises(FedSynthError, match=r"imageset\.toml: unknown key 'spacing_mm'; did you mean 'spacing-mm'"):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_existing_output_is_kept_unless_told(tmp_path: Path) -> None:
+    made = small_set()
+    made.save(tmp_path / "set")
+    with pytest.raises(RefusedError, match="exists already"):
+        made.save(tmp_path / "set")
+    made.select(site="north").save(tmp_path / "set", overwrite=True)
+    assert len(ImageSet.load(tmp_path / "set")) == 4
+
+
+def test_overwrite_never_replaces_what_is_no_image_set(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.tex").write_text("years of work")
+    with pytest.raises(RefusedError, match="not replaced"):
+        small_set().save(tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home/thesis.tex").exists()
+
+
+def test_a_set_can_be_saved_over_itself(tmp_path: Path) -> None:
+    small_set().save(tmp_path / "set")
+    ImageSet.load(tmp_path / "set").select(role="member").save(tmp_path / "set", overwrite=True)
+    assert set(ImageSet.load(tmp_path / "set").cases["role"]) == {"member"}
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
+    made = small_set()
+    masks = np.asarray(made.masks).copy()
+    masks[:] = 9
+    with pytest.raises(ImageSetError):
+        replace(made, masks=masks).save(tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sets_that_differ_are_not_concatenated() -> None:
+    with pytest.raises(ImageSetError, match="differ in spacing-mm"):
+        concatenate([small_set(), small_set(spacing_mm=(1.0, 1.0))])
+
+
+def test_one_patient_in_two_sets_needs_other_names() -> None:
+    with pytest.raises(ImageSetError, match="the case stands twice"):
+        concatenate([small_set(), small_set()])
