@@ -126,7 +126,7 @@ class ImageSet:
         grouped = named.groupby("patient", sort=True)
         table = grouped.agg(site=("site", "first"), role=("role", "first"), images=("case", "size"))
         joined = grouped["class"].agg(lambda names: "+".join(sorted({name for name in names if name})))
-        table.insert(3, "class", joined)
+        table.insert(2, "class", joined)
         return table.reset_index()
 
 
