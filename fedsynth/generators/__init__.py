@@ -1,0 +1,1 @@
+"""Generator families behind one protocol; they know nothing of hospitals, patients or privacy."""

@@ -1,0 +1,1 @@
+"""One family per file; each registers itself in the catalog."""
