@@ -1,0 +1,51 @@
+"""The catalog of readers. A reader is one file with `plan(source, options) -> Plan` and one line here.
+
+What a reader may and may not do stands in `fedsynth.images.source`; files are opened with `readers.opening`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from fedsynth.errors import ConfigError, nearest
+from fedsynth.images.source import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What a user may tell a reader. A reader takes what it understands and refuses what it cannot honour.
+
+    `channels` are the wanted channels in their order (empty: the reader's own choice). `patient_pattern` is a regular
+    expression whose first group (or whole match) in a file's relative path is the patient. `site` names the one site
+    of a source that does not tell sites apart. `mask_labels` names the mask's values, background first, where the
+    source does not.
+    """
+
+    dimensions: Literal[2, 3] = 2
+    channels: tuple[str, ...] = ()
+    site: str = ""
+    mask_labels: tuple[str, ...] = ()
+    patient_pattern: str = ""
+    one_image_per_patient: bool = False
+
+
+ReaderFunction: TypeAlias = Callable[[Path, ReadOptions], Plan]
+
+READERS: dict[str, str] = {
+    "brats": "BraTS folders of 2015 and of 2018 to 2023 naming, with tumour masks",
+    "folder": "one folder per class of PNG, JPEG or TIFF, with optional *_mask files",
+    "lgg": "LGG brain MRI with tumour masks (kaggle_3m folders)",
+    "medmnist": "MedMNIST .npz files",
+    "volumes": "NIfTI, MHD, NRRD or DICOM volumes listed in a CSV manifest",
+}
+"""Name of the reader, which is the name of its file, to what it reads."""
+
+
+def reader(name: str) -> ReaderFunction:
+    """The `plan` function of the reader `name`, imported when it is asked for."""
+    if name not in READERS:
+        raise ConfigError("unknown reader", value=name, remedy=nearest(name, READERS))
+    function: ReaderFunction = import_module(f"fedsynth.images.readers.{name}").plan
+    return function
