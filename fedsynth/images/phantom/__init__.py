@@ -1,0 +1,1 @@
+"""Brain phantoms: patients with real anatomy and grown tumours, seen through each hospital's own scanner."""
