@@ -43,6 +43,16 @@ READERS: dict[str, str] = {
 """Name of the reader, which is the name of its file, to what it reads."""
 
 
+def chosen_channels(known: tuple[str, ...], options: ReadOptions) -> tuple[str, ...]:
+    """The channels to read, in the wanted order: those the user named, or all that the reader knows."""
+    for channel in options.channels:
+        if channel not in known:
+            raise ConfigError("unknown channel", value=channel, remedy=nearest(channel, known))
+    if len(set(options.channels)) != len(options.channels):
+        raise ConfigError("a channel is named twice", value=",".join(options.channels))
+    return options.channels or known
+
+
 def reader(name: str) -> ReaderFunction:
     """The `plan` function of the reader `name`, imported when it is asked for."""
     if name not in READERS:
