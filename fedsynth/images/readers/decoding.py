@@ -1,0 +1,215 @@
+"""Opens volumes of every supported kind as arrays in canonical RAS orientation, and checks that grids agree.
+
+NIfTI and MGH through nibabel, MetaImage and NRRD through SimpleITK, DICOM series through `dicom`. It knows files and
+geometry only: nothing of patients, channels or labels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.errors import SourceError
+
+NIBABEL_KINDS = (".nii", ".nii.gz", ".mgz", ".mgh")
+SIMPLEITK_KINDS = (".mhd", ".mha", ".nrrd", ".nhdr")
+DICOM_KINDS = (".dcm", ".dicom", ".ima")
+VOLUME_KINDS = (*NIBABEL_KINDS, *SIMPLEITK_KINDS, *DICOM_KINDS)
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+SAME_GRID_VOXELS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """Voxels on axes that point right, anterior and superior; `affine` takes voxel indices to RAS millimetres."""
+
+    voxels: NDArray[Any]
+    affine: NDArray[np.float64]
+    file: Path
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The distance between neighbouring voxels along each axis."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+
+def read_volume(path: Path) -> Volume:
+    """The volume in `path` (a file, or a folder that is one DICOM series); every voxel is finite."""
+    refuse_missing(path)
+    if path.is_dir():
+        from fedsynth.images.readers.dicom import read_series
+
+        return read_series(path)
+    kind = kind_of(path, VOLUME_KINDS)
+    if kind in NIBABEL_KINDS:
+        return _read_with_nibabel(path)
+    if kind in SIMPLEITK_KINDS:
+        return _read_with_simpleitk(path)
+    if kind in DICOM_KINDS:
+        from fedsynth.images.readers.dicom import read_slices
+
+        return read_slices(path, [path])
+    remedy = f"volumes are {', '.join(VOLUME_KINDS)} or a folder with one DICOM series"
+    raise SourceError("is not a known kind of volume", file=path, remedy=remedy)
+
+
+def kind_of(path: Path, kinds: tuple[str, ...]) -> str:
+    """The ending of the file's name that stands in `kinds`, or nothing; capitals do not matter."""
+    name = path.name.lower()
+    return next((kind for kind in kinds if name.endswith(kind)), "")
+
+
+def refuse_missing(path: Path) -> None:
+    """Name a path that is not there, and the nearest folder above it that is."""
+    if path.exists():
+        return
+    if path.is_symlink():
+        raise SourceError(
+            "is a link to a file that does not exist", file=path, remedy="fetch the file or mend the link"
+        )
+    above = next((folder for folder in path.parents if folder.exists()), path.parent)
+    remedy = "check the spelling" if above == path.parent else f"the path exists up to {above}"
+    raise SourceError("there is no such file or folder", file=path, remedy=remedy)
+
+
+def canonical(voxels: NDArray[Any], affine: NDArray[np.float64], file: Path) -> Volume:
+    """Check a decoded array and turn its axes to the nearest right, anterior, superior; nothing is resampled."""
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3:
+        remedy = "give one volume per file: split a time series into its volumes first"
+        raise SourceError(f"has {voxels.ndim} axes where a volume has 3", file=file, value=voxels.shape, remedy=remedy)
+    if 0 in voxels.shape:
+        raise SourceError("has no voxels", file=file, value=voxels.shape)
+    if voxels.dtype.kind not in "biuf":
+        remedy = "give one number per voxel, one channel per file"
+        raise SourceError("has colours or several numbers per voxel", file=file, value=str(voxels.dtype), remedy=remedy)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        remedy = "write the file again with a valid orientation"
+        raise SourceError("its orientation matrix is not usable", file=file, remedy=remedy)
+    refuse_not_finite(voxels, file)
+    turn = io_orientation(affine)
+    turned = apply_orientation(voxels, turn)
+    if turned.dtype.kind == "f":
+        turned = turned.astype(np.float32, copy=False)
+    return Volume(voxels=turned, affine=affine @ inv_ornt_aff(turn, voxels.shape), file=file)
+
+
+def refuse_not_finite(values: NDArray[Any], file: Path) -> None:
+    """Name the first value that is not a number or infinite, and how many there are."""
+    if values.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(values)
+    if bad.any():
+        place = tuple(int(index) for index in np.unravel_index(int(np.argmax(bad)), bad.shape))
+        problem = f"{int(bad.sum())} of {bad.size} values are not finite, the first at {place}"
+        remedy = "replace them, by the background's value for example"
+        raise SourceError(problem, file=file, value=float(values[place]), remedy=remedy)
+
+
+def refuse_other_grid(volume: Volume, reference: Volume) -> None:
+    """Two volumes of one image must have the same shape and lie at the same place, to a tenth of a voxel."""
+    shape, wanted = volume.voxels.shape, reference.voxels.shape
+    remedy = f"resample it to the grid of {reference.file}"
+    if shape != wanted:
+        raise SourceError(f"the shape must be {wanted} like {reference.file.name}", file=volume.file, value=shape)
+    corners = np.array([[*np.multiply(corner, np.array(shape) - 1), 1] for corner in np.ndindex(2, 2, 2)]).T
+    moved = np.linalg.solve(reference.affine, volume.affine @ corners) - corners
+    if float(np.abs(moved).max()) <= SAME_GRID_VOXELS:
+        return
+    if not np.allclose(volume.spacing_mm, reference.spacing_mm, rtol=1e-3):
+        spacing = tuple(round(value, 4) for value in volume.spacing_mm)
+        wanted_spacing = tuple(round(value, 4) for value in reference.spacing_mm)
+        problem = f"the voxels are {spacing} mm and those of {reference.file.name} {wanted_spacing} mm"
+        raise SourceError(problem, file=volume.file, remedy=remedy)
+    away = float(np.abs(moved).max())
+    problem = f"lies on another grid than {reference.file.name}: corners are up to {away:.3g} voxels apart"
+    raise SourceError(problem, file=volume.file, remedy=remedy)
+
+
+def unreadable(path: Path, error: BaseException) -> SourceError:
+    """What to say when a decoder gives up: its own last line, shortened, without the path it repeats."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[0] if isinstance(error, OSError) else lines[-1]
+    reason = reason.replace(str(path), path.name)[:160]
+    return SourceError(f"cannot be decoded: {reason}", file=path, remedy="the file is damaged or of another kind")
+
+
+def _read_with_nibabel(path: Path) -> Volume:
+    import nibabel
+
+    try:
+        image = nibabel.load(path)
+        affine, voxels = np.asarray(image.affine, np.float64), np.asanyarray(image.dataobj)
+        unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
+    except Exception as error:  # a decoder fed with broken bytes may raise anything
+        raise unreadable(path, error) from error
+    scale = MM_PER_UNIT.get(unit, 1.0)
+    return canonical(voxels, np.diag([scale, scale, scale, 1.0]) @ affine, path)
+
+
+def _read_with_simpleitk(path: Path) -> Volume:
+    import SimpleITK
+
+    _check_metaimage(path)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except Exception as error:  # a decoder fed with broken bytes may raise anything
+        raise unreadable(path, error) from error
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        n, remedy = image.GetNumberOfComponentsPerPixel(), "give one channel per file"
+        raise SourceError("has several numbers per voxel", file=path, value=n, remedy=remedy)
+    voxels = SimpleITK.GetArrayFromImage(image).T
+    if voxels.ndim != 3:
+        return canonical(voxels, np.eye(4), path)
+    return canonical(voxels, affine_of(image), path)
+
+
+def affine_of(image: Any) -> NDArray[np.float64]:
+    """The RAS affine of a three-dimensional SimpleITK image, whose own axes point left, posterior, superior."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return LPS_TO_RAS @ affine
+
+
+def _check_metaimage(path: Path) -> None:
+    """ITK tells of a missing or short data file on stderr only, so look first."""
+    if path.suffix.lower() not in (".mhd", ".mha"):
+        return
+    with path.open("rb") as file:
+        header = file.read(65536).split(b"ElementDataFile", 1)
+    if len(header) != 2:
+        raise SourceError("is not a MetaImage header", file=path, remedy="the file is damaged or of another kind")
+    fields = dict(line.split(b"=", 1) for line in header[0].splitlines() if b"=" in line)
+    named = {key.strip().decode("latin1"): value.strip().decode("latin1") for key, value in fields.items()}
+    data = header[1].splitlines()[0].replace(b"=", b"", 1).strip().decode("utf-8", "replace")
+    if data.upper() != "LOCAL" and data.upper().split()[:1] != ["LIST"] and "%" not in data:
+        _check_data_file(path, path.parent / data, named)
+    elif data.upper() == "LOCAL":
+        _check_length(path, path.stat().st_size, named)
+
+
+def _check_data_file(path: Path, data: Path, named: dict[str, str]) -> None:
+    if not data.is_file():
+        raise SourceError(f"its data file {data.name!r} is missing", file=path, remedy="put both files side by side")
+    _check_length(data, data.stat().st_size, named)
+
+
+def _check_length(path: Path, length: int, named: dict[str, str]) -> None:
+    bytes_of = {"UCHAR": 1, "CHAR": 1, "USHORT": 2, "SHORT": 2, "UINT": 4, "INT": 4, "FLOAT": 4, "DOUBLE": 8}
+    width = bytes_of.get(named.get("ElementType", "").removeprefix("MET_"))
+    sizes = named.get("DimSize", "").split()
+    if width is None or named.get("CompressedData", "False").lower() == "true" or not all(s.isdigit() for s in sizes):
+        return
+    wanted = int(np.prod([int(size) for size in sizes])) * width
+    if length < wanted:
+        remedy = "copy the file again"
+        raise SourceError(f"is cut off: {wanted} bytes of voxels are announced", file=path, value=length, remedy=remedy)
