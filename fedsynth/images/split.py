@@ -1,0 +1,73 @@
+"""Members, holdout and reference: which patients may be trained on, and which only ever measured against.
+
+Roles are drawn per patient, at random within strata. The exact test of the leakage benchmark rests on this: given how
+many of a stratum's patients have each role, every assignment of those roles to its patients is equally likely.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from fedsynth.errors import ConfigError, ImageSetError, RefusedError
+from fedsynth.images.header import ROLES, Shares, Split
+from fedsynth.images.rounding import controlled_rounding
+
+STRATA = ("site", "class")
+
+Stratum = tuple[str, ...]
+
+
+def draw_roles(cases: pd.DataFrame, shares: Shares, seed: int, *, replace: bool = False) -> tuple[pd.DataFrame, Split]:
+    """`cases` with a role for every named patient, and the record of the draw for the header.
+
+    The numbers per stratum of site and class, per site and over all are each within one patient of the shares; a share
+    of zero gives none. Few patients leave a small role empty. The draw depends on the patients, their strata, the
+    shares and the seed, not on the order of rows. Roles that stand already are refused without `replace`.
+    """
+    if seed < 0:
+        raise ConfigError("the seed of a split must not be negative", value=seed)
+    if not replace and (cases["role"] != "").any():
+        raise RefusedError("the patients have roles already", remedy="say so if they are to be drawn again")
+    members = _by_stratum(strata(cases))
+    if not members:
+        raise ImageSetError("there are no named patients to draw roles for")
+    rng = np.random.default_rng([seed, *b"roles"])
+    sizes = np.array([len(patients) for patients in members.values()], float)
+    wanted = np.array([getattr(shares, role) for role in ROLES])
+    sites = [stratum[0] for stratum in members]
+    counts = controlled_rounding(np.outer(sizes, wanted / wanted.sum()), sites, rng)
+    role_of = {"": ""}
+    for patients, numbers in zip(members.values(), counts, strict=True):
+        shuffled = [patients[i] for i in rng.permutation(len(patients))]
+        role_of |= zip(shuffled, np.repeat(ROLES, numbers).tolist(), strict=True)
+    roles = cases["patient"].map(role_of)
+    return cases.assign(role=roles.astype(str)), Split(seed=seed, shares=shares, strata=STRATA)
+
+
+def strata(cases: pd.DataFrame, by: Sequence[str] = STRATA) -> dict[str, Stratum]:
+    """The stratum of every named patient, in the order of names: its values of the columns `by`.
+
+    A patient whose images have several values (classes, say) has them joined by `+`; empty ones do not count.
+    """
+    named = cases[cases["patient"] != ""]
+    grouped = named.groupby("patient", sort=True)
+    columns = [grouped[column].agg(_joined) for column in by]
+    return {patient: tuple(column[patient] for column in columns) for patient in sorted(grouped.groups)}
+
+
+def nested(fine: Mapping[str, Stratum], coarse: Mapping[str, Stratum]) -> bool:
+    """Whether every stratum of `fine` lies within one of `coarse`: then a draw within `coarse` is one within `fine`."""
+    return all(len({coarse[patient] for patient in patients}) == 1 for patients in _by_stratum(fine).values())
+
+
+def _by_stratum(of_patient: Mapping[str, Stratum]) -> dict[Stratum, list[str]]:
+    found: defaultdict[Stratum, list[str]] = defaultdict(list)
+    for patient in sorted(of_patient):
+        found[of_patient[patient]].append(patient)
+    return dict(sorted(found.items()))
+
+
+def _joined(names: pd.Series) -> str:
+    return "+".join(sorted({name for name in names if name}))
