@@ -3,13 +3,26 @@
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.generators.family import Family, ImageShape
 
 Kind = Literal["joint", "paired", "training-free"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a family is trained when the user says nothing. Learning rates by network; `ema` is a half-life in steps."""
+
+    steps: int = 2000
+    batch: int = 32
+    rate: float = 2e-4
+    rates: dict[str, float] = field(default_factory=dict)
+    betas: tuple[float, float] = (0.5, 0.99)
+    ema: float = 50.0
+    augment: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +38,7 @@ class Entry:
     summary: str
     kind: Kind
     build: Callable[..., Family]
+    recipe: Recipe = field(default_factory=Recipe)
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 

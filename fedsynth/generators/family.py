@@ -6,7 +6,7 @@ plain training (its mean), private training (sample by sample under vmap) and th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -54,7 +54,8 @@ class ImageShape:
     """What a family is built for. `n_classes` and `n_labels` are 0 where the set has no classes or no masks.
 
     `n_labels` counts background. `source_channels` is 0 for joint families; a paired family turns a source of that
-    many channels into an image.
+    many channels into an image, or into a mask where `channels` is 0. The names of channels (of the image, and of the
+    source: contrasts or labels) serve families that are not trained but know what a name looks like.
     """
 
     channels: int
@@ -62,6 +63,8 @@ class ImageShape:
     n_classes: int = 0
     n_labels: int = 0
     source_channels: int = 0
+    channel_names: tuple[str, ...] = ()
+    source_names: tuple[str, ...] = ()
 
     @property
     def dimensions(self) -> int:
@@ -99,6 +102,7 @@ class Family(nn.Module, ABC):
     shared: tuple[str, ...]
     sampler: tuple[str, ...] = ("generator",)
     couples_samples: bool = False
+    augment: Callable[[Tensor, Tensors], Tensor] | None = None
 
     def __init__(self, shape: ImageShape, nets: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -123,6 +127,13 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """Images in [-1, 1] under `image` and, for joint families of masked sets, label probabilities under `mask`."""
+
+    def seen(self, joint: Tensor, noise: Tensors) -> Tensor:
+        """What a critic is shown of a real or made image: the image, augmented where the trainer set `augment`."""
+        return joint if self.augment is None else self.augment(joint, noise)
+
+    def after_update(self, net: str) -> None:
+        """Called after each update of `net`, for what reads nothing but weights (weight clipping)."""
 
     def stages(self) -> tuple[float, ...]:
         """Values of `progress` that between them use every parameter; growing families name one per stage."""

@@ -1,0 +1,122 @@
+"""Saved networks: safetensors with keys `<network>.<parameter>`, and a readable card beside the released sampler.
+
+Nothing is unpickled, and a file of another family or a damaged one is refused before anything is changed.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fedsynth import files
+from fedsynth.config import load_toml, save_toml
+from fedsynth.errors import FedSynthError
+from fedsynth.generators.catalog import build
+from fedsynth.generators.family import Family, ImageShape
+from fedsynth.training.trainer import Trainer
+
+WEIGHTS, CARD = "generator.safetensors", "generator.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the released sampler is and what its output means: enough to build it again and to write image sets."""
+
+    generator: str
+    shape: ImageShape
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    mask_labels: tuple[str, ...]
+    spacing_mm: tuple[float, ...]
+    class_shares: tuple[float, ...]
+    steps: int
+    trained_on: str
+    privacy: str
+    private: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def save_generator(folder: Path, trainer: Trainer, card: Card) -> None:
+    """Write the averaged sampler and its card; these two files are what is released."""
+    values = {name: value.cpu().contiguous() for name, value in trainer.average.values.items()}
+    files.write_bytes(folder / WEIGHTS, save(values, {"generator": card.generator}))
+    save_toml(folder / CARD, card)
+
+
+def load_generator(folder: Path) -> tuple[Family, Card]:
+    """Build the released sampler again from its card and weights."""
+    card = load_toml(Card, folder / CARD)
+    family = build(card.generator, card.shape, private=card.private, **card.options)
+    tensors, _ = _read(folder / WEIGHTS, card.generator)
+    own = {name: value for name, value in family.nets.state_dict().items() if name.split(".")[0] in family.sampler}
+    _fits(folder / WEIGHTS, own, tensors)
+    family.nets.load_state_dict(tensors, strict=False)
+    return family.eval(), card
+
+
+def save_state(path: Path, trainer: Trainer, generator: str) -> None:
+    """Everything that a resumed run needs: networks, moving average, optimisers, the step."""
+    tensors = {f"nets.{name}": value for name, value in trainer.family.nets.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in trainer.average.values.items()}
+    for net, optimiser in trainer.optimisers.items():
+        for index, values in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
+    described = {"generator": generator, "step": str(trainer.step), "total-steps": str(trainer.total_steps)}
+    files.write_bytes(
+        path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, described)
+    )
+
+
+def load_state(path: Path, trainer: Trainer, generator: str) -> None:
+    """Put a trainer back to where `save_state` left it; nothing is changed when the file does not fit."""
+    tensors, described = _read(path, generator)
+    nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
+    average = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
+    _fits(path, trainer.family.nets.state_dict(), nets)
+    _fits(path, trainer.average.values, average)
+    if int(described["total-steps"]) != trainer.total_steps:
+        problem = f"the state belongs to a run of {described['total-steps']} steps, not {trainer.total_steps}"
+        raise FedSynthError(problem, file=path, remedy="resume with the same settings")
+    trainer.family.nets.load_state_dict(nets)
+    for name, value in average.items():
+        trainer.average.values[name].copy_(value)
+    for net, optimiser in trainer.optimisers.items():
+        _load_optimiser(optimiser, f"optimiser.{net}.", tensors)
+    trainer.step = int(described["step"])
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            index, key = name[len(prefix) :].split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _read(path: Path, generator: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        content = path.read_bytes()
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        described = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except FileNotFoundError as error:
+        raise FedSynthError("there is no such file", file=path, remedy="the run has not got that far") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FedSynthError(f"is damaged: {error}", file=path, remedy="use an earlier checkpoint") from error
+    if described.get("generator") != generator:
+        raise FedSynthError(f"holds networks of {described.get('generator')}, not of {generator}", file=path)
+    return tensors, described
+
+
+def _fits(path: Path, own: dict[str, Tensor], read: dict[str, Tensor]) -> None:
+    wanted, found = ({name: tuple(value.shape) for name, value in side.items()} for side in (own, read))
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            problem = f"the network differs at {name}: {found.get(name)} in the file, {wanted.get(name)} in the family"
+            raise FedSynthError(problem, file=path)

@@ -1,0 +1,38 @@
+"""The experiment's random streams: every number of step k follows from the seed and k alone.
+
+So nothing random has to be saved: a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.generators.family import SeededDraws
+
+
+def stream_seed(seed: int, *names: int | str) -> int:
+    """A seed for one purpose, independent of every other purpose of the same experiment."""
+    words = [int.from_bytes(name.encode(), "little") % 2**63 if isinstance(name, str) else name for name in names]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def step_draws(seed: int, step: int, turn: int) -> SeededDraws:
+    """The draws of one turn of one step."""
+    return SeededDraws(stream_seed(seed, "step", step, turn))
+
+
+def batch_rows(seed: int, step: int, batch: int, count: int) -> NDArray[np.int64]:
+    """The rows of step `step`: `count` images shuffled anew every epoch and taken in order, `batch` at a time."""
+    places = np.arange(step * batch, (step + 1) * batch)
+    epochs = places // count
+    rows = np.empty(batch, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        rows[here] = _shuffled(seed, int(epoch), count)[places[here] % count]
+    return rows
+
+
+@lru_cache(maxsize=16)
+def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(stream_seed(seed, "epoch", epoch)).permutation(count)

@@ -1,0 +1,155 @@
+"""The one loop: each step takes the family's turns, plain or through the private door, and averages the sampler.
+
+It knows networks, batches and gradients; it does not know files, hospitals or what the images are for.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsynth.generators.augment import Augmentation
+from fedsynth.generators.catalog import Recipe
+from fedsynth.generators.family import Draws, Family, Tensors, Turn
+from fedsynth.training.average import MovingAverage
+from fedsynth.training.holder import Holder
+from fedsynth.training.streams import batch_rows, step_draws
+from fedsynth.training.watch import Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step tells: its number (from 0) and the loss of each network that moved.
+
+    In private runs the losses are those of the free half: fakes only.
+    """
+
+    step: int
+    losses: dict[str, float]
+
+
+class Gradients(Protocol):
+    """Where a turn's gradient comes from: the plain batch mean, or the guarded door."""
+
+    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss to show and the gradient for the parameters of `turn.net`, in their order.
+
+        None stands for a parameter that this stage of growth does not use; it stays exactly where it is.
+        """
+
+
+class Trainer:
+    """A family with its optimisers, moving average and step counter. `gradients` decides plain or private."""
+
+    def __init__(
+        self, family: Family, recipe: Recipe, *, seed: int, total_steps: int, gradients: Gradients, device: torch.device
+    ) -> None:
+        self.family, self.recipe, self.seed, self.total_steps = family.to(device), recipe, seed, total_steps
+        self.gradients = gradients
+        self.step = 0
+        self.average = MovingAverage(family, recipe.ema)
+        self.optimisers = {turn.net: self._optimiser(turn.net) for turn in family.turns}
+        self._watch = Watch(device)
+
+    def run(self, steps: int) -> Iterator[StepReport]:
+        """Take `steps` steps, reporting after each. Raises `DivergedError` before a broken update is applied."""
+        for _ in range(steps):
+            yield StepReport(step=self.step, losses=self._take_step())
+
+    @property
+    def progress(self) -> float:
+        """How far the whole run is, in [0, 1]; growing networks grow with it."""
+        return self.step / max(1, self.total_steps)
+
+    def _take_step(self) -> dict[str, float]:
+        losses: dict[str, float] = {}
+        for number, turn in enumerate(self.family.turns):
+            if self.step % turn.every:
+                continue
+            draws = step_draws(self.seed, self.step, number)
+            loss, gradient = self.gradients(turn, self.step, self.progress, draws)
+            self._watch.check(self.step, turn.net, loss, gradient)
+            self._apply(turn.net, gradient)
+            losses[turn.net] = float(loss)
+        self.average.update(self.family, self.step)
+        self.step += 1
+        return losses
+
+    def _apply(self, net: str, gradient: list[Tensor | None]) -> None:
+        parameters = list(self.family.nets[net].parameters())
+        for parameter, value in zip(parameters, gradient, strict=True):
+            parameter.grad = value
+        self.optimisers[net].step()
+        self.optimisers[net].zero_grad(set_to_none=True)
+        self.family.after_update(net)
+
+    def _optimiser(self, net: str) -> torch.optim.Adam:
+        rate = self.recipe.rates.get(net, self.recipe.rate)
+        return torch.optim.Adam(self.family.nets[net].parameters(), rate, self.recipe.betas)
+
+
+class PlainGradients:
+    """The gradient of an ordinary step: the mean over a batch of images plus the mean over as many fakes."""
+
+    def __init__(
+        self,
+        family: Family,
+        holder: Holder,
+        *,
+        seed: int,
+        batch: int,
+        augmentation: Augmentation | None,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        self.family, self.holder, self.seed, self.batch = family, holder, seed, batch
+        self.augmentation, self.precision = augmentation, precision
+        family.augment = augmentation
+        self._fetched: tuple[int, Tensors] | None = None
+
+    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
+        """See `Gradients`. All turns of a step share one batch."""
+        noise = self._noise(draws)
+        condition = self._condition(draws)
+        with self._precision():
+            loss = self.family.free_loss(turn, condition, noise, progress).mean()
+            if turn.reads_patients:
+                loss = loss + self.family.private_loss(turn, self._batch_of(step), noise, progress).mean()
+        parameters = list(self.family.nets[turn.net].parameters())
+        return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+    def _batch_of(self, step: int) -> Tensors:
+        if self._fetched is None or self._fetched[0] != step:
+            rows = batch_rows(self.seed, step, self.batch, len(self.holder.images))
+            self._fetched = (step, self.holder.fetch(rows))
+        return self._fetched[1]
+
+    def _noise(self, draws: Draws) -> Tensors:
+        noise = self.family.noise(self.batch, draws)
+        if self.augmentation is not None:
+            noise |= self.augmentation.noise(self.batch, self.family.shape.dimensions, draws)
+        return {name: value.to(self.holder.device) for name, value in noise.items()}
+
+    def _condition(self, draws: Draws) -> Tensors:
+        if not self.family.shape.n_classes:
+            return {}
+        label = draw_labels(self.holder.class_shares, self.batch, draws)
+        return {"label": label.to(self.holder.device)}
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(self.holder.device.type, self.precision)
+
+
+def draw_labels(shares: "np.ndarray[tuple[int], np.dtype[np.float64]]", n: int, draws: Draws) -> Tensor:
+    """`n` one-hot classes drawn with the given shares."""
+    edges = torch.from_numpy(np.cumsum(shares)).float()
+    chosen = torch.bucketize(draws.uniform((n,)) * edges[-1], edges, right=True).clamp(max=len(shares) - 1)
+    return torch.eye(len(shares))[chosen]
+
+
+Report = Callable[[StepReport], None]

@@ -1,0 +1,159 @@
+"""The loop: right gradients, bit-identical repeats, resume, and a stop with a reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedsynth.errors import FedSynthError
+from fedsynth.generators.augment import Augmentation
+from fedsynth.generators.catalog import Recipe
+from fedsynth.generators.family import Family, SeededDraws
+from fedsynth.training.checkpoint import load_state, save_state
+from fedsynth.training.holder import Holder
+from fedsynth.training.streams import batch_rows, stream_seed
+from fedsynth.training.trainer import PlainGradients, Trainer, draw_labels
+from fedsynth.training.watch import DivergedError
+from tests.training.tiny import TinyGan, tiny_set
+
+RECIPE = Recipe(batch=4, rate=1e-3, ema=4.0)
+
+
+def make_trainer(seed: int = 0, *, augment: bool = True, total: int = 8, holder: Holder | None = None) -> Trainer:
+    holder = holder or Holder(tiny_set())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        family = TinyGan(holder.shape)
+    augmentation = Augmentation(image_channels=1) if augment else None
+    gradients = PlainGradients(family, holder, seed=seed, batch=RECIPE.batch, augmentation=augmentation)
+    return Trainer(family, RECIPE, seed=seed, total_steps=total, gradients=gradients, device=torch.device("cpu"))
+
+
+def weights(family: Family) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in family.nets.state_dict().values()])
+
+
+def test_the_critics_gradient_is_mean_fake_minus_mean_real() -> None:
+    trainer = make_trainer(augment=False)
+    holder, family = Holder(tiny_set()), trainer.family
+    draws = SeededDraws(1)
+    loss, gradient = trainer.gradients(family.turns[0], 0, 0.0, draws)
+    again = SeededDraws(1)
+    noise = family.noise(4, again)
+    label = draw_labels(holder.class_shares, 4, again)
+    real = holder.fetch(batch_rows(0, 0, 4, 18))
+    shown = torch.cat([real["image"], real["mask"] * 2 - 1], 1).flatten(1)
+    fakes = family.fakes({"label": label}, noise).flatten(1).detach()
+    torch.testing.assert_close(gradient[0][0], fakes.mean(0) - shown.mean(0))
+    torch.testing.assert_close(gradient[1], torch.zeros(1))
+    assert torch.isfinite(loss)
+
+
+def test_one_seed_gives_the_same_weights_to_the_bit_and_another_does_not() -> None:
+    first, same, other = make_trainer(3), make_trainer(3), make_trainer(4)
+    for trainer in (first, same, other):
+        list(trainer.run(8))
+    assert torch.equal(weights(first.family), weights(same.family))
+    assert not torch.equal(weights(first.family), weights(other.family))
+
+
+def test_a_turn_moves_its_own_network_only_and_in_its_own_steps() -> None:
+    trainer = make_trainer()
+    before = {name: net.weight.clone() for name, net in trainer.family.nets.items()}
+    report = next(trainer.run(1))
+    assert set(report.losses) == {"critic", "generator"}
+    middle = trainer.family.nets["generator"].weight.clone()
+    assert not torch.equal(before["generator"], middle)
+    assert set(next(trainer.run(1)).losses) == {"critic"}
+    assert torch.equal(trainer.family.nets["generator"].weight, middle)
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole = make_trainer()
+    list(whole.run(8))
+    half = make_trainer()
+    list(half.run(4))
+    save_state(tmp_path / "state.safetensors", half, "tiny")
+    resumed = make_trainer()
+    load_state(tmp_path / "state.safetensors", resumed, "tiny")
+    list(resumed.run(4))
+    assert torch.equal(weights(resumed.family), weights(whole.family))
+    for name, value in whole.average.values.items():
+        assert torch.equal(resumed.average.values[name], value)
+
+
+def test_a_state_of_another_family_or_length_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    file = tmp_path / "state.safetensors"
+    save_state(file, trainer, "tiny")
+    before = weights(trainer.family)
+    with pytest.raises(FedSynthError, match="holds networks of tiny, not of dcgan"):
+        load_state(file, trainer, "dcgan")
+    with pytest.raises(FedSynthError, match="a run of 8 steps, not 9"):
+        load_state(file, make_trainer(total=9), "tiny")
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(FedSynthError, match="is damaged"):
+        load_state(file, trainer, "tiny")
+    other = make_trainer(holder=Holder(tiny_set(size=4)))
+    save_state(file, other, "tiny")
+    with pytest.raises(FedSynthError, match="the network differs at critic.weight"):
+        load_state(file, trainer, "tiny")
+    assert torch.equal(weights(trainer.family), before)
+
+
+def test_a_diverged_run_stops_with_a_reason_and_before_the_update() -> None:
+    trainer = make_trainer()
+    list(trainer.run(2))
+    with torch.no_grad():
+        trainer.family.nets["critic"].bias.fill_(float("nan"))
+    generator = trainer.family.nets["generator"].weight.clone()
+    with pytest.raises(DivergedError, match="diverged at step 2: the loss of the critic is nan"):
+        list(trainer.run(1))
+    assert torch.equal(trainer.family.nets["generator"].weight, generator)
+
+
+def test_the_average_has_the_stated_half_life() -> None:
+    trainer = make_trainer(total=4000)
+    trainer.step = 1000
+    net = trainer.family.nets["generator"]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1.0)
+        for value in trainer.average.values.values():
+            value.zero_()
+    for step in range(1000, 1004):
+        trainer.average.update(trainer.family, step)
+    torch.testing.assert_close(trainer.average.values["generator.weight"], torch.full_like(net.weight, 0.5))
+
+
+def test_every_epoch_shows_every_image_once() -> None:
+    rows = np.concatenate([batch_rows(5, step, 4, 10) for step in range(5)])
+    assert sorted(rows[:10]) == list(range(10)) == sorted(rows[10:])
+    assert not np.array_equal(rows[:10], rows[10:])
+
+
+def test_streams_of_different_purposes_differ() -> None:
+    seeds = {stream_seed(0, *names) for names in [("step", 0, 0), ("step", 0, 1), ("step", 1, 0), ("epoch", 0), ("x",)]}
+    assert len(seeds) == 5
+    assert stream_seed(0, "epoch", 1) != stream_seed(1, "epoch", 1)
+
+
+def test_labels_follow_the_shares() -> None:
+    label = draw_labels(np.array([0.0, 0.75, 0.25]), 4000, SeededDraws(0))
+    assert label.sum(1).eq(1).all()
+    assert label[:, 0].sum() == 0
+    assert abs(float(label[:, 1].mean()) - 0.75) < 0.03
+
+
+def test_an_image_without_a_class_has_no_label() -> None:
+    batch = Holder(tiny_set()).fetch(np.array([0, 3, 6]))
+    assert batch["label"].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert batch["image"].min() >= -1
+    assert batch["image"].max() <= 1
+    assert batch["mask"].sum(1).eq(1).all()
+
+
+def test_training_without_images_is_an_error() -> None:
+    with pytest.raises(FedSynthError, match="no images to train on"):
+        Holder(tiny_set().rows(np.array([], int)))
