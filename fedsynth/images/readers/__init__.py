@@ -1,7 +1,7 @@
 """The catalog of readers. A reader is one file with `plan(source, options) -> Plan` and one line here.
 
-What a reader may and may not do stands in `fedsynth.images.source`. Pictures are opened with `readers.pictures`, volumes
-with `readers.decoding`.
+What a reader may and may not do stands in `fedsynth.images.source`. Pictures are opened with `readers.pictures`,
+volumes with `readers.decoding`.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import refuse_not_finite
+from fedsynth.images.readers.decoding import require_finite
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 SKIP = "mend or remove the file, or give --skip-corrupt"
@@ -26,8 +26,7 @@ def open_picture(path: Path) -> NDArray[Any]:
     if n_pictures != 1:
         raise SourceError("holds several pictures where one is expected", file=path, value=n_pictures)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    refuse_not_finite(array, path)
-    return array
+    return require_finite(array, path)
 
 
 def as_labels(array: NDArray[Any], file: Path) -> NDArray[np.int64]:
