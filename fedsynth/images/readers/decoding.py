@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
 
-NIBABEL_KINDS = (".nii", ".nii.gz", ".mgz", ".mgh")
+NIBABEL_KINDS = (".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh")
 SIMPLEITK_KINDS = (".mhd", ".mha", ".nrrd", ".nhdr")
 DICOM_KINDS = (".dcm", ".dicom", ".ima")
 VOLUME_KINDS = (*NIBABEL_KINDS, *SIMPLEITK_KINDS, *DICOM_KINDS)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 SAME_GRID_VOXELS = 0.1
+SKIP = "mend or remove the file, or give --skip-corrupt"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,11 +94,12 @@ def canonical(voxels: NDArray[Any], affine: NDArray[np.float64], file: Path) -> 
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         remedy = "write the file again with a valid orientation"
         raise SourceError("its orientation matrix is not usable", file=file, remedy=remedy)
+    if voxels.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            voxels = voxels.astype(np.float32, copy=False)
     refuse_not_finite(voxels, file)
     turn = io_orientation(affine)
     turned = apply_orientation(voxels, turn)
-    if turned.dtype.kind == "f":
-        turned = turned.astype(np.float32, copy=False)
     return Volume(voxels=turned, affine=affine @ inv_ornt_aff(turn, voxels.shape), file=file)
 
 
@@ -109,8 +111,7 @@ def refuse_not_finite(values: NDArray[Any], file: Path) -> None:
     if bad.any():
         place = tuple(int(index) for index in np.unravel_index(int(np.argmax(bad)), bad.shape))
         problem = f"{int(bad.sum())} of {bad.size} values are not finite, the first at {place}"
-        remedy = "replace them, by the background's value for example"
-        raise SourceError(problem, file=file, value=float(values[place]), remedy=remedy)
+        raise SourceError(problem, file=file, value=float(values[place]), remedy=SKIP)
 
 
 def refuse_other_grid(volume: Volume, reference: Volume) -> None:
@@ -134,11 +135,11 @@ def refuse_other_grid(volume: Volume, reference: Volume) -> None:
 
 
 def unreadable(path: Path, error: BaseException) -> SourceError:
-    """What to say when a decoder gives up: its own last line, shortened, without the path it repeats."""
+    """What to say when a decoder gives up: its own reason, shortened, without the path that it repeats."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = lines[0] if isinstance(error, OSError) else lines[-1]
-    reason = reason.replace(str(path), path.name)[:160]
-    return SourceError(f"cannot be decoded: {reason}", file=path, remedy="the file is damaged or of another kind")
+    reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
+    reason = reason.replace(str(path), path.name).removeprefix("sitk::ERROR: ")[:160]
+    return SourceError(f"cannot be decoded: {reason}", file=path, remedy=SKIP)
 
 
 def _read_with_nibabel(path: Path) -> Volume:
@@ -157,7 +158,9 @@ def _read_with_nibabel(path: Path) -> Volume:
 def _read_with_simpleitk(path: Path) -> Volume:
     import SimpleITK
 
-    _check_metaimage(path)
+    from fedsynth.images.readers.metaimage import check_metaimage
+
+    check_metaimage(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         image = SimpleITK.ReadImage(str(path))
@@ -178,38 +181,3 @@ def affine_of(image: Any) -> NDArray[np.float64]:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     return LPS_TO_RAS @ affine
-
-
-def _check_metaimage(path: Path) -> None:
-    """ITK tells of a missing or short data file on stderr only, so look first."""
-    if path.suffix.lower() not in (".mhd", ".mha"):
-        return
-    with path.open("rb") as file:
-        header = file.read(65536).split(b"ElementDataFile", 1)
-    if len(header) != 2:
-        raise SourceError("is not a MetaImage header", file=path, remedy="the file is damaged or of another kind")
-    fields = dict(line.split(b"=", 1) for line in header[0].splitlines() if b"=" in line)
-    named = {key.strip().decode("latin1"): value.strip().decode("latin1") for key, value in fields.items()}
-    data = header[1].splitlines()[0].replace(b"=", b"", 1).strip().decode("utf-8", "replace")
-    if data.upper() != "LOCAL" and data.upper().split()[:1] != ["LIST"] and "%" not in data:
-        _check_data_file(path, path.parent / data, named)
-    elif data.upper() == "LOCAL":
-        _check_length(path, path.stat().st_size, named)
-
-
-def _check_data_file(path: Path, data: Path, named: dict[str, str]) -> None:
-    if not data.is_file():
-        raise SourceError(f"its data file {data.name!r} is missing", file=path, remedy="put both files side by side")
-    _check_length(data, data.stat().st_size, named)
-
-
-def _check_length(path: Path, length: int, named: dict[str, str]) -> None:
-    bytes_of = {"UCHAR": 1, "CHAR": 1, "USHORT": 2, "SHORT": 2, "UINT": 4, "INT": 4, "FLOAT": 4, "DOUBLE": 8}
-    width = bytes_of.get(named.get("ElementType", "").removeprefix("MET_"))
-    sizes = named.get("DimSize", "").split()
-    if width is None or named.get("CompressedData", "False").lower() == "true" or not all(s.isdigit() for s in sizes):
-        return
-    wanted = int(np.prod([int(size) for size in sizes])) * width
-    if length < wanted:
-        remedy = "copy the file again"
-        raise SourceError(f"is cut off: {wanted} bytes of voxels are announced", file=path, value=length, remedy=remedy)

@@ -1,7 +1,7 @@
-"""Cuts volumes into slices as a radiologist looks at them. The one place that decides which way up a slice is.
+"""Cuts volumes into slices, the right way up. The one place that decides how a slice lies in its picture.
 
-Axial: anterior up. Coronal: superior up. Both have the patient's right on the viewer's left. Sagittal: superior up,
-anterior on the viewer's left.
+Axial: anterior up. Coronal and sagittal: superior up. The first column has the smallest x (the patient's left is on the
+left of axial and coronal slices) or the smallest y (the face of a sagittal slice looks to the right).
 """
 
 from typing import Any, Literal, get_args
@@ -20,9 +20,12 @@ def count_slices(volume: NDArray[Any], axis: Axis) -> int:
 
 
 def cut_slice(volume: NDArray[Any], axis: Axis, index: int) -> NDArray[Any]:
-    """Slice `index` of `volume` (..., right, anterior, superior) as (..., height, width); index 0 is the lowest."""
+    """Slice `index` of `volume` (..., right, anterior, superior) as (..., height, width).
+
+    Index 0 is the lowest (axial), hindmost (coronal) or leftmost (sagittal) slice.
+    """
     plane = np.take(volume, index, axis=_NUMBER[axis] - 3)
-    return np.flip(np.swapaxes(plane, -1, -2), axis=(-2, -1))
+    return np.flip(np.swapaxes(plane, -1, -2), axis=-2)
 
 
 def slice_spacing(spacing_mm: tuple[float, ...], axis: Axis) -> tuple[float, float]:
