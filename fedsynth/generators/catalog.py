@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.generators.family import Family, ImageShape
 
-Kind = Literal["joint", "paired", "training-free"]
+Kind = Literal["joint", "paired", "joint or paired", "training-free"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,8 @@ def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any
         raise ConfigError(f"{name} cannot make images of this size: {problem}", value=shape.size)
     if private and entry.not_private:
         raise ConfigError(f"{name} cannot be trained privately: {entry.not_private}")
-    if entry.kind == "paired" and not shape.source_channels:
+    if entry.kind in ("paired", "training-free") and not shape.source_channels:
         raise ConfigError(f"{name} turns one image into another and needs pairs", remedy="give --pairing")
+    if entry.kind == "joint" and shape.source_channels:
+        raise ConfigError(f"{name} makes images from noise alone and takes no pairs", remedy="leave out --pairing")
     return entry.build(shape, private=private, **options)
