@@ -1,0 +1,49 @@
+"""What a training run is told, resolved: the user's words over the family's recipe."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fedsynth.errors import ConfigError
+from fedsynth.generators.catalog import Recipe
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is."""
+
+    generator: str
+    images: Path
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "float32"
+    sheets: int = 5
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} must be at least 1", value=value)
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
+
+    def over(self, recipe: Recipe) -> Recipe:
+        """The recipe with what was said put in its place; a given rate holds for every network."""
+        changed = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch)
+        return changed if self.rate is None else replace(changed, rate=self.rate, rates={})
+
+
+def open_device(wanted: Device) -> torch.device:
+    """The device of that name; asking for CUDA where there is none is an error, not a slow surprise."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("CUDA was asked for and there is none", remedy="give --device cpu, or leave --device away")
+    name = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return torch.device(name)

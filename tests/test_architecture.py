@@ -1,0 +1,78 @@
+"""Promises about the project itself: what is imported when, what the wheel holds, what the layers are."""
+
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        done = run_python("-m", "fedsynth", "--help")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    assert min(seconds) < 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'numpy', 'pandas', 'monai', 'flwr', 'scipy'}"
+    code = f"import sys, fedsynth.cli; print(sorted({heavy} & set(sys.modules)))"
+    assert run_python("-c", code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("door", [("-m", "fedsynth"), ("cli.py",)])
+def test_every_door_leads_to_the_same_program(door: tuple[str, ...]) -> None:
+    script = Path(sys.executable).with_name("fedsynth")
+    wanted = subprocess.run([script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert run_python(*door, "--help").stdout.split("\n")[2:] == wanted.split("\n")[2:]
+
+
+def test_no_arguments_show_help_and_unknown_commands_are_one_line_of_error() -> None:
+    done = run_python("-m", "fedsynth", "simulat")
+    assert done.returncode == 2
+    assert "No such command 'simulat'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "fence"),
+    [
+        ("opacus", ("privacy",)),
+        ("flwr", ("federation",)),
+        ("ray", ("federation",)),
+        ("typer", ("cli",)),
+        ("rich", ("cli", "report")),
+    ],
+)
+def test_third_parties_stay_behind_their_fences(package: str, fence: tuple[str, ...]) -> None:
+    for path in (ROOT / "fedsynth").rglob("*.py"):
+        if path.relative_to(ROOT / "fedsynth").parts[0] in fence:
+            continue
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        offenders = [line for line in lines if line.startswith((f"import {package}", f"from {package}"))]
+        assert not offenders, f"{path} imports {package}"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_fedsynth_only(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"fedsynth"}
+
+
+def test_nothing_committed_is_local_data() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    forbidden = (".npy", ".nii", ".nii.gz", ".dcm", ".tif", ".mha", ".safetensors", "ledger.jsonl")
+    assert [name for name in tracked if name.endswith(forbidden) or name.startswith("runs/")] == []
