@@ -27,7 +27,7 @@ SKIP = "mend or remove the file, or give --skip-corrupt"
 class Volume:
     """Voxels on axes that point right, anterior and superior; `affine` takes voxel indices to RAS millimetres."""
 
-    voxels: NDArray[Any]
+    array: NDArray[Any]
     affine: NDArray[np.float64]
     file: Path
 
@@ -38,9 +38,9 @@ class Volume:
         return float(x), float(y), float(z)
 
 
-def read_volume(path: Path) -> Volume:
+def open_volume(path: Path) -> Volume:
     """The volume in `path` (a file, or a folder that is one DICOM series); every voxel is finite."""
-    refuse_missing(path)
+    require_path(path)
     if path.is_dir():
         from fedsynth.images.readers.dicom import read_series
 
@@ -64,7 +64,7 @@ def kind_of(path: Path, kinds: tuple[str, ...]) -> str:
     return next((kind for kind in kinds if name.endswith(kind)), "")
 
 
-def refuse_missing(path: Path) -> None:
+def require_path(path: Path) -> None:
     """Name a path that is not there, and the nearest folder above it that is."""
     if path.exists():
         return
@@ -77,7 +77,7 @@ def refuse_missing(path: Path) -> None:
     raise SourceError("there is no such file or folder", file=path, remedy=remedy)
 
 
-def canonical(voxels: NDArray[Any], affine: NDArray[np.float64], file: Path) -> Volume:
+def to_ras(voxels: NDArray[Any], affine: NDArray[np.float64], file: Path) -> Volume:
     """Check a decoded array and turn its axes to the nearest right, anterior, superior; nothing is resampled."""
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
@@ -97,41 +97,41 @@ def canonical(voxels: NDArray[Any], affine: NDArray[np.float64], file: Path) -> 
     if voxels.dtype.kind == "f":
         with np.errstate(over="ignore"):
             voxels = voxels.astype(np.float32, copy=False)
-    refuse_not_finite(voxels, file)
+    require_finite(voxels, file)
     turn = io_orientation(affine)
     turned = apply_orientation(voxels, turn)
-    return Volume(voxels=turned, affine=affine @ inv_ornt_aff(turn, voxels.shape), file=file)
+    return Volume(array=turned, affine=affine @ inv_ornt_aff(turn, voxels.shape), file=file)
 
 
-def refuse_not_finite(values: NDArray[Any], file: Path) -> None:
-    """Name the first value that is not a number or infinite, and how many there are."""
-    if values.dtype.kind != "f":
-        return
-    bad = ~np.isfinite(values)
+def require_finite(array: NDArray[Any], file: Path) -> NDArray[Any]:
+    """The array itself, or an error that names the first value that is NaN or infinite and counts them."""
+    if array.dtype.kind != "f":
+        return array
+    bad = ~np.isfinite(array)
     if bad.any():
         place = tuple(int(index) for index in np.unravel_index(int(np.argmax(bad)), bad.shape))
         problem = f"{int(bad.sum())} of {bad.size} values are not finite, the first at {place}"
-        raise SourceError(problem, file=file, value=float(values[place]), remedy=SKIP)
+        raise SourceError(problem, file=file, value=float(array[place]), remedy=SKIP)
+    return array
 
 
-def refuse_other_grid(volume: Volume, reference: Volume) -> None:
-    """Two volumes of one image must have the same shape and lie at the same place, to a tenth of a voxel."""
-    shape, wanted = volume.voxels.shape, reference.voxels.shape
-    remedy = f"resample it to the grid of {reference.file}"
-    if shape != wanted:
-        raise SourceError(f"the shape must be {wanted} like {reference.file.name}", file=volume.file, value=shape)
+def require_same_grid(first: Volume, other: Volume) -> None:
+    """Both must have the same shape and cover the same voxels in space, to a tenth of a voxel."""
+    shape, name = first.array.shape, first.file.name
+    remedy = f"resample it to the grid of {name}"
+    if other.array.shape != shape:
+        problem = f"has another shape than {name}, {shape}"
+        raise SourceError(problem, file=other.file, value=other.array.shape, remedy=remedy)
     corners = np.array([[*np.multiply(corner, np.array(shape) - 1), 1] for corner in np.ndindex(2, 2, 2)]).T
-    moved = np.linalg.solve(reference.affine, volume.affine @ corners) - corners
-    if float(np.abs(moved).max()) <= SAME_GRID_VOXELS:
+    apart = np.abs(np.linalg.solve(first.affine, other.affine @ corners) - corners).max()
+    if apart <= SAME_GRID_VOXELS:
         return
-    if not np.allclose(volume.spacing_mm, reference.spacing_mm, rtol=1e-3):
-        spacing = tuple(round(value, 4) for value in volume.spacing_mm)
-        wanted_spacing = tuple(round(value, 4) for value in reference.spacing_mm)
-        problem = f"the voxels are {spacing} mm and those of {reference.file.name} {wanted_spacing} mm"
-        raise SourceError(problem, file=volume.file, remedy=remedy)
-    away = float(np.abs(moved).max())
-    problem = f"lies on another grid than {reference.file.name}: corners are up to {away:.3g} voxels apart"
-    raise SourceError(problem, file=volume.file, remedy=remedy)
+    if not np.allclose(first.spacing_mm, other.spacing_mm, rtol=1e-3):
+        there, here = (tuple(round(mm, 4) for mm in volume.spacing_mm) for volume in (first, other))
+        problem = f"lies on another grid than {name}, whose voxels are {there} mm"
+        raise SourceError(problem, file=other.file, value=here, remedy=remedy)
+    problem = f"lies on another grid than {name}: a corner is {apart:.3g} voxels away"
+    raise SourceError(problem, file=other.file, remedy=remedy)
 
 
 def unreadable(path: Path, error: BaseException) -> SourceError:
@@ -152,7 +152,7 @@ def _read_with_nibabel(path: Path) -> Volume:
     except Exception as error:  # a decoder fed with broken bytes may raise anything
         raise unreadable(path, error) from error
     scale = MM_PER_UNIT.get(unit, 1.0)
-    return canonical(voxels, np.diag([scale, scale, scale, 1.0]) @ affine, path)
+    return to_ras(voxels, np.diag([scale, scale, scale, 1.0]) @ affine, path)
 
 
 def _read_with_simpleitk(path: Path) -> Volume:
@@ -171,8 +171,8 @@ def _read_with_simpleitk(path: Path) -> Volume:
         raise SourceError("has several numbers per voxel", file=path, value=n, remedy=remedy)
     voxels = SimpleITK.GetArrayFromImage(image).T
     if voxels.ndim != 3:
-        return canonical(voxels, np.eye(4), path)
-    return canonical(voxels, affine_of(image), path)
+        return to_ras(voxels, np.eye(4), path)
+    return to_ras(voxels, affine_of(image), path)
 
 
 def affine_of(image: Any) -> NDArray[np.float64]:

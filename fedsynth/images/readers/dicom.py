@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import LPS_TO_RAS, Volume, affine_of, canonical, unreadable
+from fedsynth.images.readers.decoding import LPS_TO_RAS, Volume, affine_of, to_ras, unreadable
 
 SAME_PLACE_MM = 1e-3
 UNEVEN_SHARE = 0.1
@@ -51,7 +51,7 @@ def read_slices(source: Path, files: list[Path]) -> Volume:
     """The volume that `files` make up; `source` is what errors about the whole are named after."""
     slices = [_read_slice(file) for file in files]
     if len(slices) == 1 and slices[0].voxels.shape[2] > 1:
-        return canonical(slices[0].voxels, affine_of(slices[0].image), source)
+        return to_ras(slices[0].voxels, affine_of(slices[0].image), source)
     first = slices[0]
     for other in slices:
         _refuse_mixed(other, first)
@@ -62,7 +62,7 @@ def read_slices(source: Path, files: list[Path]) -> Volume:
     affine[:3, 2] = _step(source, slices, normal)
     affine[:3, 3] = slices[0].origin
     voxels = np.concatenate([one.voxels for one in slices], axis=2)
-    return canonical(voxels, LPS_TO_RAS @ affine, source)
+    return to_ras(voxels, LPS_TO_RAS @ affine, source)
 
 
 def _read_slice(file: Path) -> Slice:
