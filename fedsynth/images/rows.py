@@ -1,6 +1,6 @@
 """Lazy views on stacked arrays: some rows of one array, or several arrays end to end, read only when asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,3 +51,10 @@ Stack: TypeAlias = NDArray[Any] | Rows
 def take(stack: Stack, index: NDArray[np.int64]) -> Rows:
     """The rows `index` of `stack`, unread."""
     return Rows([stack], index)
+
+
+def blocks(stack: Stack, *, n_bytes: int = 2**24) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The stack from first to last in pieces of about `n_bytes`, each with the number of its first row."""
+    step = max(1, n_bytes // max(1, int(np.prod(stack.shape[1:])) * stack.dtype.itemsize))
+    for start in range(0, len(stack), step):
+        yield start, np.asarray(stack[start : start + step])
