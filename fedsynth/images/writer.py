@@ -1,5 +1,6 @@
 """Writing an image set image by image, so that an import of any size needs the memory of one image."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -44,8 +45,9 @@ class GrowingArray:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close without finishing; the caller removes the file."""
-        self._file.close()
+        """Close without finishing; the caller removes the file, so what a full disk refuses no longer matters."""
+        with suppress(OSError):
+            self._file.close()
 
     def _write_header(self) -> None:
         shape = (self.count, *self.shape)
