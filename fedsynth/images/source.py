@@ -46,7 +46,8 @@ class Source:
 
     `decode` opens the files and yields the images. All of them belong to one acquisition of one patient: percentiles
     of intensity are taken over all that one source yields, never over more. Where one image of several cannot be read,
-    `decode` yields the `SourceError` in its place and goes on (or raises it, if nothing can follow).
+    `decode` yields the `SourceError` in its place and goes on (or raises it, if nothing can follow). `problems` are
+    those that names alone show, a missing mask for example: they stop the import before it starts, or are left out.
     """
 
     patient: str
@@ -55,6 +56,7 @@ class Source:
     file: Path
     decode: Callable[[], Iterable[Raw | SourceError]]
     role: str = ""
+    problems: tuple[SourceError, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

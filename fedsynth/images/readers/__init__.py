@@ -4,8 +4,8 @@ What a reader may and may not do stands in `fedsynth.images.source`. Pictures ar
 volumes with `readers.decoding`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -52,6 +52,15 @@ def chosen_channels(known: tuple[str, ...], options: ReadOptions) -> tuple[str, 
     if len(set(options.channels)) != len(options.channels):
         raise ConfigError("a channel is named twice", value=",".join(options.channels))
     return options.channels or known
+
+
+def refuse_unused(options: ReadOptions, name: str, used: Collection[str]) -> None:
+    """An option that the reader `name` does not use must not be given: ignoring it would surprise."""
+    untouched = ReadOptions()
+    for field in fields(options):
+        if field.name not in used and getattr(options, field.name) != getattr(untouched, field.name):
+            option, value = "--" + field.name.replace("_", "-"), getattr(options, field.name)
+            raise ConfigError(f"the reader {name!r} does not take {option}", value=value)
 
 
 def reader(name: str) -> ReaderFunction:

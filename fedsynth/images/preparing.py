@@ -1,0 +1,139 @@
+"""What an import does to one source: decode, check, relabel, scale, cut, resample. It sees one patient at a time."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.errors import SourceError
+from fedsynth.images.intensity import Scale, Scaling, scale_of
+from fedsynth.images.resample import fit, resample_image, resample_mask
+from fedsynth.images.slicing import Slicing
+from fedsynth.images.source import Raw, Source
+
+Missing = Literal["keep", "leave-out"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Item:
+    """One image as it stands in the set, with its row of `cases.csv` and what the header must tell about it."""
+
+    row: dict[str, str]
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+    spacing_mm: float | None
+    missing: tuple[str, ...]
+    cut_off: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """All images of one source, and why some are left out."""
+
+    source: Source
+    items: list[Item] = field(default_factory=list)
+    left_out: list[SourceError] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Preparation:
+    """How every source is made into items. Called from several threads; it holds no state.
+
+    `relabel` maps the plan's label numbers to the set's, and is None for sets without masks.
+    """
+
+    n_channels: int
+    n_labels: int
+    relabel: NDArray[np.uint8] | None
+    dimensions: int
+    size: int
+    spacing_mm: float | None
+    scaling: Scaling
+    slicing: Slicing
+    missing: Missing
+    skip_corrupt: bool
+
+    def __call__(self, source: Source) -> Prepared:
+        """The images of `source`; the first damaged one is raised, or noted where damage is to be skipped."""
+        prepared = Prepared(source=source, left_out=list(source.problems))
+        if source.problems and not self.skip_corrupt:
+            raise source.problems[0]
+        raws = [self._relabelled(raw) for raw in self._decode(source, prepared)]
+        if raws and raws[0].missing and self.missing == "leave-out":
+            lacks = ", ".join(raws[0].missing)
+            prepared.left_out.append(SourceError(f"the patient lacks {lacks}", file=source.file))
+        elif raws:
+            scale = scale_of(self.scaling, [raw.image for raw in raws])
+            for raw in self.slicing.choose(raws, scale.background) if self.dimensions == 2 else raws:
+                prepared.items.append(self._item(source, raw, scale))
+        return prepared
+
+    def _decode(self, source: Source, prepared: Prepared) -> Iterable[Raw]:
+        try:
+            for raw in source.decode():
+                error = raw if isinstance(raw, SourceError) else self._problem(source, raw)
+                if error is None:
+                    assert isinstance(raw, Raw)
+                    yield raw
+                elif self.skip_corrupt:
+                    prepared.left_out.append(error)
+                else:
+                    raise error
+        except SourceError as error:
+            if not self.skip_corrupt:
+                raise
+            prepared.left_out.append(error)
+
+    def _problem(self, source: Source, raw: Raw) -> SourceError | None:
+        """What breaks the promises of a reader: the last net before voxels reach the set."""
+        where = f"in case {raw.case!r}"
+        if len(raw.image) != self.n_channels:
+            return SourceError(
+                f"{self.n_channels} channels are expected {where}", file=source.file, value=len(raw.image)
+            )
+        if raw.image.ndim - 1 not in (self.dimensions, 3):
+            remedy = "give --dimensions 2"
+            return SourceError(f"a picture cannot become a volume, {where}", file=source.file, remedy=remedy)
+        if raw.image.dtype.kind == "f" and not np.isfinite(raw.image).all():
+            return SourceError(f"a voxel is not a finite number {where}", file=source.file)
+        if 0 in raw.image.shape:
+            return SourceError(f"there are no voxels {where}", file=source.file, value=raw.image.shape)
+        if self.relabel is None:
+            return None
+        if raw.mask is None:
+            return SourceError(f"the mask is missing {where}", file=source.file)
+        if raw.mask.shape != raw.image.shape[1:]:
+            problem = f"the mask must be {raw.image.shape[1:]} like the image, {where}"
+            return SourceError(problem, file=source.file, value=raw.mask.shape)
+        if raw.mask.max() >= self.n_labels:
+            return SourceError(
+                f"the mask has a label without a name {where}", file=source.file, value=int(raw.mask.max())
+            )
+        return None
+
+    def _relabelled(self, raw: Raw) -> Raw:
+        from dataclasses import replace
+
+        mask = None if self.relabel is None or raw.mask is None else self.relabel[raw.mask]
+        return replace(raw, mask=mask)
+
+    def _item(self, source: Source, raw: Raw, scale: Scale) -> Item:
+        grid = fit(raw.image.shape[1:], raw.spacing_mm, self.size, self.spacing_mm)
+        scaled = resample_image(scale.apply(raw.image), grid, scale.fill)
+        return Item(
+            row={
+                "case": raw.case,
+                "patient": source.patient,
+                "site": source.site,
+                "role": source.role,
+                "class": source.label,
+                "slice": "" if raw.slice is None else str(raw.slice),
+            },
+            image=np.rint(scaled * 255).clip(0, 255).astype(np.uint8),
+            mask=None if raw.mask is None else resample_mask(raw.mask, grid),
+            spacing_mm=None if raw.spacing_mm is None else grid.spacing_mm,
+            missing=raw.missing,
+            cut_off=raw.mask is not None and grid.cuts(raw.mask),
+        )
