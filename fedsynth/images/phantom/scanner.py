@@ -85,7 +85,7 @@ _FIRST_FOUR = (
     Hospital(
         name="hospital-2",
         scanner=Scanner(
-            noise=0.045,
+            noise=0.032,
             blur_mm=3.5,
             bias=0.06,
             t1_gain=0.85,
@@ -99,7 +99,7 @@ _FIRST_FOUR = (
     Hospital(
         name="hospital-3",
         scanner=Scanner(
-            noise=0.025,
+            noise=0.02,
             blur_mm=2.5,
             bias=0.08,
             t1_gain=1.1,
@@ -113,7 +113,7 @@ _FIRST_FOUR = (
     Hospital(
         name="hospital-4",
         scanner=Scanner(
-            noise=0.035, blur_mm=2.0, bias=0.18, t1_gain=0.8, t1ce_gain=0.85, t2_gain=1.1, t2_contrast=1.15, gamma=1.25
+            noise=0.026, blur_mm=2.0, bias=0.18, t1_gain=0.8, t1ce_gain=0.85, t2_gain=1.1, t2_contrast=1.15, gamma=1.25
         ),
         case_mix=CaseMix(healthy=0.25, low_grade=0.30, high_grade=0.45),
     ),
@@ -130,7 +130,7 @@ _SPREAD = {
     "t1ce_contrast": (0.8, 1.2),
     "gamma": (0.8, 1.3),
     "bias": (0.05, 0.2),
-    "noise": (0.01, 0.05),
+    "noise": (0.01, 0.035),
     "blur_mm": (1.2, 4.0),
 }
 

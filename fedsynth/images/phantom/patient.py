@@ -1,0 +1,123 @@
+"""One phantom patient: drawn from the seed and the patient's own number, then shown plane by plane.
+
+Randomness is drawn first, as plain values, from one stream per patient and purpose; showing a plane draws nothing but
+that plane's own noise. So a patient is the same whatever else is in the cohort, and in two dimensions or three.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.images.phantom.acquire import CHANNELS, Scan, draw_scan, scan_plane, show_lesion, show_tissue
+from fedsynth.images.phantom.anatomy import Anatomy, Tissue, draw_anatomy, from_atlas, tissue_plane
+from fedsynth.images.phantom.fields import Viewport
+from fedsynth.images.phantom.scanner import CLASSES, Hospital, Scanner
+from fedsynth.images.phantom.templates import Atlas
+from fedsynth.images.phantom.tumour import Grade, Growth, Tumour, draw_tumour, grow, push_tissue
+
+Labels = Literal["tumour", "whole-tumour", "tissue+tumour"]
+LABELS: dict[Labels, tuple[str, ...]] = {
+    "tumour": ("background", "edema", "core", "enhancing"),
+    "whole-tumour": ("background", "tumour"),
+    "tissue+tumour": ("background", "csf", "grey", "white", "edema", "core", "enhancing"),
+}
+Purpose = Literal["class", "anatomy", "tumour", "scan", "noise"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patient:
+    """Everything about one patient, drawn.
+
+    A healthy one has a `lesion` too, which never grew: 2-D images are cut around it, so that the choice of planes says
+    nothing about the class.
+    """
+
+    seed: int
+    index: int
+    label: str
+    scanner: Scanner
+    anatomy: Anatomy
+    lesion: Tumour
+    scan: Scan
+
+    @property
+    def tumour(self) -> Tumour | None:
+        """The lesion, if the patient has one."""
+        return None if self.label == "healthy" else self.lesion
+
+
+def draw_patient(seed: int, index: int, hospital: Hospital, atlas: Atlas) -> Patient:
+    """Patient `index` of the cohort `seed`, treated at the hospital."""
+    chance = stream(seed, index, "class").random(2)
+    edges = np.cumsum(hospital.case_mix.shares)
+    label = CLASSES[min(int(np.searchsorted(edges, chance[0], side="right")), len(CLASSES) - 1)]
+    high = label == "high-grade" or (label == "healthy" and chance[1] < 0.5)
+    grade: Grade = "high-grade" if high else "low-grade"
+    return Patient(
+        seed=seed,
+        index=index,
+        label=label,
+        scanner=hospital.scanner,
+        anatomy=draw_anatomy(stream(seed, index, "anatomy")),
+        lesion=draw_tumour(stream(seed, index, "tumour"), grade, atlas),
+        scan=draw_scan(stream(seed, index, "scan")),
+    )
+
+
+def stream(seed: int, index: int, purpose: Purpose, plane: int = 0) -> np.random.Generator:
+    """The random stream of one patient for one purpose; independent of every other."""
+    key = (index, get_args(Purpose).index(purpose), plane)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def show_plane(
+    patient: Patient, atlas: Atlas, view: Viewport, plane: int, labels: Labels
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One axial plane: the image (channels, rows, columns) and its mask (rows, columns)."""
+    tumour = patient.tumour
+    push = None if tumour is None else partial(push_tissue, tumour)
+    tissue = tissue_plane(patient.anatomy, atlas, view, plane, push)
+    if not (tissue.brain > 0.5).any():
+        return np.zeros((len(CHANNELS), view.size, view.size), np.uint8), np.zeros((view.size, view.size), np.uint8)
+    growth = None if tumour is None else grow(tumour, tissue, view, plane)
+    shown = show_tissue(tissue, patient.scan, patient.anatomy.caps, view, plane)
+    if tumour is not None and growth is not None:
+        shown = show_lesion(shown, tumour, growth)
+    noise = stream(patient.seed, patient.index, "noise", plane)
+    image = scan_plane(shown, tissue.brain, patient.scanner, patient.scan, view, plane, noise)
+    return image, _mask(tissue, growth, labels)
+
+
+def chosen_planes(patient: Patient, view: Viewport, count: int) -> list[int]:
+    """`count` axial planes, evenly apart, through the lesion (or where a healthy patient's might have been)."""
+    allowed = view.planes
+    centre_mm = from_atlas(patient.anatomy, patient.lesion.centre_mm)[2]
+    centre = centre_mm / view.spacing_mm + (view.size - 1) / 2
+    if count == 1:
+        return [int(np.clip(round(centre), allowed[0], allowed[-1]))]
+    span = 1.7 * patient.lesion.reach_mm / view.spacing_mm
+    step = max(1, min(int(span // (count - 1)), (len(allowed) - 1) // (count - 1)))
+    lowest = round(centre - step * (count - 1) / 2)
+    lowest = int(np.clip(lowest, allowed[0], allowed[-1] - step * (count - 1)))
+    return list(range(lowest, lowest + step * count, step))
+
+
+def _mask(tissue: Tissue, growth: Growth | None, labels: Labels) -> NDArray[np.uint8]:
+    """Where each label is the larger part of the pixel; a tumour label stands over the tissue below it."""
+    lesion = np.zeros(tissue.brain.shape, np.uint8)
+    if growth is not None:
+        lesion[growth.whole > 0.5] = 1
+        core = growth.core > 0.5
+        lesion[core] = 2
+        lesion[core & (growth.enhancing > 0.5 * growth.core)] = 3
+    lesion[tissue.brain <= 0.5] = 0
+    if labels == "tumour":
+        return lesion
+    if labels == "whole-tumour":
+        return (lesion > 0).astype(np.uint8)
+    parts = np.stack([tissue.csf, tissue.grey, tissue.white])
+    kinds = np.where(tissue.brain > 0.5, 1 + parts.argmax(axis=0), 0).astype(np.uint8)
+    return np.where(lesion > 0, lesion + 3, kinds).astype(np.uint8)
