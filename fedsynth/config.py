@@ -1,7 +1,7 @@
 """TOML files to frozen dataclasses and back. Every other module reads its settings through this one loader.
 
-A key `mask-labels` in the file is the field `mask_labels` of the dataclass. Unknown keys, wrong types and bad values
-name the file, the key, the value and the nearest spelling.
+A key `mask-labels` in the file is the field `mask_labels` of the dataclass, `class` is `class_`. Unknown keys, wrong
+types and bad values name the file, the key, the value and the nearest spelling.
 """
 
 import tomllib
@@ -27,11 +27,13 @@ def load_toml(kind: type[T], path: Path) -> T:
 def parse_toml(path: Path) -> dict[str, Any]:
     """The file's content as plain dictionaries, or an error that says why it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except FileNotFoundError as error:
         raise ConfigError("there is no such file", file=path) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=path) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {(error.strerror or str(error)).lower()}", file=path) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not a text in UTF-8", file=path) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is not valid TOML: {error}", file=path) from error
 
@@ -39,7 +41,7 @@ def parse_toml(path: Path) -> dict[str, Any]:
 def read_table(kind: type[T], table: Mapping[str, Any], *, file: Path | None = None, prefix: str = "") -> T:
     """Turn one table into the dataclass `kind`; `prefix` is the table's name in messages."""
     hints = get_type_hints(kind)
-    known: dict[str, Field[Any]] = {_key(field.name): field for field in fields(kind)}  # type: ignore[arg-type]
+    known: dict[str, Field[Any]] = {_key(entry.name): entry for entry in fields(kind) if entry.init}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise ConfigError(f"unknown key {prefix + key!r}", file=file, remedy=nearest(key, known))
@@ -52,13 +54,20 @@ def read_table(kind: type[T], table: Mapping[str, Any], *, file: Path | None = N
     try:
         return kind(**values)
     except ConfigError as error:
-        raise ConfigError(f"{prefix}{error}", file=file) from error
+        where = f"[{prefix.removesuffix('.')}] " if prefix else ""
+        raise ConfigError(f"{where}{error}", file=file) from error
 
 
 def as_table(value: Any) -> dict[str, Any]:
-    """The inverse of `read_table`: a dataclass as a table; what is None is left out."""
-    pairs = ((_key(field.name), getattr(value, field.name)) for field in fields(value))
-    return {key: _plain(item) for key, item in pairs if item is not None}
+    """The inverse of `read_table`: a dataclass as a table. TOML has no None: it is left out where it is the default."""
+    table = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if item is not None:
+            table[_key(field.name)] = _plain(item)
+        elif field.default is not None:
+            raise TypeError(f"{type(value).__name__}.{field.name} is None and would be read back as something else")
+    return table
 
 
 def to_toml(value: Any) -> str:
@@ -72,7 +81,7 @@ def save_toml(path: Path, value: Any) -> None:
 
 
 def _key(name: str) -> str:
-    return name.replace("_", "-")
+    return name.rstrip("_").replace("_", "-")
 
 
 def _plain(value: Any) -> Any:
@@ -92,7 +101,7 @@ def _read(kind: Any, value: Any, file: Path | None, key: str) -> Any:
     if origin in (Union, UnionType):
         return _read_union(arguments, value, file, key)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):
             remedy = nearest(str(value), [str(choice) for choice in arguments])
             raise ConfigError(f"{key!r} has an unknown value", file=file, value=value, remedy=remedy)
         return value
@@ -105,27 +114,27 @@ def _read(kind: Any, value: Any, file: Path | None, key: str) -> Any:
         _expect(isinstance(value, dict), "a table", value, file, key)
         return read_table(kind, value, file=file, prefix=f"{key}.")  # type: ignore[arg-type]
     if kind is Path:
-        _expect(isinstance(value, str), "a path", value, file, key)
+        _expect(isinstance(value, str) and value != "", "a path", value, file, key)
         return Path(value)
     if kind is float:
-        _expect(isinstance(value, int | float) and not isinstance(value, bool), "a number", value, file, key)
+        _expect(_is_number(value), "a number", value, file, key)
         return float(value)
-    if kind is int:
-        _expect(isinstance(value, int) and not isinstance(value, bool), "a whole number", value, file, key)
-        return value
-    names = {str: "a text", bool: "true or false"}
-    _expect(isinstance(value, kind), names.get(kind, getattr(kind, "__name__", str(kind))), value, file, key)
+    _expect(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), _noun(kind), value, file, key)
     return value
 
 
 def _read_union(kinds: tuple[Any, ...], value: Any, file: Path | None, key: str) -> Any:
+    """The first kind that fits; a table is read as the one dataclass there is, so that its own error is shown."""
     choices = [kind for kind in kinds if kind is not NoneType]
-    for kind in choices[:-1]:
+    tables = [kind for kind in choices if is_dataclass(kind)]
+    if len(choices) == 1 or (isinstance(value, dict) and len(tables) == 1):
+        return _read((tables or choices)[0], value, file, key)
+    for kind in choices:
         try:
             return _read(kind, value, file, key)
         except ConfigError:
             continue
-    return _read(choices[-1], value, file, key)
+    raise ConfigError(f"{key!r} must be {' or '.join(map(_noun, choices))}", file=file, value=value)
 
 
 def _read_tuple(kinds: tuple[Any, ...], value: Any, file: Path | None, key: str) -> tuple[Any, ...]:
@@ -142,3 +151,22 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, file: Path | None, key: str)
 def _expect(right: bool, what: str, value: Any, file: Path | None, key: str) -> None:
     if not right:
         raise ConfigError(f"{key!r} must be {what}", file=file, value=value)
+
+
+def _is_number(value: Any) -> bool:
+    """Infinity is one (no limit), nan is not, nor is a whole number beyond what a float can hold."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**1000
+    return isinstance(value, float) and value == value
+
+
+def _noun(kind: Any) -> str:
+    """What a user calls a value of this kind."""
+    plain = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "a list"
+    if get_origin(kind) is dict or is_dataclass(kind):
+        return "a table"
+    return plain.get(kind, getattr(kind, "__name__", str(kind)))

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+_LONGEST_VALUE = 200
+_MOST_NAMES = 20
+
 
 class FedSynthError(Exception):
     """Something is wrong that the user can mend.
@@ -23,9 +26,10 @@ class FedSynthError(Exception):
         where = "" if file is None else f"{file}: "
         if row is not None:
             where += f"row {row}: "
-        found = "" if value is None else f" (found {value!r})"
+        found = "" if value is None else f" (found {_short(repr(value))})"
         todo = f"; {remedy}" if remedy else ""
-        super().__init__(" ".join(f"{where}{problem}{found}{todo}".split()))
+        lines = f"{where}{problem}{found}{todo}".splitlines()
+        super().__init__(" ".join(line.strip() for line in lines if line.strip()))
 
 
 class ConfigError(FedSynthError):
@@ -45,7 +49,16 @@ class RefusedError(FedSynthError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A remedy naming the nearest known spelling, or all of them when none is near."""
-    names = sorted(known)
-    close = get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    """A remedy naming the nearest known spelling, or what is known when none is near."""
+    names = sorted(set(known))
+    lowered = {name.lower(): name for name in names}
+    close = get_close_matches(word.lower(), lowered, n=1)
+    if close:
+        return f"did you mean {lowered[close[0]]!r}?"
+    listed = ", ".join(names[:_MOST_NAMES]) or "none"
+    further = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"known: {listed}{further}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

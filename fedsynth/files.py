@@ -1,5 +1,6 @@
 """Files that are whole or absent: everything is written beside its place, synced, then renamed into it."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from fedsynth.errors import FedSynthError, RefusedError
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step; a crash leaves the old file or the new one, never half of one."""
@@ -17,7 +20,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step."""
-    with told_when_full(path):
+    with told_when_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -25,7 +28,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            os.chmod(name, 0o666 & ~_UMASK)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -41,42 +44,49 @@ def new_folder(target: Path, *, marker: str, overwrite: bool = False) -> Iterato
     Only an empty folder or one that holds the file `marker` is ever replaced: no typing slip deletes a home folder.
     """
     refuse_existing(target, marker=marker, overwrite=overwrite)
-    with told_when_full(target):
+    with told_when_unwritable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-        os.chmod(working, 0o777 & ~_umask())
-        try:
+    try:
+        with told_when_unwritable(target, only=_FULL):
             yield working
-            for file in working.rglob("*"):
-                if file.is_file():
-                    _sync(file)
+        with told_when_unwritable(target):
+            os.chmod(working, 0o777 & ~_UMASK)
+            for path in working.rglob("*"):
+                _sync(path)
             _sync(working)
             _take_place(working, target)
-        except BaseException:
-            shutil.rmtree(working, ignore_errors=True)
-            raise
-        _sync(target.parent)
+            _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(working, ignore_errors=True)
+        raise
 
 
-def refuse_existing(target: Path, *, marker: str, overwrite: bool) -> None:
+def refuse_existing(target: Path, *, marker: str, overwrite: bool = False) -> None:
     """Say before any work is done that `target` is in the way."""
-    if not target.exists() and not target.is_symlink():
-        return
-    if not overwrite:
-        raise RefusedError("the output exists already", file=target, remedy="choose another name or give --overwrite")
-    if not target.is_dir() or target.is_symlink():
-        raise RefusedError("the output exists and is not a folder", file=target, remedy="choose another name")
-    if any(target.iterdir()) and not (target / marker).is_file():
-        raise RefusedError(f"the folder has no {marker} and is not replaced", file=target, remedy="choose another name")
+    with told_when_unwritable(target):
+        if not target.exists() and not target.is_symlink():
+            return
+        if not overwrite:
+            remedy = "choose another name or give --overwrite"
+            raise RefusedError("the output exists already", file=target, remedy=remedy)
+        if not target.is_dir() or target.is_symlink():
+            raise RefusedError("the output exists and is not a folder", file=target, remedy="choose another name")
+        if any(target.iterdir()) and not (target / marker).is_file():
+            problem = f"the folder has no {marker} and is not replaced"
+            raise RefusedError(problem, file=target, remedy="choose another name")
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
-    """Turn a full disk, a missing right or a name in the way into a sentence."""
+def told_when_unwritable(path: Path, *, only: frozenset[int] | None = None) -> Iterator[None]:
+    """Turn a full disk, a missing right or a name in the way into a sentence; with `only`, just those error numbers.
+
+    A block that reads other files beside writing `path` wants `only`: their troubles are not those of `path`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None or isinstance(error, FedSynthError):
+        if error.errno is None or (only is not None and error.errno not in only):
             raise
         reason = (error.strerror or str(error)).lower()
         raise FedSynthError(f"cannot be written: {reason}", file=path, remedy="nothing was kept") from error
@@ -106,6 +116,10 @@ def _sync(path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    """The rights that new files are to lack. It can only be read by setting it, which no thread may see: read once."""
+    mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+_UMASK = _umask()

@@ -95,10 +95,8 @@ class ImageSet:
                 names = {wanted} if isinstance(wanted, str) else set(wanted)
                 present = self.cases[column]
                 for name in sorted(names - set(present)):
-                    known = sorted(set(present))[:20]
-                    raise ImageSetError(
-                        f"no image has the {column} {name!r}", file=self.folder, remedy=nearest(name, known)
-                    )
+                    remedy = nearest(name, set(present))
+                    raise ImageSetError(f"no image has the {column} {name!r}", file=self.folder, remedy=remedy)
                 keep &= present.isin(names).to_numpy()
         return self.rows(np.flatnonzero(keep))
 
