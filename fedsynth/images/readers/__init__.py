@@ -21,7 +21,7 @@ class ReadOptions:
     `channels` are the wanted channels in their order (empty: the reader's own choice). `patient_pattern` is a regular
     expression whose first group (or whole match) in a file's relative path is the patient. `site` names the one site
     of a source that does not tell sites apart. `mask_labels` names the mask's values, background first, where the
-    source does not.
+    source does not; `unmasked_is_background` states that an image without a mask shows none of the labels.
     """
 
     dimensions: Literal[2, 3] = 2
@@ -30,6 +30,7 @@ class ReadOptions:
     mask_labels: tuple[str, ...] = ()
     patient_pattern: str = ""
     one_image_per_patient: bool = False
+    unmasked_is_background: bool = False
 
 
 ReaderFunction: TypeAlias = Callable[[Path, ReadOptions], Plan]
