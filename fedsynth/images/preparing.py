@@ -1,7 +1,7 @@
 """What an import does to one source: decode, check, relabel, scale, cut, resample. It sees one patient at a time."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -114,8 +114,6 @@ class Preparation:
         return None
 
     def _relabelled(self, raw: Raw) -> Raw:
-        from dataclasses import replace
-
         mask = None if self.relabel is None or raw.mask is None else self.relabel[raw.mask]
         return replace(raw, mask=mask)
 

@@ -23,7 +23,7 @@ MASK_LABELS = ("background", "tumour")
 GRADES = {"": "", "1": "grade-2", "2": "grade-3"}
 NOTES = {
     "site": "the institution in the TCGA barcode",
-    "class": "neoplasm_histologic_grade of data.csv; its 1 is WHO grade 2 and its 2 is WHO grade 3, as in TCGA's tables",
+    "class": "neoplasm_histologic_grade of data.csv; 1 is WHO grade 2 and 2 is WHO grade 3, as in TCGA's tables",
     "missing-sequences": "a sequence that a patient lacks is a copy of FLAIR, as in the source",
 }
 FOLDER = re.compile(r"(TCGA_([A-Za-z0-9]+)_[A-Za-z0-9]+)_\w+")

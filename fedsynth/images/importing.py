@@ -1,0 +1,235 @@
+"""From source files to an image set: plan, decode in parallel, write image by image, draw roles, finish.
+
+It knows readers by name only. Memory holds a few sources at a time, whatever the size of the whole.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedsynth import files
+from fedsynth.errors import ConfigError, SourceError
+from fedsynth.images.check import HEADER
+from fedsynth.images.header import ROLES, Header, Shares, Split
+from fedsynth.images.imageset import ImageSet
+from fedsynth.images.intensity import Scaling, parse_scaling
+from fedsynth.images.labels import regroup
+from fedsynth.images.parallel import Progress, ordered_map, silent
+from fedsynth.images.preparing import Item, Missing, Preparation, Prepared
+from fedsynth.images.readers import ReadOptions, reader
+from fedsynth.images.slicing import Slicing
+from fedsynth.images.source import Plan
+from fedsynth.images.split import draw_roles
+from fedsynth.images.writer import ImageSetWriter
+
+RESAMPLING = "area when shrinking, linear when growing; masks by share of area, lost lesions keep a pixel; padded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings:
+    """What a user decides about an import; only public choices, nothing measured on patients.
+
+    `size` is the side of the square or cube. An empty `intensity` means the reader's own default. `labels` regroups
+    mask labels (`whole-tumour=edema,core,enhancing`). Without `spacing_mm` every field of view just fits into the
+    square; with it all images get that spacing. `missing` says what happens to patients who lack a sequence. Without
+    `shares` roles that the source brings are kept, and the default shares are drawn where it brings none.
+    """
+
+    size: int
+    options: ReadOptions = field(default_factory=ReadOptions)
+    slicing: Slicing = field(default_factory=Slicing)
+    intensity: str = ""
+    labels: str = ""
+    spacing_mm: float | None = None
+    missing: Missing = "keep"
+    shares: Shares | None = None
+    seed: int = 0
+    skip_corrupt: bool = False
+    overwrite: bool = False
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096:
+            raise ConfigError("the size must be 1 to 4096 pixels", value=self.size)
+        if self.options.dimensions not in (2, 3):
+            raise ConfigError("the dimensions must be 2 or 3", value=self.options.dimensions)
+        if self.spacing_mm is not None and not 0 < self.spacing_mm < 1e6:
+            raise ConfigError("the spacing must be a positive number of millimetres", value=self.spacing_mm)
+        if self.missing not in ("keep", "leave-out"):
+            raise ConfigError("a missing sequence can be 'keep' or 'leave-out'", value=self.missing)
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError("there must be at least one worker", value=self.workers)
+        if self.seed < 0:
+            raise ConfigError("the seed must not be negative", value=self.seed)
+
+
+def import_images(
+    source: Path, out: Path, *, name: str, settings: ImportSettings, progress: Progress = silent
+) -> ImageSet:
+    """Read `source` with the reader `name` into an image set at `out`, which appears whole or not at all."""
+    files.refuse_existing(out, marker=HEADER, overwrite=settings.overwrite)
+    plan_with = reader(name)
+    if not source.exists():
+        raise SourceError("there is no such file or folder", file=source)
+    plan = plan_with(source, settings.options)
+    _check(plan, source, name)
+    scaling = parse_scaling(settings.intensity or plan.intensity)
+    mask_labels, relabel = plan.mask_labels, np.arange(256).astype(np.uint8)
+    if settings.labels:
+        mask_labels, relabel = regroup(plan.mask_labels, settings.labels)
+    if settings.slicing.keep == "tumour" and not mask_labels:
+        raise ConfigError("slices with tumour are wanted, but the source has no masks", file=source)
+    shape = (len(plan.channels), *(settings.size,) * settings.options.dimensions)
+    tally = _Tally()
+    prepare = _preparation(plan, settings, scaling, relabel)
+    with ImageSetWriter(out, shape, np.uint8, masks=bool(mask_labels), overwrite=settings.overwrite) as writer:
+        with closing(_prepared(plan, prepare, settings.workers)) as results, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # it warns about damage that is then raised as an error
+            for done, prepared in enumerate(results, start=1):
+                for item in tally.add(prepared):
+                    writer.append(item.row, item.image, item.mask)
+                progress(done, len(plan.sources))
+        cases, split = _roles(writer.cases(), settings, source, tally)
+        header = Header(
+            name=out.name,
+            origin="real",
+            channels=plan.channels,
+            classes=plan.classes,
+            mask_labels=mask_labels,
+            spacing_mm=(tally.spacing_mm,) * settings.options.dimensions,
+            split=split,
+            provenance=_provenance(plan, settings, name, source, scaling) | tally.provenance(),
+        )
+        writer.finish(header, cases)
+    return ImageSet.load(out, every_voxel=False)
+
+
+class _Tally:
+    """What is known only while images pass by: duplicates, spacings, what is missing, what was left out."""
+
+    def __init__(self) -> None:
+        self._file_of: dict[str, Path] = {}
+        self._spacings: list[float] = []
+        self._missing: defaultdict[str, set[str]] = defaultdict(set)
+        self._cut_off: list[str] = []
+        self.left_out: list[str] = []
+
+    def add(self, prepared: Prepared) -> Iterator[Item]:
+        self.left_out += [str(error) for error in prepared.left_out]
+        for item in prepared.items:
+            case, file = item.row["case"], prepared.source.file
+            if case in self._file_of:
+                remedy = "every image needs its own name"
+                raise SourceError(
+                    f"the case stands twice, also in {self._file_of[case]}", file=file, value=case, remedy=remedy
+                )
+            self._file_of[case] = file
+            if item.spacing_mm is not None:
+                self._spacings.append(item.spacing_mm)
+            for channel in item.missing:
+                self._missing[channel].add(prepared.source.patient)
+            if item.cut_off:
+                self._cut_off.append(case)
+            yield item
+
+    @property
+    def spacing_mm(self) -> float:
+        """The median spacing of the images, 1 when no source tells its own."""
+        return round(float(np.median(self._spacings)), 6) if self._spacings else 1.0
+
+    def provenance(self) -> dict[str, Any]:
+        """What the header must tell so that nobody is misled."""
+        told: dict[str, Any] = {"spacing": self._spacing()}
+        if self._missing:
+            told["missing-sequences-of"] = {channel: sorted(who) for channel, who in sorted(self._missing.items())}
+        if self._cut_off:
+            told["lesions-cut-off"] = self._cut_off
+        if self.left_out:
+            told["left-out"] = self.left_out
+        return told
+
+    def _spacing(self) -> Any:
+        n_unknown = len(self._file_of) - len(self._spacings)
+        if not self._spacings:
+            return "the source does not tell it; spacing-mm counts new pixels"
+        smallest, largest = min(self._spacings), max(self._spacings)
+        if largest <= 1.01 * smallest and not n_unknown:
+            return "that of every image"
+        return {
+            "note": "images differ; spacing-mm is their median",
+            "smallest": round(smallest, 6),
+            "largest": round(largest, 6),
+            "images-without": n_unknown,
+        }
+
+
+def _check(plan: Plan, source: Path, name: str) -> None:
+    """What can be known before the first file is decoded."""
+    if not plan.sources:
+        remedy = "check the path, or choose another reader"
+        raise SourceError(f"holds nothing that the reader {name!r} can read", file=source, remedy=remedy)
+    first: dict[str, tuple[str, str]] = {}
+    for one in plan.sources:
+        before = first.setdefault(one.patient, (one.site, one.role))
+        for what, here, there in zip(("site", "role"), (one.site, one.role), before, strict=True):
+            if here != there:
+                problem = f"the patient {one.patient!r} has two values of {what!r}: {there!r} and {here!r}"
+                remedy = "all images of a patient belong together"
+                raise SourceError(problem, file=one.file, remedy=remedy)
+        if one.role not in ("", *ROLES):
+            raise SourceError("unknown role", file=one.file, value=one.role, remedy=f"known: {', '.join(ROLES)}")
+
+
+def _preparation(plan: Plan, settings: ImportSettings, scaling: Scaling, relabel: np.ndarray) -> Preparation:
+    return Preparation(
+        n_channels=len(plan.channels),
+        n_labels=len(plan.mask_labels),
+        relabel=relabel if plan.mask_labels else None,
+        dimensions=settings.options.dimensions,
+        size=settings.size,
+        spacing_mm=settings.spacing_mm,
+        scaling=scaling,
+        slicing=settings.slicing,
+        missing=settings.missing,
+        skip_corrupt=settings.skip_corrupt,
+    )
+
+
+def _prepared(plan: Plan, prepare: Preparation, workers: int | None) -> Generator[Prepared]:
+    """Every source in turn. Names that show a problem stop before the first file is opened."""
+    if not prepare.skip_corrupt:
+        for source in plan.sources:
+            if source.problems:
+                raise source.problems[0]
+    yield from ordered_map(prepare, plan.sources, workers=workers)
+
+
+def _roles(
+    cases: pd.DataFrame, settings: ImportSettings, source: Path, tally: _Tally
+) -> tuple[pd.DataFrame, Split | None]:
+    if cases.empty:
+        why = f"the first: {tally.left_out[0]}" if tally.left_out else "no slice is among those to keep"
+        raise SourceError(f"no image is left to write; {why}", file=source)
+    if settings.shares is None and (cases["role"] != "").any():
+        return cases, None
+    return draw_roles(cases, settings.shares or Shares(), settings.seed, replace=True)
+
+
+def _provenance(plan: Plan, settings: ImportSettings, name: str, source: Path, scaling: Scaling) -> dict[str, Any]:
+    told: dict[str, Any] = {"reader": name, "source": source.name or str(source), "intensity": str(scaling)}
+    if settings.options.dimensions == 2:
+        slicing = settings.slicing
+        keep = slicing.keep or "all pictures, non-empty slices of volumes"
+        told["slices"] = {"axis-of-volumes": slicing.axis, "every": slicing.every, "keep": keep}
+    if settings.labels:
+        told["labels"] = settings.labels
+    if settings.spacing_mm:
+        told["wanted-spacing-mm"] = settings.spacing_mm
+    return told | {"resampling": RESAMPLING} | plan.notes
