@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedsynth.images.phantom.acquire import CHANNELS, Scan, draw_scan, scan_plane, show_lesion, show_tissue
 from fedsynth.images.phantom.anatomy import Anatomy, Tissue, draw_anatomy, from_atlas, tissue_plane
 from fedsynth.images.phantom.fields import Viewport
-from fedsynth.images.phantom.scanner import CLASSES, Hospital, Scanner
+from fedsynth.images.phantom.scanner import CLASSES, CaseMix, Hospital, Scanner
 from fedsynth.images.phantom.templates import Atlas
 from fedsynth.images.phantom.tumour import Grade, Growth, Tumour, draw_tumour, grow, push_tissue
 
@@ -51,10 +51,8 @@ class Patient:
 
 def draw_patient(seed: int, index: int, hospital: Hospital, atlas: Atlas) -> Patient:
     """Patient `index` of the cohort `seed`, treated at the hospital."""
-    chance = stream(seed, index, "class").random(2)
-    edges = np.cumsum(hospital.case_mix.shares)
-    label = CLASSES[min(int(np.searchsorted(edges, chance[0], side="right")), len(CLASSES) - 1)]
-    high = label == "high-grade" or (label == "healthy" and chance[1] < 0.5)
+    label, chance = draw_class(seed, index, hospital.case_mix)
+    high = label == "high-grade" or (label == "healthy" and chance < 0.5)
     grade: Grade = "high-grade" if high else "low-grade"
     return Patient(
         seed=seed,
@@ -65,6 +63,13 @@ def draw_patient(seed: int, index: int, hospital: Hospital, atlas: Atlas) -> Pat
         lesion=draw_tumour(stream(seed, index, "tumour"), grade, atlas),
         scan=draw_scan(stream(seed, index, "scan")),
     )
+
+
+def draw_class(seed: int, index: int, case_mix: CaseMix) -> tuple[str, float]:
+    """The class of patient `index`, and a number in [0, 1) left over for what else hangs on it."""
+    chance = stream(seed, index, "class").random(2)
+    edges = np.cumsum(case_mix.shares)
+    return CLASSES[min(int(np.searchsorted(edges, chance[0], side="right")), len(CLASSES) - 1)], float(chance[1])
 
 
 def stream(seed: int, index: int, purpose: Purpose, plane: int = 0) -> np.random.Generator:
