@@ -1,0 +1,160 @@
+"""MedMNIST .npz files: pictures or volumes of 28 (or 64, 128, 224) pixels with a class number each.
+
+The files name no patients, so the user must state that nobody has two; for several of the sets that is known to be
+untrue, which the notes then say.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.errors import ConfigError, SourceError
+from fedsynth.images.readers import ReadOptions, chosen_channels
+from fedsynth.images.readers.decoding import unreadable
+from fedsynth.images.readers.medmnist_classes import CLASSES, SEVERAL_PER_PATIENT
+from fedsynth.images.readers.streaming import Stream
+from fedsynth.images.source import Plan, Raw, Source
+
+SPLITS = ("train", "val", "test")
+GREY, COLOURS = ("gray",), ("red", "green", "blue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the file's own splits: its images, unread, and the class number of each."""
+
+    name: str
+    images: Stream
+    labels: NDArray[np.int64]
+
+
+def plan(source: Path, options: ReadOptions) -> Plan:
+    """Read the labels and the sizes of the images in `source`."""
+    _refuse_options(options)
+    parts = _parts(source)
+    shape = parts[0].images.shape
+    coloured = len(shape) == 3 and shape[2] == 3
+    dimensions = 2 if len(shape) == 2 or coloured else 3
+    if options.dimensions > dimensions:
+        raise ConfigError("the images have two dimensions", file=source, value=shape, remedy="leave --dimensions out")
+    known = COLOURS if coloured else GREY
+    channels = chosen_channels(known, options)
+    wanted = [known.index(channel) for channel in channels]
+    names = _class_names(source, parts)
+    sources = [
+        Source(
+            patient=f"{part.name}-{index:06d}",
+            site=options.site,
+            label=names[int(number)],
+            file=source,
+            decode=partial(_decode, part.images, index, f"{part.name}-{index:06d}", coloured, wanted),
+        )
+        for part in parts
+        for index, number in enumerate(part.labels)
+    ]
+    return Plan(
+        channels=channels,
+        classes=tuple(names[number] for number in sorted(names)),
+        mask_labels=(),
+        sources=sources,
+        notes=_notes(source, parts),
+        intensity="window:0,255",
+    )
+
+
+def _decode(stream: Stream, index: int, case: str, coloured: bool, wanted: list[int]) -> Iterator[Raw]:
+    stored = stream.read(index)
+    if coloured:
+        image = np.moveaxis(stored, -1, 0)[wanted]
+    elif stored.ndim == 3:  # the file does not name its axes: its planes, as they are stored, become the axial slices
+        image = stored[:, ::-1].transpose(2, 1, 0)[None]
+    else:
+        image = stored[None]
+    yield Raw(case=case, image=image, mask=None, spacing_mm=None)
+
+
+def _refuse_options(options: ReadOptions) -> None:
+    if options.patient_pattern:
+        raise ConfigError("MedMNIST names no patients that a pattern could find", value=options.patient_pattern)
+    if options.mask_labels:
+        raise ConfigError("MedMNIST has no masks", value=",".join(options.mask_labels))
+    if not options.one_image_per_patient:
+        problem = "MedMNIST names no patients, and a patient must never be split over members and holdout"
+        raise ConfigError(problem, remedy="say --one-image-per-patient if you accept each image as another patient")
+
+
+def _parts(source: Path) -> list[Part]:
+    if source.is_dir():
+        found = sorted(file.name for file in source.glob("*.npz"))
+        remedy = f"give the file itself: {found[0]}" if found else "give a MedMNIST .npz file"
+        raise SourceError("is a folder where an .npz file is expected", file=source, remedy=remedy)
+    if not source.is_file():
+        raise SourceError("there is no such file", file=source, remedy="check the spelling")
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            keys = list(arrays.files)
+            labels = {name: arrays[f"{name}_labels"] for name in SPLITS if f"{name}_labels" in keys}
+        streams = {name: Stream(source, f"{name}_images") for name in SPLITS if f"{name}_images" in keys}
+    except SourceError:
+        raise
+    except Exception as error:  # a damaged archive, or arrays that only pickle could open
+        raise unreadable(source, error) from error
+    if not streams:
+        remedy = "a MedMNIST file holds train_images, train_labels, val_images and so on"
+        raise SourceError("holds no MedMNIST arrays", file=source, value=", ".join(keys), remedy=remedy)
+    for name in streams:
+        _check(source, name, streams[name], next(iter(streams.values())), labels.get(name))
+    return [
+        Part(name=name, images=stream, labels=labels[name].reshape(-1).astype(np.int64))
+        for name, stream in streams.items()
+        if len(stream)
+    ]
+
+
+def _check(source: Path, name: str, images: Stream, first: Stream, labels: NDArray[Any] | None) -> None:
+    if images.dtype != np.uint8:
+        raise SourceError(f"{name}_images must be uint8", file=source, value=str(images.dtype))
+    if len(images.shape) not in (2, 3) or 0 in images.shape or images.shape != first.shape:
+        wanted = "(n, height, width[, 3]) or (n, depth, height, width), the same in all parts"
+        raise SourceError(f"{name}_images must be {wanted}", file=source, value=(len(images), *images.shape))
+    if labels is None:
+        raise SourceError(f"the array {name}_labels is missing", file=source)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        remedy = "an image set has one class per image: choose a single-label set, or save one label as (n, 1)"
+        raise SourceError(
+            f"{name}_labels gives several labels per image", file=source, value=labels.shape, remedy=remedy
+        )
+    if labels.size != len(images):
+        problem = f"{name}_labels must hold {len(images)} numbers, one per image"
+        raise SourceError(problem, file=source, value=labels.shape)
+    if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+        raise SourceError(f"{name}_labels must be class numbers from 0", file=source, value=str(labels.dtype))
+
+
+def _class_names(source: Path, parts: list[Part]) -> dict[int, str]:
+    """Class number to name: those of the published set where the file has its name and all numbers fit."""
+    found = sorted({int(number) for part in parts for number in np.unique(part.labels)})
+    published = CLASSES.get(_published(source), ())
+    if found[-1] < len(published):
+        return dict(enumerate(published))
+    return {number: f"class-{number}" for number in found}
+
+
+def _published(source: Path) -> str:
+    """`pneumoniamnist` for `PneumoniaMNIST_224.npz`."""
+    return source.stem.lower().partition("_")[0]
+
+
+def _notes(source: Path, parts: list[Part]) -> dict[str, Any]:
+    notes: dict[str, Any] = {
+        "patients": "stated by the user: one image per patient (the file names no patients)",
+        "former-split": {part.name: len(part.labels) for part in parts},
+    }
+    if truth := SEVERAL_PER_PATIENT.get(_published(source)):
+        notes["patients-warning"] = f"not true of this set: {truth}"
+    return notes
