@@ -63,7 +63,9 @@ def cut(volume: Raw, axis: Axis) -> Iterator[Raw]:
 
 def upright(array: NDArray[Any], axis: Axis, index: int) -> NDArray[Any]:
     """One slice of an array whose last three axes are RAS: rows from front or top, columns along the other axis."""
-    plane: NDArray[Any] = np.take(array, index, axis=_ACROSS[axis] - 3)
+    place: list[Any] = [slice(None)] * 3
+    place[_ACROSS[axis]] = index
+    plane: NDArray[Any] = array[(..., *place)]
     return np.swapaxes(plane, -1, -2)[..., ::-1, :]
 
 

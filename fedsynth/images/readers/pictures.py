@@ -10,7 +10,7 @@ from fedsynth.errors import SourceError
 from fedsynth.images.readers.decoding import SKIP, require_finite
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # a phone's MPO opens as JPEG
 
 
 def open_picture(path: Path) -> NDArray[Any]:
