@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedsynth import __version__
+from fedsynth.cli.importing import import_files
 from fedsynth.errors import FedSynthError
 
 
@@ -44,6 +45,9 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     pass
+
+
+app.command("import")(import_files)
 
 
 def main() -> None:
