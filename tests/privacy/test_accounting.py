@@ -1,0 +1,148 @@
+import math
+
+import pytest
+from dp_accounting.pld import privacy_loss_distribution as pld
+from scipy.optimize import brentq
+from scipy.special import ndtr
+
+from fedsynth.errors import ConfigError
+from fedsynth.privacy import accounting
+from fedsynth.privacy.accounting import Budget, Mechanism, calibrate, compose, epsilon_of, fits, group_of_two
+
+
+def outside(mechanisms, delta):
+    """dp-accounting's privacy loss distributions, add/remove: another code base, another method."""
+    total = None
+    for one in mechanisms:
+        loss = pld.from_gaussian_mechanism(one.noise, sampling_prob=one.rate).self_compose(one.steps)
+        total = loss if total is None else total.compose(loss)
+    return total.get_epsilon_for_delta(delta)
+
+
+def gaussian_epsilon(sensitivity, delta):
+    """The exact curve of one normal (Balle and Wang 2018, theorem 8), sensitivity in standard deviations."""
+
+    def excess(epsilon):
+        a, b = sensitivity / 2, epsilon / sensitivity
+        return ndtr(a - b) - math.exp(epsilon) * ndtr(-a - b) - delta
+
+    return brentq(excess, 0, 100)
+
+
+MECHANISMS = [
+    Mechanism(rate=0.25, noise=3.0, steps=400),
+    Mechanism(rate=0.128, noise=2.7, steps=2000),
+    Mechanism(rate=0.05, noise=1.0, steps=4000),
+    Mechanism(rate=0.01, noise=0.7, steps=10),
+    Mechanism(rate=0.9, noise=10.0, steps=300),
+    Mechanism(rate=0.25, noise=58.0, steps=2000),
+    Mechanism(rate=1.0, noise=9.2, steps=300),
+    Mechanism(rate=0.5, noise=2.0, steps=1),
+]
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_the_claim_agrees_with_an_outside_accountant_to_one_percent_and_is_not_below_it(mechanism):
+    claim, theirs = epsilon_of([mechanism], 1e-5), outside([mechanism], 1e-5)
+    assert theirs * 0.9999 <= claim <= theirs * 1.01
+
+
+def test_blocks_of_different_kinds_compose_as_the_outside_accountant_says_in_any_order():
+    blocks = [
+        Mechanism(rate=0.25, noise=3.0, steps=200),
+        Mechanism(rate=1.0, noise=20.0, steps=50),
+        Mechanism(rate=0.05, noise=1.5, steps=500),
+        Mechanism(rate=0.25, noise=3.0, steps=100),
+    ]
+    claim = compose(blocks, 1e-5)
+    assert claim.epsilon == pytest.approx(outside(blocks, 1e-5), rel=0.01)
+    assert claim == compose(blocks[::-1], 1e-5)
+    assert claim.accountant == "prv"
+
+
+@pytest.mark.parametrize(
+    ("patients", "batch", "steps", "noise", "delta", "renyi", "fine"),
+    [
+        (200, 32, 1000, 2.0, 1 / 2000, 13.07, 11.87),
+        (500, 64, 2000, 2.0, 1 / 5000, 16.1, 14.8),
+        (2000, 128, 4000, 1.5, 1 / 20000, 17.1, 15.8),
+        (60000, 512, 174_000, 2.0, 1e-5, 10.08, 9.40),  # Bie et al. 2023, epsilon 10 on MNIST
+    ],
+)
+def test_known_values(patients, batch, steps, noise, delta, renyi, fine):
+    spent = compose([Mechanism(rate=batch / patients, noise=noise, steps=steps)], delta)
+    assert spent.renyi == pytest.approx(renyi, rel=0.01)
+    assert spent.epsilon == pytest.approx(fine, rel=0.01)
+
+
+def test_a_full_batch_is_the_gaussian_mechanism():
+    spent = compose([Mechanism(rate=1.0, noise=9.2, steps=300)], 1e-5)
+    sensitivity = math.sqrt(300) / 9.2
+    assert spent.epsilon == pytest.approx(gaussian_epsilon(sensitivity, 1e-5), rel=0.005)
+    assert spent.replace_one == pytest.approx(gaussian_epsilon(2 * sensitivity, 1e-5), rel=0.005)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_replacing_a_patient_costs_more_than_removing_one_and_less_than_group_privacy(mechanism):
+    spent = compose([mechanism], 1e-5)
+    assert spent.epsilon < spent.replace_one * 1.005
+    assert spent.replace_one <= group_of_two([mechanism], 1e-5)
+
+
+def test_group_privacy_by_hand():
+    """(e, d') twice gives (2e, d' (1 + exp(e))): at the bound's own e the second must not exceed delta."""
+    mechanism = Mechanism(rate=1.0, noise=100.0, steps=100)
+    half = group_of_two([mechanism], 1e-5) / 2
+    assert accounting._renyi((mechanism,), 1e-5 / (1 + math.exp(half))) <= half * 1.0001
+
+
+def test_hopeless_runs_keep_a_finite_upper_bound_by_renyi_and_no_noise_is_infinite():
+    hopeless = compose([Mechanism(rate=0.5, noise=0.5, steps=2000)], 1e-5)
+    assert hopeless.accountant == "rdp"
+    assert 60 < hopeless.epsilon == hopeless.renyi < math.inf
+    assert hopeless.replace_one > hopeless.epsilon
+    assert compose([Mechanism(rate=0.5, noise=0.0, steps=1)], 1e-5).epsilon == math.inf
+
+
+def test_nothing_costs_nothing():
+    assert compose([], 1e-5).epsilon == 0
+    assert compose([Mechanism(rate=0.5, noise=1.0, steps=0)], 1e-5).replace_one == 0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "rate", "steps"), [(8.0, 0.25, 500), (1.0, 0.25, 500), (10.0, 1.0, 300), (8.0, 0.01, 20), (3.0, 1.0, 1)]
+)
+def test_calibration_ends_on_the_safe_side_and_wastes_little(epsilon, rate, steps):
+    budget = Budget(epsilon=epsilon, delta=1e-5)
+    noise = calibrate(budget, rate=rate, steps=steps)
+    claim = epsilon_of([Mechanism(rate=rate, noise=noise, steps=steps)], 1e-5)
+    assert epsilon * 0.997 < claim <= epsilon
+    assert outside([Mechanism(rate=rate, noise=noise, steps=steps)], 1e-5) <= epsilon
+    assert float(f"{noise:.4g}") == noise
+
+
+def test_the_whole_run_is_calibrated_at_once():
+    """Restarting the accountant each round is the field's usual mistake: five rounds would show 5.2, not 12.4."""
+    one_round = [Mechanism(rate=64 / 500, noise=1.0, steps=50)]
+    assert epsilon_of(one_round, 2e-4) == pytest.approx(5.16, rel=0.01)
+    assert epsilon_of(one_round * 5, 2e-4) == pytest.approx(12.4, rel=0.01)
+
+
+def test_fits_is_the_claim_not_the_looser_bound():
+    mechanism = Mechanism(rate=0.25, noise=3.0, steps=400)  # 8.42 by the claim, 9.07 by Renyi
+    assert fits([mechanism], Budget(epsilon=8.5, delta=1e-5))
+    assert not fits([mechanism], Budget(epsilon=8.35, delta=1e-5))
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (51, 1e-5), (math.nan, 1e-5), (1, 0), (1, 0.5)])
+def test_budgets_out_of_range_are_refused(epsilon, delta):
+    with pytest.raises(ConfigError):
+        Budget(epsilon=epsilon, delta=delta)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rate": 0.0}, {"rate": 1.1}, {"noise": -1.0}, {"noise": math.inf}, {"steps": -1}, {"rate": math.nan}]
+)
+def test_mechanisms_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        Mechanism(**{"rate": 0.5, "noise": 1.0, "steps": 1} | wrong)
