@@ -70,7 +70,7 @@ class Summary:
 
 def summarise(image_set: ImageSet, *, progress: Progress = silent) -> Summary:
     """Count everything, reading every image and mask once."""
-    counts = None if image_set.masks is None else _label_counts(image_set.masks, len(image_set.header.mask_labels))
+    counts = None if image_set.masks is None else label_counts(image_set.masks, len(image_set.header.mask_labels))
     cases = image_set.cases
     groups = [
         _group(image_set, counts, ((cases["site"] == site) & (cases["role"] == role)).to_numpy(), site, role)
@@ -78,6 +78,15 @@ def summarise(image_set: ImageSet, *, progress: Progress = silent) -> Summary:
     ]
     everything = _group(image_set, counts, np.ones(len(cases), bool), None, None)
     return Summary(groups=[*groups, everything], intensities=_intensities(image_set, progress))
+
+
+def label_counts(masks: Stack, n_labels: int) -> NDArray[np.int64]:
+    """Voxels of each label in each mask, shape (images, labels)."""
+    counts = np.zeros((len(masks), n_labels), np.int64)
+    for start, block in blocks(masks):
+        flat = block.reshape(len(block), -1)
+        counts[start : start + len(block)] = [np.bincount(mask, minlength=n_labels) for mask in flat]
+    return counts
 
 
 def _in_order(pair: tuple[str, str]) -> tuple[str, int]:
@@ -116,15 +125,6 @@ def _share(areas: NDArray[np.float64]) -> LabelShare:
     if not shown.any():
         return LabelShare(images=0.0, area=None)
     return LabelShare(images=float(shown.mean()), area=float(areas[shown].mean()))
-
-
-def _label_counts(masks: Stack, n_labels: int) -> NDArray[np.int64]:
-    """Voxels of each label in each mask, shape (images, labels)."""
-    counts = np.zeros((len(masks), n_labels), np.int64)
-    for start, block in blocks(masks):
-        flat = block.reshape(len(block), -1)
-        counts[start : start + len(block)] = [np.bincount(mask, minlength=n_labels) for mask in flat]
-    return counts
 
 
 def _intensities(image_set: ImageSet, progress: Progress) -> list[Intensities]:
