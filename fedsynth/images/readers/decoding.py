@@ -4,6 +4,8 @@ NIfTI and MGH through nibabel, MetaImage and NRRD through SimpleITK, DICOM serie
 geometry only: nothing of patients, channels or labels.
 """
 
+import gzip
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from fedsynth.errors import SourceError
 
 NIBABEL_KINDS = (".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh")
-SIMPLEITK_KINDS = (".mhd", ".mha", ".nrrd", ".nhdr")
+SIMPLEITK_KINDS = {".mhd": "MetaImageIO", ".mha": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
 DICOM_KINDS = (".dcm", ".dicom", ".ima")
 VOLUME_KINDS = (*NIBABEL_KINDS, *SIMPLEITK_KINDS, *DICOM_KINDS)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -49,7 +51,7 @@ def open_volume(path: Path) -> Volume:
     if kind in NIBABEL_KINDS:
         return _read_with_nibabel(path)
     if kind in SIMPLEITK_KINDS:
-        return _read_with_simpleitk(path)
+        return _read_with_simpleitk(path, SIMPLEITK_KINDS[kind])
     if kind in DICOM_KINDS:
         from fedsynth.images.readers.dicom import read_slices
 
@@ -138,7 +140,7 @@ def unreadable(path: Path, error: BaseException) -> SourceError:
     """What to say when a decoder gives up: its own reason, shortened, without the path that it repeats."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
-    reason = reason.replace(str(path), path.name).removeprefix("sitk::ERROR: ")[:160]
+    reason = re.sub(r"^(sitk::|ITK )ERROR: |\(0x[0-9a-f]+\)", "", reason.replace(str(path), path.name))[:160]
     return SourceError(f"cannot be decoded: {reason}", file=path, remedy=SKIP)
 
 
@@ -147,7 +149,9 @@ def _read_with_nibabel(path: Path) -> Volume:
 
     try:
         image = nibabel.load(path)
-        affine, voxels = np.asarray(image.affine, np.float64), np.asanyarray(image.dataobj)
+        packed = path.name.lower().endswith((".nii.gz", ".mgz"))
+        voxels = _unpacked(path, type(image)) if packed else np.asanyarray(image.dataobj)
+        affine = np.asarray(image.affine, np.float64)
         unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
     except Exception as error:  # a decoder fed with broken bytes may raise anything
         raise unreadable(path, error) from error
@@ -155,7 +159,16 @@ def _read_with_nibabel(path: Path) -> Volume:
     return to_ras(voxels, np.diag([scale, scale, scale, 1.0]) @ affine, path)
 
 
-def _read_with_simpleitk(path: Path) -> Volume:
+def _unpacked(path: Path, kind: Any) -> NDArray[Any]:
+    """The voxels of a packed file, read to its very end: only there the checksum is compared, where nibabel stops."""
+    with gzip.open(path) as stream:
+        voxels: NDArray[Any] = np.asanyarray(kind.from_stream(stream).dataobj)
+        while stream.read(2**20):
+            pass
+    return voxels
+
+
+def _read_with_simpleitk(path: Path, reader: str) -> Volume:
     import SimpleITK
 
     from fedsynth.images.readers.metaimage import check_metaimage
@@ -163,7 +176,7 @@ def _read_with_simpleitk(path: Path) -> Volume:
     check_metaimage(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        image = SimpleITK.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path), imageIO=reader)
     except Exception as error:  # a decoder fed with broken bytes may raise anything
         raise unreadable(path, error) from error
     if image.GetNumberOfComponentsPerPixel() > 1:

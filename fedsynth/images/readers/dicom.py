@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import LPS_TO_RAS, Volume, affine_of, to_ras, unreadable
+from fedsynth.images.readers.decoding import (
+    DICOM_KINDS,
+    LPS_TO_RAS,
+    SKIP,
+    Volume,
+    affine_of,
+    kind_of,
+    to_ras,
+    unreadable,
+)
 
 SAME_PLACE_MM = 1e-3
 UNEVEN_SHARE = 0.1
@@ -44,7 +53,9 @@ def read_series(folder: Path) -> Volume:
         raise SourceError(
             f"the folder holds {len(found)} series: {listed}", file=folder, remedy="give each its own folder"
         )
-    return read_slices(folder, [Path(name) for name in files[found[0]]])
+    listed_files = [Path(name) for name in files[found[0]]]
+    _refuse_stray(folder, listed_files)
+    return read_slices(folder, listed_files)
 
 
 def read_slices(source: Path, files: list[Path]) -> Volume:
@@ -63,6 +74,14 @@ def read_slices(source: Path, files: list[Path]) -> Volume:
     affine[:3, 3] = slices[0].origin
     voxels = np.concatenate([one.voxels for one in slices], axis=2)
     return to_ras(voxels, LPS_TO_RAS @ affine, source)
+
+
+def _refuse_stray(folder: Path, series: list[Path]) -> None:
+    """A damaged slice is not even listed; at the end of a series nothing else would tell that it is missing."""
+    names = {file.name for file in series}
+    for file in sorted(folder.iterdir()):
+        if file.name not in names and file.is_file() and kind_of(file, DICOM_KINDS) and not file.name.startswith("."):
+            raise SourceError("is no readable DICOM image", file=file, remedy=SKIP)
 
 
 def _read_slice(file: Path) -> Slice:
