@@ -8,7 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from fedsynth import __version__
+from fedsynth.cli import phantom
 from fedsynth.cli.importing import import_files
+from fedsynth.cli.listing import listing
+from fedsynth.cli.split import split
+from fedsynth.cli.synthesizing import export_set, synthesize
+from fedsynth.cli.training import train
 from fedsynth.errors import FedSynthError
 
 
@@ -48,6 +53,12 @@ def _options(
 
 
 app.command("import")(import_files)
+app.command()(split)
+app.add_typer(listing, name="list")
+app.command()(phantom.phantom)
+app.command()(train)
+app.command()(synthesize)
+app.command("export")(export_set)
 
 
 def main() -> None:

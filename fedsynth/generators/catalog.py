@@ -1,6 +1,7 @@
 """Every family by name. A family is one file in `families/`: it registers itself, nothing else has to be edited."""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,4 +82,8 @@ def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any
         raise ConfigError(f"{name} turns one image into another and needs pairs", remedy="give --pairing")
     if entry.kind == "joint" and shape.source_channels:
         raise ConfigError(f"{name} makes images from noise alone and takes no pairs", remedy="leave out --pairing")
+    known = [name for name in inspect.signature(entry.build).parameters if name not in ("shape", "private")]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"{name} has no such option", value=option, remedy=nearest(option, known))
     return entry.build(shape, private=private, **options)

@@ -1,5 +1,8 @@
 """The moving average of the networks that are released: smoother pictures, and free of any privacy cost."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -32,3 +35,18 @@ class MovingAverage:
             buffers = dict(family.nets.named_buffers())
             for name in self._buffers:
                 self.values[name].copy_(buffers[name])
+
+    @contextmanager
+    def in_place(self, family: Family) -> Iterator[None]:
+        """The family carries the averaged weights, ready to sample, during the block."""
+        trained = {
+            name: value.detach().clone() for name, value in family.nets.state_dict().items() if name in self.values
+        }
+        was_training = family.training
+        try:
+            family.nets.load_state_dict(self.values, strict=False)
+            family.eval()
+            yield
+        finally:
+            family.nets.load_state_dict(trained, strict=False)
+            family.train(was_training)

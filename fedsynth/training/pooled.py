@@ -1,16 +1,31 @@
 """Training by one holder of data: the baseline that every federation is compared with."""
 
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from fedsynth import files
 from fedsynth.errors import ConfigError
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe, build, find
 from fedsynth.images import ImageSet
-from fedsynth.training.checkpoint import Card
+from fedsynth.images.sheet import contact_sheet
+from fedsynth.run import Run
+from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
 from fedsynth.training.holder import Holder
+from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings, open_device
-from fedsynth.training.trainer import PlainGradients, Trainer
+from fedsynth.training.synthetic import draw_set, plan_labels
+from fedsynth.training.trainer import PlainGradients, StepReport, Trainer
+from fedsynth.training.watch import DivergedError
+
+STATE, HOLDER = "state.safetensors", "pooled"
+SAVE_EVERY_SECONDS = 60.0
+SHEET_IMAGES = 12
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -62,3 +77,63 @@ def describe(images: ImageSet, settings: TrainSettings, trainer: Trainer) -> Car
         trained_on=header.name,
         privacy="none: trained without differential privacy",
     )
+
+
+def run_training(
+    images: ImageSet,
+    settings: TrainSettings,
+    run: Run,
+    *,
+    resume: bool = False,
+    on_step: Callable[[StepReport, int], None] = lambda report, total: None,
+) -> Card:
+    """Train to the end, writing state, losses and sample sheets as it goes; the run directory is locked meanwhile.
+
+    A diverged run raises after the last good state was kept. `on_step` is called with each report and the total.
+    """
+    with run.locked():
+        trainer = make_trainer(images, settings)
+        state = run.site(HOLDER) / STATE
+        if resume and state.exists():
+            load_state(state, trainer, settings.generator)
+        try:
+            _train_to_end(images, settings, run, trainer, on_step)
+        except DivergedError:
+            if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
+                save_state(state, trainer, settings.generator)
+            raise
+        card = describe(images, settings, trainer)
+        save_generator(run.checkpoints, trainer, card)
+        return card
+
+
+def _train_to_end(
+    images: ImageSet, settings: TrainSettings, run: Run, trainer: Trainer, on_step: Callable[[StepReport, int], None]
+) -> None:
+    record = LossRecord(run.rounds, first=trainer.step)
+    shown = _sheet_steps(trainer.total_steps, settings.sheets)
+    saved = time.monotonic()
+    for report in trainer.run(trainer.total_steps - trainer.step):
+        on_step(report, trainer.total_steps)
+        record.add(report)
+        if trainer.step in shown:
+            _write_sheet(run.samples / f"step-{trainer.step:06d}.png", images, settings, trainer)
+        if time.monotonic() - saved > SAVE_EVERY_SECONDS or trainer.step == trainer.total_steps:
+            save_state(run.site(HOLDER) / STATE, trainer, settings.generator)
+            record.save()
+            saved = time.monotonic()
+
+
+def _sheet_steps(total: int, count: int) -> set[int]:
+    return {round(total * (i + 1) / count) for i in range(count)} if count else set()
+
+
+def _write_sheet(path: Path, images: ImageSet, settings: TrainSettings, trainer: Trainer) -> None:
+    """The moving average's output for a noise that stays the same from sheet to sheet."""
+    family, card = trainer.family, describe(images, settings, trainer)
+    labels = plan_labels(card, SHEET_IMAGES, None)
+    with trainer.average.in_place(family):
+        drawn = draw_set(family, card, labels, seed=settings.seed, name=f"{settings.generator}, step {trainer.step}")
+    buffer = BytesIO()
+    contact_sheet(drawn, rows=SHEET_IMAGES).save(buffer, "PNG")
+    files.write_bytes(path, buffer.getvalue())

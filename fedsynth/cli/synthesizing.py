@@ -1,0 +1,66 @@
+"""`fedsynth synthesize`, images from a trained generator, and `fedsynth export`, image sets for other tools."""
+
+import tempfile
+from pathlib import Path
+
+import typer
+
+from fedsynth.cli.screen import print_json, progress_bar
+from fedsynth.errors import ConfigError, nearest
+
+FORMATS = ("imageset", "nifti", "png")
+
+
+def synthesize(
+    run: Path | None = typer.Argument(None, help="The run; the newest if not given."),
+    count: int = typer.Option(..., help="How many images."),
+    out: Path = typer.Option(..., help="Where to write them."),
+    mix: str | None = typer.Option(None, help="Shares of the classes, as in high-grade=0.5,healthy=0.5."),
+    seed: int = typer.Option(0, help="Image i depends on the seed and i only."),
+    form: str = typer.Option("imageset", "--format", help="imageset, nifti (BIDS-like) or png."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace OUT if it exists."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Draw images from a trained generator."""
+    from fedsynth.files import refuse_existing
+    from fedsynth.images.check import HEADER
+    from fedsynth.images.export import TABLES, export
+    from fedsynth.run import newest_run, open_run
+    from fedsynth.training.checkpoint import load_generator
+    from fedsynth.training.synthetic import plan_labels, write_set
+
+    if form not in FORMATS:
+        raise ConfigError("unknown --format", value=form, remedy=nearest(form, FORMATS))
+    place = newest_run() if run is None else open_run(run)
+    family, card = load_generator(place.checkpoints)
+    labels = plan_labels(card, count, mix)
+    refuse_existing(out, marker=TABLES.get(form, HEADER), overwrite=overwrite)
+    with progress_bar("drawing images") as advance:
+        if form == "imageset":
+            write_set(family, card, labels, out, seed=seed, overwrite=overwrite, progress=advance)
+        else:
+            with tempfile.TemporaryDirectory(prefix="fedsynth-") as scratch:
+                drawn = write_set(family, card, labels, Path(scratch) / out.name, seed=seed, progress=advance)
+                export(drawn, out, form, overwrite=overwrite)  # type: ignore[arg-type]
+    if as_json:
+        print_json({"run": str(place.folder), "out": str(out), "images": count, "format": form})
+        return
+    typer.echo(f"wrote {count} images of {place.folder} to {out}")
+    if form == "imageset":
+        typer.echo(f"next     fedsynth inspect {out} --sheet {out.name}.png")
+
+
+def export_set(
+    images: Path = typer.Argument(..., metavar="SET", help="The image set."),
+    out: Path = typer.Argument(..., help="Where to write it."),
+    form: str = typer.Option("nifti", "--format", help="nifti (BIDS-like) or png."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace OUT if it exists."),
+) -> None:
+    """Write an image set for other tools: NIfTI in a BIDS-like layout, or PNG in a folder per class."""
+    from fedsynth.images import ImageSet
+    from fedsynth.images.export import export
+
+    opened = ImageSet.load(images)
+    with progress_bar("writing images") as advance:
+        export(opened, out, form, overwrite=overwrite, progress=advance)  # type: ignore[arg-type]
+    typer.echo(f"wrote {len(opened)} images to {out}")
