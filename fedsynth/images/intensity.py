@@ -80,8 +80,9 @@ class Scale:
 
     def _columns(self, ndim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         shape = (-1,) + (1,) * (ndim - 1)
-        width = np.where(self.high > self.low, self.high - self.low, np.inf)
-        return self.low.reshape(shape).astype(np.float32), width.reshape(shape).astype(np.float32)
+        width = (self.high - self.low).astype(np.float32)
+        width[width <= 0] = np.inf
+        return self.low.reshape(shape).astype(np.float32), width.reshape(shape)
 
 
 def parse_scaling(text: str) -> Scaling:

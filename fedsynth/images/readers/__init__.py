@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from fedsynth.errors import ConfigError, nearest
+from fedsynth.errors import ConfigError, SourceError, nearest
 from fedsynth.images.source import Plan
 
 
@@ -53,6 +53,13 @@ def chosen_channels(known: tuple[str, ...], options: ReadOptions) -> tuple[str, 
     if len(set(options.channels)) != len(options.channels):
         raise ConfigError("a channel is named twice", value=",".join(options.channels))
     return options.channels or known
+
+
+def require_folder(source: Path) -> None:
+    """Most data sets are folders; a file in that place is refused."""
+    if not source.is_dir():
+        problem = "is not a folder" if source.exists() else "there is no such folder"
+        raise SourceError(problem, file=source, remedy="name the folder of the data set")
 
 
 def refuse_unused(options: ReadOptions, name: str, used: Collection[str]) -> None:

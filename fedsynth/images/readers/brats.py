@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, SourceError, nearest
-from fedsynth.images.readers import ReadOptions, refuse_unused
+from fedsynth.images.readers import ReadOptions, refuse_unused, require_folder
 from fedsynth.images.readers.brats_names import MASK, MODALITIES, Case, find_cases
 from fedsynth.images.readers.decoding import Volume, open_volume, require_same_grid
 from fedsynth.images.readers.pictures import map_labels
@@ -32,6 +32,7 @@ LABELS = {
 def plan(source: Path, options: ReadOptions) -> Plan:
     """The cases anywhere below `source`; the channels are those named, or all that any case has."""
     refuse_unused(options, "brats", {"dimensions", "channels", "site"})
+    require_folder(source)
     cases = find_cases(source)
     channels = _channels(cases, options, source)
     with_masks = any(MASK in case.files for case in cases)

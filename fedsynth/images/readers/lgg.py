@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fedsynth.errors import ConfigError, SourceError
-from fedsynth.images.readers import ReadOptions, chosen_channels, refuse_unused
+from fedsynth.images.readers import ReadOptions, chosen_channels, refuse_unused, require_folder
 from fedsynth.images.readers.pictures import map_labels, open_picture
 from fedsynth.images.source import Plan, Raw, Source
 
@@ -42,6 +42,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
     """The patients below `source`, which is the folder `kaggle_3m` or holds it; every folder is one source."""
     refuse_unused(options, "lgg", {"channels"})
     channels = chosen_channels(CHANNELS, options)
+    require_folder(source)
     root = source / "kaggle_3m" if (source / "kaggle_3m").is_dir() else source
     grades = _read_grades(root / "data.csv")
     folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _is_patient(folder)]
