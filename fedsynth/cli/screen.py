@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,3 +27,15 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on stdout; not-a-number becomes null."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A plain table on stdout, numbers to the right; it reads the same on a screen, in a pipe and in a file."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    to_right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    for line in [list(columns), *cells]:
+        parts = zip(line, widths, to_right, strict=True)
+        typer.echo(
+            "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in parts).rstrip()
+        )

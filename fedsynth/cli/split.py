@@ -1,0 +1,41 @@
+"""`fedsynth split`: draw the roles of a set that was made elsewhere, or draw them again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsynth.cli.importing import read_shares
+from fedsynth.cli.screen import print_json
+
+
+def split(
+    source: Annotated[Path, typer.Argument(metavar="SET", help="The image set to read.")],
+    out: Annotated[Path, typer.Argument(help="The image set to write.")],
+    shares: Annotated[
+        str, typer.Option("--split", help="Shares of member, holdout and reference patients.")
+    ] = "0.5,0.4,0.1",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same roles.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Replace the roles that stand in SET.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is an image set.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Draw member, holdout and reference patients at random within site and class."""
+    from fedsynth.errors import RefusedError
+    from fedsynth.files import refuse_existing
+    from fedsynth.images import ROLES, ImageSet
+    from fedsynth.images.check import HEADER
+    from fedsynth.images.split import draw_roles
+
+    wanted = read_shares(shares)
+    refuse_existing(out, marker=HEADER, overwrite=overwrite)
+    read = ImageSet.load(source)
+    if not again and (read.cases["role"] != "").any():
+        raise RefusedError("the patients have roles already", file=source, remedy="give --again to draw new ones")
+    cases, drawn = draw_roles(read.cases, wanted, seed, replace=True)
+    made = read.with_cases(cases, split=drawn).save(out, overwrite=overwrite)
+    counts = {role: int((made.patients["role"] == role).sum()) for role in ROLES}
+    if as_json:
+        print_json({"schema": "fedsynth.split/1", "out": str(out), "patients": counts, "seed": seed})
+        return
+    typer.echo(f"{out}: {', '.join(f'{count} {role}' for role, count in counts.items())} patients")
