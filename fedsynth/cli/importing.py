@@ -46,7 +46,8 @@ def import_files(
         str, typer.Option(help="Regroup mask labels: 'whole-tumour=edema,core,enhancing'.", show_default=False)
     ] = "",
     mask_labels: Annotated[
-        str, typer.Option(help="Names of the mask's numbers, background first: a,b,c.", show_default=False)
+        str,
+        typer.Option(help="Names of the mask's numbers: background,b,c or background=0,b=3,c=4-9.", show_default=False),
     ] = "",
     missing: Annotated[str, typer.Option(help="Patients who lack a sequence: keep or leave-out.")] = "keep",
     site: Annotated[str, typer.Option(help="Name of the site, where files do not tell.", show_default=False)] = "",
@@ -55,6 +56,9 @@ def import_files(
     ] = "",
     one_image_per_patient: Annotated[
         bool, typer.Option("--one-image-per-patient", help="Every image is another patient.")
+    ] = False,
+    unmasked_is_background: Annotated[
+        bool, typer.Option("--unmasked-is-background", help="Images without a mask show none of the labels.")
     ] = False,
     split: Annotated[
         str, typer.Option(help="Shares of member,holdout,reference. [default: 0.5,0.4,0.1]", show_default=False)
@@ -83,6 +87,7 @@ def import_files(
         mask_labels=_names("mask-labels", mask_labels),
         patient_pattern=patient_pattern,
         one_image_per_patient=one_image_per_patient,
+        unmasked_is_background=unmasked_is_background,
     )
     settings = ImportSettings(
         size=size,
@@ -92,7 +97,7 @@ def import_files(
         labels=labels,
         spacing_mm=spacing,
         missing=missing,  # type: ignore[arg-type]  # the settings check it
-        shares=_shares(split) if split else None,
+        shares=read_shares(split) if split else None,
         seed=seed,
         skip_corrupt=skip_corrupt,
         overwrite=overwrite,
@@ -114,7 +119,8 @@ def _names(option: str, text: str) -> tuple[str, ...]:
     return names
 
 
-def _shares(text: str) -> "Shares":
+def read_shares(text: str) -> "Shares":
+    """`0.5,0.4,0.1` as shares of member, holdout and reference."""
     from fedsynth.images import Shares
 
     try:
@@ -141,6 +147,7 @@ def _summary(made: "ImageSet", out: Path) -> dict[str, Any]:
         "patients_per_class": _counts(patients["class"]),
         "patients_per_role": _counts(patients["role"]),
         "spacing": told["spacing"],
+        "patients_warning": told.get("patients-warning", ""),
         "missing_sequences_of": told.get("missing-sequences-of", {}),
         "lesions_cut_off": told.get("lesions-cut-off", []),
         "left_out": told.get("left-out", []),
@@ -163,6 +170,8 @@ def _show(summary: dict[str, Any]) -> None:
     if isinstance(summary["spacing"], dict):
         spread = summary["spacing"]
         typer.echo(f"  spacing differs: {spread['smallest']:g} to {spread['largest']:g} mm; --spacing makes it equal")
+    if summary["patients_warning"]:
+        typer.echo(f"  one image per patient is {summary['patients_warning']}")
     for channel, who in summary["missing_sequences_of"].items():
         typer.echo(f"  {channel} is a stand-in for {len(who)} patients: {_some(who)}")
     if cut := summary["lesions_cut_off"]:

@@ -1,6 +1,6 @@
 """Reads a CSV manifest into checked rows: whole lines, known columns, one site and role per patient, nothing twice.
 
-It knows tables and paths and opens no image.
+It knows tables and names of files, and opens no image.
 """
 
 import csv
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedsynth.errors import SourceError, nearest
 from fedsynth.images.header import ROLES
+from fedsynth.images.readers.decoding import require_path
 
 RESERVED = ("patient", "site", "class", "role", "case", "mask")
 
@@ -32,6 +33,17 @@ class Row:
         """The file or folder that a cell names, relative to the manifest; backslashes of Windows are understood."""
         named = self.manifest.parent / Path(self[column]).expanduser()
         return named if named.exists() else self.manifest.parent / self[column].replace("\\", "/")
+
+    def missing(self, columns: tuple[str, ...]) -> tuple[SourceError, ...]:
+        """A complaint for every file of this line that does not exist."""
+        found = []
+        for column in columns:
+            try:
+                if self[column]:
+                    require_path(self.path(column))
+            except SourceError as error:
+                found.append(self.error(str(error)))
+        return tuple(found)
 
     def error(self, problem: str, *, value: object = None, remedy: str = "") -> SourceError:
         """A complaint that names the manifest and this line."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from fedsynth.images.readers.streaming import Stream
 from fedsynth.images.source import Plan, Raw, Source
 
 SPLITS = ("train", "val", "test")
+AGAIN = "fetch the file again"
 GREY, COLOURS = ("gray",), ("red", "green", "blue")
 
 
@@ -95,8 +97,10 @@ def _parts(source: Path) -> list[Part]:
         raise SourceError("is a folder where an .npz file is expected", file=source, remedy=remedy)
     if not source.is_file():
         raise SourceError("there is no such file", file=source, remedy="check the spelling")
+    if not is_zipfile(source):
+        raise SourceError("is no .npz archive", file=source, remedy=AGAIN)
     try:
-        with np.load(source, allow_pickle=False) as arrays:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = list(arrays.files)
             labels = {name: arrays[f"{name}_labels"] for name in SPLITS if f"{name}_labels" in keys}
         streams = {name: Stream(source, f"{name}_images") for name in SPLITS if f"{name}_images" in keys}
@@ -107,6 +111,8 @@ def _parts(source: Path) -> list[Part]:
     if not streams:
         remedy = "a MedMNIST file holds train_images, train_labels, val_images and so on"
         raise SourceError("holds no MedMNIST arrays", file=source, value=", ".join(keys), remedy=remedy)
+    if not any(len(stream) for stream in streams.values()):
+        raise SourceError("holds no images", file=source)
     for name in streams:
         _check(source, name, streams[name], next(iter(streams.values())), labels.get(name))
     return [

@@ -30,7 +30,7 @@ class Stream:
         with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
             shape, fortran, self.dtype = _header(member)
         if fortran or not shape or self.dtype.hasobject:
-            raise SourceError(f"the array {name} is stored in an order that cannot be streamed", file=file)
+            raise SourceError(f"the array {name} holds objects, or is stored column by column", file=file)
         self._n, self.shape = int(shape[0]), tuple(int(size) for size in shape[1:])
         self._reset()
 

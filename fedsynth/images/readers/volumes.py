@@ -30,6 +30,8 @@ class Volumes:
 
     def decode(self, row: Row, case: str) -> Iterator[Raw]:
         """The one volume of `row`, its channels stacked; every complaint names the row."""
+        if row.missing((*self.channels, "mask") if self.labels else self.channels):
+            return  # said already by `Source.problems`
         try:
             yield self._open(row, case)
         except SourceError as error:
@@ -77,6 +79,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
             role=row["role"],
             file=row.path(channels[0]),
             decode=partial(reading.decode, row, case),
+            problems=row.missing(used),
         )
         for row, case in zip(rows, case_names(rows), strict=True)
     ]

@@ -108,7 +108,9 @@ def test_windows_paths_absolute_paths_and_a_byte_order_mark(tmp_path: Path) -> N
     nifti(tmp_path / "scans/a.nii", voxels(0))
     nifti(tmp_path / "b.nii", voxels(1))
     manifest = tmp_path / "manifest.csv"
-    manifest.write_text(f"\ufeffpatient,ct\r\nA,scans\\a.nii\r\n\r\nB,{tmp_path / 'b.nii'}\r\n,\r\n", newline="")
+    manifest.write_text(
+        f"\ufeffpatient,ct\r\nA,scans\\a.nii\r\n\r\nB,{tmp_path / 'b.nii'}\r\n,\r\n", "utf-8", newline=""
+    )
     assert [int(raw.image.sum()) for raw in decoded(manifest)] == [int(voxels(0).sum()), int(voxels(1).sum())]
 
 
@@ -152,7 +154,6 @@ def complaint(manifest: Path, **options: object) -> str:
         (["patient,ct", "A"], ["row 2", "1 cells"]),
         (["patient,ct", "A,0.nii", ",1.nii"], ["row 3", "the patient is missing"]),
         (["patient,ct", "A,"], ["row 2", "'ct' is empty", "--channels"]),
-        (["patient,ct", "A,nothere.nii"], ["row 2", "nothere.nii", "no such file"]),
         (["patient,ct,ct", "A,0.nii,1.nii"], ["same name", "'ct'"]),
         (["patient,ct,", "A,0.nii,"], ["column 3 has no name"]),
         (["patient,Site,ct", "A,north,0.nii"], ["'Site'", "write 'site'"]),
@@ -193,6 +194,16 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, lines: list[str], wor
     message = complaint(written(tmp_path, *lines))
     for word in ("manifest.csv", *words):
         assert word in message, message
+
+
+def test_missing_files_are_known_before_the_first_is_opened(tmp_path: Path) -> None:
+    nifti(tmp_path / "0.nii", voxels(0))
+    manifest = written(tmp_path, "patient,ct", "A,0.nii", "B,scans/nothere.nii")
+    first, second = plan(manifest, ReadOptions()).sources
+    assert first.problems == ()
+    assert list(second.decode()) == []
+    message = str(second.problems[0])
+    assert message.startswith(f"{manifest}: row 3: {tmp_path / 'scans/nothere.nii'}: there is no such file")
 
 
 def test_other_encodings_and_folders_are_no_manifest(tmp_path: Path) -> None:
