@@ -10,7 +10,9 @@ from typer.core import TyperGroup
 from fedsynth import __version__
 from fedsynth.cli import phantom
 from fedsynth.cli.importing import import_files
+from fedsynth.cli.inspect import inspect
 from fedsynth.cli.listing import listing
+from fedsynth.cli.relabel import relabel
 from fedsynth.cli.split import split
 from fedsynth.cli.synthesizing import export_set, synthesize
 from fedsynth.cli.training import train
@@ -56,6 +58,8 @@ app.command("import")(import_files)
 app.command()(split)
 app.add_typer(listing, name="list")
 app.command()(phantom.phantom)
+app.command()(inspect)
+app.command()(relabel)
 app.command()(train)
 app.command()(synthesize)
 app.command("export")(export_set)
