@@ -63,15 +63,21 @@ def train(
 
 
 def _parse_option(text: str) -> tuple[str, object]:
+    """`width=32`, `wide=true` or `hidden=64,64`."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError("--option needs NAME=VALUE", value=text)
+    parts = [_parse_value(part) for part in value.split(",")]
+    return name, parts if len(parts) > 1 else parts[0]
+
+
+def _parse_value(text: str) -> int | float | bool | str:
     for kind in (int, float):
         try:
-            return name, kind(value)
+            return kind(text)
         except ValueError:
             continue
-    return name, {"true": True, "false": False}.get(value, value)
+    return {"true": True, "false": False}.get(text, text)
 
 
 def _refuse_other_settings(kept: object, given: object) -> None:

@@ -97,7 +97,7 @@ def test_a_state_of_another_family_or_length_is_refused_and_changes_nothing(tmp_
         load_state(file, trainer, "tiny")
     other = make_trainer(holder=Holder(tiny_set(size=4)))
     save_state(file, other, "tiny")
-    with pytest.raises(FedSynthError, match="the network differs at critic.weight"):
+    with pytest.raises(FedSynthError, match=r"the network differs at critic\.weight"):
         load_state(file, trainer, "tiny")
     assert torch.equal(weights(trainer.family), before)
 

@@ -1,0 +1,66 @@
+"""train, synthesize and export from the command line, in process."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsynth.cli import app
+from fedsynth.images import ImageSet
+from tests.training.tiny import tiny_set
+
+TRAIN = ["--generator", "mlp", "--steps", "2", "--batch", "2", "--sheets", "0", "--option", "hidden=8,8"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    tiny_set().save(tmp_path / "set")
+    return tmp_path
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_from_set_to_run_to_synthetic_set_to_export(place: Path) -> None:
+    told = json.loads(call("train", "set", *TRAIN, "--json"))
+    assert told["steps"] == 2
+    assert Path(told["run"]).parent.name == "runs"
+    call("synthesize", "--count", "5", "--out", "drawn", "--mix", "a=1")
+    drawn = ImageSet.load(place / "drawn")
+    assert drawn.cases["class"].tolist() == ["a"] * 5
+    call("export", "drawn", "bids", "--format", "nifti")
+    assert len(list((place / "bids").glob("sub-*/anat/*_dseg.nii.gz"))) == 5
+    call("synthesize", "--count", "3", "--out", "pictures", "--format", "png")
+    assert len(list((place / "pictures").glob("*/*_mask.png"))) == 3
+
+
+def test_resume_with_other_settings_names_the_difference(place: Path) -> None:
+    call("train", "set", *TRAIN, "--run", "one")
+    call("train", "set", *TRAIN, "--run", "one", "--resume")
+    told = call("train", "set", *TRAIN, "--seed", "5", "--run", "one", "--resume", code=2)
+    assert told == "fedsynth: the run was started with seed = 0, not 5; resume with the same settings\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere", "--generator", "mlp"], "nowhere: there is no such folder"),
+        (["train", "set", "--generator", "dcgn"], "unknown generator (found 'dcgn'); did you mean 'dcgan'?"),
+        (["train", "set", "--generator", "mlp", "--device", "gpu"], "'device' has an unknown value"),
+        (["train", "set", "--generator", "mlp", "--device", "cuda"], "CUDA was asked for and there is none"),
+        (["train", "set", "--generator", "mlp", "--option", "hidden"], "--option needs NAME=VALUE"),
+        (["train", "set", "--generator", "mlp", "--steps", "0"], "--steps must be at least 1"),
+        (["synthesize", "--count", "3", "--out", "x"], "there is no run yet"),
+        (["synthesize", "--count", "3", "--out", "x", "--format", "nift"], "did you mean 'nifti'?"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(place: Path, arguments: list[str], message: str) -> None:
+    told = call(*arguments, code=2)
+    assert message in told
+    assert told.count("\n") == 1
+    assert {path.name for path in place.iterdir()} == {"set"}
