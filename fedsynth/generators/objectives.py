@@ -14,8 +14,11 @@ from torch.nn import functional
 Term: TypeAlias = Callable[[Tensor], Tensor]
 Judge: TypeAlias = Callable[[Tensor], Tensor]
 """A critic with everything but the images fixed: images (n, C, ...) to scores (n,), each of its own image only."""
-Penalty: TypeAlias = Callable[[Judge, Tensor, Callable[[], Tensor], Tensor], Tensor]
-"""A penalty per sample from the judge, the real images, a way to make as many fakes, and a uniform draw each."""
+Penalty: TypeAlias = Callable[[Judge, Tensor, Callable[[], Tensor], Tensor], tuple[Tensor, Tensor]]
+"""Scores of real images and a penalty for each, from the judge, the images, as many fakes, and a uniform draw each.
+
+Both come from one call, because a slope is computed along with a score.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,40 @@ WASSERSTEIN = Objective(lambda r: -r, lambda f: f, lambda f: -f)
 HINGE = Objective(lambda r: functional.relu(1 - r), lambda f: functional.relu(1 + f), lambda f: -f)
 
 
-def squared_slope(judge: Judge, images: Tensor) -> Tensor:
-    """The squared gradient norm of the score at each image (n,): R1 on real images, R2 on made ones."""
-    slope: Tensor = torch.func.grad(lambda x: judge(x).sum())(images)
-    return slope.flatten(1).square().sum(1)
+def scores_and_slopes(judge: Judge, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The score of each image (n,), and the squared norm of the score's gradient at it (n,)."""
+
+    def total(x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = judge(x)
+        return scores.sum(), scores
+
+    slope, scores = torch.func.grad(total, has_aux=True)(images)
+    return scores, slope.flatten(1).square().sum(1)
+
+
+def unpenalised(judge: Judge, real: Tensor, fakes: Callable[[], Tensor], draw: Tensor) -> tuple[Tensor, Tensor]:
+    """No penalty."""
+    scores = judge(real)
+    return scores, torch.zeros_like(scores)
 
 
 def r1(gamma: float) -> Penalty:
     """Half `gamma` times the squared slope at the real images (Mescheder et al., equation 9)."""
-    return lambda judge, real, fakes, draw: gamma / 2 * squared_slope(judge, real)
+
+    def penalty(judge: Judge, real: Tensor, fakes: Callable[[], Tensor], draw: Tensor) -> tuple[Tensor, Tensor]:
+        scores, slopes = scores_and_slopes(judge, real)
+        return scores, gamma / 2 * slopes
+
+    return penalty
 
 
 def unit_slope(weight: float = 10.0, drift: float = 1e-3) -> Penalty:
     """A slope of one between real and made images (WGAN-GP, equation 3), and scores of real ones near zero (ProGAN)."""
 
-    def penalty(judge: Judge, real: Tensor, fakes: Callable[[], Tensor], draw: Tensor) -> Tensor:
+    def penalty(judge: Judge, real: Tensor, fakes: Callable[[], Tensor], draw: Tensor) -> tuple[Tensor, Tensor]:
+        scores = judge(real)
         share = draw.reshape(-1, *[1] * (real.dim() - 1))
-        norm = (squared_slope(judge, share * real + (1 - share) * fakes()) + 1e-12).sqrt()
-        return weight * (norm - 1).square() + drift * judge(real).square()
+        _, slopes = scores_and_slopes(judge, share * real + (1 - share) * fakes())
+        return scores, weight * ((slopes + 1e-12).sqrt() - 1).square() + drift * scores.square()
 
     return penalty

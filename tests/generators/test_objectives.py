@@ -11,7 +11,7 @@ from fedsynth.generators.objectives import (
     WASSERSTEIN,
     Objective,
     r1,
-    squared_slope,
+    scores_and_slopes,
     unit_slope,
 )
 
@@ -56,15 +56,21 @@ def _judge() -> nn.Sequential:
 
 def test_the_penalty_of_a_plane_is_its_slope_squared() -> None:
     images, plane = torch.randn(3, 1, 2, 2), torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert squared_slope(lambda x: x.flatten(1) @ plane, images).tolist() == pytest.approx([30.0] * 3)
+    scores, slopes = scores_and_slopes(lambda x: x.flatten(1) @ plane, images)
+    assert scores.tolist() == (images.flatten(1) @ plane).tolist()
+    assert slopes.tolist() == pytest.approx([30.0] * 3)
     norm_less_one = math.sqrt(30) - 1
-    penalty = unit_slope(weight=10, drift=0)(lambda x: x.flatten(1) @ plane, images, lambda: images * 0, torch.rand(3))
+    _, penalty = unit_slope(weight=10, drift=0)(
+        lambda x: x.flatten(1) @ plane, images, lambda: images * 0, torch.rand(3)
+    )
     assert penalty.tolist() == pytest.approx([10 * norm_less_one**2] * 3, rel=1e-5)
 
 
 def test_r1_and_its_parameter_gradients_equal_double_backward() -> None:
     judge, images = _judge(), torch.randn(4, 2, 6, 6)
-    ours = r1(3.0)(judge, images, lambda: images, torch.rand(4)).sum()
+    scores, penalty = r1(3.0)(judge, images, lambda: images, torch.rand(4))
+    assert torch.equal(scores, judge(images))
+    ours = penalty.sum()
     leaf = images.clone().requires_grad_()
     (slope,) = torch.autograd.grad(judge(leaf).sum(), leaf, create_graph=True)
     oracle = 1.5 * slope.flatten(1).square().sum()
@@ -82,14 +88,14 @@ def test_the_unit_slope_is_asked_between_real_and_made_images() -> None:
         return x.flatten(1).sum(1)
 
     unit_slope()(judge, torch.ones(2, 1, 2, 2), lambda: -torch.ones(2, 1, 2, 2), torch.tensor([1.0, 0.25]))
-    between, real = (torch.as_tensor(x.tolist()) for x in asked)
+    real, between = (torch.as_tensor(x.tolist()) for x in asked)
     assert between[:, 0, 0, 0].tolist() == [1.0, -0.5]
     assert (real == 1).all()
 
 
 def test_a_penalty_of_a_flat_judge_has_a_finite_gradient() -> None:
     weight = torch.zeros(4, requires_grad=True)
-    penalty = unit_slope()(
+    _, penalty = unit_slope()(
         lambda x: x.flatten(1) @ weight, torch.ones(2, 1, 2, 2), lambda: torch.ones(2, 1, 2, 2), torch.rand(2)
     )
     (slope,) = torch.autograd.grad(penalty.sum(), weight)
