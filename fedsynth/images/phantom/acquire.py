@@ -24,7 +24,7 @@ _SHOWN = {
     "vessel": (0.25, 0.60, 0.15, 0.85),
     "oedema": (0.42, 0.78, 0.86, 0.42),
     "solid": (0.36, 0.82, 0.82, 0.37),
-    "enhancing": (0.45, 0.66, 0.70, 1.00),
+    "enhancing": (0.46, 0.66, 0.70, 1.20),
     "necrosis": (0.20, 0.95, 0.42, 0.17),
 }
 """Relaxed public values of each tissue in the order of `CHANNELS`, before any scanner."""

@@ -75,6 +75,8 @@ def make_phantoms(
     Patient i goes to hospital i modulo their number and is the same whatever the number of patients and of `workers`
     (processes; default: one per core). `hospitals` replace the default ones, one per site.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError("'workers' must be at least 1", value=workers)
     hospitals = tuple(default_hospitals(settings.sites) if hospitals is None else hospitals)
     _check_hospitals(hospitals, settings)
     refuse_existing(out, marker=HEADER, overwrite=overwrite)

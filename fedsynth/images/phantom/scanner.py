@@ -113,7 +113,7 @@ _FIRST_FOUR = (
     Hospital(
         name="hospital-4",
         scanner=Scanner(
-            noise=0.026, blur_mm=2.0, bias=0.18, t1_gain=0.8, t1ce_gain=0.85, t2_gain=1.1, t2_contrast=1.15, gamma=1.25
+            noise=0.026, blur_mm=2.0, bias=0.18, t1_gain=0.8, t1ce_gain=0.85, t2_gain=1.0, t2_contrast=1.15, gamma=1.25
         ),
         case_mix=CaseMix(healthy=0.25, low_grade=0.30, high_grade=0.45),
     ),

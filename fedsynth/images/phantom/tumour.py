@@ -48,7 +48,7 @@ class Tumour:
     @property
     def reach_mm(self) -> float:
         """How far the lesion extends from its centre, about."""
-        return max(self.core_mm, 0.9 * self.oedema_mm)
+        return max(self.core_mm, 0.75 * self.oedema_mm)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +69,7 @@ class Growth:
 def draw_tumour(rng: np.random.Generator, grade: Grade, atlas: Atlas) -> Tumour:
     """One lesion of the grade, somewhere in the white matter of a hemisphere."""
     high = grade == "high-grade"
-    core_mm = float(rng.uniform(10.0, 24.0) if high else rng.uniform(13.0, 26.0))
+    core_mm = float(rng.uniform(12.0, 25.0) if high else rng.uniform(16.0, 30.0))
     nodule = not high and rng.random() < 0.2
     direction = rng.standard_normal(3)
     return Tumour(
@@ -77,8 +77,8 @@ def draw_tumour(rng: np.random.Generator, grade: Grade, atlas: Atlas) -> Tumour:
         centre_mm=atlas.deep_white[rng.integers(len(atlas.deep_white))],
         stretch=_draw_stretch(rng),
         core_mm=core_mm,
-        oedema_mm=core_mm + float(rng.uniform(8.0, 24.0)) if high else 0.0,
-        rim_mm=float(np.clip(rng.uniform(3.0, 7.0), 0, 0.6 * core_mm)) if high else 0.0,
+        oedema_mm=core_mm + float(rng.uniform(10.0, 26.0)) if high else 0.0,
+        rim_mm=float(np.clip(rng.uniform(4.0, 8.0), 0, 0.6 * core_mm)) if high else 0.0,
         nodule_mm=float(rng.uniform(3.0, 5.0)) if nodule else 0.0,
         nodule_at=(direction / np.linalg.norm(direction) * 0.4 * core_mm).astype(np.float32),
         edge_mm=float(rng.uniform(0.8, 1.4) if high else rng.uniform(1.2, 2.6)),
@@ -86,8 +86,8 @@ def draw_tumour(rng: np.random.Generator, grade: Grade, atlas: Atlas) -> Tumour:
         shape=draw_lattice(rng, 18.0, 3),
         detail=draw_lattice(rng, 6.0, 4),
         oedema_shows=float(rng.uniform(0.55, 0.95)),
-        core_shows=float(rng.uniform(0.6, 1.0)),
-        rim_shows=float(rng.uniform(0.55, 1.0)),
+        core_shows=float(rng.uniform(0.65, 1.0)),
+        rim_shows=float(rng.uniform(0.7, 1.0)),
         mismatch=float(rng.uniform(0.3, 0.7)) if not high and rng.random() < 0.3 else 0.0,
     )
 
@@ -110,9 +110,10 @@ def grow(tumour: Tumour, tissue: Tissue, view: Viewport, plane: int) -> Growth:
     grey_resists = np.maximum(0.75 - white, 0)
     level = distance + tumour.core_mm * (0.2 * broad[0] + 0.09 * detail[0]) + 4 * grey_resists + 25 * ventricle
     core = _inside(tumour.core_mm - level, tumour.edge_mm)
-    necrosis = _inside(tumour.core_mm - tumour.rim_mm - level - 2.2 * broad[2] - 1.2 * detail[2], 1.0)
+    rim = tumour.rim_mm * (1 + 0.5 * np.tanh(0.8 * broad[2] + 0.5 * detail[2]))
+    necrosis = _inside(tumour.core_mm - rim - level, 1.0)
     if tumour.grade == "high-grade":
-        spread = distance + tumour.oedema_mm * 0.16 * broad[1] + 1.5 * detail[1] + 30 * grey_resists + 25 * ventricle
+        spread = distance + tumour.oedema_mm * 0.16 * broad[1] + 1.5 * detail[1] + 22 * grey_resists + 25 * ventricle
         whole = np.maximum(_inside(tumour.oedema_mm - spread, 2.0), core)
         enhancing = core * (1 - necrosis)
     else:
