@@ -45,10 +45,10 @@ class Stream:
             try:
                 return self._advance(index)
             except SourceError:
-                self._member = None
+                self._close()
                 raise
             except Exception as error:  # a damaged archive may raise anything
-                self._member = None
+                self._close()
                 raise unreadable(self.file, error) from error
 
     def _advance(self, index: int) -> NDArray[Any]:
@@ -57,19 +57,30 @@ class Stream:
             item = self._one(member)
             self._next += 1
             if self._next > index:
+                if self._next == self._n:
+                    self._close()
                 return item
             self._passed[self._next - 1] = item
             if len(self._passed) > KEPT:
                 self._passed.popitem(last=False)
 
     def _start(self) -> IO[bytes]:
+        self._close()
         self._passed.clear()
         self._next = 0
         with zipfile.ZipFile(self.file) as archive:
-            member = archive.open(f"{self.name}.npy")  # stays open until another pass or the end of the stream
-        _header(member)
-        self._member = member
-        return member
+            self._member = archive.open(f"{self.name}.npy")  # keeps the file open until it is closed itself
+        _header(self._member)
+        return self._member
+
+    def _close(self) -> None:
+        if self._member is not None:
+            self._member.close()
+        self._member = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_member"):
+            self._close()
 
     def _one(self, member: IO[bytes]) -> NDArray[Any]:
         size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
