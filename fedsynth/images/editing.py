@@ -69,9 +69,9 @@ def edit(
     room = _room(mask, anatomy, spacing_mm, brain)
     if wanted.kind == "shift":
         moved = _shifted(np.where(tumour, mask, 0), wanted.shift_mm, spacing_mm)
-        return _painted(mask, moved, int(tumour.sum()), anatomy, room)
+        return _painted(mask, moved, mask, int(tumour.sum()), anatomy, room)
     target = max(1, round(wanted.factor * int(tumour.sum())))
-    return _painted(mask, _resized(mask, tumour, target, room, anatomy), target, anatomy, room)
+    return _painted(mask, _resized(mask, tumour, target, room, anatomy), mask, target, anatomy, room)
 
 
 def transplant(
@@ -99,7 +99,7 @@ def transplant(
     place = _nearest_fit(room, patch > 0, corner, np.array(spacing_mm))
     planted = np.zeros_like(recipient)
     planted[tuple(slice(p, p + side) for p, side in zip(place, patch.shape, strict=True))] = patch
-    return _painted(recipient, planted, int(tumour.sum()), anatomy, room)
+    return _painted(recipient, planted, donor, int(tumour.sum()), anatomy, room)
 
 
 def without_tumour(mask: Labels, anatomy: Anatomy) -> Labels:
@@ -126,16 +126,19 @@ def _room(mask: Labels, anatomy: Anatomy, spacing_mm: tuple[float, ...], brain: 
     return np.asarray((inside & ~anatomy.ventricles_in(mask, inside, spacing_mm)) | anatomy.tumour_in(mask))
 
 
-def _painted(mask: Labels, tumour: Labels, wanted: int, anatomy: Anatomy, room: Region) -> Edited:
-    """The new tumour over the healthy map, cut to the room there is, its core enclosed again where it was cut open."""
+def _painted(mask: Labels, tumour: Labels, origin: Labels, wanted: int, anatomy: Anatomy, room: Region) -> Edited:
+    """The new tumour over the healthy map, cut to the room there is, its core enclosed again where it was cut open.
+
+    `origin` is the map that the tumour comes from.
+    """
     tumour = np.where(room, tumour, 0).astype(np.uint8)
-    painted = np.where(tumour > 0, _enclosed(tumour, mask, anatomy), without_tumour(mask, anatomy)).astype(np.uint8)
+    painted = np.where(tumour > 0, _enclosed(tumour, origin, anatomy), without_tumour(mask, anatomy)).astype(np.uint8)
     return Edited(mask=painted, kept=min(1.0, float((tumour > 0).sum()) / wanted))
 
 
-def _enclosed(tumour: Labels, before: Labels, anatomy: Anatomy) -> Labels:
+def _enclosed(tumour: Labels, origin: Labels, anatomy: Anatomy) -> Labels:
     """Core voxels at the tumour's border become what surrounds it, if nothing but that touched the core before."""
-    if not anatomy.surrounding or _core_is_open(before, anatomy):
+    if not anatomy.surrounding or _core_is_open(origin, anatomy):
         return tumour
     open_core = anatomy.core_in(tumour) & ndimage.binary_dilation(tumour == 0)
     return np.where(open_core, anatomy.surrounding[0], tumour).astype(np.uint8)

@@ -151,6 +151,15 @@ def test_a_transplant_keeps_off_the_ventricles_and_the_outside() -> None:
     assert np.array_equal(planted.mask[~tumour], narrow[~tumour])
 
 
+def test_a_tumour_without_edema_gets_none() -> None:
+    donor = head(2)
+    donor[distance(donor.shape, (27, 27)) < 4] = CORE
+    shifted = edit(donor, Edit(kind="shift", shift_mm=(-2.0, 0.0)), ANATOMY, (1.0, 1.0))
+    for edited in (transplant(donor, head(2), ANATOMY, (1.0, 1.0)), shifted):
+        assert EDEMA not in edited.mask
+        assert (edited.mask == CORE).sum() == (donor == CORE).sum()
+
+
 def test_a_transplant_follows_the_recipients_head() -> None:
     donor, healthy = ill(2, (27, 27), radius=4), np.roll(head(2), 2, axis=1)
     planted = transplant(donor, healthy, ANATOMY, (1.0, 1.0))
