@@ -85,11 +85,12 @@ def _print_header(image_set: "ImageSet") -> None:
     if header.split is not None:
         shares = ", ".join(f"{role} {share:g}" for role, share in asdict(header.split.shares).items())
         split = f"{shares}; seed {header.split.seed}, within {' and '.join(header.split.strata) or 'the whole set'}"
+    spacing = header.provenance.get("spacing", "")
     facts = {
-        "name": f"{header.name} ({header.origin})",
+        "name": f"{header.name} ({'phantoms' if 'phantom' in header.provenance else header.origin})",
         "images": f"{len(image_set)} of {len(image_set.patients)} patients",
         "size": f"{' x '.join(map(str, image_set.size))} at {' x '.join(f'{mm:g}' for mm in header.spacing_mm)} mm, "
-        f"{image_set.images.dtype}",
+        f"{image_set.images.dtype}{f' ({spacing})' if spacing else ''}",
         "channels": ", ".join(header.channels),
         "classes": ", ".join(header.classes) or "none",
         "labels": ", ".join(header.mask_labels) or "no masks",
@@ -160,6 +161,8 @@ def _print_duplicates(image_set: "ImageSet", duplicates: "Duplicates") -> None:
         numbers = f"distance {pair.ratio:.2f} of the next patient's, detail {pair.detail:.2f} alike"
         typer.echo(f"  {first}  ~  {second}  ({numbers})")
     _print_more(len(duplicates.near))
+    if duplicates.unchecked:
+        typer.echo(f"  and {duplicates.unchecked} candidates that were too many to confirm")
 
 
 def _print_more(count: int) -> None:
@@ -212,6 +215,7 @@ def _duplicates_as_json(image_set: "ImageSet", duplicates: "Duplicates") -> dict
         "exact": [[named[row] for row in group] for group in duplicates.exact],
         "near": near
         and [{"cases": [named[row] for row in pair.rows], "ratio": pair.ratio, "detail": pair.detail} for pair in near],
+        "unchecked": duplicates.unchecked,
         "detail_needed": duplicates.detail_needed,
         "why": duplicates.why or None,
     }

@@ -31,7 +31,7 @@ from fedsynth.images.rows import blocks
 NEIGHBOURS = 8
 GAP = 0.5
 LEAST_DETAIL = 0.8
-MOST_CANDIDATES = 5000
+MOST_CANDIDATES = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Duplicates:
     """What was found. `exact` holds groups of row numbers of two or more patients, `near` pairs that are not exact.
 
     `detail_needed` is the likeness of detail from which this set's candidates were reported; it and `near` are none
-    where near duplicates could not be looked for, and `why` says why.
+    where near duplicates could not be looked for, and `why` says why. `unchecked` candidates were too many to confirm.
     """
 
     constant: list[int]
@@ -56,6 +56,7 @@ class Duplicates:
     near: list[NearPair] | None
     detail_needed: float | None
     why: str = ""
+    unchecked: int = 0
 
 
 def find_duplicates(image_set: ImageSet, *, progress: Progress = silent) -> Duplicates:
@@ -75,7 +76,13 @@ def find_duplicates(image_set: ImageSet, *, progress: Progress = silent) -> Dupl
     fresh = [pair for pair in candidates if prints[pair[0]] != prints[pair[1]]]
     needed = _detail_needed(image_set, ordinary)
     near = [pair for pair in _confirm(image_set, fresh, candidates) if pair.detail >= needed]
-    return Duplicates(constant=np.flatnonzero(constant).tolist(), exact=exact, near=near, detail_needed=needed)
+    return Duplicates(
+        constant=np.flatnonzero(constant).tolist(),
+        exact=exact,
+        near=near,
+        detail_needed=needed,
+        unchecked=max(0, len(fresh) - MOST_CANDIDATES),
+    )
 
 
 def _fingerprints(image_set: ImageSet) -> tuple[list[bytes], NDArray[np.bool_]]:

@@ -129,6 +129,15 @@ def test_a_cohort_that_stands_twice_under_other_names() -> None:
     assert {(i, 60 + i) for i in range(60)} <= near_rows(found)
 
 
+def test_what_is_too_much_to_confirm_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsynth.images.duplicates.MOST_CANDIDATES", 10)
+    images = heads(30, 2, 2)
+    again = np.stack([noisy(0.02)(image) for image in images])
+    found = find_duplicates(as_set(np.concatenate([images, again]), names(30, 2) + names(30, 2, "q")))
+    assert len(near_rows(found)) == 10
+    assert found.unchecked >= 50
+
+
 def test_one_image_in_several_patients() -> None:
     images = heads(30, 2, 3)
     copies = np.stack([noisy(0.02)(images[0]) for _ in range(NEIGHBOURS - 1)])
