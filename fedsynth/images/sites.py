@@ -17,13 +17,14 @@ from fedsynth.config import to_toml
 from fedsynth.errors import ConfigError, ImageSetError
 from fedsynth.images import phantom
 from fedsynth.images.check import HEADER, TABLE
+from fedsynth.images.header import Split
 from fedsynth.images.imageset import ImageSet, concatenate
 from fedsynth.images.parallel import Progress, silent
 from fedsynth.images.partition import Partition, assign_sites
 from fedsynth.images.phantom.cohort import make_phantoms
 from fedsynth.images.phantom.expected import expected_cases
 from fedsynth.images.sites_file import Select, SiteEntry, SitesFile
-from fedsynth.images.split import nested, strata
+from fedsynth.images.split import Stratum, nested, strata
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,10 +57,6 @@ class _Part:
 
     of: ImageSet
     rows: NDArray[np.int64]
-
-    @property
-    def images(self) -> ImageSet:
-        return _checked_split(self.of.rows(self.rows), self.of)
 
 
 def open_federation(
@@ -125,27 +122,33 @@ def _selected(images: ImageSet, entry: SiteEntry) -> NDArray[np.int64]:
 def _joined(name: str, parts: dict[str, _Part]) -> Federation:
     """Hospitals and their pooled set; classes are numbered alike everywhere."""
     _refuse_common(parts)
-    views = {site: _at_hospital(part, site) for site, part in parts.items()}
-    first = next(iter(parts.values())).of
-    if all(part.of is first for part in parts.values()):
-        pooled = _Part(of=first, rows=np.sort(np.concatenate([part.rows for part in parts.values()]))).images
+    sets = {id(part.of): part.of for part in parts.values()}
+    drawn = {key: _strata_of_the_draw(images) for key, images in sets.items()}
+    classes = tuple(dict.fromkeys(label for images in sets.values() for label in images.header.classes))
+    views = {}
+    for site, part in parts.items():
+        images = part.of.rows(part.rows)
+        cases = images.cases.assign(site=site)
+        split = _still_true(images.header.split, cases, drawn[id(part.of)])
+        views[site] = images.with_cases(cases, name=site, classes=classes, split=split)
+    if len(sets) == 1:
+        ((key, images),) = sets.items()
+        pooled = images.rows(np.sort(np.concatenate([part.rows for part in parts.values()])))
+        pooled = pooled.with_cases(pooled.cases, split=_still_true(images.header.split, pooled.cases, drawn[key]))
     else:
         pooled = concatenate(list(views.values()), name=name)
-    classes = pooled.header.classes
-    sites = tuple(Site(name=key, images=view.with_cases(view.cases, classes=classes)) for key, view in views.items())
-    return Federation(name=name, sites=sites, pooled=pooled)
+    return Federation(
+        name=name, sites=tuple(Site(name=site, images=view) for site, view in views.items()), pooled=pooled
+    )
 
 
-def _at_hospital(part: _Part, name: str) -> ImageSet:
-    return _checked_split(part.images.with_cases(part.images.cases.assign(site=name), name=name), part.of)
+def _strata_of_the_draw(images: ImageSet) -> dict[str, Stratum]:
+    return {} if images.header.split is None else strata(images.cases, images.header.split.strata)
 
 
-def _checked_split(view: ImageSet, drawn: ImageSet) -> ImageSet:
-    """The view, without the record of the split if it mixes strata that the roles of the set `drawn` came from."""
-    split = view.header.split
-    if split is None or nested(strata(view.cases, split.strata), strata(drawn.cases, split.strata)):
-        return view
-    return view.with_cases(view.cases, split=None)
+def _still_true(split: Split | None, cases: pd.DataFrame, drawn: dict[str, Stratum]) -> Split | None:
+    """The record of the split, unless `cases` mixes strata that the roles were drawn within."""
+    return split if split is not None and nested(strata(cases, split.strata), drawn) else None
 
 
 def _refuse_common(parts: dict[str, _Part]) -> None:

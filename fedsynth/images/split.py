@@ -51,10 +51,12 @@ def strata(cases: pd.DataFrame, by: Sequence[str] = STRATA) -> dict[str, Stratum
 
     A patient whose images have several values (classes, say) has them joined by `+`; empty ones do not count.
     """
-    named = cases[cases["patient"] != ""]
-    grouped = named.groupby("patient", sort=True)
-    columns = [grouped[column].agg(_joined) for column in by]
-    return {patient: tuple(column[patient] for column in columns) for patient in sorted(grouped.groups)}
+    named = cases.loc[cases["patient"] != "", ["patient", *by]].drop_duplicates()
+    found: defaultdict[str, list[set[str]]] = defaultdict(lambda: [set() for _ in by])
+    for patient, *values in named.itertuples(index=False, name=None):
+        for seen, value in zip(found[patient], values, strict=True):
+            seen.add(value)
+    return {patient: tuple("+".join(sorted(seen - {""})) for seen in found[patient]) for patient in sorted(found)}
 
 
 def nested(fine: Mapping[str, Stratum], coarse: Mapping[str, Stratum]) -> bool:
@@ -67,7 +69,3 @@ def _by_stratum(of_patient: Mapping[str, Stratum]) -> dict[Stratum, list[str]]:
     for patient in sorted(of_patient):
         found[of_patient[patient]].append(patient)
     return dict(sorted(found.items()))
-
-
-def _joined(names: pd.Series) -> str:
-    return "+".join(sorted({name for name in names if name}))
