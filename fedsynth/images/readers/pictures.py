@@ -44,13 +44,13 @@ def map_labels(array: NDArray[Any], table: dict[int, int], file: Path) -> NDArra
     """Translate the source's label numbers by `table`; a number that it does not hold is an error naming the file."""
     labels = as_labels(array, file)
     known = np.array(sorted(table))
-    place = np.searchsorted(known, labels).clip(max=len(known) - 1)
-    strange = known[place] != labels
-    if strange.any():
+    strange = np.setdiff1d(np.unique(labels), known)
+    if strange.size:
         remedy = f"known labels: {', '.join(map(str, known))}"
-        raise SourceError("the mask has an unknown label", file=file, value=int(labels[strange][0]), remedy=remedy)
-    new = np.array([table[int(number)] for number in known], np.uint8)
-    mapped: NDArray[np.uint8] = new[place]
+        raise SourceError("the mask has an unknown label", file=file, value=int(strange[0]), remedy=remedy)
+    new = np.zeros(known[-1] - known[0] + 1, np.uint8)
+    new[known - known[0]] = [table[int(number)] for number in known]
+    mapped: NDArray[np.uint8] = new[labels - known[0]]
     return mapped
 
 
