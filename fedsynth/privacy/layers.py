@@ -1,0 +1,156 @@
+"""One layer's share in every patient's gradient, from what went into the layer and what came back to its output.
+
+Norms and weighted sums without a gradient per patient where that is cheaper (ghost norms: Li et al. 2022, Bu et al.
+2022). Knows nothing of losses, patients' data or clipping.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+Sums: TypeAlias = dict[str, Tensor]
+
+ROUNDING = 2.0**-20
+"""What a ghost norm adds of its own largest possible value: float32 cancellation must not make a norm too small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """`squared` (n,) is each patient's squared gradient norm in this layer; `weighted` sums the gradients by weight."""
+
+    squared: Tensor
+    weighted: Callable[[Tensor], Sums]
+
+
+def unsupported(module: nn.Module) -> str:
+    """Why the layer has no rule here; empty where it has one."""
+    name = type(module).__name__
+    if any(not parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        return f"{name} is partly frozen"
+    if type(module) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        plain = module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return "" if plain else f"{name} with groups or special padding"
+    if type(module) in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
+        return f"{name} with running statistics" if module.track_running_stats else ""
+    return "" if type(module) in (nn.Linear, nn.GroupNorm, nn.LayerNorm) else f"{name} has no rule"
+
+
+def share(module: nn.Module, given: Tensor, back: Tensor, patients: int) -> Share:
+    """The layer's share for `patients` patients whose views lie one after another along the first axis.
+
+    `given` is the layer's input and `back` the gradient of the summed losses by the layer's output.
+    """
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return _convolution(module, given, back, patients)
+    if isinstance(module, nn.Linear):
+        return _linear(module, given, back, patients)
+    return _scale_and_shift(module, given, back, patients)
+
+
+def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor, patients: int) -> Share:
+    columns, rows = _by_patient(_unfold(module, given), patients), _by_patient(back.flatten(2), patients)
+    shape = module.weight.shape
+    if _ghost_is_cheaper(columns.shape[2], columns.shape[1], rows.shape[1]):
+        matrix = None
+        squared = _ghost_norm(columns, rows)
+    else:
+        matrix = rows @ columns.transpose(1, 2)
+        squared = matrix.flatten(1).square().sum(1)
+    bias = rows.sum(2) if module.bias is not None else None
+
+    def weighted(weights: Tensor) -> Sums:
+        if matrix is not None:
+            sums = {"weight": (weights @ matrix.flatten(1)).reshape(shape)}
+        else:
+            each = weights.repeat_interleave(len(back) // patients).reshape(-1, *[1] * (back.dim() - 1))
+            sums = {"weight": _weight_gradient(module, given, back * each)}
+        return sums if bias is None else {**sums, "bias": weights @ bias}
+
+    return Share(squared=squared if bias is None else squared + bias.square().sum(1), weighted=weighted)
+
+
+def _linear(module: nn.Linear, given: Tensor, back: Tensor, patients: int) -> Share:
+    columns = given.reshape(patients, -1, given.shape[-1]).transpose(1, 2)
+    rows = back.reshape(patients, -1, back.shape[-1]).transpose(1, 2)
+    bias = rows.sum(2) if module.bias is not None else None
+    squared = _ghost_norm(columns, rows)
+
+    def weighted(weights: Tensor) -> Sums:
+        scaled = (rows * weights[:, None, None]).transpose(1, 2).flatten(0, 1)
+        sums = {"weight": scaled.T @ columns.transpose(1, 2).flatten(0, 1)}
+        return sums if bias is None else {**sums, "bias": weights @ bias}
+
+    return Share(squared=squared if bias is None else squared + bias.square().sum(1), weighted=weighted)
+
+
+def _scale_and_shift(module: nn.Module, given: Tensor, back: Tensor, patients: int) -> Share:
+    """Normalisation with a learnt scale and shift: both gradients are small enough to be held for every patient."""
+    if isinstance(module, nn.LayerNorm):
+        standard = F.layer_norm(given, module.normalized_shape, eps=module.eps)
+        axes = tuple(range(1, given.dim() - len(module.normalized_shape)))
+    else:
+        groups = module.num_groups if isinstance(module, nn.GroupNorm) else given.shape[1]
+        standard = F.group_norm(given, groups, eps=float(module.eps))  # type: ignore[arg-type]
+        axes = tuple(range(2, given.dim()))
+    both = {"weight": back * standard, "bias": back}
+    names = [name for name in both if getattr(module, name, None) is not None]
+    each = {name: _views_summed(both[name].sum(axes) if axes else both[name], patients) for name in names}
+    squared = torch.stack([value.flatten(1).square().sum(1) for value in each.values()]).sum(0)
+
+    def weighted(weights: Tensor) -> Sums:
+        return {name: torch.tensordot(weights, value, 1) for name, value in each.items()}
+
+    return Share(squared=squared, weighted=weighted)
+
+
+def _ghost_is_cheaper(positions: int, fan_in: int, fan_out: int) -> bool:
+    """Two Gram matrices over positions instead of one gradient per patient. The factor was measured on a CPU."""
+    return 4 * positions**2 <= fan_in * fan_out
+
+
+def _ghost_norm(columns: Tensor, rows: Tensor) -> Tensor:
+    """Squared norms of rows @ columns^T per patient, without the product: sum over s, t of <a_s, a_t> <g_s, g_t>."""
+    if columns.shape[2] == 1:
+        return columns.square().sum((1, 2)) * rows.square().sum((1, 2))
+    inner, outer = columns.transpose(1, 2) @ columns, rows.transpose(1, 2) @ rows
+    largest = (inner.diagonal(dim1=1, dim2=2) * outer.diagonal(dim1=1, dim2=2)).clamp_min(0).sqrt().sum(1).square()
+    return (inner * outer).sum((1, 2)).clamp_min(0) + ROUNDING * largest
+
+
+def _by_patient(values: Tensor, patients: int) -> Tensor:
+    """(patients * views, features, positions) as (patients, features, views * positions)."""
+    if len(values) == patients:
+        return values
+    return values.reshape(patients, -1, *values.shape[1:]).transpose(1, 2).flatten(2)
+
+
+def _views_summed(values: Tensor, patients: int) -> Tensor:
+    return values if len(values) == patients else values.reshape(patients, -1, *values.shape[1:]).sum(1)
+
+
+def _unfold(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
+    """Patches as columns: (n, channels * kernel, positions), in any number of dimensions."""
+    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    padding = tuple(int(width) for width in module.padding)
+    if isinstance(module, nn.Conv2d):
+        return F.unfold(given, kernel, dilation=dilation, padding=padding, stride=stride)
+    padded = F.pad(given, [width for one in reversed(padding) for width in (one, one)])
+    for axis, (size, step, spread) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        padded = padded.unfold(axis, spread * (size - 1) + 1, step)[..., ::spread]
+    n, dimensions = len(given), len(kernel)
+    order = (0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions))
+    return padded.permute(order).reshape(n, given.shape[1] * module.weight[0, 0].numel(), -1)
+
+
+def _weight_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor) -> Tensor:
+    nothing = [0] * len(module.kernel_size)
+    _, weight, _ = torch.ops.aten.convolution_backward(
+        back, given, module.weight, None, module.stride, module.padding, module.dilation, False, nothing, 1,
+        [False, True, False],
+    )  # fmt: skip
+    return torch.as_tensor(weight)
