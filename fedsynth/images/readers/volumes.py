@@ -45,7 +45,7 @@ class Volumes:
         if self.labels is not None:
             mask = self._mask(row, volumes[0], self.labels)
         arrays: list[NDArray[Any]] = [volume.array for volume in volumes]
-        image = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        image = arrays[0][None] if len(arrays) == 1 else _stacked(arrays)
         return Raw(case=case, image=image, mask=mask, spacing_mm=volumes[0].spacing_mm)
 
     def _mask(self, row: Row, image: Volume, labels: MaskLabels) -> NDArray[np.uint8]:
@@ -97,6 +97,12 @@ def _channels(source: Path, columns: tuple[str, ...], options: ReadOptions) -> t
     if not known:
         raise SourceError("no column holds images", file=source, row=1, remedy="add one column per channel, as 'ct'")
     return chosen_channels(known, options)
+
+
+def _stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """The channels in one array: whole numbers as long as all are, single precision otherwise."""
+    whole = all(array.dtype.kind != "f" for array in arrays)
+    return np.stack(arrays) if whole else np.stack(arrays, dtype=np.float32, casting="unsafe")
 
 
 def _refuse_empty(rows: list[Row], channels: tuple[str, ...], masks: bool) -> None:
