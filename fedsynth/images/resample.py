@@ -87,10 +87,10 @@ def resample_mask(mask: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
     """
     if grid.same:
         return mask
-    labels = [int(label) for label in np.unique(mask) if label]
     new = np.zeros((grid.size,) * mask.ndim, np.uint8)
-    if not labels:
+    if not mask.any():
         return new
+    labels = [label for label in np.flatnonzero(np.bincount(mask.ravel())).tolist() if label]
     shares = np.stack([_along_all((mask == label).astype(np.float32), grid.weights) for label in labels])
     labelled = shares.sum(axis=0) >= 0.5 - 1e-5
     new[labelled] = np.array(labels, np.uint8)[shares.argmax(axis=0)][labelled]

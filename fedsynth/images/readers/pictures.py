@@ -32,6 +32,8 @@ def open_picture(path: Path) -> NDArray[Any]:
 
 def as_labels(array: NDArray[Any], file: Path) -> NDArray[np.int64]:
     """Mask voxels as whole numbers; scaled files such as 0.99999997 are rounded, anything else is refused."""
+    if array.dtype.kind != "f":
+        return np.asarray(array, np.int64)
     whole = np.rint(array)
     off = np.abs(array - whole) > 1e-3
     if off.any():
@@ -43,15 +45,17 @@ def as_labels(array: NDArray[Any], file: Path) -> NDArray[np.int64]:
 def map_labels(array: NDArray[Any], table: dict[int, int], file: Path) -> NDArray[np.uint8]:
     """Translate the source's label numbers by `table`; a number that it does not hold is an error naming the file."""
     labels = as_labels(array, file)
-    known = np.array(sorted(table))
-    strange = np.setdiff1d(np.unique(labels), known)
+    low, high = min(table), max(table)
+    new = np.full(high - low + 1, -1, np.int16)
+    new[np.array(list(table)) - low] = list(table.values())
+    mapped = new[labels.clip(low, high) - low]
+    mapped[(labels < low) | (labels > high)] = -1
+    strange = labels[mapped < 0]
     if strange.size:
-        remedy = f"known labels: {', '.join(map(str, known))}"
-        raise SourceError("the mask has an unknown label", file=file, value=int(strange[0]), remedy=remedy)
-    new = np.zeros(known[-1] - known[0] + 1, np.uint8)
-    new[known - known[0]] = [table[int(number)] for number in known]
-    mapped: NDArray[np.uint8] = new[labels - known[0]]
-    return mapped
+        remedy = f"known labels: {', '.join(map(str, sorted(table)))}"
+        raise SourceError("the mask has an unknown label", file=file, value=int(strange.min()), remedy=remedy)
+    made: NDArray[np.uint8] = mapped.astype(np.uint8)
+    return made
 
 
 def picture_kind(path: Path) -> tuple[bool, int]:
