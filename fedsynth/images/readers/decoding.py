@@ -52,12 +52,18 @@ def open_volume(path: Path) -> Volume:
         return _read_with_nibabel(path)
     if kind in SIMPLEITK_KINDS:
         return _read_with_simpleitk(path, SIMPLEITK_KINDS[kind])
-    if kind in DICOM_KINDS:
+    if kind in DICOM_KINDS or _says_dicom(path):
         from fedsynth.images.readers.dicom import read_slices
 
         return read_slices(path, [path])
     remedy = f"volumes are {', '.join(VOLUME_KINDS)} or a folder with one DICOM series"
     raise SourceError("is not a known kind of volume", file=path, remedy=remedy)
+
+
+def _says_dicom(path: Path) -> bool:
+    """Scanners write DICOM files without any ending, but with their mark at byte 128."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def kind_of(path: Path, kinds: tuple[str, ...]) -> str:
@@ -138,7 +144,8 @@ def require_same_grid(first: Volume, other: Volume) -> None:
 
 def unreadable(path: Path, error: BaseException) -> SourceError:
     """What to say when a decoder gives up: its own reason, shortened, without the path that it repeats."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Reason:")]
+    lines = lines or [type(error).__name__]
     reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
     reason = re.sub(r"^(sitk::|ITK )ERROR: |\(0x[0-9a-f]+\)", "", reason.replace(str(path), path.name))[:160]
     return SourceError(f"cannot be decoded: {reason}", file=path, remedy=SKIP)

@@ -98,13 +98,21 @@ def _read_slice(file: Path) -> Slice:
     thickness = _tag(image, THICKNESS)
     return Slice(
         file=file,
-        voxels=SimpleITK.GetArrayFromImage(image).T,
+        voxels=_small(SimpleITK.GetArrayFromImage(image).T),
         direction=np.reshape(image.GetDirection(), (3, 3)),
         spacing=image.GetSpacing(),
         origin=np.array(image.GetOrigin()),
         thickness=float(thickness) if thickness.replace(".", "", 1).isdigit() and float(thickness) > 0 else 1.0,
         image=image,
     )
+
+
+def _small(voxels: NDArray[Any]) -> NDArray[Any]:
+    """Rescaled slices come with 32 or 64 bits; what fits into fewer is kept in fewer, for a CT has hundreds."""
+    if voxels.dtype.kind == "f":
+        return voxels.astype(np.float32)
+    fits = voxels.size and voxels.min() >= -(2**15) and voxels.max() < 2**15
+    return voxels.astype(np.int16) if fits else voxels
 
 
 def _refuse_mixed(other: Slice, first: Slice) -> None:

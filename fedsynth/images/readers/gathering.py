@@ -49,7 +49,8 @@ def gather(source: Path) -> Gathered:
     Where the first folders are called train, val or test, the classes are the folders inside them.
     """
     if not source.is_dir():
-        raise SourceError("there is no such folder", file=source, remedy="check the spelling")
+        problem = "is a file where a folder is expected" if source.exists() else "there is no such folder"
+        raise SourceError(problem, file=source, remedy="name the folder that holds the class folders")
     files = sorted(_walk(source), key=lambda file: file.relative_to(source).as_posix())
     pictures = [file for file in files if kind_of(file, PICTURES)]
     ignored = Counter(file.suffix.lower() or file.name for file in files if not kind_of(file, PICTURES))

@@ -38,11 +38,18 @@ def _field(line: bytes) -> tuple[str, str]:
 
 
 def _check_length(path: Path, length: int, named: dict[str, str]) -> None:
+    wanted = _announced(named)
+    if wanted is not None and length < wanted:
+        raise SourceError(f"is cut off: {wanted} bytes of voxels are announced", file=path, value=length, remedy=SKIP)
+
+
+def _announced(named: dict[str, str]) -> int | None:
+    """The bytes that the header promises, or None where it does not say."""
+    if named.get("CompressedData", "False").lower() == "true":
+        packed = named.get("CompressedDataSize", "")
+        return int(packed) if packed.isdigit() else None
     width = BYTES.get(named.get("ElementType", "").removeprefix("MET_"))
     sizes = named.get("DimSize", "").split()
-    compressed = named.get("CompressedData", "False").lower() == "true"
-    if width is None or compressed or not all(size.isdigit() for size in sizes):
-        return
-    wanted = math.prod(int(size) for size in sizes) * width
-    if length < wanted:
-        raise SourceError(f"is cut off: {wanted} bytes of voxels are announced", file=path, value=length, remedy=SKIP)
+    if width is None or not all(size.isdigit() for size in sizes):
+        return None
+    return math.prod(int(size) for size in sizes) * width

@@ -34,9 +34,9 @@ def as_sitk(array: np.ndarray = LUNG, affine: np.ndarray = RAS) -> SimpleITK.Ima
     return image
 
 
-def save_sitk(path: Path, array: np.ndarray = LUNG, affine: np.ndarray = RAS) -> Path:
+def save_sitk(path: Path, array: np.ndarray = LUNG, affine: np.ndarray = RAS, compressed: bool = False) -> Path:
     written = path.with_suffix(path.suffix.lower())
-    SimpleITK.WriteImage(as_sitk(array, affine), str(written))
+    SimpleITK.WriteImage(as_sitk(array, affine), str(written), useCompression=compressed)
     return written.rename(path)
 
 
@@ -157,6 +157,23 @@ def test_a_single_dicom_file_is_a_volume_of_one_slice(tmp_path: Path) -> None:
     assert volume.spacing_mm == pytest.approx((0.5, 2.0, 5.0))
 
 
+def test_dicom_files_need_no_ending_and_no_plain_letters_in_their_path(tmp_path: Path) -> None:
+    folder = save_series(tmp_path / "M\u00fcller J\u00f6rg" / "CT 1")
+    for file in folder.iterdir():
+        file.rename(folder / f"IM-{file.stem}")
+    volume = open_volume(folder)
+    assert np.array_equal(volume.array, LUNG)
+    assert volume.array.dtype == np.int16
+    assert np.array_equal(open_volume(folder / "IM-0").array[..., 0], LUNG[..., 0])
+
+
+def test_inverted_grey_values_are_refused(tmp_path: Path) -> None:
+    folder = save_series(tmp_path / "s")
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+    refused(folder, "MONOCHROME1", "grow with brightness")
+
+
 def refused(path: Path, *words: str) -> None:
     with pytest.raises(SourceError) as caught:
         open_volume(path)
@@ -194,6 +211,10 @@ def test_the_data_file_of_a_header_is_missed(tmp_path: Path, capfd: pytest.Captu
     save_sitk(tmp_path / "scan.mhd")
     (tmp_path / "scan.raw").write_bytes((tmp_path / "scan.raw").read_bytes()[:-2])
     refused(tmp_path / "scan.mhd", "scan.raw", "cut off", "120", "118")
+    save_sitk(tmp_path / "packed.mhd", compressed=True)
+    assert np.array_equal(open_volume(tmp_path / "packed.mhd").array, LUNG)
+    (tmp_path / "packed.zraw").write_bytes((tmp_path / "packed.zraw").read_bytes()[:-2])
+    refused(tmp_path / "packed.mhd", "packed.zraw", "cut off")
     (tmp_path / "scan.raw").unlink()
     refused(tmp_path / "scan.mhd", "scan.mhd", "'scan.raw' is missing")
     assert capfd.readouterr().err == ""

@@ -278,6 +278,9 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_the_folder_is_said(tmp_path: Path) -> None:
     assert "no such folder" in complaint(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    assert "is a file where a folder is expected" in complaint(tmp_path / "file")
+    (tmp_path / "file").unlink()
     (tmp_path / "a").mkdir()
     assert "holds no pictures" in complaint(tmp_path)
     (tmp_path / "a/scan.dcm").touch()
