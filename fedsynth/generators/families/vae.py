@@ -18,21 +18,39 @@ from fedsynth.generators.layers import CONVOLUTION, double, halve, halving_probl
 from fedsynth.generators.unet import ResidualBlock
 
 NET = "autoencoder"
+GAIN = 5.0
 
 
 class Prior(nn.Module):
-    """A mixture of Gaussians over the latent; each class has its own shares of the components."""
+    """A mixture of Gaussians over the latent; each class has its own shares of the components.
+
+    Its parameters are stored divided by `GAIN`, so that they move that much faster than the weights of layers.
+    """
 
     def __init__(self, shape: ImageShape, latent: int, components: int) -> None:
         super().__init__()
-        self.means = nn.Parameter(torch.randn(components, latent) / 2)
-        self.log_variances = nn.Parameter(torch.zeros(components, latent))
-        self.logits = nn.Linear(max(1, shape.n_classes), components)
+        self.raw_means = nn.Parameter(torch.randn(components, latent) / 2 / GAIN)
+        self.raw_log_variances = nn.Parameter(torch.zeros(components, latent))
+        self.raw_logits = nn.Parameter(torch.zeros(max(1, shape.n_classes), components))
+
+    @property
+    def means(self) -> Tensor:
+        """The centre of each component (components, latent)."""
+        return self.raw_means * GAIN
+
+    @property
+    def log_variances(self) -> Tensor:
+        """The logarithm of each component's variances (components, latent)."""
+        return self.raw_log_variances * GAIN
 
     def log_shares(self, like: Tensor, condition: Tensors) -> Tensor:
-        """The logarithm of each component's share (n, components), for the classes of `condition`."""
-        label = condition["label"].to(like.dtype) if "label" in condition else torch.zeros_like(like[:, :1])
-        return functional.log_softmax(self.logits(label), 1)
+        """The logarithm of each component's share (n, components); an image without a class has the classes' mean."""
+        logits = self.raw_logits * GAIN
+        if "label" not in condition:
+            return functional.log_softmax(logits.mean(0), 0).expand(len(like), -1)
+        label = condition["label"].to(like.dtype)
+        logits = label @ logits + (1 - label.sum(1, keepdim=True)) * logits.mean(0)
+        return functional.log_softmax(logits, 1)
 
     def log_density(self, latent: Tensor, condition: Tensors) -> Tensor:
         """The log-density of latents (n, latent), without the constant that the posterior's has as well."""
@@ -42,7 +60,7 @@ class Prior(nn.Module):
     def draw(self, normal: Tensor, chance: Tensor, condition: Tensors) -> Tensor:
         """Latents from standard normal values (n, latent) and a uniform one each (n,)."""
         reached = self.log_shares(normal, condition).exp().cumsum(1) < chance[:, None]
-        component = reached.sum(1).clamp(max=len(self.means) - 1)
+        component = reached.sum(1).clamp(max=len(self.raw_means) - 1)
         return self.means[component] + torch.exp(self.log_variances[component] / 2) * normal
 
 
