@@ -53,9 +53,14 @@ class GrowingGenerator(Generator):
 
     def draw(self, label: Tensor | None, noise: Tensors) -> Tensor:
         """The stage's picture, its pixels repeated up to full size."""
-        made: Tensor = self(label, noise, float(self.grown))
+        made = self.released(label, noise, float(self.grown))
         for _ in range(self.growth.n_stages - 1 - self.growth.at(float(self.grown))[0]):
             made = repeat(made)
+        return made
+
+    def released(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
+        """Image and mask at the size of the stage, as they are released."""
+        made: Tensor = self(label, noise, progress)
         return made
 
     def settle(self) -> None:
