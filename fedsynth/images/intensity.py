@@ -73,6 +73,12 @@ class Scale:
         return np.clip(scaled, 0, 1, out=scaled)
 
     @property
+    def channels(self) -> list["Scale"]:
+        """The scale of each channel alone: large volumes are scaled one channel at a time."""
+        limits = zip(self.low, self.high, self.background, strict=True)
+        return [Scale(low=np.array([low]), high=np.array([high]), background=(value,)) for low, high, value in limits]
+
+    @property
     def fill(self) -> NDArray[np.float32]:
         """The scaled value of each channel's background, 0 where there is none: what padding is filled with."""
         values = [low if value is None else value for value, low in zip(self.background, self.low, strict=True)]

@@ -119,7 +119,10 @@ class Preparation:
 
     def _item(self, source: Source, raw: Raw, scale: Scale) -> Item:
         grid = fit(raw.image.shape[1:], raw.spacing_mm, self.size, self.spacing_mm)
-        scaled = resample_image(scale.apply(raw.image), grid, scale.fill)
+        channels = [
+            np.rint(255 * resample_image(one.apply(channel[None]), grid, one.fill)).astype(np.uint8)
+            for channel, one in zip(raw.image, scale.channels, strict=True)
+        ]
         return Item(
             row={
                 "case": raw.case,
@@ -129,7 +132,7 @@ class Preparation:
                 "class": source.label,
                 "slice": "" if raw.slice is None else str(raw.slice),
             },
-            image=np.rint(scaled * 255).clip(0, 255).astype(np.uint8),
+            image=np.concatenate(channels),
             mask=None if raw.mask is None else resample_mask(raw.mask, grid),
             spacing_mm=None if raw.spacing_mm is None else grid.spacing_mm,
             missing=raw.missing,

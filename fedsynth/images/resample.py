@@ -29,7 +29,7 @@ class Grid:
     @property
     def same(self) -> bool:
         """Whether nothing changes."""
-        still = np.allclose(self.starts, 0, atol=1e-6) and np.allclose(self.steps, 1, atol=1e-6)
+        still = all(abs(start) < 1e-6 for start in self.starts) and all(abs(step - 1) < 1e-6 for step in self.steps)
         return still and set(self.shape) == {self.size}
 
     @property
@@ -73,8 +73,9 @@ def resample_image(image: NDArray[np.float32], grid: Grid, fill: NDArray[np.floa
     if grid.same:
         return image
     edge = fill.reshape(-1, *(1,) * (image.ndim - 1))
-    moved = [_along_all(channel, grid.weights) for channel in image - edge]
-    return np.stack(moved) + edge
+    inside = image - edge if edge.any() else image
+    moved = np.stack([_along_all(channel, grid.weights) for channel in inside])
+    return moved + edge
 
 
 def resample_mask(mask: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
