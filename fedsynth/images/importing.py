@@ -78,7 +78,10 @@ def import_images(
     plan_with = reader(name)
     if not source.exists():
         raise SourceError("there is no such file or folder", file=source)
-    plan = plan_with(source, settings.options)
+    try:
+        plan = plan_with(source, settings.options)
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", file=error.filename or source) from error
     _check(plan, source, name)
     scaling = parse_scaling(settings.intensity or plan.intensity)
     mask_labels, relabel = plan.mask_labels, np.arange(256).astype(np.uint8)

@@ -5,6 +5,7 @@ Nothing here ever sees two acquisitions: a statistic over patients would leak on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ class Percentile:
     """The percentiles of an acquisition's own voxels, channel by channel, become 0 and 1.
 
     An acquisition is a picture, the stack of slices of one scan, or a volume (before slices are cut from it, so that
-    all its slices share one scale). Voxels of the background are not counted: the background is the one value that all
+    all its slices share one scale). Voxels of the background are not counted: the background is the one value that most
     corners of the acquisition share, as in skull-stripped or padded images, and there is none when corners differ.
     """
 
@@ -121,13 +122,15 @@ def scale_of(scaling: Scaling, images: Sequence[NDArray[Any]]) -> Scale:
 
 
 def background_of(parts: Sequence[NDArray[Any]]) -> float | None:
-    """The value that every corner of every part has, or None when corners differ."""
-    corners = {float(part[tuple(corner)]) for part in parts for corner in _corners(part.ndim)}
-    return corners.pop() if len(corners) == 1 else None
+    """The value that more than half of all corners of all parts have, or None when there is no such value."""
+    corners = np.concatenate([part[_corners(part.ndim)] for part in parts])
+    values, counts = np.unique(corners, return_counts=True)
+    return float(values[counts.argmax()]) if 2 * counts.max() > counts.sum() else None
 
 
-def _corners(ndim: int) -> NDArray[np.int64]:
-    return -np.indices((2,) * ndim).reshape(ndim, -1).T
+@cache
+def _corners(ndim: int) -> tuple[NDArray[np.int64], ...]:
+    return tuple(-np.indices((2,) * ndim).reshape(ndim, -1))
 
 
 def _percentiles(scaling: Percentile, parts: list[NDArray[Any]], background: float | None) -> tuple[float, float]:
