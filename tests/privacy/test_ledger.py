@@ -1,0 +1,275 @@
+import contextlib
+import json
+import os
+import signal
+import stat
+import time
+from multiprocessing import get_context
+
+import pytest
+from dp_accounting.pld import privacy_loss_distribution as pld
+
+from fedsynth.errors import ConfigError, FedSynthError, RefusedError
+from fedsynth.privacy.accounting import Budget, Mechanism, epsilon_of
+from fedsynth.privacy.identity import Identities
+from fedsynth.privacy.ledger import Charge, Ledger, default_store, read_ledger
+
+
+def charge_of(group, **options):
+    usual = {"rate": 0.25, "noise": 2.0, "steps": 10, "delta": 1e-5, "run": "a", "round": 0, "patients": group.digest}
+    return Charge(**usual | options)
+
+
+def spend(ledger, patients, **options):
+    group = ledger.group(patients)
+    ledger.charge(charge_of(group, **options), group)
+    return group
+
+
+def epsilon(steps, noise=2.0):
+    return epsilon_of([Mechanism(rate=0.25, noise=noise, steps=steps)], 1e-5)
+
+
+def names(first, last):
+    return [f"patient-{i}" for i in range(first, last)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store"
+
+
+def test_a_line_has_the_agreed_keys_and_names_no_patient(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), round=3)
+    (line,) = (store / "north" / "ledger.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert list(record) == ["unit", "adjacency", "rate", "noise", "steps", "delta", "run", "round", "patients"]
+    assert (record["unit"], record["adjacency"], record["round"]) == ("patient", "add/remove", 3)
+    for path in store.rglob("*"):
+        assert path.is_dir() or "patient-" not in path.read_text()
+
+
+def test_salt_and_tags_are_the_owners_alone_and_another_store_has_other_tags(tmp_path, store):
+    group = spend(Ledger("north", store), names(0, 2))
+    for path in (store / "salt", store / "patients" / f"{group.digest}.tags"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert Ledger("north", tmp_path / "other").group(names(0, 2)).tags.isdisjoint(group.tags)
+
+
+def test_the_same_patients_have_the_same_digest_in_any_order_and_as_another_image_set(store):
+    ledger = Ledger("north", store)
+    assert ledger.group(names(0, 5)) == ledger.group(names(0, 5)[::-1] * 2) == Ledger("south", store).group(names(0, 5))
+    assert ledger.group(names(0, 5)).digest != ledger.group(names(0, 6)).digest
+
+
+def test_reruns_on_the_same_patients_add_and_the_outside_accountant_agrees(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), run="a", steps=100)
+    spend(ledger, names(0, 5), run="b", steps=50, noise=3.0)
+    theirs = pld.from_gaussian_mechanism(2.0, sampling_prob=0.25).self_compose(100)
+    theirs = theirs.compose(pld.from_gaussian_mechanism(3.0, sampling_prob=0.25).self_compose(50))
+    account = ledger.account()
+    assert account.spent.epsilon == pytest.approx(theirs.get_epsilon_for_delta(1e-5), rel=0.01)
+    assert account.runs == ("a", "b")
+    assert account.spent.epsilon > max(epsilon(100), epsilon(50, 3.0))
+
+
+def test_partial_overlap_adds_only_for_those_who_were_in_both(store):
+    """By hand: 0-5 meet run a, 4-9 run b, 20-25 run c; patient 4 is the one who paid most, a and b together."""
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), run="a", steps=20)
+    spend(ledger, names(4, 9), run="b", steps=30)
+    spend(ledger, names(20, 25), run="c", steps=40)
+    account = ledger.account()
+    assert (account.steps, account.runs) == (50, ("a", "b"))
+    assert account.spent.epsilon == epsilon(50)
+
+
+def test_disjoint_patients_spend_in_parallel_and_shared_ones_add_across_sites(store):
+    north, south = Ledger("north", store), Ledger("south", store)
+    spend(north, names(0, 5), steps=30)
+    spend(south, names(5, 9), steps=20)
+    assert north.account().steps == 30
+    assert south.account().steps == 20
+    spend(south, names(4, 9), steps=7)  # one of the north's patients turns up in the south
+    assert north.account().steps == 37
+    assert south.account().steps == 37
+
+
+def test_a_group_whose_tags_are_lost_counts_for_everybody(store):
+    ledger = Ledger("north", store)
+    lost = spend(ledger, names(0, 5), steps=30)
+    (store / "patients" / f"{lost.digest}.tags").unlink()
+    spend(ledger, names(50, 55), steps=20)
+    assert ledger.account().steps == 50
+    Ledger("north", store).check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30), delta=1e-5))
+    with pytest.raises(RefusedError):
+        ledger.check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30) * 0.9, delta=1e-5))
+
+
+def test_tags_that_were_changed_are_not_believed(store):
+    ledger = Ledger("north", store)
+    group = spend(ledger, names(0, 5))
+    path = store / "patients" / f"{group.digest}.tags"
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")  # somebody takes two patients off the list
+    assert Identities(store).tags(group.digest) is None
+
+
+def test_without_the_salt_a_store_with_ledgers_is_refused(store):
+    spend(Ledger("north", store), names(0, 5))
+    (store / "salt").unlink()
+    with pytest.raises(FedSynthError, match="its salt is gone"):
+        Ledger("north", store).group(names(0, 5))
+    (store / "salt").write_text("zz")
+    with pytest.raises(FedSynthError, match="salt cannot be read"):
+        Ledger("north", store).group(names(0, 5))
+
+
+def test_a_cap_is_checked_for_the_patient_who_has_spent_most_before_the_start_and_at_every_charge(store):
+    ledger = Ledger("north", store)
+    cap = Budget(epsilon=epsilon(100) * 1.001, delta=1e-5)
+    first, second = ledger.group(names(0, 5)), ledger.group(names(4, 9))
+    ledger.check(first, [charge_of(first, steps=100).mechanism], cap)
+    ledger.charge(charge_of(first, steps=60), first, cap=cap)
+    with pytest.raises(RefusedError, match=r"site north allows epsilon .* is spent and this would make it"):
+        ledger.check(second, [charge_of(second, steps=41).mechanism], cap)
+    ledger.charge(charge_of(second, run="b", steps=40), second, cap=cap)
+    with pytest.raises(RefusedError):
+        ledger.charge(charge_of(second, run="b", steps=1), second, cap=cap)
+    assert [charge.steps for charge in ledger.charges()] == [60, 40]
+    assert not (store / "south").exists()
+
+
+def _grab(store, cap):
+    ledger = Ledger("north", store)
+    group = ledger.group(["x", "y"])
+    for _ in range(8):
+        with contextlib.suppress(RefusedError):
+            ledger.charge(charge_of(group, run="r", steps=5), group, cap=cap)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_processes_cannot_both_take_the_last_of_a_budget(store):
+    cap = Budget(epsilon=epsilon(40) * 1.0001, delta=1e-5)
+    workers = [get_context("fork").Process(target=_grab, args=(store, cap)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert Ledger("north", store).steps_charged("r") == 40
+
+
+def _work(store, pipe):
+    ledger = Ledger("north", store)
+    group = ledger.group(["x", "y"])
+    while True:
+        ledger.charge(charge_of(group, run="r", steps=1), group)
+        os.write(pipe, b"x")  # the step's result leaves
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_kill_at_any_point_never_under_counts_and_over_counts_by_one_block_at_most(store):
+    before = 0
+    for seconds in (0.005, 0.02, 0.04, 0.05, 0.11):
+        reading, writing = os.pipe()
+        child = get_context("fork").Process(target=_work, args=(store, writing))
+        child.start()
+        os.close(writing)
+        released = len(os.read(reading, 1))
+        time.sleep(seconds)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        with os.fdopen(reading, "rb") as pipe:
+            released += len(pipe.read())
+        charged = Ledger("north", store).steps_charged("r") - before
+        assert released <= charged <= released + 1
+        before += charged
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, 100])
+def test_a_line_cut_off_by_a_crash_neither_stops_nor_loses_the_others(store, cut):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), steps=10)
+    spend(ledger, names(0, 5), steps=20)
+    os.truncate(ledger.path, ledger.path.stat().st_size - cut)
+    kept = [10, 20] if cut == 1 else [10]  # only the end of the line was missing: it is whole and counts
+    assert [charge.steps for charge in ledger.charges()] == kept
+    spend(ledger, names(0, 5), steps=40)
+    assert [charge.steps for charge in ledger.charges()] == [*kept, 40]
+    assert ledger.path.read_text().endswith("\n")
+
+
+WRONG_RATE = '{"rate": 2, "noise": 1, "steps": 1, "delta": 1e-5, "run": "a", "round": 0, "patients": ""}'
+
+
+@pytest.mark.parametrize("damage", ["{}", "not json", '{"steps": 1}', WRONG_RATE])
+def test_a_damaged_line_in_the_middle_stops_everything_with_its_row(store, damage):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5))
+    ledger.path.write_text(damage + "\n" + ledger.path.read_text())
+    with pytest.raises(FedSynthError, match=r"row 1: the ledger is damaged"):
+        ledger.account()
+
+
+def test_a_ledger_of_another_unit_is_not_composed(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5))
+    ledger.path.write_text(ledger.path.read_text().replace('"patient"', '"image"') * 2)
+    with pytest.raises(FedSynthError, match="cannot be composed"):
+        ledger.charges()
+
+
+def test_insecure_runs_are_named_and_stamped(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), run="a")
+    spend(ledger, names(0, 5), run="test", insecure=True)
+    assert json.loads(ledger.path.read_text().splitlines()[1])["insecure"] is True
+    assert ledger.account().not_private == ("test",)
+
+
+def test_epsilon_is_reported_at_the_smallest_declared_delta(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), delta=1e-5)
+    spend(ledger, names(0, 5), delta=1e-6)
+    assert ledger.account().spent.delta == 1e-6
+    assert ledger.account(1e-4).spent.epsilon < ledger.account().spent.epsilon
+
+
+def test_steps_of_one_run_are_counted_over_restarts(store):
+    spend(Ledger("north", store), names(0, 5), run="a", steps=10)
+    spend(Ledger("north", store), names(0, 5), run="b", steps=99)
+    spend(Ledger("north", store), names(0, 5), run="a", steps=5)
+    assert Ledger("north", store).steps_charged("a") == 15
+    assert [charge.steps for charge in Ledger("north", store).charges("a")] == [10, 5]
+
+
+@pytest.mark.parametrize("site", ["", "..", "a/b", ".hidden"])
+def test_a_site_cannot_be_named_out_of_the_store(site, store):
+    with pytest.raises(RefusedError, match="folder of the store"):
+        Ledger(site, store)
+
+
+def test_nobody_to_charge_is_refused(store):
+    with pytest.raises(RefusedError, match="named patients"):
+        Ledger("north", store).group([])
+
+
+def test_an_unknown_ledger_is_empty_and_reading_makes_nothing(store):
+    assert read_ledger(store / "north" / "ledger.jsonl") == []
+    assert not store.exists()
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises((FedSynthError, ConfigError)):
+        Ledger("north", tmp_path / "file").group(["x"])
+
+
+def test_the_store_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "a"))
+    assert default_store() == tmp_path / "a"
+    monkeypatch.delenv("FEDSYNTH_STORE")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "b"))
+    assert default_store() == tmp_path / "b" / "fedsynth"
