@@ -2,11 +2,16 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedsynth.training.checkpoint import Card
+    from fedsynth.training.sources import Sources
 
 FORMATS = ("imageset", "nifti", "png")
 
@@ -16,6 +21,9 @@ def synthesize(
     count: int = typer.Option(..., help="How many images."),
     out: Path = typer.Option(..., help="Where to write them."),
     mix: str | None = typer.Option(None, help="Shares of the classes, as in high-grade=0.5,healthy=0.5."),
+    source: Path | None = typer.Option(None, help="The image set that a paired generator starts from."),
+    edit: list[str] = typer.Option([], help="Edit the label maps: grow=1.5, shrink=0.7 or shift=10,0 (mm)."),
+    transplant: bool = typer.Option(False, "--transplant", help="Put the source's tumours into its healthy brains."),
     seed: int = typer.Option(0, help="Image i depends on the seed and i only."),
     form: str = typer.Option("imageset", "--format", help="imageset, nifti (BIDS-like) or png."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace OUT if it exists."),
@@ -27,20 +35,21 @@ def synthesize(
     from fedsynth.images.export import TABLES, export
     from fedsynth.run import newest_run, open_run
     from fedsynth.training.checkpoint import load_generator
-    from fedsynth.training.synthetic import plan_labels, write_set
+    from fedsynth.training.synthetic import Drawing
 
     if form not in FORMATS:
         raise ConfigError("unknown --format", value=form, remedy=nearest(form, FORMATS))
     place = newest_run() if run is None else open_run(run)
     family, card = load_generator(place.checkpoints)
-    labels = plan_labels(card, count, mix)
+    sources = _open_sources(card, source, count, mix, seed, edit, transplant)
+    drawing = Drawing(family, card, count=count, mix=mix, seed=seed, sources=sources)
     refuse_existing(out, marker=TABLES.get(form, HEADER), overwrite=overwrite)
     with progress_bar("drawing images") as advance:
         if form == "imageset":
-            write_set(family, card, labels, out, seed=seed, overwrite=overwrite, progress=advance)
+            drawing.write(out, overwrite=overwrite, progress=advance)
         else:
             with tempfile.TemporaryDirectory(prefix="fedsynth-") as scratch:
-                drawn = write_set(family, card, labels, Path(scratch) / out.name, seed=seed, progress=advance)
+                drawn = drawing.write(Path(scratch) / out.name, progress=advance)
                 export(drawn, out, form, overwrite=overwrite)  # type: ignore[arg-type]
     if as_json:
         print_json({"run": str(place.folder), "out": str(out), "images": count, "format": form})
@@ -48,6 +57,24 @@ def synthesize(
     typer.echo(f"wrote {count} images of {place.folder} to {out}")
     if form == "imageset":
         typer.echo(f"next     fedsynth inspect {out} --sheet {out.name}.png")
+
+
+def _open_sources(
+    card: "Card", source: Path | None, count: int, mix: str | None, seed: int, edits: list[str], transplanting: bool
+) -> "Sources | None":
+    from fedsynth.images import ImageSet
+    from fedsynth.images.editing import read_edit
+    from fedsynth.training.sources import choose_sources
+
+    if source is None or not card.pairing:
+        if edits or transplanting:
+            raise ConfigError("--edit and --transplant change label maps", remedy="give --source SET and a paired run")
+        if source is not None:
+            raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
+        return None
+    wanted = [read_edit(text, card.shape.dimensions) for text in edits]
+    opened = ImageSet.load(source)
+    return choose_sources(card, opened, count, mix=mix, seed=seed, edits=wanted, transplanting=transplanting)
 
 
 def export_set(

@@ -16,6 +16,7 @@ def train(
     steps: int | None = typer.Option(None, help="How many steps; the family's own number if not given."),
     batch: int | None = typer.Option(None, help="Images per step."),
     rate: float | None = typer.Option(None, help="Learning rate of every network."),
+    pairing: str = typer.Option("", help="What a paired family turns into what, as in label-to-image or t1-to-flair."),
     seed: int = typer.Option(0, help="One seed gives one result, to the bit, on one CPU thread."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     precision: str = typer.Option("float32", help="float32 or bfloat16."),
@@ -34,7 +35,8 @@ def train(
     from fedsynth.training.pooled import make_trainer, run_training
     from fedsynth.training.settings import TrainSettings, open_device
 
-    table = {"generator": generator, "images": str(images.resolve()), "seed": seed, "device": device}
+    table = {"generator": generator, "images": str(images.resolve()), "pairing": pairing, "seed": seed}
+    table |= {"device": device}
     table |= {"precision": precision, "sheets": sheets, "options": dict(_parse_option(text) for text in option)}
     table |= {name: value for name, value in (("steps", steps), ("batch", batch), ("rate", rate)) if value is not None}
     settings = config.read_table(TrainSettings, table)

@@ -38,6 +38,7 @@ class Card:
     trained_on: str
     privacy: str
     private: bool = False
+    pairing: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -33,6 +33,7 @@ class Holder:
             size=self.images.size,
             n_classes=len(header.classes),
             n_labels=len(header.mask_labels),
+            channel_names=header.channels,
         )
 
     @cached_property

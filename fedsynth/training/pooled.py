@@ -12,6 +12,7 @@ from fedsynth import files
 from fedsynth.errors import ConfigError
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe, build, find
+from fedsynth.generators.pairing import Pairing, read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.run import Run
@@ -19,7 +20,8 @@ from fedsynth.training.checkpoint import Card, load_state, save_generator, save_
 from fedsynth.training.holder import Holder
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings, open_device
-from fedsynth.training.synthetic import draw_set, plan_labels
+from fedsynth.training.sources import choose_sources
+from fedsynth.training.synthetic import Drawing
 from fedsynth.training.trainer import PlainGradients, StepReport, Trainer
 from fedsynth.training.watch import DivergedError
 
@@ -38,22 +40,32 @@ def training_members(images: ImageSet) -> ImageSet:
     return images.select(role="member")
 
 
+def pairing_of(images: ImageSet, settings: TrainSettings) -> Pairing | None:
+    """What is turned into what, or None for joint training."""
+    if not settings.pairing:
+        return None
+    return read_pairing(settings.pairing, images.header.channels, images.header.mask_labels)
+
+
 def make_trainer(images: ImageSet, settings: TrainSettings) -> Trainer:
     """Networks, data and optimisers of a plain run, ready to take its first step."""
     entry = find(settings.generator)
     recipe: Recipe = settings.over(entry.recipe)
     device = open_device(settings.device)
     holder = Holder(training_members(images), device=device)
+    pairing = pairing_of(images, settings)
+    shape = holder.shape if pairing is None else pairing.shape(holder.shape, images.header.mask_labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        family = build(settings.generator, holder.shape, **settings.options)
-    augmentation = Augmentation(image_channels=holder.shape.channels) if recipe.augment else None
+        family = build(settings.generator, shape, **settings.options)
+    augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     gradients = PlainGradients(
         family,
         holder,
         seed=settings.seed,
         batch=recipe.batch,
         augmentation=augmentation,
+        pairing=pairing,
         precision=torch.bfloat16 if settings.precision == "bfloat16" else None,
     )
     return Trainer(family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=device)
@@ -68,6 +80,7 @@ def describe(images: ImageSet, settings: TrainSettings, trainer: Trainer) -> Car
         generator=settings.generator,
         shape=trainer.family.shape,
         options=settings.options,
+        pairing=settings.pairing,
         channels=header.channels,
         classes=header.classes,
         mask_labels=header.mask_labels,
@@ -129,11 +142,15 @@ def _sheet_steps(total: int, count: int) -> set[int]:
 
 
 def _write_sheet(path: Path, images: ImageSet, settings: TrainSettings, trainer: Trainer) -> None:
-    """The moving average's output for a noise that stays the same from sheet to sheet."""
-    family, card = trainer.family, describe(images, settings, trainer)
-    labels = plan_labels(card, SHEET_IMAGES, None)
-    with trainer.average.in_place(family):
-        drawn = draw_set(family, card, labels, seed=settings.seed, name=f"{settings.generator}, step {trainer.step}")
+    """The moving average's output for a noise (and sources) that stay the same from sheet to sheet."""
+    card, sources = describe(images, settings, trainer), None
+    if card.pairing:
+        roles = set(images.cases["role"])
+        shown = images.select(role="reference") if "reference" in roles else training_members(images)
+        sources = choose_sources(card, shown, SHEET_IMAGES, seed=settings.seed)
+    with trainer.average.in_place(trainer.family):
+        drawing = Drawing(trainer.family, card, count=SHEET_IMAGES, seed=settings.seed, sources=sources)
+        drawn = drawing.in_memory(f"{settings.generator}, step {trainer.step}")
     buffer = BytesIO()
     contact_sheet(drawn, rows=SHEET_IMAGES).save(buffer, "PNG")
     files.write_bytes(path, buffer.getvalue())

@@ -1,6 +1,6 @@
 """From a released sampler to images: how many of which class, from which seed, in blocks that fit into memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.generators.family import Family, SeededDraws, Tensors
 from fedsynth.training.streams import stream_seed
+
+Source = Callable[[int, int], torch.Tensor]
 
 
 def parse_mix(text: str, classes: tuple[str, ...]) -> dict[str, float]:
@@ -39,12 +41,12 @@ def class_counts(count: int, classes: tuple[str, ...], mix: Mapping[str, float])
 
 
 def sample_blocks(
-    family: Family, labels: NDArray[np.int64], *, seed: int, sources: NDArray[np.float32] | None = None, block: int = 32
+    family: Family, labels: NDArray[np.int64], *, seed: int, source: Source | None = None, block: int = 32
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8] | None]]:
     """Images in [0, 1] and masks, in blocks; image i depends on the seed and i only, not on how many are made.
 
-    `labels` holds a class number per image, -1 where there is none; `sources` the maps that paired families turn
-    into images.
+    `labels` holds a class number per image, -1 where there is none; `source(start, stop)` gives what paired families
+    turn into images.
     """
     device = next(family.parameters(), torch.zeros(())).device
     for start in range(0, len(labels), block):
@@ -55,8 +57,8 @@ def sample_blocks(
         if family.shape.n_classes:
             one_hot = torch.eye(family.shape.n_classes + 1, family.shape.n_classes)
             condition["label"] = one_hot[torch.from_numpy(labels[start:stop])].to(device)
-        if sources is not None:
-            condition["source"] = torch.from_numpy(np.ascontiguousarray(sources[start:stop])).to(device)
+        if source is not None:
+            condition["source"] = source(start, stop).to(device)
         with torch.no_grad():
             made = family.sample(condition, noise)
         yield _to_arrays(made)

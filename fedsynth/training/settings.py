@@ -15,13 +15,15 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is."""
+    """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is,
+    `pairing` says what a paired family turns into what."""
 
     generator: str
     images: Path
     steps: int | None = None
     batch: int | None = None
     rate: float | None = None
+    pairing: str = ""
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "float32"

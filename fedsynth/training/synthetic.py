@@ -1,6 +1,6 @@
 """Synthetic image sets: what a released sampler draws, in the same plain format as everything else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,14 @@ from fedsynth.images.check import COLUMNS
 from fedsynth.images.writer import ImageSetWriter
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.sampling import class_counts, parse_mix, sample_blocks
+from fedsynth.training.sources import Sources
+
+Drawn = tuple[dict[str, str], NDArray[np.uint8], NDArray[np.uint8] | None]
+"""The row of the table, the image and the mask."""
 
 
 def plan_labels(card: Card, count: int, mix: str | None) -> NDArray[np.int64]:
     """The class number of every image, well mixed so that any beginning of the set holds all; -1 without classes."""
-    if count < 1:
-        raise ConfigError("--count must be at least 1", value=count)
     if not card.classes:
         if mix is not None:
             raise ConfigError("--mix was given, but this generator knows no classes", value=mix)
@@ -33,75 +35,100 @@ def plan_labels(card: Card, count: int, mix: str | None) -> NDArray[np.int64]:
     return labels[np.argsort(places, kind="stable")].astype(np.int64)
 
 
-def synthetic_header(card: Card, *, name: str, seed: int, masked: bool) -> Header:
-    """What the set says about itself."""
-    return Header(
-        name=name,
-        origin="synthetic",
-        channels=card.channels,
-        classes=card.classes,
-        mask_labels=card.mask_labels if masked else (),
-        spacing_mm=card.spacing_mm,
-        provenance={
-            "generator": card.generator,
-            "steps": card.steps,
-            "trained-on": card.trained_on,
-            "privacy": card.privacy,
-            "seed": seed,
-        },
-    )
+class Drawing:
+    """Images to be drawn: how many of which class, from which seed and, for paired families, from what."""
 
+    def __init__(
+        self,
+        family: Family,
+        card: Card,
+        *,
+        count: int,
+        mix: str | None = None,
+        seed: int = 0,
+        sources: Sources | None = None,
+    ) -> None:
+        if count < 1:
+            raise ConfigError("--count must be at least 1", value=count)
+        if card.pairing and sources is None:
+            problem = f"this generator does {card.pairing} and needs something to start from"
+            raise ConfigError(problem, remedy="give --source SET")
+        if sources is not None and not card.pairing:
+            raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
+        self.family, self.card, self.seed, self.sources = family, card, seed, sources
+        self.labels = plan_labels(card, count, mix) if sources is None else sources.labels(card.classes)
 
-def draw_set(
-    family: Family,
-    card: Card,
-    labels: NDArray[np.int64],
-    *,
-    seed: int,
-    name: str,
-    sources: NDArray[np.float32] | None = None,
-) -> ImageSet:
-    """A small synthetic set in memory, for sheets."""
-    blocks = list(sample_blocks(family, labels, seed=seed, sources=sources))
-    masks = [mask for _, mask in blocks if mask is not None]
-    return ImageSet(
-        header=synthetic_header(card, name=name, seed=seed, masked=bool(masks)),
-        cases=pd.DataFrame([_row(card, i, label) for i, label in enumerate(labels)], columns=list(COLUMNS), dtype=str),
-        images=_eight_bit(np.concatenate([image for image, _ in blocks])),
-        masks=np.concatenate(masks) if masks else None,
-    )
+    def header(self, name: str) -> Header:
+        """What the drawn set says about itself."""
+        card, sources = self.card, self.sources
+        made = {"generator": card.generator, "steps": card.steps, "trained-on": card.trained_on}
+        made |= {"privacy": card.privacy, "seed": self.seed}
+        if sources is not None:
+            made |= {"pairing": card.pairing, "source": sources.images.header.name}
+        return Header(
+            name=name,
+            origin="synthetic",
+            channels=self._channels,
+            classes=card.classes,
+            mask_labels=card.mask_labels if self._masked else (),
+            spacing_mm=card.spacing_mm,
+            provenance=made,
+        )
 
+    def items(self) -> Iterator[Drawn]:
+        """Every image in turn, drawn in blocks."""
+        source = None if self.sources is None else self.sources.source
+        number = 0
+        for images, masks in sample_blocks(self.family, self.labels, seed=self.seed, source=source):
+            for i, image in enumerate(images):
+                mask = masks[i] if masks is not None else self._carried_mask(number)
+                picture = image if self.card.shape.channels else self._carried_image(number)
+                yield self._row(number), np.asarray(np.rint(picture * 255), np.uint8), mask
+                number += 1
 
-def write_set(
-    family: Family,
-    card: Card,
-    labels: NDArray[np.int64],
-    out: Path,
-    *,
-    seed: int,
-    overwrite: bool = False,
-    sources: NDArray[np.float32] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ImageSet:
-    """Draw and write a synthetic set block by block, so that any number of images fits into memory."""
-    masked = bool(card.shape.n_labels) and (not card.shape.source_channels)
-    shape = (card.shape.channels, *card.shape.size)
-    with ImageSetWriter(out, shape, np.uint8, masks=masked, overwrite=overwrite) as writer:
-        done = 0
-        for images, masks in sample_blocks(family, labels, seed=seed, sources=sources):
-            for i, image in enumerate(_eight_bit(images)):
-                mask = masks[i] if masked and masks is not None else None
-                writer.append(_row(card, done, labels[done]), image, mask)
-                done += 1
-            progress(done, len(labels))
-        writer.finish(synthetic_header(card, name=out.name, seed=seed, masked=masked))
-    return ImageSet.load(out, every_voxel=False)
+    def write(
+        self, out: Path, *, overwrite: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> ImageSet:
+        """Write the set image by image, so that any number of images fits into memory."""
+        shape = (len(self._channels), *self.card.shape.size)
+        with ImageSetWriter(out, shape, np.uint8, masks=self._masked, overwrite=overwrite) as writer:
+            for done, (row, image, mask) in enumerate(self.items(), 1):
+                writer.append(row, image, mask)
+                progress(done, len(self.labels))
+            writer.finish(self.header(out.name))
+        return ImageSet.load(out, every_voxel=False)
 
+    def in_memory(self, name: str) -> ImageSet:
+        """The set without a folder, for sheets."""
+        drawn = list(self.items())
+        return ImageSet(
+            header=self.header(name),
+            cases=pd.DataFrame([row for row, _, _ in drawn], columns=list(COLUMNS), dtype=str),
+            images=np.stack([image for _, image, _ in drawn]),
+            masks=np.stack([mask for _, _, mask in drawn if mask is not None]) if self._masked else None,
+        )
 
-def _row(card: Card, number: int, label: int) -> dict[str, str]:
-    named = card.classes[label] if label >= 0 else ""
-    return {"case": f"synthetic-{number:06d}", "patient": "", "site": "", "role": "", "class": named, "slice": ""}
+    @property
+    def _channels(self) -> tuple[str, ...]:
+        """Of the made image; a family that makes only masks passes its source image on."""
+        if self.sources is None:
+            return self.card.channels
+        pairing = self.sources.pairing
+        return pairing.target_channels or pairing.source_channels
 
+    @property
+    def _masked(self) -> bool:
+        return bool(self.card.shape.n_labels) or (self.sources is not None and self.sources.images.masks is not None)
 
-def _eight_bit(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.asarray(np.rint(images * 255), np.uint8)
+    def _carried_mask(self, number: int) -> NDArray[np.uint8] | None:
+        return self.sources.mask(number) if self.sources is not None and self._masked else None
+
+    def _carried_image(self, number: int) -> NDArray[np.float32]:
+        assert self.sources is not None
+        names = self.sources.images.header.channels
+        return self.sources.image(number)[[names.index(name) for name in self._channels]]
+
+    def _row(self, number: int) -> dict[str, str]:
+        label = self.labels[number]
+        named = self.card.classes[label] if label >= 0 else ""
+        return {"case": f"synthetic-{number:06d}", "patient": "", "site": "", "role": "", "class": named, "slice": ""}

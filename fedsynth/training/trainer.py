@@ -14,10 +14,11 @@ from torch import Tensor
 
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe
-from fedsynth.generators.family import Draws, Family, Tensors, Turn
+from fedsynth.generators.family import Draws, Family, SeededDraws, Tensors, Turn
+from fedsynth.generators.pairing import Pairing
 from fedsynth.training.average import MovingAverage
 from fedsynth.training.holder import Holder
-from fedsynth.training.streams import batch_rows, step_draws
+from fedsynth.training.streams import batch_rows, step_draws, stream_seed
 from fedsynth.training.watch import Watch
 
 
@@ -102,18 +103,19 @@ class PlainGradients:
         *,
         seed: int,
         batch: int,
-        augmentation: Augmentation | None,
+        augmentation: Augmentation | None = None,
+        pairing: Pairing | None = None,
         precision: torch.dtype | None = None,
     ) -> None:
         self.family, self.holder, self.seed, self.batch = family, holder, seed, batch
-        self.augmentation, self.precision = augmentation, precision
+        self.augmentation, self.pairing, self.precision = augmentation, pairing, precision
         family.augment = augmentation
         self._fetched: tuple[int, Tensors] | None = None
 
     def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
         """See `Gradients`. All turns of a step share one batch."""
         noise = self._noise(draws)
-        condition = self._condition(draws)
+        condition = self._condition(step, draws)
         with self._precision():
             loss = self.family.free_loss(turn, condition, noise, progress).mean()
             if turn.reads_patients:
@@ -123,8 +125,11 @@ class PlainGradients:
 
     def _batch_of(self, step: int) -> Tensors:
         if self._fetched is None or self._fetched[0] != step:
-            rows = batch_rows(self.seed, step, self.batch, len(self.holder.images))
-            self._fetched = (step, self.holder.fetch(rows))
+            batch = self.holder.fetch(batch_rows(self.seed, step, self.batch, len(self.holder.images)))
+            if self.pairing is not None:
+                draws = SeededDraws(stream_seed(self.seed, "pairing", step))
+                batch = self.pairing.pair(batch, self.holder.images.header.channels, draws)
+            self._fetched = (step, batch)
         return self._fetched[1]
 
     def _noise(self, draws: Draws) -> Tensors:
@@ -133,7 +138,10 @@ class PlainGradients:
             noise |= self.augmentation.noise(self.batch, self.family.shape.dimensions, draws)
         return {name: value.to(self.holder.device) for name, value in noise.items()}
 
-    def _condition(self, draws: Draws) -> Tensors:
+    def _condition(self, step: int, draws: Draws) -> Tensors:
+        """Classes in the data's own shares; paired families are shown the batch's own sources."""
+        if self.pairing is not None:
+            return {name: value for name, value in self._batch_of(step).items() if name in ("source", "label")}
         if not self.family.shape.n_classes:
             return {}
         label = draw_labels(self.holder.class_shares, self.batch, draws)

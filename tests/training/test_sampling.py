@@ -11,7 +11,7 @@ from fedsynth.images import ImageSet
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.holder import Holder
 from fedsynth.training.sampling import class_counts, parse_mix, sample_blocks
-from fedsynth.training.synthetic import draw_set, plan_labels, write_set
+from fedsynth.training.synthetic import Drawing, plan_labels
 from tests.training.tiny import TinyGan, tiny_set
 
 
@@ -60,7 +60,7 @@ def test_classes_are_planned_by_share_and_every_beginning_is_mixed() -> None:
     assert abs(labels[:40].mean() - 0.75) < 0.05
     assert plan_labels(card, 7, "a=1").tolist() == [0] * 7
     with pytest.raises(ConfigError, match="--count must be at least 1"):
-        plan_labels(card, 0, None)
+        Drawing(tiny_card()[0], card, count=0)
 
 
 def test_image_i_is_the_same_however_many_are_made() -> None:
@@ -75,14 +75,13 @@ def test_image_i_is_the_same_however_many_are_made() -> None:
 
 def test_a_written_set_loads_and_equals_what_was_drawn(tmp_path: Path) -> None:
     family, card = tiny_card()
-    labels = plan_labels(card, 5, None)
-    write_set(family, card, labels, tmp_path / "set", seed=3)
-    read = ImageSet.load(tmp_path / "set")
-    drawn = draw_set(family, card, labels, seed=3, name="set")
+    drawing = Drawing(family, card, count=5, seed=3)
+    drawing.write(tmp_path / "set")
+    read, drawn = ImageSet.load(tmp_path / "set"), drawing.in_memory("set")
     assert read.header.origin == "synthetic"
     assert read.header.provenance["seed"] == 3
     assert np.array_equal(read.images, drawn.images)
     assert np.array_equal(read.masks, drawn.masks)
-    assert read.cases["class"].tolist() == [card.classes[label] for label in labels]
+    assert read.cases["class"].tolist() == [card.classes[label] for label in drawing.labels]
     with pytest.raises(RefusedError):
-        write_set(family, card, labels, tmp_path / "set", seed=3)
+        drawing.write(tmp_path / "set")
