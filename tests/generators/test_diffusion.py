@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsynth.errors import ConfigError
 from fedsynth.generators.catalog import build
-from fedsynth.generators.families.diffusion import Diffusion, Path
+from fedsynth.generators.families.diffusion import SPREAD, Denoiser, Diffusion, Path
 from fedsynth.generators.family import ImageShape, SeededDraws, Tensors
 
 SHAPE = ImageShape(channels=1, size=(4, 4), n_classes=2, source_channels=1)
@@ -22,8 +22,8 @@ class Knowing(nn.Module):
         super().__init__()
         self.path = path
 
-    def forward(self, x: Tensor, time: Tensor, context: None, label: Tensor) -> Tensor:
-        x, time = x[:, :1], (time / 1000).reshape(-1, 1, 1, 1)
+    def forward(self, x: Tensor, source: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        time = time.reshape(-1, 1, 1, 1)
         a, b = self.path.shares(time)
         data = torch.full_like(x, TARGET)
         return self.path.velocity(data, (x - a * data) / b, time)
@@ -32,9 +32,9 @@ class Knowing(nn.Module):
 class Deaf(nn.Module):
     """A denoiser that says what it was told: the label's number plus ten times the mean of the source."""
 
-    def forward(self, x: Tensor, time: Tensor, context: None, label: Tensor) -> Tensor:
-        told = label + 10 * x[:, 1:].mean((1, 2, 3))
-        return told.reshape(-1, 1, 1, 1).expand_as(x[:, :1])
+    def forward(self, x: Tensor, source: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        told = label + 10 * source.mean((1, 2, 3))
+        return told.reshape(-1, 1, 1, 1).expand_as(x)
 
 
 class Linear(nn.Module):
@@ -44,15 +44,17 @@ class Linear(nn.Module):
         super().__init__()
         self.spread = spread
 
-    def forward(self, x: Tensor, time: Tensor, context: None, label: Tensor) -> Tensor:
-        x, angle = x[:, :1], (time / 1000 * math.pi / 2).reshape(-1, 1, 1, 1)
+    def forward(self, x: Tensor, source: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        angle = (time * math.pi / 2).reshape(-1, 1, 1, 1)
         a, b, s2 = torch.cos(angle), torch.sin(angle), self.spread**2
         return x * (a * b - b * a * s2) / (a**2 * s2 + b**2)  # a E[noise | x] - b E[data | x]
 
 
-def a_family(denoiser: nn.Module, **options: object) -> Diffusion:
-    settings = {"sampler": "ddim", "steps": 5, "guidance": 1.0, "drop": 0.0} | options
-    return Diffusion(SHAPE, denoiser, **settings)  # type: ignore[arg-type]
+def a_family(
+    denoiser: nn.Module, sampler: str = "ddim", *, steps: int = 5, guidance: float = 1.0, drop: float = 0.0
+) -> Diffusion:
+    path, ancestral = Path(sampler == "rectified-flow"), sampler == "ddpm"
+    return Diffusion(SHAPE, denoiser, path, ancestral=ancestral, steps=steps, guidance=guidance, drop=drop)
 
 
 def a_condition(n: int) -> Tensors:
@@ -131,8 +133,8 @@ def test_conditions_are_dropped_as_often_as_asked() -> None:
 
 def test_the_loss_by_hand() -> None:
     class Silent(nn.Module):
-        def forward(self, x: Tensor, time: Tensor, context: None, label: Tensor) -> Tensor:
-            return torch.zeros_like(x[:, :1])
+        def forward(self, x: Tensor, source: Tensor, time: Tensor, label: Tensor) -> Tensor:
+            return torch.zeros_like(x)
 
     family = a_family(Silent())
     batch = a_condition(1) | {"image": torch.full((1, 1, 4, 4), -1.0)}
@@ -146,6 +148,21 @@ def test_a_sample_without_class_takes_the_number_past_the_last() -> None:
     condition["source"] = torch.zeros(2, 1, 4, 4)
     told = a_family(Deaf()).guided(torch.zeros(2, 1, 4, 4), torch.full((2,), 0.5), condition)
     assert told[:, 0, 0, 0].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("straight", [False, True])
+def test_the_linear_guess_is_the_best_one(straight: bool) -> None:
+    class Quiet(nn.Module):
+        def forward(self, x: Tensor, time: Tensor, context: None, label: None) -> Tensor:
+            return torch.zeros_like(x)
+
+    path, draws, n = Path(straight), SeededDraws(0), 100_000
+    data, noise, time = SPREAD * draws.normal((n, 1, 1)), draws.normal((n, 1, 1)), torch.full((n,), 0.4)
+    a, b = path.shares(torch.tensor(0.4))
+    x, wanted = a * data + b * noise, path.velocity(data, noise, torch.tensor(0.4))
+    left = wanted - Denoiser(Quiet(), path)(x, None, time, None)
+    assert (left * x).mean().item() == pytest.approx(0, abs=0.005)  # nothing linear in x remains
+    assert left.std().item() == pytest.approx(SPREAD / math.sqrt((a * SPREAD) ** 2 + b**2), rel=0.01)
 
 
 def test_no_layer_works_in_place_and_none_is_aliased() -> None:

@@ -18,6 +18,7 @@ from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn,
 NET = "denoiser"
 Sampler = Literal["ddim", "ddpm", "rectified-flow"]
 UNGUIDED = 1.0
+SPREAD = 0.3
 
 
 class Path:
@@ -48,6 +49,28 @@ class Path:
         return x - b * velocity if self.straight else a * x - b * velocity
 
 
+class Denoiser(nn.Module):
+    """The velocity at a point: the best linear guess, and what the U-Net adds to it (Karras et al. 2022, table 1).
+
+    The guess is that for Gaussian data of deviation `SPREAD`, a public constant. It carries the noise past the U-Net,
+    which then needs neither to copy it nor to know its scale.
+    """
+
+    def __init__(self, unet: nn.Module, path: Path) -> None:
+        super().__init__()
+        self.unet, self.path = unet, path
+
+    def forward(self, x: Tensor, source: Tensor | None, time: Tensor, number: Tensor | None) -> Tensor:
+        """The velocity at `x` (n, C, ...) and `time` (n,), beside a source and a class number where there are."""
+        at = time.reshape(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+        a, b = self.path.shares(at)
+        power = (a * SPREAD).square() + b.square()
+        guess = self.path.velocity(a * SPREAD**2, b, at) / power * x  # velocity and point have this covariance
+        seen = x * power.rsqrt()
+        added: Tensor = self.unet(seen if source is None else torch.cat([seen, source], 1), time * 1000, None, number)
+        return guess + SPREAD * power.rsqrt() * added
+
+
 class Diffusion(Family):
     """One denoiser for all conditions: class by embedding, source by further input channels.
 
@@ -60,11 +83,18 @@ class Diffusion(Family):
     sampler = (NET,)
 
     def __init__(
-        self, shape: ImageShape, denoiser: nn.Module, *, sampler: Sampler, steps: int, guidance: float, drop: float
+        self,
+        shape: ImageShape,
+        denoiser: nn.Module,
+        path: Path,
+        *,
+        ancestral: bool,
+        steps: int,
+        guidance: float,
+        drop: float,
     ) -> None:
         super().__init__(shape, {NET: denoiser})
-        self.path, self.ancestral = Path(straight=sampler == "rectified-flow"), sampler == "ddpm"
-        self.steps, self.guidance, self.drop = steps, guidance, drop
+        self.path, self.ancestral, self.steps, self.guidance, self.drop = path, ancestral, steps, guidance, drop
 
     def noise(self, n: int, draws: Draws) -> Tensors:
         """The noise image, the time, whether to drop the condition, and a seed for the noise of ancestral sampling."""
@@ -90,11 +120,12 @@ class Diffusion(Family):
 
     def velocity(self, x: Tensor, time: Tensor, condition: Tensors, kept: Tensor) -> Tensor:
         """What the network says at `x` (n, C, ...); samples that are not `kept` see no condition."""
+        source = None
         if self.shape.source_channels:
             shown = kept.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
-            x = torch.cat([x, condition["source"].to(x.dtype) * shown], 1)
+            source = condition["source"].to(x.dtype) * shown
         number = self._class_number(condition, kept) if self.shape.n_classes else None
-        found: Tensor = self.nets[NET](x, time * 1000, None, number)
+        found: Tensor = self.nets[NET](x, source, time, number)
         return found
 
     def _class_number(self, condition: Tensors, kept: Tensor) -> Tensor:
@@ -155,8 +186,9 @@ def build(
         raise ConfigError("unknown sampler", value=sampler, remedy=nearest(sampler, get_args(Sampler)))
     if steps < 1 or not 0 <= drop < 1:
         raise ConfigError("diffusion needs at least one sampling step, and drop below 1", value=(steps, drop))
-    denoiser = _unet(shape, base)
-    return Diffusion(shape, denoiser, sampler=sampler, steps=steps, guidance=guidance, drop=drop)
+    path = Path(straight=sampler == "rectified-flow")
+    denoiser, ancestral = Denoiser(_unet(shape, base), path), sampler == "ddpm"
+    return Diffusion(shape, denoiser, path, ancestral=ancestral, steps=steps, guidance=guidance, drop=drop)
 
 
 def _levels(size: tuple[int, ...]) -> int:
