@@ -258,13 +258,14 @@ def test_axial_slices_have_the_front_on_top(tmp_path: Path) -> None:
 
 def test_thick_slices_in_three_dimensions(tmp_path: Path) -> None:
     name = "BraTS2021_00000"
-    image = np.full((8, 8, 4), 255, np.uint8)
-    image[0, 0, 0] = 254  # corners that differ: there is no background to pad with, so padding is black
+    image = np.arange(256, dtype=np.uint8).reshape(8, 8, 4) // 4 + 190
+    # corners that differ: there is no background to pad with, so padding is black
     write_nifti(tmp_path / name / f"{name}_t1.nii.gz", image, np.diag([1.0, 1.0, 4.0, 1.0]))
     settings = ImportSettings(size=8, intensity="window:0,255", options=ReadOptions(dimensions=3))
     made = import_images(tmp_path, tmp_path / "set", name="brats", settings=settings)
     assert made.header.spacing_mm == (2.0, 2.0, 2.0)
-    assert (np.asarray(made.images[0][0]) > 250).sum() == 4 * 4 * 8
+    assert (np.asarray(made.images[0][0]) > 180).sum() == 4 * 4 * 8
+    assert (np.asarray(made.images[0][0]) == 0).sum() == 8**3 - 4 * 4 * 8
     flat = import_images(tmp_path, tmp_path / "2", name="brats", settings=ImportSettings(size=8))
     assert flat.header.spacing_mm == (1.0, 1.0)
     assert len(flat) == 4
