@@ -31,7 +31,8 @@ class MovingAverage:
         parameters = dict(family.nets.named_parameters())
         with torch.no_grad():
             averages = [self.values[name] for name in self._names]
-            torch._foreach_lerp_(averages, [parameters[name] for name in self._names], 1 - decay)
+            if averages:  # families that are not trained have none
+                torch._foreach_lerp_(averages, [parameters[name] for name in self._names], 1 - decay)
             buffers = dict(family.nets.named_buffers())
             for name in self._buffers:
                 self.values[name].copy_(buffers[name])

@@ -28,6 +28,8 @@ from fedsynth.training.watch import DivergedError
 STATE, HOLDER = "state.safetensors", "pooled"
 SAVE_EVERY_SECONDS = 60.0
 SHEET_IMAGES = 12
+PLAIN = "none: trained without differential privacy"
+UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -68,7 +70,8 @@ def make_trainer(images: ImageSet, settings: TrainSettings) -> Trainer:
         pairing=pairing,
         precision=torch.bfloat16 if settings.precision == "bfloat16" else None,
     )
-    return Trainer(family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=device)
+    steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
+    return Trainer(family, recipe, seed=settings.seed, total_steps=steps, gradients=gradients, device=device)
 
 
 def describe(images: ImageSet, settings: TrainSettings, trainer: Trainer) -> Card:
@@ -88,7 +91,7 @@ def describe(images: ImageSet, settings: TrainSettings, trainer: Trainer) -> Car
         class_shares=tuple(round(float(share), 6) for share in shares),
         steps=trainer.step,
         trained_on=header.name,
-        privacy="none: trained without differential privacy",
+        privacy=PLAIN if trainer.family.turns else UNTRAINED,
     )
 
 
@@ -123,6 +126,9 @@ def run_training(
 def _train_to_end(
     images: ImageSet, settings: TrainSettings, run: Run, trainer: Trainer, on_step: Callable[[StepReport, int], None]
 ) -> None:
+    if not trainer.total_steps:
+        _write_sheet(run.samples / "untrained.png", images, settings, trainer)
+        return
     record = LossRecord(run.rounds, first=trainer.step)
     shown = _sheet_steps(trainer.total_steps, settings.sheets)
     saved = time.monotonic()
