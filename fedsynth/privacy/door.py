@@ -1,0 +1,130 @@
+"""The guarded door: charge, draw, clip, add noise, divide by a public number. The only way from patients to a network.
+
+Knows nothing of families, optimisers or images: `fetch` brings tensors for the patients it is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedsynth.errors import RefusedError
+from fedsynth.privacy.accounting import Budget
+from fedsynth.privacy.gradients import Fetch, PatientGradients
+from fedsynth.privacy.layers import Sums
+from fedsynth.privacy.ledger import Charge, Ledger
+from fedsynth.privacy.plan import PrivatePlan
+from fedsynth.privacy.randomness import Randomness
+
+
+class Door:
+    """One holder's guard for one run. `turns` holds each private turn's gradients; `patients` names the members.
+
+    Without a ledger (phantoms) charges are counted in this object alone. `run` must be unlike any other run's name:
+    it finds this run's earlier charges after a restart. With a `cap`, the whole rest of the run must fit under it.
+    """
+
+    def __init__(
+        self,
+        plan: PrivatePlan,
+        turns: Mapping[str, PatientGradients],
+        *,
+        patients: Sequence[str],
+        randomness: Randomness,
+        run: str,
+        ledger: Ledger | None = None,
+        cap: Budget | None = None,
+    ) -> None:
+        _check_turns(plan, turns)
+        if len(set(patients)) < len(patients):
+            raise ValueError("every patient stands once in `patients`, whatever the number of images")
+        self.plan, self.randomness = plan, randomness
+        self._turns, self._n = dict(turns), len(patients)
+        self._ledger, self._run, self._cap = ledger, run, cap
+        self._prepaid = dict.fromkeys(turns, 0)
+        self._group = None if ledger is None else ledger.group(patients)
+        earlier = [] if ledger is None else ledger.charges(run)
+        self._remaining = max(0, plan.steps - sum(charge.steps for charge in earlier))
+        self._replayed = set() if randomness.private else {charge.round for charge in earlier}
+        if cap is not None and ledger is not None and self._group is not None:
+            ledger.check(self._group, [plan.steps_of(self._remaining)], cap)
+
+    @property
+    def private(self) -> bool:
+        """False where the randomness can be repeated: such a run is stamped NOT PRIVATE wherever it shows."""
+        return self.randomness.private
+
+    @property
+    def remaining(self) -> int:
+        """Private steps that may still be charged; a block that a crash lost is not among them."""
+        return self._remaining
+
+    def charge(self, steps: Mapping[str, int], *, round: int) -> None:  # noqa: A002
+        """Pay for a block: so many steps of each turn. On disk when this returns.
+
+        Refused where the plan has fewer steps left. Steps of an earlier block that were not taken are lost. An insecure
+        run that repeats a round repeats its numbers too, and pays once.
+        """
+        total = sum(steps.values())
+        if not set(steps) <= set(self._turns) or min(steps.values(), default=0) < 0:
+            raise ValueError(f"charged {dict(steps)} where the private turns are {sorted(self._turns)}")
+        replayed = round in self._replayed
+        if not replayed and total > self._remaining:
+            remedy = "the budget was calibrated for all steps at once; plan a new run"
+            raise RefusedError(f"{total} private steps are asked for and {self._remaining} are left", remedy=remedy)
+        if not replayed:
+            self._remaining -= total
+            for turn in sorted(steps):
+                self._write(steps[turn], round)
+        self._prepaid = {turn: steps.get(turn, 0) for turn in self._turns}
+
+    def step(self, turn: str, fetch: Fetch, progress: float = 1.0) -> Sums:
+        """One private gradient of a turn: draw patients, clip and sum, add noise, divide by the public batch size.
+
+        Each call draws anew. The result may be used without further care; add the free half to it and step.
+        Parameters that this stage of growth does not use are not among the keys.
+        """
+        if self._prepaid[turn] < 1:
+            raise RuntimeError(f"a private step of {turn!r} was not charged")
+        self._prepaid[turn] -= 1
+        settings = self.plan.settings
+        drawn = self.randomness.chosen(self._n, settings.rate)
+        sums = self._turns[turn].clipped_sum(drawn, fetch, progress)
+        scale = self.plan.noise * settings.clip
+        return {name: self._noised(value, scale) / settings.batch for name, value in sums.items()}
+
+    def _noised(self, value: Tensor, scale: float) -> Tensor:
+        """Added in float64, so that the noise is not cut to the few digits of the sum before it has hidden it."""
+        noise = self.randomness.gaussian(tuple(value.shape), scale)
+        return (value.double() + noise.to(value.device)).to(value.dtype)
+
+    def _write(self, steps: int, round: int) -> None:  # noqa: A002
+        if self._ledger is None or self._group is None or not steps:
+            return
+        settings = self.plan.settings
+        charge = Charge(
+            rate=settings.rate,
+            noise=self.plan.noise,
+            steps=steps,
+            delta=settings.delta,
+            run=self._run,
+            round=round,
+            patients=self._group.digest,
+            insecure=not self.private,
+        )
+        self._ledger.charge(charge, self._group, cap=self._cap)
+
+
+def draw_views(randomness: Randomness, n_slices: Sequence[int], views: int) -> Tensor:
+    """Which slices of each patient are shown: (patients, views) indices, all different while a patient has enough."""
+    rows = []
+    for n in n_slices:
+        order = randomness.uniform((max(n, 1),)).argsort()
+        rows.append(order.repeat(-(-views // len(order)))[:views])
+    return torch.stack(rows) if rows else torch.empty((0, views), dtype=torch.int64)
+
+
+def _check_turns(plan: PrivatePlan, turns: Mapping[str, PatientGradients]) -> None:
+    for name, gradients in turns.items():
+        if (gradients.clip, gradients.views) != (plan.settings.clip, plan.settings.views):
+            raise ValueError(f"turn {name!r} clips or views otherwise than the plan: the noise would not fit")

@@ -1,0 +1,99 @@
+import pytest
+
+from fedsynth.errors import ConfigError
+from fedsynth.privacy.accounting import Mechanism, epsilon_of
+from fedsynth.privacy.feasibility import gauge, noise_ratio
+from fedsynth.privacy.plan import PrivatePlan, PrivateSettings, make_plan
+
+
+def settings(**changes):
+    return PrivateSettings(**{"epsilon": 8.0, "delta": 1e-5, "patients": 400, "batch": 100} | changes)
+
+
+def test_rate_and_batch_follow_from_declared_numbers_and_the_claim_holds():
+    plan = make_plan(settings(), {"critic": 200})
+    assert settings().rate == 0.25
+    assert plan.steps == 200
+    assert 7.9 < plan.claim.epsilon <= 8.0
+    assert plan.claim.renyi > plan.claim.epsilon
+    assert plan.claim.replace_one > plan.claim.epsilon
+
+
+def test_two_private_turns_are_two_charges_for_every_step():
+    """Sharing one calibration for both would under-report: 15.0 charged as 14.5 in a trial."""
+    one, two = make_plan(settings(), {"critic": 200}), make_plan(settings(), {"critic": 200, "generator": 200})
+    assert two.steps == 400
+    assert two.noise > one.noise * 1.2
+    assert epsilon_of([two.mechanism], 1e-5) <= 8.0
+    assert epsilon_of([Mechanism(rate=0.25, noise=one.noise, steps=400)], 1e-5) > 8.0
+
+
+def test_the_summary_states_unit_adjacency_and_both_accountants():
+    summary = make_plan(settings(), {"critic": 20}).summary()
+    assert (summary["unit"], summary["adjacency"], summary["declared-patients"]) == ("patient", "add/remove", 400)
+    assert summary["epsilon"] < summary["epsilon-renyi"]
+    assert summary["epsilon"] < summary["epsilon-replace-one"]
+
+
+def test_the_full_batch_is_allowed():
+    assert make_plan(settings(batch=400), {"critic": 20}).settings.rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"patients": 0, "batch": 1}, "declared number of patients"),
+        ({"batch": 0}, "batch must lie"),
+        ({"batch": 401}, "400 is the full batch"),
+        ({"views": 0}, "at least one view"),
+        ({"clip": 0.0}, "clip norm"),
+        ({"epsilon": 0.0}, "epsilon must be"),
+        ({"delta": 0.0}, "delta must lie"),
+        ({"delta": 0.0026}, "one patient to be published"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_in_one_line(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        settings(**wrong)
+
+
+def test_a_run_without_private_steps_is_refused():
+    with pytest.raises(ConfigError, match="at least one private step"):
+        make_plan(settings(), {"critic": 0})
+
+
+def test_the_noise_ratio_by_hand():
+    assert noise_ratio(9.0, 300, 10_000) == pytest.approx(9 * 100 / 300)
+    assert noise_ratio(9.0, 300, 10_000, sites=4) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "patients", "batch", "steps", "parameters", "ratio", "verdict"),
+    [
+        (10.0, 200, 64, 2000, 2_760_000, 198, "hopeless"),
+        (10.0, 500, 500, 300, 170_000, 8, "doubtful"),
+        (10.0, 2000, 2000, 300, 170_000, 2, "likely"),
+    ],
+)
+def test_the_gauge_says_what_the_published_runs_say(epsilon, patients, batch, steps, parameters, ratio, verdict):
+    plan = make_plan(settings(epsilon=epsilon, patients=patients, batch=batch), {"critic": steps})
+    found = gauge(plan, parameters)
+    assert found.ratio == pytest.approx(ratio, rel=0.13)
+    assert found.verdict == verdict
+    assert bool(found.advice) == (verdict != "likely")
+
+
+def test_advice_followed_brings_the_ratio_down_to_what_it_says():
+    plan = make_plan(settings(epsilon=10.0, patients=500, batch=64), {"critic": 1000})
+    found = gauge(plan, 170_000)
+    advised = next(line for line in found.advice if "private steps in full batches" in line)
+    said = float(advised.split()[-1].rstrip("."))
+    followed = make_plan(settings(epsilon=10.0, patients=500, batch=500), {"critic": 250})
+    assert gauge(followed, 170_000).ratio == pytest.approx(said, rel=0.1)
+    assert said < found.ratio
+
+
+def test_a_plan_takes_no_number_from_data():
+    """The field list is the proof: no place for how many patients there are, or for anything read from images."""
+    assert set(PrivateSettings.__dataclass_fields__) == {"epsilon", "delta", "patients", "batch", "clip", "views"}
+    assert set(PrivatePlan.__dataclass_fields__) == {"settings", "steps", "noise", "claim"}
