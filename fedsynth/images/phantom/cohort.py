@@ -25,6 +25,8 @@ from fedsynth.images.split import draw_roles
 from fedsynth.images.writer import ImageSetWriter
 
 SMALLEST = 16
+FEW = 16
+"""Fewer patients than this are made before other processes would have started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ def make_phantoms(
     """
     if workers is not None and workers < 1:
         raise ConfigError("'workers' must be at least 1", value=workers)
+    if workers is None and settings.patients < FEW:
+        workers = 1
     hospitals = tuple(default_hospitals(settings.sites) if hospitals is None else hospitals)
     _check_hospitals(hospitals, settings)
     refuse_existing(out, marker=HEADER, overwrite=overwrite)

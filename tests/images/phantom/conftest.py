@@ -11,4 +11,4 @@ from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     folder: Path = tmp_path_factory.mktemp("phantoms") / "cohort"
-    return make_phantoms(folder, PhantomSettings(patients=160), workers=2)
+    return make_phantoms(folder, PhantomSettings(patients=160), workers=1)
