@@ -111,9 +111,9 @@ def stage_widths(shape: ImageShape, base: int | None) -> list[int]:
 
 
 def critic_widths(shape: ImageShape, base: int | None, private: bool) -> list[int]:
-    """Channels per stage of the critic: half as many when it is private, and at most 32."""
-    channels = stage_widths(shape, base)
-    return [max(4, min(32, c // 2)) for c in channels] if private else channels
+    """Channels per stage of the critic: half as many when it is private, and at most 32 (16 in 3-D)."""
+    channels, most = stage_widths(shape, base), 32 if shape.dimensions == 2 else 16
+    return [max(4, min(most, c // 2)) for c in channels] if private else channels
 
 
 def build(
