@@ -12,6 +12,7 @@ from fedsynth.cli import phantom
 from fedsynth.cli.importing import import_files
 from fedsynth.cli.inspect import inspect
 from fedsynth.cli.listing import listing
+from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
 from fedsynth.cli.split import split
 from fedsynth.cli.synthesizing import export_set, synthesize
@@ -61,6 +62,7 @@ app.command()(phantom.phantom)
 app.command()(inspect)
 app.command()(relabel)
 app.command()(train)
+app.command()(privacy)
 app.command()(synthesize)
 app.command("export")(export_set)
 

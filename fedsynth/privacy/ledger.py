@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from fedsynth import files
 from fedsynth.errors import FedSynthError, RefusedError
@@ -75,11 +76,11 @@ class Ledger:
     """The ledger of one site in a store. Every look and every charge happens under the store's lock."""
 
     def __init__(self, site: str, store: Path | None = None) -> None:
-        if not site or site in (".", "..") or "/" in site or "\0" in site or site.startswith("."):
-            raise RefusedError("a site's name becomes a folder of the store", value=site, remedy="use plain letters")
+        if not site:
+            raise RefusedError("a ledger needs the name of its site")
         self.site = site
         self.store = default_store() if store is None else store
-        self.path = self.store / site / LEDGER
+        self.path = self.store / folder_of(site) / LEDGER
         self.identities = Identities(self.store)
 
     def group(self, patients: Iterable[str]) -> Group:
@@ -116,6 +117,10 @@ class Ledger:
         with self._locked():
             return [charge for charge in read_ledger(self.path) if run in (None, charge.run)]
 
+    def copy(self, run: str, path: Path) -> None:
+        """Write the charges of one run to `path`: the copy that its run directory holds."""
+        files.write_text(path, "".join(charge.line() for charge in self.charges(run)))
+
     def account(self, delta: float | None = None) -> Account:
         """The most that any patient of this site has spent, at `delta` or at the smallest delta that was declared."""
         with self._locked():
@@ -148,6 +153,17 @@ class Ledger:
             yield
         finally:
             os.close(handle)
+
+
+def folder_of(site: str) -> str:
+    """The name of a site's folder: its own name where that is a plain one; no two sites share a folder."""
+    quoted = quote(site, safe=" ")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+
+
+def sites_of(store: Path) -> list[str]:
+    """The sites that have a ledger in the store."""
+    return sorted(unquote(path.parent.name) for path in store.glob(f"*/{LEDGER}"))
 
 
 def read_ledger(path: Path) -> list[Charge]:

@@ -12,7 +12,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.privacy.accounting import Budget, Mechanism, epsilon_of
 from fedsynth.privacy.identity import Identities
-from fedsynth.privacy.ledger import Charge, Ledger, default_store, read_ledger
+from fedsynth.privacy.ledger import Charge, Ledger, default_store, read_ledger, sites_of
 
 
 def charge_of(group, **options):
@@ -245,10 +245,25 @@ def test_steps_of_one_run_are_counted_over_restarts(store):
     assert [charge.steps for charge in Ledger("north", store).charges("a")] == [10, 5]
 
 
-@pytest.mark.parametrize("site", ["", "..", "a/b", ".hidden"])
-def test_a_site_cannot_be_named_out_of_the_store(site, store):
-    with pytest.raises(RefusedError, match="folder of the store"):
-        Ledger(site, store)
+@pytest.mark.parametrize("site", ["..", "a/b", ".hidden", "St. Mary's / ward 3", "São Paulo"])
+def test_a_site_may_have_any_name_and_never_leaves_the_store(site, store):
+    ledger = Ledger(site, store)
+    spend(ledger, names(0, 3))
+    assert ledger.path.parent.parent == store
+    assert sites_of(store) == [site]
+
+
+def test_a_site_without_a_name_is_refused(store):
+    with pytest.raises(RefusedError, match="name of its site"):
+        Ledger("", store)
+
+
+def test_a_run_holds_a_copy_of_its_own_charges(store, tmp_path):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), run="a", steps=10)
+    spend(ledger, names(0, 5), run="b", steps=99)
+    ledger.copy("b", tmp_path / "run" / "ledger.jsonl")
+    assert read_ledger(tmp_path / "run" / "ledger.jsonl") == ledger.charges("b")
 
 
 def test_nobody_to_charge_is_refused(store):

@@ -1,0 +1,55 @@
+"""`fedsynth privacy`: what every hospital's patients have spent, and what is left."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedsynth.cli.screen import print_json
+
+
+def privacy(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[STORE_OR_RUN]", help="A store or a run; your own store when left away.")
+    ] = None,
+    cap: Annotated[float | None, typer.Option(help="Largest epsilon a patient may spend; shows what remains.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Show spent and remaining epsilon per site: the most that any patient has spent, over all runs."""
+    from fedsynth.privacy.ledger import default_store
+    from fedsynth.privacy.statement import check_cap, statement
+
+    check_cap(cap)
+    found = statement(default_store() if source is None else source, cap=cap)
+    if json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("site", "run", title=f"{found['unit']} level, {found['adjacency']} adjacency", title_justify="left")
+    for heading in ("epsilon", "Renyi", "replace-one", "delta", "steps", "remaining"):
+        table.add_column(heading, justify="right")
+    for site, one in found["per_site"].items():
+        figures = [_text(one[key], one) for key in ("epsilon", "epsilon_renyi", "epsilon_replace_one")]
+        left = "no cap" if one["remaining"] is None else _text(one["remaining"], one)
+        table.add_row(escape(site), "all runs", *figures, f"{one['delta']:g}", str(one["steps"]), left)
+        for run, cost in one["runs"].items():
+            table.add_row("", escape(run), _text(cost["epsilon"], cost), "", "", "", str(cost["steps"]), "")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for site, one in found["per_site"].items():
+        if "why" in one:
+            console.print(f"{escape(site)}: {escape(one['why'])}")
+    console.print(escape(found["note"]) + ".")
+
+
+def _text(value: float | None, of: dict[str, Any]) -> str:
+    if value is None:
+        return "infinite" if of["private"] else "NOT PRIVATE"
+    return f"{value:.3g}"
