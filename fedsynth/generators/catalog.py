@@ -26,6 +26,12 @@ class Recipe:
     augment: bool = True
 
 
+PRIVATE = Recipe(
+    steps=400, batch=128, rates={"critic": 2e-3, "generator": 4e-4}, betas=(0.5, 0.99), ema=50.0, augment=False
+)
+"""Few large steps: noise falls with the patients drawn in a step, and every step is paid for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """What a person reads before choosing a family.
@@ -40,6 +46,7 @@ class Entry:
     kind: Kind
     build: Callable[..., Family]
     recipe: Recipe = field(default_factory=Recipe)
+    private_recipe: Recipe = PRIVATE
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 

@@ -8,9 +8,40 @@ import torch
 
 from fedsynth.errors import ConfigError
 from fedsynth.generators.catalog import Recipe
+from fedsynth.privacy.plan import PrivateSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """What a private run declares in public, before it sees a patient. `patients` is a round number near the truth.
+
+    `draw` is the expected number of patients in a step. `insecure_seed` makes the run repeatable, and NOT PRIVATE.
+    """
+
+    epsilon: float
+    patients: int
+    delta: float = 1e-5
+    draw: int | None = None
+    clip: float = 1.0
+    views: int = 1
+    fakes: int = 128
+    insecure_seed: int | None = None
+    store: Path | None = None
+
+    def settings(self) -> PrivateSettings:
+        """As the door wants it; a quarter of the patients are drawn where nothing else is said."""
+        draw = max(1, round(self.patients / 4)) if self.draw is None else self.draw
+        return PrivateSettings(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            patients=self.patients,
+            batch=draw,
+            clip=self.clip,
+            views=self.views,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +60,19 @@ class TrainSettings:
     precision: Precision = "float32"
     sheets: int = 5
     options: dict[str, Any] = field(default_factory=dict)
+    privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("batch", self.batch)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1", value=value)
+        if self.privacy is not None:
+            self.privacy.settings()  # checks the declared numbers before anything is opened
+            if self.pairing:
+                remedy = "train a joint family privately, or the pairing without --epsilon"
+                raise ConfigError(
+                    "paired families read patients as sources too and are not trained privately", remedy=remedy
+                )
         if self.rate is not None and not 0 < self.rate < 1:
             raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.run import Run, create_run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.pooled import make_trainer, run_training, training_members
+from fedsynth.training.pooled import run_training
+from fedsynth.training.preparing import prepare, training_members
 from fedsynth.training.settings import TrainSettings, open_device
 from tests.training.tiny import tiny_set
 
@@ -84,8 +85,8 @@ def test_the_holdout_does_not_move_a_weight() -> None:
     pixels = np.asarray(images.images).copy()
     pixels[roles == "holdout"] = 0
     split = images.with_cases(images.cases.assign(role=roles))
-    first = make_trainer(split, SETTINGS)
-    second = make_trainer(replace(split, images=pixels), SETTINGS)
+    first = prepare(split, SETTINGS).trainer
+    second = prepare(replace(split, images=pixels), SETTINGS).trainer
     for trainer in (first, second):
         list(trainer.run(3))
     for name, value in first.family.nets.state_dict().items():
@@ -104,7 +105,7 @@ def test_the_holdout_does_not_move_a_weight() -> None:
 def test_bad_settings_are_one_sentence(change: dict[str, object], message: str) -> None:
     size = 6 if change.get("generator") == "dcgan" else 8
     with pytest.raises(ConfigError, match=message):
-        make_trainer(tiny_set(size=size), replace(SETTINGS, **change))  # type: ignore[arg-type]
+        prepare(tiny_set(size=size), replace(SETTINGS, **change))  # type: ignore[arg-type]
 
 
 def test_settings_out_of_range() -> None:

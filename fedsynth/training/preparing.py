@@ -1,0 +1,185 @@
+"""From settings to a trainer that is ready to take its first step, plain or private. Everything is checked here.
+
+A private run is planned from declared numbers alone: this file hands the door no count of patients.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+import torch
+
+from fedsynth import files
+from fedsynth.errors import ConfigError
+from fedsynth.generators.augment import Augmentation
+from fedsynth.generators.catalog import Recipe, build, find
+from fedsynth.generators.family import Family
+from fedsynth.generators.pairing import read_pairing
+from fedsynth.images import ImageSet
+from fedsynth.privacy.door import Door
+from fedsynth.privacy.feasibility import Feasibility, gauge
+from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.plan import PrivatePlan, make_plan
+from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
+from fedsynth.run import Run
+from fedsynth.training.checkpoint import Card
+from fedsynth.training.holder import Holder
+from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
+from fedsynth.training.settings import Privacy, TrainSettings, open_device
+from fedsynth.training.trainer import PlainGradients, Trainer
+
+PLAIN = "none: trained without differential privacy"
+UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
+INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
+SITE, RUN_NAME = "pooled", "ledger-name"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A trainer with what surrounds it. Private runs have a `door` and a `plan`."""
+
+    images: ImageSet
+    settings: TrainSettings
+    trainer: Trainer
+    holder: Holder
+    door: Door | None = None
+    plan: PrivatePlan | None = None
+
+    def pay(self, first: int, steps: int) -> int:
+        """How many of the next `steps` steps may be taken; in private runs they are charged when this returns."""
+        if self.door is None:
+            return steps
+        family = self.trainer.family
+        while steps and sum(steps_by_turn(family, steps, first=first).values()) > self.door.remaining:
+            steps -= 1
+        if steps:
+            self.door.charge(steps_by_turn(family, steps, first=first), round=first)
+        return steps
+
+    def card(self) -> Card:
+        """The card of the sampler as it stands. In private runs nothing on it was counted from patients."""
+        header = self.images.header
+        shares = _class_shares(self.holder, private=self.plan is not None)
+        return Card(
+            generator=self.settings.generator,
+            shape=self.trainer.family.shape,
+            options=self.settings.options,
+            pairing=self.settings.pairing,
+            channels=header.channels,
+            classes=header.classes,
+            mask_labels=header.mask_labels,
+            spacing_mm=header.spacing_mm,
+            class_shares=shares,
+            steps=self.trainer.step,
+            trained_on=header.name,
+            privacy=self._claim(),
+            private=self.plan is not None,
+        )
+
+    def _claim(self) -> str:
+        if self.plan is None or self.door is None:
+            return PLAIN if self.trainer.family.turns else UNTRAINED
+        if not self.door.private:
+            return INSECURE
+        claim, settings = self.plan.claim, self.plan.settings
+        return (
+            f"epsilon {claim.epsilon:.3g} at delta {settings.delta:g} per patient, add/remove"
+            f" (replace-one {claim.replace_one:.3g}); covers this generator and what is drawn from it"
+        )
+
+
+def training_members(images: ImageSet) -> ImageSet:
+    """The images that may be trained on: the members, or everything where no roles were drawn."""
+    roles = set(images.cases["role"])
+    if roles == {""}:
+        return images
+    if "member" not in roles:
+        raise ConfigError("the image set has no members to train on", file=images.folder, value=sorted(roles))
+    return images.select(role="member")
+
+
+def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None) -> Prepared:
+    """Build and check everything. Without a run directory nothing is written and nothing can be charged."""
+    entry = find(settings.generator)
+    private = settings.privacy is not None
+    recipe = settings.over(entry.private_recipe if private else entry.recipe)
+    holder = Holder(training_members(images), device=open_device(settings.device))
+    header, shape = images.header, holder.shape
+    pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
+    shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        family = build(settings.generator, shape, private=private, **settings.options).to(holder.device)
+    augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
+    if settings.privacy is not None:
+        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, run)
+    precision = torch.bfloat16 if settings.precision == "bfloat16" else None
+    gradients = PlainGradients(
+        family,
+        holder,
+        seed=settings.seed,
+        batch=recipe.batch,
+        augmentation=augmentation,
+        pairing=pairing,
+        precision=precision,
+    )
+    steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
+    trainer = Trainer(family, recipe, seed=settings.seed, total_steps=steps, gradients=gradients, device=holder.device)
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder)
+
+
+def plan_privacy(settings: TrainSettings, family: Family, steps: int) -> tuple[PrivatePlan, Feasibility]:
+    """The mechanism of the whole run and what the gauge says of it, from declared numbers."""
+    assert settings.privacy is not None
+    plan = make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
+    return plan, gauge(plan, parameters_behind_the_door(family))
+
+
+def _prepare_private(
+    images: ImageSet,
+    settings: TrainSettings,
+    privacy: Privacy,
+    recipe: Recipe,
+    holder: Holder,
+    family: Family,
+    augmentation: Augmentation | None,
+    run: Run | None,
+) -> Prepared:
+    if settings.precision != "float32":
+        raise ConfigError(
+            "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
+        )
+    plan, _ = plan_privacy(settings, family, recipe.steps)
+    parts = PrivateParts(family, plan, augmentation=augmentation)
+    insecure = privacy.insecure_seed
+    door = Door(
+        plan,
+        parts.real,
+        patients=holder.patients,
+        randomness=SecretRandomness() if insecure is None else InsecureRandomness(insecure),
+        run=_ledger_name(run),
+        ledger=None if run is None or "phantom" in images.header.provenance else Ledger(SITE, privacy.store),
+    )
+    shares = _class_shares(holder, private=True)
+    gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
+    trainer = Trainer(
+        family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=holder.device
+    )
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, door=door, plan=plan)
+
+
+def _class_shares(holder: Holder, *, private: bool) -> tuple[float, ...]:
+    """Of the data in plain runs; equal shares, a public prior, in private ones."""
+    n = holder.shape.n_classes
+    if private or not n:
+        return (1 / n,) * n if n else ()
+    return tuple(round(float(share), 6) for share in holder.class_shares)
+
+
+def _ledger_name(run: Run | None) -> str:
+    """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it."""
+    if run is None:
+        return "rehearsal"
+    place = run.site(SITE) / RUN_NAME
+    if not place.exists():
+        files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
+    return place.read_text().strip()
