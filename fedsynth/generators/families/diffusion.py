@@ -172,7 +172,7 @@ def build(
     shape: ImageShape,
     *,
     private: bool = False,
-    base: int = 16,
+    base: int | None = None,
     sampler: Sampler = "ddim",
     steps: int = 30,
     guidance: float = UNGUIDED,
@@ -181,13 +181,15 @@ def build(
     """A new one; the private one is the same, for no layer mixes samples.
 
     `sampler` also decides the path: DDIM and DDPM share the cosine one, rectified flow is trained on straight lines.
+    `base` is the number of channels at full size (24 in 2-D, 16 in 3-D), a multiple of 8.
     """
     if sampler not in get_args(Sampler):
         raise ConfigError("unknown sampler", value=sampler, remedy=nearest(sampler, get_args(Sampler)))
     if steps < 1 or not 0 <= drop < 1:
         raise ConfigError("diffusion needs at least one sampling step, and drop below 1", value=(steps, drop))
     path = Path(straight=sampler == "rectified-flow")
-    denoiser, ancestral = Denoiser(_unet(shape, base), path), sampler == "ddpm"
+    unet = _unet(shape, base or (24 if shape.dimensions == 2 else 16))
+    denoiser, ancestral = Denoiser(unet, path), sampler == "ddpm"
     return Diffusion(shape, denoiser, path, ancestral=ancestral, steps=steps, guidance=guidance, drop=drop)
 
 
@@ -232,7 +234,7 @@ register(
         summary="denoising diffusion from class, mask or source; slow to sample, hard to make collapse",
         kind="joint or paired",
         build=build,
-        recipe=Recipe(rate=5e-4, betas=(0.9, 0.99), augment=False),
+        recipe=Recipe(rate=2e-3, betas=(0.9, 0.99), augment=False),
         check_size=check_size,
     )
 )

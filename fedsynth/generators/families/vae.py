@@ -29,7 +29,7 @@ class Prior(nn.Module):
 
     def __init__(self, shape: ImageShape, latent: int, components: int) -> None:
         super().__init__()
-        self.raw_means = nn.Parameter(torch.randn(components, latent) / 2 / GAIN)
+        self.raw_means = nn.Parameter(torch.randn(components, latent) / 10 / GAIN)
         self.raw_log_variances = nn.Parameter(torch.zeros(components, latent))
         self.raw_logits = nn.Parameter(torch.zeros(max(1, shape.n_classes), components))
 
