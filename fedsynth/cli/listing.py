@@ -112,3 +112,20 @@ def _list_files(as_json: bool) -> None:
         return
     print_table(["file", "images"], [[one["file"], one["images"] or one["error"]] for one in found])
     typer.echo("See the hospitals of one with: fedsynth list sites FILE")
+
+
+@listing.command("generators")
+def list_generators(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Show every generator family: what it makes, from what, in how many dimensions, and whether privately."""
+    from fedsynth.training.families import describe_families
+
+    rows = describe_families()
+    if as_json:
+        print_json({"generators": rows})
+        return
+    heads = ["name", "conditioning", "dimensions", "private", "how", "summary"]
+    print_table(heads, [[_plain(row[head]) for head in heads] for row in rows])
+
+
+def _plain(value: Any) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -24,6 +24,12 @@ def train(
     batch: int | None = typer.Option(None, help="Images per step (plain runs)."),
     rate: float | None = typer.Option(None, help="Learning rate of every network."),
     pairing: str = typer.Option("", help="What a paired family turns into what: label-to-image, t1-to-flair, ..."),
+    start: Path | None = typer.Option(
+        None, "--from", metavar="RUN", help="Go on from another run's networks: with public images, at no privacy cost."
+    ),
+    public_start: bool = typer.Option(
+        False, "--public-start", help="Declare that the images behind --from are public."
+    ),
     seed: int = typer.Option(0, help="One seed gives one plain result, to the bit, on one CPU thread."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     precision: str = typer.Option("float32", help="float32 or bfloat16 (plain runs)."),
@@ -61,8 +67,9 @@ def train(
     from fedsynth.training.settings import TrainSettings
 
     table: dict[str, Any] = {"generator": generator, "images": str(images.resolve()), "pairing": pairing, "seed": seed}
+    table |= {"public-start": public_start}
     table |= {"device": device, "precision": precision, "sheets": sheets, "options": dict(map(_parse_option, option))}
-    table |= _given(steps=steps, batch=batch, rate=rate)
+    table |= _given(steps=steps, batch=batch, rate=rate, start=start and str(start.resolve()))
     privacy = _given(epsilon=epsilon, patients=patients, draw=draw, insecure_seed=insecure_seed)
     if privacy:
         table["privacy"] = privacy | {"delta": delta, "views": views, "clip": clip} | _given(store=store and str(store))
@@ -127,6 +134,8 @@ def _say_what_privacy_can_do(prepared: "Prepared") -> None:
 def _say_what_happened(card: "Card", place: "Run") -> None:
     typer.echo(f"trained {card.generator} for {card.steps} steps on {card.trained_on}")
     typer.echo(f"privacy  {card.privacy}")
+    if card.started_from:
+        typer.echo(f"from     {card.started_from}")
     typer.echo(f"run      {place.folder}")
     typer.echo(f"look at  {place.samples}")
     more = " --source SET" if card.pairing else ""

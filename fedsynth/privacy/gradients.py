@@ -89,7 +89,7 @@ class PatientGradients:
         with _full_precision():
             for chunk in self._chunks(patients, path, fetch):
                 for name, value in path.engine.clipped(chunk, progress, self.clip).items():
-                    total[name] += value
+                    total[name] += value.detach()
         return total
 
     def clipped_mean(self, batch: Tensors, noise: Tensors, progress: float = 1.0) -> Sums:

@@ -25,7 +25,10 @@ WEIGHTS, CARD = "generator.safetensors", "generator.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the released sampler is and what its output means: enough to build it again and to write image sets."""
+    """What the released sampler is and what its output means: enough to build it again and to write image sets.
+
+    `public` says that no patient was ever read, not even by the run that this one started from.
+    """
 
     generator: str
     shape: ImageShape
@@ -39,6 +42,8 @@ class Card:
     privacy: str
     private: bool = False
     pairing: str = ""
+    started_from: str = ""
+    public: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,6 +94,14 @@ def load_state(path: Path, trainer: Trainer, generator: str) -> None:
     for net, optimiser in trainer.optimisers.items():
         _load_optimiser(optimiser, f"optimiser.{net}.", tensors)
     trainer.step = int(described["step"])
+
+
+def start_from(path: Path, family: Family, generator: str) -> None:
+    """Give a fresh family the networks of another run's state; optimisers and averages start anew."""
+    tensors, _ = _read(path, generator)
+    nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
+    _fits(path, family.nets.state_dict(), nets)
+    family.nets.load_state_dict(nets)
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
-from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.preparing import HOLDER, STATE, Prepared, prepare, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings
 from fedsynth.training.sources import choose_sources
@@ -20,7 +20,6 @@ from fedsynth.training.synthetic import Drawing
 from fedsynth.training.trainer import StepReport, Trainer
 from fedsynth.training.watch import DivergedError
 
-STATE, HOLDER = "state.safetensors", "pooled"
 SAVE_EVERY_SECONDS = 60.0
 SHEET_IMAGES = 12
 BLOCK = 25  # steps that are charged together, and lost together in a crash

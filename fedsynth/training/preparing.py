@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from fedsynth import files
-from fedsynth.errors import ConfigError
+from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe, build, find
 from fedsynth.generators.family import Family
@@ -20,8 +20,8 @@ from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
-from fedsynth.run import Run
-from fedsynth.training.checkpoint import Card
+from fedsynth.run import Run, open_run
+from fedsynth.training.checkpoint import Card, load_generator, start_from
 from fedsynth.training.holder import Holder
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings, open_device
@@ -30,7 +30,7 @@ from fedsynth.training.trainer import PlainGradients, Trainer
 PLAIN = "none: trained without differential privacy"
 UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
 INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
-SITE, RUN_NAME = "pooled", "ledger-name"
+HOLDER, STATE, RUN_NAME = "pooled", "state.safetensors", "ledger-name"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +73,8 @@ class Prepared:
             trained_on=header.name,
             privacy=self._claim(),
             private=self.plan is not None,
+            started_from=_describe_start(self.settings),
+            public=_is_public(self.images, self.settings),
         )
 
     def _claim(self) -> str:
@@ -109,6 +111,9 @@ def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         family = build(settings.generator, shape, private=private, **settings.options).to(holder.device)
+    if settings.start is not None:
+        _refuse_secret_start(settings)
+        start_from(open_run(settings.start).site(HOLDER) / STATE, family, settings.generator)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, run)
@@ -149,7 +154,7 @@ def _prepare_private(
             "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
         )
     plan, _ = plan_privacy(settings, family, recipe.steps)
-    parts = PrivateParts(family, plan, augmentation=augmentation)
+    parts = PrivateParts(family, plan.settings, augmentation=augmentation)
     insecure = privacy.insecure_seed
     door = Door(
         plan,
@@ -157,7 +162,7 @@ def _prepare_private(
         patients=holder.patients,
         randomness=SecretRandomness() if insecure is None else InsecureRandomness(insecure),
         run=_ledger_name(run),
-        ledger=None if run is None or "phantom" in images.header.provenance else Ledger(SITE, privacy.store),
+        ledger=None if run is None or "phantom" in images.header.provenance else Ledger(HOLDER, privacy.store),
     )
     shares = _class_shares(holder, private=True)
     gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
@@ -175,11 +180,37 @@ def _class_shares(holder: Holder, *, private: bool) -> tuple[float, ...]:
     return tuple(round(float(share), 6) for share in holder.class_shares)
 
 
+def _start_card(settings: TrainSettings) -> Card | None:
+    return None if settings.start is None else load_generator(open_run(settings.start).checkpoints)[1]
+
+
+def _describe_start(settings: TrainSettings) -> str:
+    """What the networks had seen before this run: its privacy is part of what this run's output means."""
+    before = _start_card(settings)
+    return "" if before is None else f"{before.trained_on} ({before.steps} steps; {before.privacy})"
+
+
+def _refuse_secret_start(settings: TrainSettings) -> None:
+    """A private run must not carry what another run learnt from patients without privacy."""
+    before = _start_card(settings)
+    if settings.privacy is None or before is None or before.public or settings.public_start:
+        return
+    if not before.private or before.privacy == INSECURE:
+        problem = "a private run cannot start from one that was trained without privacy on images that are not public"
+        remedy = "start from phantoms, or declare with --public-start that those images are public"
+        raise RefusedError(problem, file=settings.start, remedy=remedy)
+
+
+def _is_public(images: ImageSet, settings: TrainSettings) -> bool:
+    before = _start_card(settings)
+    return "phantom" in images.header.provenance and (before is None or before.public or settings.public_start)
+
+
 def _ledger_name(run: Run | None) -> str:
     """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it."""
     if run is None:
         return "rehearsal"
-    place = run.site(SITE) / RUN_NAME
+    place = run.site(HOLDER) / RUN_NAME
     if not place.exists():
         files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
     return place.read_text().strip()

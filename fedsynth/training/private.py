@@ -18,7 +18,7 @@ from fedsynth.generators.family import Draws, Family, ImageShape, SeededDraws, T
 from fedsynth.privacy.door import Door, draw_views
 from fedsynth.privacy.gradients import PatientGradients
 from fedsynth.privacy.independence import check_independence
-from fedsynth.privacy.plan import PrivatePlan
+from fedsynth.privacy.plan import PrivateSettings
 from fedsynth.privacy.randomness import Randomness
 from fedsynth.training.holder import Holder
 from fedsynth.training.trainer import draw_labels
@@ -42,9 +42,9 @@ def steps_by_turn(family: Family, steps: int, *, first: int = 0) -> dict[str, in
 class PrivateParts:
     """The losses of a family as the door wants them: checked for independence, ready to be clipped per patient."""
 
-    def __init__(self, family: Family, plan: PrivatePlan, *, augmentation: Augmentation | None) -> None:
+    def __init__(self, family: Family, settings: PrivateSettings, *, augmentation: Augmentation | None) -> None:
         family.augment = augmentation
-        self.family, self.augmentation, self.plan = family, augmentation, plan
+        self.family, self.augmentation, self.settings = family, augmentation, settings
         _refuse_shared_nets(family)
         self.real = {turn.net: self._gradients(turn) for turn in private_turns(family)}
         self.made = {turn.net: self._fake_gradients(turn) for turn in private_turns(family)}
@@ -60,7 +60,7 @@ class PrivateParts:
         def loss(batch: Tensors, noise: Tensors, progress: float) -> Tensor:
             return self.family.private_loss(turn, batch, noise, progress)
 
-        net, settings = self.family.nets[turn.net], self.plan.settings
+        net, settings = self.family.nets[turn.net], self.settings
         probe = (made_up_batch(self.family.shape, PROBES), self.noise(PROBES, SeededDraws(0)))
         check_independence(self.family, net, loss, probe, stages=self.family.stages())
         growing = len(self.family.stages()) > 1
@@ -74,7 +74,7 @@ class PrivateParts:
         probe = (condition, self.noise(PROBES, SeededDraws(0)))
         growing = len(self.family.stages()) > 1
         net = self.family.nets[turn.net]
-        return PatientGradients(net, loss, clip=self.plan.settings.clip, probe=probe, growing=growing)
+        return PatientGradients(net, loss, clip=self.settings.clip, probe=probe, growing=growing)
 
 
 class PrivateGradients:

@@ -47,7 +47,8 @@ class Privacy:
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is,
-    `pairing` says what a paired family turns into what."""
+    `pairing` says what a paired family turns into what. `start` is a run whose networks this one goes on from,
+    `public_start` declares that its images were public."""
 
     generator: str
     images: Path
@@ -55,6 +56,8 @@ class TrainSettings:
     batch: int | None = None
     rate: float | None = None
     pairing: str = ""
+    start: Path | None = None
+    public_start: bool = False
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "float32"

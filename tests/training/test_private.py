@@ -1,0 +1,215 @@
+"""Private training as an expert would attack it: who is read, what is counted, what is charged, what is seeded."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedsynth.errors import ConfigError, RefusedError
+from fedsynth.generators.family import SeededDraws
+from fedsynth.images import ImageSet
+from fedsynth.privacy.ledger import Ledger
+from fedsynth.run import Run, create_run
+from fedsynth.training.pooled import run_training
+from fedsynth.training.preparing import Prepared, prepare
+from fedsynth.training.private import PrivateGradients, steps_by_turn
+from fedsynth.training.settings import Privacy, TrainSettings
+from tests.training.tiny import TinyGan, tiny_set
+
+PRIVACY = Privacy(epsilon=4.0, patients=8, delta=1e-4, draw=4, fakes=4)
+SETTINGS = TrainSettings(
+    generator="dcgan", images=Path("tiny"), steps=6, sheets=0, options={"latent": 4, "base": 4}, privacy=PRIVACY
+)
+
+
+def start(tmp_path: Path, settings: TrainSettings = SETTINGS, name: str = "run") -> Run:
+    return create_run(settings, generator="dcgan", folder=tmp_path / name)
+
+
+def kept_in(tmp_path: Path, **changes: object) -> TrainSettings:
+    return replace(SETTINGS, privacy=replace(PRIVACY, store=tmp_path / "store", **changes))  # type: ignore[arg-type]
+
+
+def prepared(images: ImageSet | None = None, **changes: object) -> Prepared:
+    settings = replace(SETTINGS, privacy=replace(PRIVACY, **changes))  # type: ignore[arg-type]
+    return prepare(tiny_set() if images is None else images, settings)
+
+
+def test_the_plan_does_not_know_how_many_patients_there_are() -> None:
+    few, many = prepared(tiny_set(patients=3)), prepared(tiny_set(patients=9))
+    assert few.plan == many.plan
+    assert few.card().privacy == many.card().privacy
+
+
+def test_the_card_counts_nothing_from_patients() -> None:
+    images = tiny_set()
+    one_class = images.with_cases(images.cases.assign(**{"class": "a"}))
+    assert prepared(images).card() == prepared(one_class).card()
+    assert prepared(images).card().class_shares == (0.5, 0.5)
+
+
+def test_every_charged_step_is_on_disk_before_it_is_taken(tmp_path: Path) -> None:
+    settings = kept_in(tmp_path)
+    seen = []
+    ledger = Ledger("pooled", tmp_path / "store")
+    run_training(
+        tiny_set(),
+        settings,
+        start(tmp_path, settings),
+        on_step=lambda report, total: seen.append(sum(charge.steps for charge in ledger.charges())),
+    )
+    assert len(seen) == 6
+    assert all(charged >= step + 1 for step, charged in enumerate(seen))
+    assert seen[-1] == 6
+
+
+def test_a_lost_block_stays_charged_and_shortens_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsynth.training.pooled.BLOCK", 2)
+    settings = kept_in(tmp_path)
+    run = start(tmp_path, settings)
+
+    class Killed(Exception):
+        pass
+
+    def kill(report: object, total: int) -> None:
+        if report.step == 2:  # type: ignore[attr-defined]
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_training(tiny_set(), settings, run, on_step=kill)
+    card = run_training(tiny_set(), settings, run, resume=True)
+    charges = Ledger("pooled", tmp_path / "store").charges()
+    assert sum(charge.steps for charge in charges) == 6
+    assert card.steps == 4
+
+
+def test_two_runs_on_the_same_patients_add_up(tmp_path: Path) -> None:
+    settings = kept_in(tmp_path)
+    ledger = Ledger("pooled", tmp_path / "store")
+    run_training(tiny_set(), settings, start(tmp_path, settings, "one"))
+    once = ledger.account().spent.epsilon
+    run_training(tiny_set(), settings, start(tmp_path, settings, "two"))
+    assert once <= 4.0
+    assert ledger.account().spent.epsilon > 1.2 * once
+
+
+def test_the_experiments_seed_seeds_nothing_secret(tmp_path: Path) -> None:
+    results = []
+    for name in ("one", "two"):
+        settings = kept_in(tmp_path)
+        run = start(tmp_path, settings, name)
+        run_training(tiny_set(), settings, run)
+        results.append(load_file(run.checkpoints / "generator.safetensors"))
+    assert any(not torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_an_insecure_seed_repeats_and_is_stamped(tmp_path: Path) -> None:
+    results = []
+    for name in ("one", "two"):
+        settings = kept_in(tmp_path, insecure_seed=7)
+        run = start(tmp_path, settings, name)
+        card = run_training(tiny_set(), settings, run)
+        assert card.privacy.startswith("NOT PRIVATE")
+        results.append(load_file(run.checkpoints / "generator.safetensors"))
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_phantoms_need_no_store(tmp_path: Path) -> None:
+    images = tiny_set()
+    phantom = replace(images, header=replace(images.header, provenance={"phantom": {}}))
+    settings = kept_in(tmp_path)
+    card = run_training(phantom, settings, start(tmp_path, settings))
+    assert card.public
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_generators_gradient_reads_no_patient() -> None:
+    """With one insecure seed the generator's first update is the same whatever the images show."""
+    images = tiny_set()
+    other = replace(images, images=255 - np.asarray(images.images))
+    gradients = []
+    for shown in (images, other):
+        ready = prepared(shown, insecure_seed=1)
+        turn = ready.trainer.family.turns[1]
+        assert not turn.reads_patients
+        _, gradient = ready.trainer.gradients(turn, 0, 0.0, SeededDraws(0))
+        gradients.append(gradient)
+    for first, second in zip(*gradients, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_the_number_of_fakes_is_public_whatever_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = prepared(insecure_seed=1)
+    gradients = ready.trainer.gradients
+    assert isinstance(gradients, PrivateGradients)
+    made, drawn, sizes = gradients.parts.made["critic"], [], []
+    mean, chosen = made.clipped_mean, ready.door.randomness.chosen  # type: ignore[union-attr]
+    monkeypatch.setattr(made, "clipped_mean", lambda c, n, p: sizes.append(len(c["label"])) or mean(c, n, p))
+    monkeypatch.setattr(ready.door.randomness, "chosen", lambda n, r: drawn.append(chosen(n, r)) or drawn[-1])  # type: ignore[union-attr]
+    ready.pay(0, 6)
+    for step in range(6):
+        gradients(ready.trainer.family.turns[0], step, 0.0, SeededDraws(0))
+    assert sizes == [PRIVACY.fakes] * 6
+    assert len({len(patients) for patients in drawn}) > 1
+
+
+def test_turns_are_counted_where_they_are_taken() -> None:
+    family = TinyGan(prepared().holder.shape)
+    assert steps_by_turn(family, 5) == {"critic": 5}
+    family.turns = (replace(family.turns[0], every=2),)
+    assert steps_by_turn(family, 5) == {"critic": 3}
+    assert steps_by_turn(family, 2, first=1) == {"critic": 1}
+
+
+def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -> None:
+    plain = replace(SETTINGS, privacy=None, steps=2)
+    images = tiny_set()
+    phantom = replace(images, header=replace(images.header, provenance={"phantom": {}}))
+    run_training(phantom, plain, start(tmp_path, plain, "public"))
+    run_training(images, plain, start(tmp_path, plain, "secret"))
+    # the private critic differs from the plain one, so start from a private phantom run's networks
+    private = replace(SETTINGS, steps=2)
+    run_training(phantom, private, start(tmp_path, private, "phantoms"))
+    warm = replace(kept_in(tmp_path), start=tmp_path / "phantoms")
+    assert "tiny (2 steps" in prepare(images, warm).card().started_from
+    with pytest.raises(RefusedError, match="cannot start from one that was trained without privacy"):
+        prepare(images, replace(warm, start=tmp_path / "secret"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"epsilon": float("inf")}, "epsilon"),
+        ({"delta": 0.0}, "delta"),
+        ({"delta": 0.5}, "delta"),
+        ({"patients": 0}, "declared number of patients"),
+        ({"draw": 9}, "the batch must lie within the declared patients"),
+        ({"views": 0}, "at least one view"),
+        ({"clip": 0.0}, "the clip norm"),
+    ],
+)
+def test_declared_numbers_out_of_range(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(SETTINGS, privacy=replace(PRIVACY, **changes))  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_private_is_refused() -> None:
+    with pytest.raises(ConfigError, match="read patients as sources"):
+        replace(SETTINGS, generator="spade", pairing="label-to-image")
+    with pytest.raises(ConfigError, match="full precision"):
+        prepare(tiny_set(), replace(SETTINGS, precision="bfloat16"))
+
+
+def test_the_ledger_names_no_patient(tmp_path: Path) -> None:
+    settings = kept_in(tmp_path)
+    run_training(tiny_set(), settings, start(tmp_path, settings))
+    for file in (tmp_path / "store").rglob("*"):
+        if file.is_file():
+            assert not any(f'"p{i}"' in file.read_text(errors="replace") for i in range(6))
+    line = json.loads((tmp_path / "store/pooled/ledger.jsonl").read_text().splitlines()[0])
+    assert set(line) == {"unit", "adjacency", "rate", "noise", "steps", "delta", "run", "round", "patients"}
