@@ -21,9 +21,15 @@ def check_table(header: Header, cases: pd.DataFrame, folder: Path | None) -> Non
         if column not in cases.columns:
             remedy = f"the columns are {','.join(COLUMNS)}"
             raise ImageSetError(f"the column {column!r} is missing", file=file, remedy=remedy)
+    if len(set(cases.columns)) < len(cases.columns):
+        raise ImageSetError("two columns have the same name", file=file, value=list(cases.columns))
     if extra := [column for column in cases.columns if column not in COLUMNS]:
         remedy = nearest(str(extra[0]), COLUMNS)
         raise ImageSetError("unknown column", file=file, value=str(extra[0]), remedy=remedy)
+    for column in ("patient", "site"):
+        remedy = "'A' and 'A ' would be two: remove the blanks"
+        loose = cases[column] != cases[column].str.strip()
+        _refuse(loose, cases[column], f"the {column} begins or ends with a blank", file, remedy)
     _refuse(cases["case"] == "", cases["case"], "the case has no name", file)
     _refuse(cases["case"].duplicated(), cases["case"], "the case stands twice", file, "every case needs its own name")
     known = f"one of {', '.join(ROLES)} or empty"
@@ -45,6 +51,8 @@ def check_shapes(header: Header, cases: pd.DataFrame, images: Stack, masks: Stac
     file = None if folder is None else folder / IMAGES
     if images.dtype not in (np.uint8, np.float32):
         raise ImageSetError("the images must be uint8 or float32", file=file, value=str(images.dtype))
+    if 0 in images.shape[1:]:
+        raise ImageSetError("the images have no voxels", file=file, value=images.shape)
     if images.ndim != header.dimensions + 2:
         wanted = "(image, channel, height, width" + (", depth)" if header.dimensions == 3 else ")")
         raise ImageSetError(

@@ -4,6 +4,7 @@
 order. It knows nothing of where images come from or what they are used for.
 """
 
+import csv
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.lib.format import MAGIC_PREFIX
 
-from fedsynth.config import load_toml
+from fedsynth.config import parse_toml, read_table
 from fedsynth.errors import ImageSetError, nearest
-from fedsynth.images.check import COLUMNS, HEADER, IMAGES, MASKS, TABLE, check_shapes, check_table, check_values
+from fedsynth.images.check import HEADER, IMAGES, MASKS, TABLE, check_shapes, check_table, check_values
 from fedsynth.images.header import Header
 from fedsynth.images.rows import Rows, Stack, take
 
@@ -44,7 +46,7 @@ class ImageSet:
         if not (folder / HEADER).is_file():
             why = "there is no such folder" if not folder.is_dir() else f"is not an image set: it has no {HEADER}"
             raise ImageSetError(why, file=folder)
-        header = load_toml(Header, folder / HEADER)
+        header = _read_header(folder / HEADER)
         cases = _read_cases(folder / TABLE)
         masks = folder / MASKS
         if not header.mask_labels and masks.exists():
@@ -164,21 +166,37 @@ def _check_alike(first: ImageSet, other: ImageSet) -> None:
             raise ImageSetError(f"the sets differ in {key}: {names}", remedy="import or relabel them alike first")
 
 
+def _read_header(path: Path) -> Header:
+    table = parse_toml(path)
+    if "format" not in table:
+        raise ImageSetError("the key 'format' is missing", file=path, remedy="this program reads format = 1")
+    return read_table(Header, table, file=path)
+
+
 def _read_cases(path: Path) -> pd.DataFrame:
+    """The table as text, every row whole: a cut-off line must not pass for one with empty cells."""
     try:
-        cases = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file, strict=True))
     except FileNotFoundError as error:
         raise ImageSetError("the file is missing", file=path) from error
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ImageSetError(f"is not a readable table: {error}", file=path) from error
-    if list(cases.columns[: len(COLUMNS)]) == list(COLUMNS) and cases.isna().to_numpy().any():
-        row = int(np.argmax(cases.isna().to_numpy().any(axis=1)))
-        raise ImageSetError("the row has too few cells", file=path, row=row + 2)
-    return cases
+    header = lines[0] if lines else []
+    while lines and not lines[-1]:
+        lines.pop()
+    for row, cells in enumerate(lines, start=1):
+        if len(cells) != len(header):
+            problem = f"the row has {len(cells)} cells and the first line names {len(header)} columns"
+            raise ImageSetError(problem, file=path, row=row)
+    return pd.DataFrame(lines[1:], columns=header, dtype=str)
 
 
 def _open_array(path: Path) -> "np.ndarray":
     try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise ImageSetError("is not an array as numpy saves it", file=path, remedy="make the set again")
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise ImageSetError("the file is missing", file=path) from error

@@ -91,6 +91,7 @@ def test_patients_has_a_row_each() -> None:
         ("role", 2, "membr", r"row 4: unknown role \(found 'membr'\)"),
         ("class", 5, "glioma", r"row 7: unknown class \(found 'glioma'\)"),
         ("patient", 7, "", r"row 9: the patient is missing"),
+        ("patient", 3, "p1 ", r"row 5: the patient begins or ends with a blank \(found 'p1 '\)"),
         ("slice", 0, "1.5", r"row 2: the slice is not a whole number"),
         ("site", 1, "south", r"row 3: the patient 'p0' has two values of 'site': 'north' and 'south'"),
         ("role", 1, "holdout", r"row 3: the patient 'p0' has two values of 'role'"),
@@ -102,6 +103,54 @@ def test_a_wrong_row_is_named(tmp_path: Path, column: str, row: int, value: str,
     table.loc[row, column] = value
     table.to_csv(tmp_path / "set/cases.csv", index=False)
     with pytest.raises(ImageSetError, match=r"cases\.csv: " + message):
+        ImageSet.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("ending", ["p1,north", "", "p1-1,p1,north,holdout,tumour,1,"])
+def test_a_row_that_is_not_whole_is_named(tmp_path: Path, ending: str) -> None:
+    """A copy that was cut off must not pass for a table with empty cells."""
+    small_set().save(tmp_path / "set")
+    file = tmp_path / "set/cases.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:4], ending, *lines[5:]]))
+    with pytest.raises(ImageSetError, match=r"cases\.csv: row 5: the row has \d cells and the first line names 6"):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_a_set_written_by_hand_is_read(tmp_path: Path) -> None:
+    """Only what the format demands: whole-number spacing, columns in any order, Windows' line ends and mark."""
+    (tmp_path / "imageset.toml").write_text(
+        '\ufeffformat = 1\r\nname = "hand"\r\norigin = "real"\r\nchannels = ["a"]\r\nspacing-mm = [1, 2]\r\n'
+    )
+    table = "slice,class,role,site,patient,case\r\n,,,,Ä 1,NA\r\n,,,,Ä 1,null\r\n\r\n"
+    (tmp_path / "cases.csv").write_bytes(("\ufeff" + table).encode())
+    np.save(tmp_path / "images.npy", np.asfortranarray(np.full((2, 1, 3, 5), 0.5, np.float32)))
+    read = ImageSet.load(tmp_path)
+    assert list(read.cases["case"]) == ["NA", "null"]
+    assert read.header.spacing_mm == (1.0, 2.0)
+    assert read.masks is None
+
+
+def test_a_header_without_its_format_is_refused(tmp_path: Path) -> None:
+    small_set().save(tmp_path / "set")
+    file = tmp_path / "set/imageset.toml"
+    file.write_text(file.read_text().replace("format = 1\n", ""))
+    with pytest.raises(ImageSetError, match=r"imageset\.toml: the key 'format' is missing"):
+        ImageSet.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"hello", "is not an array"), (b"", "is not an array")])
+def test_a_file_that_is_no_array_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    small_set().save(tmp_path / "set")
+    (tmp_path / "set/images.npy").write_bytes(content)
+    with pytest.raises(ImageSetError, match=rf"images\.npy: {message}"):
+        ImageSet.load(tmp_path / "set")
+
+
+def test_images_without_voxels_are_refused(tmp_path: Path) -> None:
+    small_set().save(tmp_path / "set")
+    np.save(tmp_path / "set/images.npy", np.zeros((8, 2, 0, 8), np.uint8))
+    with pytest.raises(ImageSetError, match="the images have no voxels"):
         ImageSet.load(tmp_path / "set")
 
 

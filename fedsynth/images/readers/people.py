@@ -47,18 +47,18 @@ class People:
 
     def _named(self, picture: Picture) -> tuple[str, str]:
         if self.pattern is None:
-            return picture.case, self.site
+            return picture.case.strip(), self.site
         found = self.pattern.search(picture.name)
         if not found:
             problem = f"the patient pattern {self.pattern.pattern!r} does not match"
             raise SourceError(problem, file=picture.file, value=picture.name, remedy="mend the pattern or the name")
         groups = found.groupdict()
-        patient = groups["patient"] if "patient" in groups else self._first(found)
-        site = groups.get("site", self.site)
+        patient = ((groups["patient"] if "patient" in groups else self._first(found)) or "").strip()
+        site = (groups.get("site", self.site) or "").strip()
         if not patient or ("site" in groups and not site):
             problem = f"the patient pattern {self.pattern.pattern!r} leaves patient or site empty"
             raise SourceError(problem, file=picture.file, value=picture.name, remedy="mend the pattern or the name")
-        return patient, site or ""
+        return patient, site
 
     def _first(self, found: re.Match[str]) -> str | None:
         named = set((self.pattern.groupindex if self.pattern else {}).values())
