@@ -33,10 +33,11 @@ def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table("site", "run", title=f"{found['unit']} level, {found['adjacency']} adjacency", title_justify="left")
-    for heading in ("epsilon", "Renyi", "replace-one", "delta", "steps", "remaining"):
+    for heading in ("epsilon", "Renyi", "replaced", "delta", "steps", "left"):
         table.add_column(heading, justify="right")
     for site, one in found["per_site"].items():
-        figures = [_text(one[key], one) for key in ("epsilon", "epsilon_renyi", "epsilon_replace_one")]
+        figures = [_text(one["epsilon"], one)]
+        figures += [_text(one[key], one) if one["private"] else "-" for key in ("epsilon_renyi", "epsilon_replace_one")]
         left = "no cap" if one["remaining"] is None else _text(one["remaining"], one)
         table.add_row(escape(site), "all runs", *figures, f"{one['delta']:g}", str(one["steps"]), left)
         for run, cost in one["runs"].items():
