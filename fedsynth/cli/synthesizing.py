@@ -1,6 +1,7 @@
 """`fedsynth synthesize`, images from a trained generator, and `fedsynth export`, image sets for other tools."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from fedsynth.run import Run
     from fedsynth.training.checkpoint import Card
     from fedsynth.training.sources import Sources
 
@@ -41,7 +43,7 @@ def synthesize(
         raise ConfigError("unknown --format", value=form, remedy=nearest(form, FORMATS))
     place = newest_run() if run is None else open_run(run)
     family, card = load_generator(place.checkpoints)
-    sources = _open_sources(card, source, count, mix, seed, edit, transplant)
+    sources = _open_sources(place, card, source, count, mix, seed, edit, transplant)
     drawing = Drawing(family, card, count=count, mix=mix, seed=seed, sources=sources)
     refuse_existing(out, marker=TABLES.get(form, HEADER), overwrite=overwrite)
     with progress_bar("drawing images") as advance:
@@ -60,21 +62,33 @@ def synthesize(
 
 
 def _open_sources(
-    card: "Card", source: Path | None, count: int, mix: str | None, seed: int, edits: list[str], transplanting: bool
+    place: "Run",
+    card: "Card",
+    source: Path | None,
+    count: int,
+    mix: str | None,
+    seed: int,
+    edits: list[str],
+    transplanting: bool,
 ) -> "Sources | None":
     from fedsynth.images import ImageSet
     from fedsynth.images.editing import read_edit
+    from fedsynth.training.masks import drawn_sources
     from fedsynth.training.sources import choose_sources
 
-    if source is None or not card.pairing:
-        if edits or transplanting:
-            raise ConfigError("--edit and --transplant change label maps", remedy="give --source SET and a paired run")
-        if source is not None:
-            raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
-        return None
     wanted = [read_edit(text, card.shape.dimensions) for text in edits]
-    opened = ImageSet.load(source)
-    return choose_sources(card, opened, count, mix=mix, seed=seed, edits=wanted, transplanting=transplanting)
+    if not card.pairing:
+        if source is not None or edits or transplanting:
+            problem = "this generator draws image and mask from noise: there is nothing to start from or to edit"
+            raise ConfigError(problem, remedy="leave out --source, --edit and --transplant")
+        return None
+    if source is not None:
+        opened = ImageSet.load(source)
+        return choose_sources(card, opened, count, mix=mix, seed=seed, edits=wanted, transplanting=transplanting)
+    if transplanting:
+        raise ConfigError("--transplant needs patients' or phantoms' label maps", remedy="give --source SET")
+    drawn = drawn_sources(place.checkpoints, card, count, mix=mix, seed=seed)
+    return replace(drawn, edits=wanted)
 
 
 def export_set(

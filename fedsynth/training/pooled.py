@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import torch
 
 from fedsynth import files
+from fedsynth.generators.catalog import find
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
+from fedsynth.training.masks import LABEL_TO_IMAGE, MASKS, mask_settings
 from fedsynth.training.preparing import HOLDER, STATE, Prepared, prepare, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings
@@ -40,27 +43,56 @@ def run_training(
     A diverged run raises after the last good state was kept. `on_step` is called with each report and the total.
     """
     with run.locked():
-        prepared = prepare(images, settings, run=run)
-        trainer, state = prepared.trainer, run.site(HOLDER) / STATE
-        if resume and state.exists():
-            load_state(state, trainer, settings.generator)
-        try:
-            _train_to_end(prepared, run, on_step)
-        except DivergedError:
-            if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
-                save_state(state, trainer, settings.generator)
-            raise
-        card = prepared.card()
-        save_generator(run.checkpoints, trainer, card)
-        return card
+        if settings.pairing == LABEL_TO_IMAGE and find(settings.generator).kind != "training-free":
+            masks = prepare(images, mask_settings(settings), run=run, masks_only=True)
+            _train(masks, Place(run=run, name=MASKS), resume=resume, on_step=on_step)
+        return _train(prepare(images, settings, run=run), Place(run=run), resume=resume, on_step=on_step)
 
 
-def _train_to_end(prepared: Prepared, run: Run, on_step: OnStep) -> None:
-    trainer, settings = prepared.trainer, prepared.settings
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one of a run's generators keeps its files; `name` tells them apart where there are several."""
+
+    run: Run
+    name: str = ""
+
+    @property
+    def state(self) -> Path:
+        """What a resumed run needs; it stays with the holder."""
+        return self.run.site(HOLDER) / (f"{self.name}-{STATE}" if self.name else STATE)
+
+    @property
+    def released(self) -> Path:
+        """The folder of the released sampler and its card."""
+        return self.run.checkpoints / self.name
+
+    @property
+    def record(self) -> Path:
+        """The table of losses."""
+        return self.run.site(HOLDER) / f"{self.name}-rounds.csv" if self.name else self.run.rounds
+
+
+def _train(prepared: Prepared, place: Place, *, resume: bool, on_step: OnStep) -> Card:
+    trainer, name = prepared.trainer, prepared.settings.generator
+    if resume and place.state.exists():
+        load_state(place.state, trainer, name)
+    try:
+        _train_to_end(prepared, place, on_step)
+    except DivergedError:
+        if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
+            save_state(place.state, trainer, name)
+        raise
+    card = prepared.card()
+    save_generator(place.released, trainer, card)
+    return card
+
+
+def _train_to_end(prepared: Prepared, place: Place, on_step: OnStep) -> None:
+    trainer, settings, samples = prepared.trainer, prepared.settings, place.run.samples
     if not trainer.total_steps:
-        _write_sheet(run.samples / "untrained.png", prepared)
+        _write_sheet(samples / "untrained.png", prepared)
         return
-    record = LossRecord(run.rounds, first=trainer.step)
+    record = LossRecord(place.record, first=trainer.step)
     shown = _sheet_steps(trainer.total_steps, settings.sheets)
     saved, steps = time.monotonic(), -1
     while steps:
@@ -70,9 +102,9 @@ def _train_to_end(prepared: Prepared, run: Run, on_step: OnStep) -> None:
             on_step(report, trainer.total_steps)
             record.add(report)
             if trainer.step in shown:
-                _write_sheet(run.samples / f"step-{trainer.step:06d}.png", prepared)
+                _write_sheet(samples / f"step-{trainer.step:06d}.png", prepared)
         if prepared.door is not None or time.monotonic() - saved > SAVE_EVERY_SECONDS or not steps:
-            save_state(run.site(HOLDER) / STATE, trainer, settings.generator)
+            save_state(place.state, trainer, settings.generator)
             record.save()
             saved = time.monotonic()
 

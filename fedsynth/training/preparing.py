@@ -22,7 +22,7 @@ from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
 from fedsynth.run import Run, open_run
 from fedsynth.training.checkpoint import Card, load_generator, start_from
-from fedsynth.training.holder import Holder
+from fedsynth.training.holder import Holder, MaskHolder
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings, open_device
 from fedsynth.training.trainer import PlainGradients, Trainer
@@ -99,12 +99,16 @@ def training_members(images: ImageSet) -> ImageSet:
     return images.select(role="member")
 
 
-def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None) -> Prepared:
-    """Build and check everything. Without a run directory nothing is written and nothing can be charged."""
+def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None, masks_only: bool = False) -> Prepared:
+    """Build and check everything. Without a run directory nothing is written and nothing can be charged.
+
+    With `masks_only` the family learns label maps and never sees a picture.
+    """
     entry = find(settings.generator)
     private = settings.privacy is not None
     recipe = settings.over(entry.private_recipe if private else entry.recipe)
-    holder = Holder(training_members(images), device=open_device(settings.device))
+    kind = MaskHolder if masks_only else Holder
+    holder = kind(training_members(images), device=open_device(settings.device))
     header, shape = images.header, holder.shape
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)

@@ -85,6 +85,11 @@ class Sources:
         return brain_of(_picture(self.images, int(self.donors[i]))), brain_of(self.image(i))
 
 
+def pairing_of(card: Card, images: ImageSet) -> Pairing:
+    """What the generator turns into what, in the channels and labels of `images`."""
+    return read_pairing(card.pairing, images.header.channels, images.header.mask_labels)
+
+
 def choose_sources(
     card: Card,
     images: ImageSet,
@@ -96,7 +101,7 @@ def choose_sources(
     transplanting: bool = False,
 ) -> Sources:
     """Rows for `count` images, in a drawn order, each row used once before any is used again; classes by `mix`."""
-    pairing = read_pairing(card.pairing, images.header.channels, images.header.mask_labels)
+    pairing = pairing_of(card, images)
     _refuse_other_kind(card, images, pairing)
     if (edits or transplanting) and pairing.source_channels:
         problem = "only label maps can be edited, and this generator reads other images"

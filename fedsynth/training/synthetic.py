@@ -1,6 +1,7 @@
 """Synthetic image sets: what a released sampler draws, in the same plain format as everything else."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from fedsynth.training.checkpoint import Card
 from fedsynth.training.sampling import class_counts, parse_mix, sample_blocks
 from fedsynth.training.sources import Sources
 
-Drawn = tuple[dict[str, str], NDArray[np.uint8], NDArray[np.uint8] | None]
-"""The row of the table, the image and the mask."""
+Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
+"""An image and its mask."""
 
 
 def plan_labels(card: Card, count: int, mix: str | None) -> NDArray[np.int64]:
@@ -33,6 +34,30 @@ def plan_labels(card: Card, count: int, mix: str | None) -> NDArray[np.int64]:
     places = [(position + 0.5) / number for number in counts.values() for position in range(number)]
     labels = np.repeat(np.arange(len(counts)), list(counts.values()))
     return labels[np.argsort(places, kind="stable")].astype(np.int64)
+
+
+def synthetic_header(card: Card, *, name: str, seed: int, masked: bool) -> Header:
+    """What a set drawn by the generator of `card` says about itself."""
+    made = {"generator": card.generator, "steps": card.steps, "trained-on": card.trained_on, "privacy": card.privacy}
+    return Header(
+        name=name,
+        origin="synthetic",
+        channels=card.channels,
+        classes=card.classes,
+        mask_labels=card.mask_labels if masked else (),
+        spacing_mm=card.spacing_mm,
+        provenance=made | {"seed": seed},
+    )
+
+
+def synthetic_cases(card: Card, labels: NDArray[np.int64]) -> pd.DataFrame:
+    """The table of drawn images: a name and a class each, nobody's patient."""
+    blank = {"patient": "", "site": "", "role": "", "slice": ""}
+    rows = [
+        {"case": f"synthetic-{number:06d}", "class": card.classes[label] if label >= 0 else "", **blank}
+        for number, label in enumerate(labels)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
 
 
 class Drawing:
@@ -60,20 +85,11 @@ class Drawing:
 
     def header(self, name: str) -> Header:
         """What the drawn set says about itself."""
-        card, sources = self.card, self.sources
-        made = {"generator": card.generator, "steps": card.steps, "trained-on": card.trained_on}
-        made |= {"privacy": card.privacy, "seed": self.seed}
-        if sources is not None:
-            made |= {"pairing": card.pairing, "source": sources.images.header.name}
-        return Header(
-            name=name,
-            origin="synthetic",
-            channels=self._channels,
-            classes=card.classes,
-            mask_labels=card.mask_labels if self._masked else (),
-            spacing_mm=card.spacing_mm,
-            provenance=made,
-        )
+        header = synthetic_header(self.card, name=name, seed=self.seed, masked=self._masked)
+        if self.sources is None:
+            return header
+        made = header.provenance | {"pairing": self.card.pairing, "source": self.sources.images.header.name}
+        return replace(header, channels=self._channels, provenance=made)
 
     def items(self) -> Iterator[Drawn]:
         """Every image in turn, drawn in blocks."""
@@ -83,7 +99,7 @@ class Drawing:
             for i, image in enumerate(images):
                 mask = masks[i] if masks is not None else self._carried_mask(number)
                 picture = image if self.card.shape.channels else self._carried_image(number)
-                yield self._row(number), np.asarray(np.rint(picture * 255), np.uint8), mask
+                yield np.asarray(np.rint(picture * 255), np.uint8), mask
                 number += 1
 
     def write(
@@ -92,10 +108,10 @@ class Drawing:
         """Write the set image by image, so that any number of images fits into memory."""
         shape = (len(self._channels), *self.card.shape.size)
         with ImageSetWriter(out, shape, np.uint8, masks=self._masked, overwrite=overwrite) as writer:
-            for done, (row, image, mask) in enumerate(self.items(), 1):
-                writer.append(row, image, mask)
+            for done, (image, mask) in enumerate(self.items(), 1):
+                writer.append_arrays(image, mask)
                 progress(done, len(self.labels))
-            writer.finish(self.header(out.name))
+            writer.finish(self.header(out.name), synthetic_cases(self.card, self.labels))
         return ImageSet.load(out, every_voxel=False)
 
     def in_memory(self, name: str) -> ImageSet:
@@ -103,9 +119,9 @@ class Drawing:
         drawn = list(self.items())
         return ImageSet(
             header=self.header(name),
-            cases=pd.DataFrame([row for row, _, _ in drawn], columns=list(COLUMNS), dtype=str),
-            images=np.stack([image for _, image, _ in drawn]),
-            masks=np.stack([mask for _, _, mask in drawn if mask is not None]) if self._masked else None,
+            cases=synthetic_cases(self.card, self.labels),
+            images=np.stack([image for image, _ in drawn]),
+            masks=np.stack([mask for _, mask in drawn if mask is not None]) if self._masked else None,
         )
 
     @property
@@ -127,8 +143,3 @@ class Drawing:
         assert self.sources is not None
         names = self.sources.images.header.channels
         return self.sources.image(number)[[names.index(name) for name in self._channels]]
-
-    def _row(self, number: int) -> dict[str, str]:
-        label = self.labels[number]
-        named = self.card.classes[label] if label >= 0 else ""
-        return {"case": f"synthetic-{number:06d}", "patient": "", "site": "", "role": "", "class": named, "slice": ""}
