@@ -1,7 +1,7 @@
 """TOML files to frozen dataclasses and back. Every other module reads its settings through this one loader.
 
 A key `mask-labels` in the file is the field `mask_labels` of the dataclass, `class` is `class_`. Unknown keys, wrong
-types and bad values name the file, the key, the value and the nearest spelling.
+types and bad values name the file, the key, the value and the nearest spelling; `site #2` is the second [[site]].
 """
 
 import tomllib
@@ -144,7 +144,7 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, file: Path | None, key: str)
     if len(kinds) != len(value):
         raise ConfigError(f"{key!r} needs {len(kinds)} values", file=file, value=value)
     return tuple(
-        _read(kind, item, file, f"{key}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        _read(kind, item, file, f"{key} #{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True), start=1)
     )
 
 

@@ -132,13 +132,15 @@ def test_whole_numbers_become_floats_where_floats_are_due() -> None:
         ("inner", 4, r"'inner' must be a table \(found 4\)"),
         ("spare", [], r"'spare' must be a table \(found \[\]\)"),
         ("many", {}, r"'many' must be a list \(found \{\}\)"),
-        ("many", [{}, 3], r"'many\[1\]' must be a table \(found 3\)"),
-        ("many", [{}, {"stps": 3}], r"unknown key 'many\[1\]\.stps'; did you mean 'steps'\?"),
+        ("many", [{}, 3], r"'many #2' must be a table \(found 3\)"),
+        ("many", [{}, {"stps": 3}], r"unknown key 'many #2\.stps'; did you mean 'steps'\?"),
+        ("many", [{}, {"steps": "x"}], r"'many #2\.steps' must be a whole number"),
+        ("words", [1, "a"], r"'words #1' must be a text"),
         ("pair", [1], r"'pair' needs 2 values \(found \[1\]\)"),
         ("pair", [1, 2, 3], r"'pair' needs 2 values"),
-        ("pair", [1.5, 2], r"'pair\[0\]' must be a whole number \(found 1\.5\)"),
+        ("pair", [1.5, 2], r"'pair #1' must be a whole number \(found 1\.5\)"),
         ("pair", "12", r"'pair' must be a list \(found '12'\)"),
-        ("words", ["a", 1], r"'words\[1\]' must be a text \(found 1\)"),
+        ("words", ["a", 1], r"'words #2' must be a text \(found 1\)"),
         ("words", "ab", r"'words' must be a list \(found 'ab'\)"),
         ("number-or-word", 1.5, r"'number-or-word' must be a whole number or a text \(found 1\.5\)"),
         ("number-or-word", True, r"'number-or-word' must be a whole number or a text \(found True\)"),
@@ -149,7 +151,7 @@ def test_whole_numbers_become_floats_where_floats_are_due() -> None:
         ("inner", {"rate": "x"}, r"'inner\.rate' must be a number \(found 'x'\)"),
         ("inner", {"rate": -1}, r"\[inner\] the rate must not be negative \(found -1\.0\)"),
         ("spare", {"rate": -1}, r"\[spare\] the rate must not be negative"),
-        ("many", [{}, {"rate": -1}], r"\[many\[1\]\] the rate must not be negative"),
+        ("many", [{}, {"rate": -1}], r"\[many #2\] the rate must not be negative"),
         ("class", 1, r"'class' must be a text"),
         ("class_", "x", r"unknown key 'class_'; did you mean 'class'\?"),
         ("dry_run", True, r"unknown key 'dry_run'; did you mean 'dry-run'\?"),
@@ -179,7 +181,7 @@ def test_two_levels_down() -> None:
         read_table(Nested, {"outer": {"name": "", "inner": {"stpes": 1}}}, file=Path("f"))
     with pytest.raises(ConfigError, match=r"^f: \[outer\.inner\] the rate must not be negative \(found -2\.0\)$"):
         read_table(Nested, {"outer": {"name": "", "inner": {"rate": -2}}}, file=Path("f"))
-    with pytest.raises(ConfigError, match=r"^f: the key 'others\[0\]\.name' is missing$"):
+    with pytest.raises(ConfigError, match=r"^f: the key 'others #1\.name' is missing$"):
         read_table(Nested, {"outer": {"name": ""}, "others": [{}]}, file=Path("f"))
 
 

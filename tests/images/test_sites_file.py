@@ -50,13 +50,13 @@ def test_what_a_run_writes_down_is_read_back(tmp_path: Path) -> None:
         ('[[site]]\nname = "a"\nimages = "x"\n[[site]]\nname = "b"', "the site 'b' does not say where its images"),
         ('image = "x"', r"unknown key 'image'; did you mean 'images'\?"),
         ('images = "x"\n[[sites]]\nname = "a"', "'sites' must be a whole number"),
-        ('images = "x"\n[[site]]\nname = "a"\nslect = {}', r"unknown key 'site\[0\]\.slect'; did you mean 'select'\?"),
-        ('images = "x"\n[[site]]\nname = "a"\nselect = {role = "member"}', r"unknown key 'site\[0\]\.select\.role'"),
+        ('images = "x"\n[[site]]\nname = "a"\nslect = {}', r"unknown key 'site #1\.slect'; did you mean 'select'\?"),
+        ('images = "x"\n[[site]]\nname = "a"\nselect = {role = "member"}', r"unknown key 'site #1\.select\.role'"),
         (
             'images = "x"\n[[site]]\nname = "a"\nselect = {site = []}',
-            r"\[site\[0\]\.select\] 'site' must name something",
+            r"\[site #1\.select\] 'site' must name something",
         ),
-        ('images = "x"\n[[site]]\nname = ""', r"\[site\[0\]\] a site needs a name"),
+        ('images = "x"\n[[site]]\nname = ""', r"\[site #1\] a site needs a name"),
         ('images = "x"\n[[site]]\nname = "a"\n[[site]]\nname = "a"', r"two sites have one name \(found 'a'\)"),
         ('images = "x"\nsites = 0', r"'sites' must be at least 1 \(found 0\)"),
         ('images = "x"\nsites = 2\n[[site]]\nname = "a"', r"'sites' and \[\[site\]\] exclude each other"),
@@ -81,12 +81,12 @@ def test_what_a_run_writes_down_is_read_back(tmp_path: Path) -> None:
         ("sites = 3\n[phantom]\npatients = 2", r"more sites \(3\) than patients \(2\)"),
         ("[phantom]\nsites = 3", "unknown key 'phantom.sites'"),
         ('[phantom]\nlabels = "tumor"', "'phantom.labels' has an unknown value .*did you mean 'tumour'"),
-        ('[phantom]\n[[site]]\nname = "a"\nscanner = {nois = 1}', "'site.0..scanner.nois'; did you mean 'noise'"),
+        ('[phantom]\n[[site]]\nname = "a"\nscanner = {nois = 1}', "'site #1.scanner.nois'; did you mean 'noise'"),
         (
             '[phantom]\n[[site]]\nname = "a"\nscanner = {noise = 9}',
-            r"\[site\[0\].scanner\] the scanner's 'noise' must be",
+            r"\[site #1.scanner\] the scanner's 'noise' must be",
         ),
-        ('[phantom]\n[[site]]\nname = "a"\ncase-mix = {healthy = 1}', r"\[site\[0\]\.case-mix\] the case mix of"),
+        ('[phantom]\n[[site]]\nname = "a"\ncase-mix = {healthy = 1}', r"\[site #1\.case-mix\] the case mix of"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
