@@ -87,7 +87,7 @@ def _print_header(image_set: "ImageSet") -> None:
         split = f"{shares}; seed {header.split.seed}, within {' and '.join(header.split.strata) or 'the whole set'}"
     spacing = header.provenance.get("spacing", "")
     facts = {
-        "name": f"{header.name} ({'phantoms' if 'phantom' in header.provenance else header.origin})",
+        "name": f"{header.name} ({'phantoms' if header.phantoms else header.origin})",
         "images": f"{len(image_set)} of {len(image_set.patients)} patients",
         "size": f"{' x '.join(map(str, image_set.size))} at {' x '.join(f'{mm:g}' for mm in header.spacing_mm)} mm, "
         f"{image_set.images.dtype}{f' ({spacing})' if spacing else ''}",

@@ -8,6 +8,8 @@ from fedsynth.errors import ConfigError
 Origin = Literal["real", "synthetic"]
 Role = Literal["member", "holdout", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
+PHANTOM = "phantom"
+"""The key of the provenance that marks a set of phantoms: by the format its origin is real, but it shows nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +71,8 @@ class Header:
     def dimensions(self) -> int:
         """2 for images, 3 for volumes."""
         return len(self.spacing_mm)
+
+    @property
+    def phantoms(self) -> bool:
+        """Whether the images show phantoms, so that no patient is to be protected."""
+        return PHANTOM in self.provenance

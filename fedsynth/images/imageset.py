@@ -17,7 +17,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from fedsynth.config import parse_toml, read_table
 from fedsynth.errors import ImageSetError, nearest
 from fedsynth.images.check import HEADER, IMAGES, MASKS, TABLE, check_shapes, check_table, check_values
-from fedsynth.images.header import Header
+from fedsynth.images.header import PHANTOM, Header
 from fedsynth.images.rows import Rows, Stack, take
 
 
@@ -131,7 +131,10 @@ class ImageSet:
 
 
 def concatenate(sets: Sequence[ImageSet], *, name: str | None = None) -> ImageSet:
-    """The sets end to end, unread. They must agree in everything but name, classes (joined), split and provenance."""
+    """The sets end to end, unread. They must agree in everything but name, classes (joined), split and provenance.
+
+    Of the provenance only the names remain, and that all are phantoms: one real set among them makes patients of all.
+    """
     if not sets:
         raise ImageSetError("there is nothing to concatenate")
     first = sets[0]
@@ -139,12 +142,13 @@ def concatenate(sets: Sequence[ImageSet], *, name: str | None = None) -> ImageSe
         _check_alike(first, other)
     classes = tuple(dict.fromkeys(label for part in sets for label in part.header.classes))
     splits = {part.header.split for part in sets}
+    made = {PHANTOM: {"parts": len(sets)}} if all(part.header.phantoms for part in sets) else {}
     header = replace(
         first.header,
         name=name or first.header.name,
         classes=classes,
         split=splits.pop() if len(splits) == 1 else None,
-        provenance={"concatenated": [part.header.name for part in sets]},
+        provenance={"concatenated": [part.header.name for part in sets]} | made,
     )
     cases = pd.concat([part.cases for part in sets], ignore_index=True)
     masks = None if first.masks is None else Rows([part.masks for part in sets if part.masks is not None])

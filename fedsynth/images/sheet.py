@@ -147,6 +147,6 @@ def _is_colour(channels: tuple[str, ...]) -> bool:
 def _note(header: Header) -> str:
     if header.origin == "synthetic":
         return ""
-    if "phantom" in header.provenance:
+    if header.phantoms:
         return "phantoms: no patients"
     return "real patients: keep at the site"

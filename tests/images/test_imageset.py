@@ -70,6 +70,16 @@ def test_select_and_concatenate_are_inverse(tmp_path: Path) -> None:
     assert whole.save(tmp_path / "whole").cases.equals(made.cases)
 
 
+def test_joined_phantoms_stay_phantoms_and_one_patient_among_them_counts() -> None:
+    real, phantom = small_set(), small_set(provenance={"phantom": {"seed": 1}})
+    parts = [phantom.select(patient=name) for name in ("p0", "p1")]
+    joined = concatenate([concatenate(parts), phantom.select(patient="p2")])
+    assert joined.header.phantoms
+    mixed = concatenate([phantom.select(patient="p0"), real.select(patient="p1")])
+    assert not mixed.header.phantoms
+    assert not real.header.phantoms
+
+
 def test_select_by_every_column() -> None:
     made = small_set()
     assert set(made.select(role="member", label="healthy").cases["patient"]) == {"p0", "p2"}
