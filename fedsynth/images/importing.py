@@ -87,8 +87,7 @@ def import_images(
     mask_labels, relabel = plan.mask_labels, np.arange(256).astype(np.uint8)
     if settings.labels:
         mask_labels, relabel = regroup(plan.mask_labels, settings.labels)
-    if settings.slicing.keep == "tumour" and not mask_labels:
-        raise ConfigError("slices with tumour are wanted, but the source has no masks", file=source)
+    _check_slicing(settings, plan, source, masks=bool(mask_labels))
     shape = (len(plan.channels), *(settings.size,) * settings.options.dimensions)
     tally = _Tally()
     prepare = _preparation(plan, settings, scaling, relabel)
@@ -190,6 +189,19 @@ def _check(plan: Plan, source: Path, name: str) -> None:
             raise SourceError("unknown role", file=one.file, value=one.role, remedy=f"known: {', '.join(ROLES)}")
 
 
+def _check_slicing(settings: ImportSettings, plan: Plan, source: Path, *, masks: bool) -> None:
+    """An option that would change nothing is refused: whoever gives it expects other images."""
+    slicing, untouched = settings.slicing, Slicing()
+    if slicing.keep == "tumour" and not masks:
+        raise ConfigError("slices with tumour are wanted, but the source has no masks", file=source)
+    if slicing.axis != untouched.axis and plan.dimensions == 2:
+        problem = "pictures cannot be cut along another axis"
+        raise ConfigError(problem, file=source, value=slicing.axis, remedy="leave --axis out")
+    if slicing != untouched and settings.options.dimensions == 3:
+        problem = "whole volumes are wanted, and a choice of slices"
+        raise ConfigError(problem, file=source, remedy="leave --axis, --every and --slices out, or --dimensions 3")
+
+
 def _preparation(plan: Plan, settings: ImportSettings, scaling: Scaling, relabel: np.ndarray) -> Preparation:
     return Preparation(
         n_channels=len(plan.channels),
@@ -229,8 +241,10 @@ def _provenance(plan: Plan, settings: ImportSettings, name: str, source: Path, s
     told: dict[str, Any] = {"reader": name, "source": source.name or str(source), "intensity": str(scaling)}
     if settings.options.dimensions == 2:
         slicing = settings.slicing
-        keep = slicing.keep or "all pictures, non-empty slices of volumes"
-        told["slices"] = {"axis-of-volumes": slicing.axis, "every": slicing.every, "keep": keep}
+        keep = slicing.keep or ("all" if plan.dimensions == 2 else "non-empty")
+        told["slices"] = {"every": slicing.every, "keep": keep}
+        if plan.dimensions == 3:
+            told["slices"]["axis"] = slicing.axis
     if settings.labels:
         told["labels"] = settings.labels
     if settings.spacing_mm:

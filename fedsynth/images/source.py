@@ -14,7 +14,7 @@ of their files.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +64,14 @@ class Plan:
     """Everything a reader knows before decoding. `notes` goes into the set's provenance as it is.
 
     `mask_labels` is empty when the source has no masks. `intensity` is the scaling that suits the source when the user
-    names none, written as on the command line: `window:LOW,HIGH` or `percentile:LOW,HIGH`.
+    names none, written as on the command line: `window:LOW,HIGH` or `percentile:LOW,HIGH`. `dimensions` is 2 for
+    pictures, which have no axis to be cut along, and 3 for volumes.
     """
 
     channels: tuple[str, ...]
     classes: tuple[str, ...]
     mask_labels: tuple[str, ...]
     sources: list[Source]
+    dimensions: Literal[2, 3]
     notes: dict[str, Any] = field(default_factory=dict)
     intensity: str = "percentile:1,99"

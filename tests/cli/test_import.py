@@ -87,7 +87,7 @@ def test_every_option_reaches_the_import(brats: Path, tmp_path: Path) -> None:
     assert made.header.split.seed == 7
     told = made.header.provenance
     assert told["intensity"] == "window:0,1"
-    assert told["slices"] == {"axis-of-volumes": "coronal", "every": 3, "keep": "tumour"}
+    assert told["slices"] == {"axis": "coronal", "every": 3, "keep": "tumour"}
     assert "coronal" in made.cases["case"][0]
 
 
@@ -114,6 +114,7 @@ def test_volumes(brats: Path, tmp_path: Path) -> None:
         (("--channels", "t1,t1"), "a channel is named twice"),
         (("--intensity", "percentile:99,1"), "percentile:LOW,HIGH"),
         (("--intensity", "minmax"), "percentile:LOW,HIGH"),
+        (("--axis", "coronal"), "pictures cannot be cut along another axis (found 'coronal'); leave --axis out"),
         (("--axis", "axail"), "did you mean 'axial'?"),
         (("--slices", "tumor"), "did you mean 'tumour'?"),
         (("--every", "0"), "at least 1"),
@@ -137,6 +138,13 @@ def test_a_wrong_option_is_one_line_and_writes_nothing(
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["kaggle_3m"]
+
+
+@pytest.mark.parametrize("words", [("--axis", "sagittal"), ("--every", "2"), ("--slices", "all")])
+def test_a_choice_of_slices_is_refused_for_whole_volumes(brats: Path, tmp_path: Path, words: tuple[str, str]) -> None:
+    done = run(brats, tmp_path / "set", "--reader", "brats", "--size", 8, "--dimensions", 3, *words)
+    assert done.exit_code == 2
+    assert "whole volumes are wanted, and a choice of slices; leave --axis, --every and --slices out" in done.stderr
 
 
 def test_an_existing_set_is_kept_unless_told(kaggle: Path, tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def tiny_reader(monkeypatch: pytest.MonkeyPatch, *raws: Raw, **changes: object) 
         sources = [Source(**known, file=Path(raw.case), decode=lambda raw=raw: [raw]) for raw in raws]  # type: ignore
         if "sites" in options.channels:
             sources = [replace(one, site=f"s{i}") for i, one in enumerate(sources)]
-        return Plan(channels=("a",), classes=(), mask_labels=("background", "x"), sources=sources)
+        return Plan(channels=("a",), classes=(), mask_labels=("background", "x"), sources=sources, dimensions=2)
 
     module = ModuleType("tiny")
     module.plan = plan  # type: ignore[attr-defined]

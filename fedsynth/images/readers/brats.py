@@ -27,6 +27,8 @@ LABELS = {
     "2023": {0: "background", 1: "core", 2: "edema", 3: "enhancing"},
 }
 """Per naming: the published number of each label. Core is necrosis and non-enhancing tumour together."""
+CAVITY_SINCE_2024 = 4
+"""Sets after treatment (2024) keep the numbers of 2023 and add the resection cavity, which is no part of the tumour."""
 
 
 def plan(source: Path, options: ReadOptions) -> Plan:
@@ -48,6 +50,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
         classes=CLASSES if any(case.label for case in cases) else (),
         mask_labels=MASK_LABELS if with_masks else (),
         sources=sources,
+        dimensions=3,
         notes=notes,
         intensity="percentile:1,99",
     )
@@ -110,4 +113,8 @@ def _on_grid_of(first: Volume, file: Path) -> Volume:
 
 def _mask(volume: Volume, convention: str) -> NDArray[np.uint8]:
     table = {number: MASK_LABELS.index(name) for number, name in LABELS[convention].items()}
+    if convention == "2023" and (volume.array == CAVITY_SINCE_2024).any():
+        remedy = "list such sets for the reader 'volumes', with --mask-labels background,core,edema,enhancing,cavity"
+        problem = "the mask has a resection cavity, as BraTS after treatment (2024) has"
+        raise SourceError(problem, file=volume.file, value=CAVITY_SINCE_2024, remedy=remedy)
     return map_labels(volume.array, table, volume.file)

@@ -31,7 +31,8 @@ WORD = "|".join(sorted(KIND_OF_WORD, key=len, reverse=True))
 OF_2015 = re.compile(rf"vsd\.brain.*\.(?:mr_)?({WORD})(?:\..*)?", re.IGNORECASE)
 AT_THE_END = re.compile(rf"(.+)[_-]({WORD})", re.IGNORECASE)
 AT_THE_START = re.compile(rf"({WORD})(?:[_.-].*)?", re.IGNORECASE)
-NOT_OF_2023 = re.compile(r"brats-ped-", re.IGNORECASE)
+NUMBERED_OTHERWISE = re.compile(r"brats-(ped|men-rt)-", re.IGNORECASE)
+"""Children (1 enhancing, 2 non-enhancing, 3 cyst, 4 edema) and meningioma radiotherapy (one volume, called gtv)."""
 
 PATIENT = (
     re.compile(r"(BraTS-[A-Z]+-\d+)-\d+", re.IGNORECASE),
@@ -131,9 +132,11 @@ def _by_case(folder: Path, together: list[Named]) -> dict[str, list[Named]]:
 
 
 def _case(name: str, folder: Path, named: list[Named], mapped: dict[str, tuple[str, str]], source: Path) -> Case:
-    if NOT_OF_2023.match(name):
-        remedy = "its labels differ from the adults'; use the reader 'volumes'"
-        raise SourceError("paediatric BraTS is not read", file=folder, value=name, remedy=remedy)
+    if NUMBERED_OTHERWISE.match(name):
+        remedy = "list it for the reader 'volumes' and name its labels with --mask-labels"
+        raise SourceError(
+            "this BraTS set has labels of its own and is not read", file=folder, value=name, remedy=remedy
+        )
     files: defaultdict[str, list[Path]] = defaultdict(list)
     for one in named:
         files[one.kind].append(one.file)

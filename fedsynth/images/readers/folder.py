@@ -88,6 +88,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
         classes=found.classes,
         mask_labels=labels.names if labels else (),
         sources=sources,
+        dimensions=2,
         notes=_notes(found, people, bits),
         intensity=f"window:0,{FULL[bits]}" if bits in FULL else "percentile:1,99",
     )

@@ -53,6 +53,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
         classes=classes,
         mask_labels=MASK_LABELS,
         sources=sources,
+        dimensions=2,
         notes=NOTES if grades else {key: note for key, note in NOTES.items() if key != "class"},
         intensity="window:0,255",
     )

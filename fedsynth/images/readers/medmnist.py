@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import is_zipfile
 
 import numpy as np
@@ -41,7 +41,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
     parts = _parts(source)
     shape = parts[0].images.shape
     coloured = len(shape) == 3 and shape[2] == 3
-    dimensions = 2 if len(shape) == 2 or coloured else 3
+    dimensions: Literal[2, 3] = 2 if len(shape) == 2 or coloured else 3
     if options.dimensions > dimensions:
         raise ConfigError("the images have two dimensions", file=source, value=shape, remedy="leave --dimensions out")
     known = COLOURS if coloured else GREY
@@ -64,6 +64,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
         classes=tuple(names[number] for number in sorted(names)),
         mask_labels=(),
         sources=sources,
+        dimensions=dimensions,
         notes=_notes(source, parts),
         intensity="window:0,255",
     )

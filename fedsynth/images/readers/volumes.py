@@ -88,6 +88,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
         classes=tuple(sorted({row["class"] for row in rows} - {""})),
         mask_labels=labels.names if labels else (),
         sources=sources,
+        dimensions=3,
         notes=_notes(columns, used),
     )
 
@@ -118,7 +119,8 @@ def _refuse_empty(rows: list[Row], channels: tuple[str, ...], masks: bool) -> No
 
 def _notes(columns: tuple[str, ...], used: tuple[str, ...]) -> dict[str, Any]:
     ignored = [column for column in columns if column not in (*RESERVED, *used)]
-    return {"columns-ignored": ignored} if ignored else {}
+    notes: dict[str, Any] = {"orientation": "RAS"}
+    return notes | {"columns-ignored": ignored} if ignored else notes
 
 
 def _refuse_foreign(options: ReadOptions) -> None:

@@ -75,7 +75,7 @@ def test_channels_are_chosen_and_ordered(tmp_path: Path) -> None:
 def test_columns_that_are_no_images_are_left_out_when_channels_are_named(tmp_path: Path) -> None:
     nifti(tmp_path / "a.nii", voxels(0))
     made = plan(written(tmp_path, "patient,age,ct", "A,61,a.nii"), ReadOptions(channels=("ct",)))
-    assert made.notes == {"columns-ignored": ["age"]}
+    assert made.notes == {"orientation": "RAS", "columns-ignored": ["age"]}
     assert made.mask_labels == ()
     assert next(iter(made.sources[0].decode())).mask is None
 
