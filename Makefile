@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := fedsynth tests benchmarks cli.py
 
-.PHONY: setup check test test-slow format clean
+.PHONY: setup demo check test test-slow format clean
 
 setup: $(READY)
 
@@ -13,6 +13,16 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+demo: $(READY)  ## the first thing to run: everything that it makes lies in runs/demo
+	mkdir -p runs
+	$(BIN)/fedsynth phantom runs/demo/hospitals --size 32 --overwrite
+	$(BIN)/fedsynth inspect runs/demo/hospitals --sheet runs/demo/hospitals.png --overwrite
+	rm -rf runs/demo/run
+	$(BIN)/fedsynth train runs/demo/hospitals --generator dcgan --run runs/demo/run
+	$(BIN)/fedsynth synthesize runs/demo/run --count 200 --out runs/demo/synthetic --overwrite
+	$(BIN)/fedsynth inspect runs/demo/synthetic --sheet runs/demo/synthetic.png --overwrite
+	@echo 'look at  runs/demo/hospitals.png and runs/demo/synthetic.png'
 
 check: $(READY)  ## what CI runs: lint, format, types, layers
 	$(BIN)/ruff check $(SOURCES)
