@@ -115,21 +115,22 @@ def _print_groups(image_set: "ImageSet", summary: "Summary") -> None:
         return
     typer.echo("\nLabels: share of the images that show it, and its mean share of the area of these")
     names = list(summary.groups[-1].labels)
-    columns = ["site", "role", *(["any"] if len(names) > 1 else []), *names]
-    print_table(columns, [[*_place(group), *_label_cells(group, names)] for group in summary.groups])
+    together = len(names) > 1 and summary.groups[-1].tumour is not None
+    columns = ["site", "role", *(["whole tumour"] if together else []), *names]
+    print_table(columns, [[*_place(group), *_label_cells(group, together)] for group in summary.groups])
 
 
 def _place(group: "Group") -> tuple[str, str]:
     return ("all", "") if group.site is None else (group.site or "-", group.role or "-")
 
 
-def _label_cells(group: "Group", names: list[str]) -> list[str]:
-    shares = [group.foreground] if len(names) > 1 and group.foreground is not None else []
-    return [_percent(share) for share in [*shares, *[group.labels[name] for name in names]]]
+def _label_cells(group: "Group", together: bool) -> list[str]:
+    shares = [group.tumour] if together and group.tumour is not None else []
+    return [_percent(share) for share in [*shares, *group.labels.values()]]
 
 
 def _percent(share: "LabelShare") -> str:
-    return f"{share.images:6.1%}    -  " if share.area is None else f"{share.images:6.1%} {share.area:6.2%}"
+    return f"{share.images:.1%} {'-' if share.area is None else format(share.area, '.2%'):>6}"
 
 
 def _print_intensities(summary: "Summary") -> None:

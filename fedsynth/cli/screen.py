@@ -33,9 +33,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     """A plain table on stdout, numbers to the right; it reads the same on a screen, in a pipe and in a file."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    to_right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
-    for line in [list(columns), *cells]:
-        parts = zip(line, widths, to_right, strict=True)
+    to_right = [any(map(str.strip, column)) and all(map(_is_number, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * width for width in widths]
+    for line in [list(columns), rule, *cells]:
+        parts = zip(line, widths, to_right or [False] * len(widths), strict=True)
         typer.echo(
             "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in parts).rstrip()
         )
+
+
+def _is_number(cell: str) -> bool:
+    """Digits with what belongs to them, or a dash for none."""
+    return set(cell) <= set("0123456789.,%+- ")

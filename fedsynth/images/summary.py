@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedsynth.images.imageset import ImageSet
 from fedsynth.images.parallel import Progress, silent
 from fedsynth.images.rows import Stack, blocks
+from fedsynth.images.tissue import tumour_labels
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FINE_BINS = 2**16
@@ -32,8 +33,8 @@ class LabelShare:
 class Group:
     """The images of one site and role; both are empty texts where the table leaves them empty, None means all.
 
-    `foreground` is every label but the background taken together, none (like `labels`) where the set has no masks.
-    `classes` counts images; an empty name stands for images without a class.
+    `tumour` is all labels of the tumour taken together (see `tissue.py`), none where the masks name only tissues or
+    there are none (then `labels` is empty). `classes` counts images; an empty name stands for images without a class.
     """
 
     site: str | None
@@ -41,7 +42,7 @@ class Group:
     images: int
     patients: int
     classes: dict[str, int]
-    foreground: LabelShare | None
+    tumour: LabelShare | None
     labels: dict[str, LabelShare]
 
 
@@ -104,10 +105,11 @@ def _group(
     cases: pd.DataFrame = image_set.cases[rows]
     names = [*image_set.header.classes, *([""] if (cases["class"] == "").any() else [])]
     labels: dict[str, LabelShare] = {}
-    foreground = None
+    tumour = None
     if counts is not None:
         shares = counts[rows] / np.prod(image_set.size)
-        foreground = _share(shares[:, 1:].sum(axis=1))
+        if numbers := tumour_labels(image_set.header.mask_labels):
+            tumour = _share(shares[:, numbers].sum(axis=1))
         labels = {name: _share(shares[:, i]) for i, name in enumerate(image_set.header.mask_labels) if i > 0}
     return Group(
         site=site,
@@ -115,7 +117,7 @@ def _group(
         images=len(cases),
         patients=cases.loc[cases["patient"] != "", "patient"].nunique(),
         classes={name: int((cases["class"] == name).sum()) for name in names},
-        foreground=foreground,
+        tumour=tumour,
         labels=labels,
     )
 

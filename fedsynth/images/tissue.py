@@ -17,6 +17,7 @@ Region = NDArray[np.bool_]
 FLUID = ("csf", "fluid", "ventricle", "ventricles")
 SOLID = ("grey", "gray", "white", "grey-matter", "gray-matter", "white-matter", "gm", "wm", "deep-grey", "brain")
 OTHER_TISSUE = ("tissue", "cerebellum", "brainstem")
+ORGANS = ("liver", "lung", "lungs", "left-lung", "right-lung", "kidney", "kidneys", "prostate", "pancreas", "breast")
 SURROUNDING = ("edema", "oedema", "whole-tumour", "infiltration")
 DEEP_MM = 10.0
 
@@ -33,9 +34,9 @@ class Anatomy:
     @classmethod
     def of(cls, mask_labels: tuple[str, ...]) -> "Anatomy":
         """From the names of the labels, background first."""
-        named = {number: name.lower().replace("_", "-") for number, name in enumerate(mask_labels) if number}
-        tissue = tuple(n for n, name in named.items() if name in FLUID + SOLID + OTHER_TISSUE)
-        tumour = tuple(n for n in named if n not in tissue)
+        named = dict(enumerate(_plain(name) for name in mask_labels))
+        tumour = tumour_labels(mask_labels)
+        tissue = tuple(n for n in named if n and n not in tumour)
         if not tumour:
             raise ConfigError("none of the labels is a tumour", value=list(mask_labels), remedy="edit masks of tumours")
         return cls(
@@ -67,6 +68,12 @@ class Anatomy:
         return np.asarray(np.isin(mask, self.fluid) & inner)
 
 
+def tumour_labels(mask_labels: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers of the labels that are tumour, by their names; none where all are tissues or there are no labels."""
+    healthy = FLUID + SOLID + OTHER_TISSUE + ORGANS
+    return tuple(n for n, name in enumerate(mask_labels) if n and _plain(name) not in healthy)
+
+
 def brain_of(image: NDArray[np.float32], threshold: float = 0.05) -> Region:
     """The brain in a skull-stripped image (channels, ...) in [0, 1]: the largest bright region, its holes filled."""
     bright = (image > threshold).any(axis=0)
@@ -75,3 +82,7 @@ def brain_of(image: NDArray[np.float32], threshold: float = 0.05) -> Region:
         return np.asarray(bright)
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     return np.asarray(ndimage.binary_fill_holes(parts == largest))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(" ", "-")

@@ -88,7 +88,7 @@ def test_the_json_is_whole_and_finite(tmp_path: Path) -> None:
         (None, None, 10),
     ]
     assert found["groups"][0]["labels"] == {"tumour": {"images": 1.0, "area": 0.5}}
-    assert found["groups"][3]["foreground"] == {"images": 0.0, "area": None}
+    assert found["groups"][3]["tumour"] == {"images": 0.0, "area": None}
     flair = next(one for one in found["intensities"] if (one["site"], one["channel"]) == ("east", "flair"))
     assert flair["quantiles"]["0.5"] == pytest.approx(np.median(np.asarray(made.images)[:6, 1]) / 255)
     duplicates = found["duplicates"]

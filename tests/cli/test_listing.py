@@ -32,8 +32,8 @@ def test_the_hospitals_of_a_file() -> None:
         "high-grade",
         "low-grade",
     ]
-    assert lines[2].split()[:6] == ["hospital-1", "50", "250", "25", "20", "5"]
-    assert lines[6].split()[:6] == ["all", "200", "1000", "100", "80", "20"]
+    assert lines[3].split()[:6] == ["hospital-1", "50", "250", "25", "20", "5"]
+    assert lines[7].split()[:6] == ["all", "200", "1000", "100", "80", "20"]
 
 
 def test_as_json() -> None:
@@ -54,8 +54,8 @@ def test_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_number_of_sites_or_the_files_of_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     lines = call().stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:3]] == ["sites/lgg.toml", "sites/phantom-4.toml"]
-    assert "200 phantoms in 4 hospitals" in lines[2]
+    assert [line.split()[0] for line in lines[2:4]] == ["sites/lgg.toml", "sites/phantom-4.toml"]
+    assert "200 phantoms in 4 hospitals" in lines[3]
     told = json.loads(call("--json").stdout)
     assert [one["error"] for one in told["files"]] == [None, None]
 

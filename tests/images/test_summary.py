@@ -53,17 +53,27 @@ def test_groups_by_hand() -> None:
     ]
     north, unlabelled, _, south, everything = groups
     assert (north.images, north.patients, north.classes) == (3, 2, {"healthy": 2, "tumour": 1})
-    assert north.foreground is not None
-    assert north.foreground.images == pytest.approx(2 / 3)
-    assert north.foreground.area == pytest.approx((6 + 1) / 20 / 2)
+    assert north.tumour is not None
+    assert north.tumour.images == pytest.approx(2 / 3)
+    assert north.tumour.area == pytest.approx((6 + 1) / 20 / 2)
     assert (north.labels["edema"].images, north.labels["edema"].area) == pytest.approx((2 / 3, 5 / 40))
     assert (north.labels["core"].images, north.labels["core"].area) == pytest.approx((1 / 3, 2 / 20))
     assert unlabelled.classes == {"healthy": 0, "tumour": 0, "": 1}
-    assert unlabelled.foreground is not None
-    assert (unlabelled.foreground.images, unlabelled.foreground.area) == (0, None)
+    assert unlabelled.tumour is not None
+    assert (unlabelled.tumour.images, unlabelled.tumour.area) == (0, None)
     assert (south.labels["edema"].area, south.labels["core"].area) == (None, pytest.approx(4 / 20))
     assert (everything.images, everything.patients) == (6, 5)
     assert everything.classes == {"healthy": 2, "tumour": 3, "": 1}
+
+
+def test_tissues_are_no_tumour() -> None:
+    made = three_sites()
+    named = replace(made, header=replace(made.header, mask_labels=("background", "white", "enhancing")))
+    north = summarise(named).groups[0]
+    assert north.tumour == north.labels["enhancing"]
+    assert north.labels["white"].images == pytest.approx(2 / 3)
+    tissues = replace(made, header=replace(made.header, mask_labels=("background", "liver", "csf")))
+    assert summarise(tissues).groups[0].tumour is None
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.uint8, 1e-12), (np.float32, 2**-16)])
@@ -86,7 +96,7 @@ def test_black_images_without_masks() -> None:
     header = replace(made.header, mask_labels=())
     black = replace(made, header=header, images=np.zeros_like(np.asarray(made.images)), masks=None)
     summary = summarise(black)
-    assert summary.groups[0].foreground is None
+    assert summary.groups[0].tumour is None
     assert summary.groups[0].labels == {}
     assert {found.black for found in summary.intensities} == {1.0}
     assert {found.above_zero for found in summary.intensities} == {None}
