@@ -24,18 +24,25 @@ class OneLineErrors(TyperGroup):
     """Turns what a user can act on into one line on stderr and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; only `FedSynthError` is caught, everything else is a bug and keeps its traceback."""
+        """Run the command; what the user can mend is caught, everything else is a bug and keeps its traceback."""
         try:
             return super().invoke(ctx)
         except FedSynthError as error:
             typer.echo(f"fedsynth: {error}", err=True)
-            raise typer.Exit(2) from None
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            asked = error.ctx.command_path if error.ctx is not None else ctx.command_path
+            message = " ".join(error.format_message().split()).removesuffix(".")
+            typer.echo(f"fedsynth: {message}; see {asked} --help", err=True)
+        raise typer.Exit(2)
 
 
 app = typer.Typer(
     name="fedsynth",
     cls=OneLineErrors,
     no_args_is_help=True,
+    suggest_commands=False,  # click suggests them itself
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Federated, private, synthetic medical images, and an honest answer to: may we share them?",

@@ -140,6 +140,26 @@ def test_a_wrong_option_is_one_line_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["kaggle_3m"]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("import",), "Missing argument 'SOURCE'; see fedsynth import --help"),
+        (("import", "a", "b", "--reader", "lgg"), "Missing option '--size'; see fedsynth import --help"),
+        (("import", "a", "b", "--reader", "lgg", "--size", "x"), "'x' is not a valid integer; see"),
+        (("import", "a", "b", "--sise", "8"), "'--size'"),
+        (("imprt",), "No such command 'imprt'"),
+        (("inspect", "a", "--rows", "0"), "0 is not in the range x>=1"),
+        (("list", "sits"), "No such command 'sits'"),
+    ],
+)
+def test_a_command_that_cannot_be_understood_is_one_line(words: tuple[str, ...], message: str) -> None:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
 @pytest.mark.parametrize("words", [("--axis", "sagittal"), ("--every", "2"), ("--slices", "all")])
 def test_a_choice_of_slices_is_refused_for_whole_volumes(brats: Path, tmp_path: Path, words: tuple[str, str]) -> None:
     done = run(brats, tmp_path / "set", "--reader", "brats", "--size", 8, "--dimensions", 3, *words)
