@@ -1,7 +1,7 @@
 """Contact sheets: a few images of every site with their masks, so that a person sees what an image set holds.
 
 The choice is deterministic. Images are shown as they are stored, without stretching their contrast; slices and volumes
-lie as `fedsynth.images.source` says (left is left, the front or the top is up).
+lie as `fedsynth.images.source` says (left is left, the front or the top is up), which the sheet says where it is known.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def contact_sheet(image_set: ImageSet, *, rows: int = 3) -> Image.Image:
         sections.append(Section(title=title, cells=cells, heads=_heads(header)))
     kind = "synthetic images" if header.origin == "synthetic" else "images"
     title = f"{header.name}: {len(image_set)} {kind} of {' x '.join(map(str, image_set.size))}"
-    return montage(sections, title=title, note=_note(header), legend=header.mask_labels[1:], columns=per_row)
+    return montage(sections, title=title, note=note_of(header), legend=header.mask_labels[1:], columns=per_row)
 
 
 def choose(cases: pd.DataFrame, interest: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -144,9 +144,22 @@ def _is_colour(channels: tuple[str, ...]) -> bool:
     return tuple(name.lower() for name in channels) == ("red", "green", "blue")
 
 
-def _note(header: Header) -> str:
+def note_of(header: Header) -> str:
+    """What whoever looks at the sheet must know: whose images they are, and which side is left."""
+    return "; ".join(filter(None, [_whose(header), _sides(header)]))
+
+
+def _whose(header: Header) -> str:
     if header.origin == "synthetic":
         return ""
-    if header.phantoms:
-        return "phantoms: no patients"
-    return "real patients: keep at the site"
+    return "phantoms: no patients" if header.phantoms else "real patients: keep at the site"
+
+
+def _sides(header: Header) -> str:
+    """Radiologists are used to the opposite; pictures lie as their files do, which nobody knows."""
+    known = header.phantoms or header.provenance.get("orientation") == "RAS"
+    slices = header.provenance.get("slices")
+    if not known or (isinstance(slices, dict) and slices.get("axis") == "sagittal"):
+        return ""
+    planes = "axial and coronal: " if header.dimensions == 3 else ""
+    return f"{planes}the patient's left is on the left"

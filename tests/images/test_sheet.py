@@ -10,7 +10,7 @@ from PIL import Image
 
 from fedsynth.images import Header, ImageSet
 from fedsynth.images.montage import COLOURS, Cell, Section, as_tile, montage, with_labels
-from fedsynth.images.sheet import choose, contact_sheet, tiles_of
+from fedsynth.images.sheet import choose, contact_sheet, note_of, tiles_of
 
 COLUMNS = ["case", "patient", "site", "role", "class", "slice"]
 
@@ -94,6 +94,28 @@ def test_real_patients_are_marked_and_others_are_not() -> None:
     assert not np.array_equal(real, other)
     assert not has_colour(contact_sheet(synthetic), (255, 176, 80))
     assert len(free) < len(real), "no line of warning"
+
+
+@pytest.mark.parametrize(
+    ("provenance", "size", "said"),
+    [
+        ({}, (8, 8), "real patients: keep at the site"),
+        (
+            {"orientation": "RAS", "slices": {"axis": "coronal"}},
+            (8, 8),
+            "real patients: keep at the site; the patient's left is on the left",
+        ),
+        ({"orientation": "RAS", "slices": {"axis": "sagittal"}}, (8, 8), "real patients: keep at the site"),
+        ({"orientation": "LPS", "slices": 7}, (8, 8), "real patients: keep at the site"),
+        ({"phantom": {}}, (8, 8), "phantoms: no patients; the patient's left is on the left"),
+        ({"phantom": {}}, (8,) * 3, "phantoms: no patients; axial and coronal: the patient's left is on the left"),
+    ],
+)
+def test_the_sheet_says_which_side_is_left_where_it_is_known(
+    provenance: dict[str, Any], size: tuple[int, ...], said: str
+) -> None:
+    made = cohort(size=size)
+    assert note_of(replace(made.header, provenance=provenance)) == said
 
 
 @pytest.mark.parametrize("kind", ["one channel", "colour", "floating point", "volumes", "large", "no images"])
