@@ -101,7 +101,10 @@ def _parts(file: SitesFile, every_voxel: bool) -> dict[str, _Part]:
 def _partitioned(
     pooled: ImageSet, partition: Partition, names: Sequence[str] | int | None, seed: int
 ) -> dict[str, _Part]:
-    site_of = assign_sites(pooled.cases, partition, seed, names)
+    try:
+        site_of = assign_sites(pooled.cases, partition, seed, names)
+    except ImageSetError as error:
+        raise ImageSetError(str(error), file=pooled.folder) from error
     owner = pooled.cases["patient"].map(site_of)
     given = names if isinstance(names, Sequence) else sorted(set(site_of.values()), key=_in_order)
     return {name: _Part(of=pooled, rows=np.flatnonzero(owner == name)) for name in given}
@@ -115,7 +118,8 @@ def _selected(images: ImageSet, entry: SiteEntry) -> NDArray[np.int64]:
     except ImageSetError as error:
         raise ImageSetError(f"the site {entry.name!r}: {error}") from error
     if len(chosen) == 0:
-        raise ImageSetError(f"a site with no patients: {entry.name!r}", remedy="its conditions exclude each other")
+        remedy = "its conditions exclude each other"
+        raise ImageSetError(f"a site with no patients: {entry.name!r}", file=images.folder, remedy=remedy)
     return np.flatnonzero(images.cases["case"].isin(chosen.cases["case"]))
 
 
@@ -160,7 +164,7 @@ def _refuse_common(parts: dict[str, _Part]) -> None:
                 if other != name:
                     problem = f"the {column} {value!r} is in two sites: {other!r} and {name!r}"
                     remedy = "select each once; if they are different people, import them with other names"
-                    raise ImageSetError(problem, remedy=remedy)
+                    raise ImageSetError(problem, file=part.of.folder, remedy=remedy)
 
 
 def _open_real(path: Path, every_voxel: bool) -> ImageSet:

@@ -140,9 +140,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     a, b, both = SiteEntry(name="A"), SiteEntry(name="B"), SiteEntry(name="C", select=Select(site=("A", "B")))
     refused(tmp_path, "none: there is no such folder; make it with", images=tmp_path / "none")
     refused(tmp_path, "is not an image set", images=tmp_path)
-    refused(tmp_path, "a site with no patients: 'D'; known: A, B", images=path, site=(a, SiteEntry(name="D")))
+    refused(tmp_path, f"^{path}: a site with no patients: 'D'; known: A, B", images=path, site=(a, SiteEntry(name="D")))
     nothing = SiteEntry(name="n", select=Select(patient="p1", site="B"))
-    refused(tmp_path, "a site with no patients: 'n'", images=path, site=(nothing,))
+    refused(tmp_path, f"^{path}: a site with no patients: 'n'", images=path, site=(nothing,))
     typing_slip = SiteEntry(name="n", select=Select(class_="hihg"))
     refused(
         tmp_path,
@@ -150,8 +150,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         images=path,
         site=(typing_slip,),
     )
-    refused(tmp_path, "the patient 'p0' is in two sites: 'A' and 'C'", images=path, site=(a, b, both))
-    refused(tmp_path, r"more sites \(11\) than patients \(10\)", images=path, partition="iid", sites=11)
+    refused(tmp_path, f"^{path}: the patient 'p0' is in two sites: 'A' and 'C'", images=path, site=(a, b, both))
+    refused(tmp_path, rf"^{path}: more sites \(11\) than patients \(10\)", images=path, partition="iid", sites=11)
     refused(tmp_path, "2 sites of its own, not 3", images=path, sites=3)
     twice = (SiteEntry(name="x", images=path), SiteEntry(name="y", images=path))
     refused(tmp_path, "the patient 'p0' is in two sites: 'x' and 'y'", site=twice)

@@ -68,6 +68,7 @@ def plan(source: Path, options: ReadOptions) -> Plan:
     if labels is None and options.mask_labels:
         raise ConfigError("mask labels are named, but the manifest has no column 'mask'", file=source)
     used = (*channels, *(("mask",) if labels else ()))
+    _refuse_no_images(rows, channels)
     _refuse_empty(rows, channels, labels is not None and not options.unmasked_is_background)
     refuse_twice(rows, used)
     reading = Volumes(channels=channels, labels=labels, unmasked_is_background=options.unmasked_is_background)
@@ -104,6 +105,16 @@ def _stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
     """The channels in one array: whole numbers as long as all are, single precision otherwise."""
     whole = all(array.dtype.kind != "f" for array in arrays)
     return np.stack(arrays) if whole else np.stack(arrays, dtype=np.float32, casting="unsafe")
+
+
+def _refuse_no_images(rows: list[Row], channels: tuple[str, ...]) -> None:
+    """A column like age or sex beside one that does name files: nobody meant it as a channel."""
+    found = {channel: any(row[channel] and row.path(channel).exists() for row in rows) for channel in channels}
+    for channel, has_files in found.items():
+        if any(found.values()) and not has_files:
+            value = next((row[channel] for row in rows if row[channel]), "")
+            remedy = f"name the columns with images: --channels {','.join(name for name in channels if found[name])}"
+            raise rows[0].error(f"no cell of the column {channel!r} is a file", value=value, remedy=remedy)
 
 
 def _refuse_empty(rows: list[Row], channels: tuple[str, ...], masks: bool) -> None:

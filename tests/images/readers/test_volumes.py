@@ -80,6 +80,14 @@ def test_columns_that_are_no_images_are_left_out_when_channels_are_named(tmp_pat
     assert next(iter(made.sources[0].decode())).mask is None
 
 
+def test_a_column_without_any_file_is_not_taken_for_a_channel(tmp_path: Path) -> None:
+    nifti(tmp_path / "a.nii", voxels(0))
+    nifti(tmp_path / "b.nii", voxels(1))
+    manifest = written(tmp_path, "patient,ct,age", "A,a.nii,61", "B,b.nii,61")
+    with pytest.raises(SourceError, match=r"no cell of the column 'age' is a file \(found '61'\);.*--channels ct"):
+        plan(manifest, ReadOptions())
+
+
 def test_mhd_with_a_mask_in_another_kind_and_orientation(tmp_path: Path) -> None:
     """A LUNA16 scan (.mhd, axes left, posterior, superior) with a mask drawn in another tool (.nrrd, RAS)."""
     scan = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels(0)[::-1, ::-1].T))
