@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsynth.errors import ConfigError
 from fedsynth.generators.catalog import build
-from fedsynth.generators.families.diffusion import SPREAD, Denoiser, Diffusion, Path
+from fedsynth.generators.families.diffusion import Denoiser, Diffusion, shares
 from fedsynth.generators.family import ImageShape, SeededDraws, Tensors
 
 SHAPE = ImageShape(channels=1, size=(4, 4), n_classes=2, source_channels=1)
@@ -16,17 +16,10 @@ TARGET = 0.6
 
 
 class Knowing(nn.Module):
-    """A denoiser that knows the one image there is, and so says its true velocity."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
+    """A denoiser that knows the one image there is."""
 
     def forward(self, x: Tensor, source: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        time = time.reshape(-1, 1, 1, 1)
-        a, b = self.path.shares(time)
-        data = torch.full_like(x, TARGET)
-        return self.path.velocity(data, (x - a * data) / b, time)
+        return torch.full_like(x, TARGET)
 
 
 class Deaf(nn.Module):
@@ -47,14 +40,14 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, source: Tensor, time: Tensor, label: Tensor) -> Tensor:
         angle = (time * math.pi / 2).reshape(-1, 1, 1, 1)
         a, b, s2 = torch.cos(angle), torch.sin(angle), self.spread**2
-        return x * (a * b - b * a * s2) / (a**2 * s2 + b**2)  # a E[noise | x] - b E[data | x]
+        return x * a * s2 / (a**2 * s2 + b**2)  # the expected data given x
 
 
 def a_family(
     denoiser: nn.Module, sampler: str = "ddim", *, steps: int = 5, guidance: float = 1.0, drop: float = 0.0
 ) -> Diffusion:
-    path, ancestral = Path(sampler == "rectified-flow"), sampler == "ddpm"
-    return Diffusion(SHAPE, denoiser, path, ancestral=ancestral, steps=steps, guidance=guidance, drop=drop)
+    straight, ancestral = sampler == "rectified-flow", sampler == "ddpm"
+    return Diffusion(SHAPE, denoiser, straight=straight, ancestral=ancestral, steps=steps, guidance=guidance, drop=drop)
 
 
 def a_condition(n: int) -> Tensors:
@@ -63,35 +56,16 @@ def a_condition(n: int) -> Tensors:
 
 @pytest.mark.parametrize("straight", [False, True])
 def test_the_path_leads_from_data_to_noise(straight: bool) -> None:
-    path = Path(straight)
-    assert [float(s) for s in path.shares(torch.tensor(0.0))] == pytest.approx([1, 0], abs=1e-6)
-    assert [float(s) for s in path.shares(torch.tensor(1.0))] == pytest.approx([0, 1], abs=1e-6)
-    middle = [0.5, 0.5] if straight else [math.sqrt(0.5)] * 2
-    assert [float(s) for s in path.shares(torch.tensor(0.5))] == pytest.approx(middle)
-
-
-@pytest.mark.parametrize("straight", [False, True])
-def test_data_is_recovered_from_the_velocity_at_every_time(straight: bool) -> None:
-    path, draws = Path(straight), SeededDraws(0)
-    data, noise, time = draws.normal((50,)), draws.normal((50,)), draws.uniform((50,))
-    a, b = path.shares(time)
-    x = a * data + b * noise
-    torch.testing.assert_close(path.data(x, path.velocity(data, noise, time), time), data, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("straight", [False, True])
-def test_the_velocity_is_the_slope_of_the_path(straight: bool) -> None:
-    path, time, step = Path(straight), torch.tensor(0.3, dtype=torch.float64), 1e-6
-    (a, b), (a_later, b_later) = path.shares(time), path.shares(time + step)
-    slope = ((a_later - a) * 2.0 + (b_later - b) * -0.7) / (step * (1 if straight else math.pi / 2))
-    data, noise = torch.tensor(2.0, dtype=torch.float64), torch.tensor(-0.7, dtype=torch.float64)
-    assert path.velocity(data, noise, time).item() == pytest.approx(slope.item(), rel=1e-4)
+    ends = [torch.stack(shares(torch.tensor(time), straight=straight)).tolist() for time in (0.0, 0.5, 1.0)]
+    assert ends[0] == pytest.approx([1, 0], abs=1e-6)
+    assert ends[1] == pytest.approx([0.5, 0.5] if straight else [math.sqrt(0.5)] * 2)
+    assert ends[2] == pytest.approx([0, 1], abs=1e-6)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "rectified-flow"])
 @pytest.mark.parametrize("steps", [1, 7])
-def test_the_true_velocity_leads_to_the_image(sampler: str, steps: int) -> None:
-    family = a_family(Knowing(Path(sampler == "rectified-flow")), sampler=sampler, steps=steps)
+def test_who_knows_the_image_gets_it(sampler: str, steps: int) -> None:
+    family = a_family(Knowing(), sampler=sampler, steps=steps)
     made = family.sample(a_condition(3), family.noise(3, SeededDraws(0)))
     assert made["image"] == pytest.approx(torch.full((3, 1, 4, 4), TARGET), abs=1e-4)
 
@@ -127,8 +101,8 @@ def test_conditions_are_dropped_as_often_as_asked() -> None:
     batch = a_condition(4) | {"image": torch.zeros(4, 1, 4, 4)}
     noise = family.noise(4, SeededDraws(0)) | {"drop": torch.tensor([0.0, 0.29, 0.3, 0.9]), "time": torch.zeros(4)}
     noise["image"] = torch.zeros(4, 1, 4, 4)
-    loss = family.private_loss(family.turns[0], batch, noise, 1.0)  # the wanted velocity is zero: told squared is left
-    assert loss.tolist() == pytest.approx([4, 4, 25, 36])
+    loss = family.private_loss(family.turns[0], batch, noise, 1.0)  # the data are zero: told squared over least noise
+    assert loss.tolist() == pytest.approx([40, 40, 250, 360])
 
 
 def test_the_loss_by_hand() -> None:
@@ -139,8 +113,8 @@ def test_the_loss_by_hand() -> None:
     family = a_family(Silent())
     batch = a_condition(1) | {"image": torch.full((1, 1, 4, 4), -1.0)}
     noise = {"image": torch.full((1, 1, 4, 4), 2.0), "time": torch.tensor([0.5]), "drop": torch.ones(1)}
-    # v = cos(45) * 2 - sin(45) * (-1) = 3 * sqrt(1/2)
-    assert family.private_loss(family.turns[0], batch, noise, 1.0).item() == pytest.approx(4.5)
+    # the guess is 0, the data -1, the share of noise sin(45)
+    assert family.private_loss(family.turns[0], batch, noise, 1.0).item() == pytest.approx(math.sqrt(2))
 
 
 def test_a_sample_without_class_takes_the_number_past_the_last() -> None:
@@ -151,18 +125,15 @@ def test_a_sample_without_class_takes_the_number_past_the_last() -> None:
 
 
 @pytest.mark.parametrize("straight", [False, True])
-def test_the_linear_guess_is_the_best_one(straight: bool) -> None:
+def test_the_denoiser_starts_from_the_point_where_there_is_little_noise(straight: bool) -> None:
     class Quiet(nn.Module):
         def forward(self, x: Tensor, time: Tensor, context: None, label: None) -> Tensor:
             return torch.zeros_like(x)
 
-    path, draws, n = Path(straight), SeededDraws(0), 100_000
-    data, noise, time = SPREAD * draws.normal((n, 1, 1)), draws.normal((n, 1, 1)), torch.full((n,), 0.4)
-    a, b = path.shares(torch.tensor(0.4))
-    x, wanted = a * data + b * noise, path.velocity(data, noise, torch.tensor(0.4))
-    left = wanted - Denoiser(Quiet(), path)(x, None, time, None)
-    assert (left * x).mean().item() == pytest.approx(0, abs=0.005)  # nothing linear in x remains
-    assert left.std().item() == pytest.approx(SPREAD / math.sqrt((a * SPREAD) ** 2 + b**2), rel=0.01)
+    x = torch.tensor([[[-0.5, 0.2]], [[-0.5, 0.2]]])
+    found = Denoiser(Quiet(), straight=straight)(x, None, torch.tensor([0.0, 1.0]), None)
+    torch.testing.assert_close(found[0], torch.tanh(1.5 * x[0]))
+    torch.testing.assert_close(found[1], torch.zeros(1, 2), atol=1e-6, rtol=0)
 
 
 def test_no_layer_works_in_place_and_none_is_aliased() -> None:
