@@ -73,8 +73,15 @@ def import_files(
 ) -> None:
     """Read real medical images into an image set, with roles drawn by patient.
 
-    Readers: lgg (kaggle_3m folders), brats (2015 to 2023), volumes (NIfTI, MHD, NRRD, DICOM listed in a CSV),
-    folder (one folder per class of pictures), medmnist (.npz).
+    brats: folders of BraTS 2015 to 2023.
+
+    folder: PNG, JPEG or TIFF, one folder per class.
+
+    lgg: the folders of kaggle_3m.
+
+    medmnist: an .npz file.
+
+    volumes: NIfTI, MHD, NRRD or DICOM, listed in a CSV file.
     """
     from fedsynth.images.importing import ImportSettings, import_images
     from fedsynth.images.readers import ReadOptions

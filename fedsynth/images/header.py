@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from fedsynth.errors import ConfigError
+from fedsynth.errors import ConfigError, nearest
 
 Origin = Literal["real", "synthetic"]
 Role = Literal["member", "holdout", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
+STRATA = ("site", "class")
 PHANTOM = "phantom"
 """The key of the provenance that marks a set of phantoms: by the format its origin is real, but it shows nobody."""
 
@@ -34,7 +35,13 @@ class Split:
 
     seed: int
     shares: Shares
-    strata: tuple[str, ...] = ("site", "class")
+    strata: tuple[str, ...] = STRATA
+
+    def __post_init__(self) -> None:
+        for column in self.strata:
+            if column not in STRATA:
+                remedy = nearest(column, STRATA)
+                raise ConfigError("the strata of a split are columns of the table", value=column, remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

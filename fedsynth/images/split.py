@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 
 from fedsynth.errors import ConfigError, ImageSetError, RefusedError
-from fedsynth.images.header import ROLES, Shares, Split
+from fedsynth.images.header import ROLES, STRATA, Shares, Split
 from fedsynth.images.rounding import controlled_rounding
-
-STRATA = ("site", "class")
 
 Stratum = tuple[str, ...]
 

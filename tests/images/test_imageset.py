@@ -208,6 +208,14 @@ def test_unknown_key_gets_the_nearest_spelling(tmp_path: Path) -> None:
         ImageSet.load(tmp_path / "set")
 
 
+def test_a_split_within_an_unknown_column_is_refused(tmp_path: Path) -> None:
+    small_set(split=Split(seed=3, shares=Shares())).save(tmp_path / "set")
+    file = tmp_path / "set/imageset.toml"
+    file.write_text(file.read_text().replace('"class",\n]', '"clas",\n]'))
+    with pytest.raises(FedSynthError, match=r"\[split\] the strata .*\(found 'clas'\); did you mean 'class'"):
+        ImageSet.load(tmp_path / "set")
+
+
 def test_existing_output_is_kept_unless_told(tmp_path: Path) -> None:
     made = small_set()
     made.save(tmp_path / "set")
