@@ -60,7 +60,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back:
         squared = _ghost_norm(_by_patient(_unfold(module, given), patients), rows)
     else:
         matrix = _each_gradient(module, given, back, patients)
-        squared = matrix.square().sum(1)
+        squared = torch.linalg.vector_norm(matrix, dim=1).square()
     bias = rows.sum(2) if module.bias is not None else None
 
     def weighted(weights: Tensor) -> Sums:
@@ -68,21 +68,37 @@ def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back:
             sums = {"weight": (weights @ matrix).reshape(module.weight.shape)}
         else:
             each = weights.repeat_interleave(len(back) // patients).reshape(-1, *[1] * (back.dim() - 1))
-            sums = {"weight": _weight_gradient(module, given, back * each)}
+            sums = {"weight": _weight_gradient(module, module.weight.detach(), given, back * each)}
         return sums if bias is None else {**sums, "bias": weights @ bias}
 
     return Share(squared=squared if bias is None else squared + bias.square().sum(1), weighted=weighted)
 
 
 def _each_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor, patients: int) -> Tensor:
-    """(patients, weights). One small convolution after another beats one batched product on a CPU, not on a GPU."""
+    """(patients, weights), the quickest of three ways as measured on a CPU and on a GPU.
+
+    On a CPU one small convolution after another beats one batched product; small kernels whose channels fill the
+    vector registers go eight patients at a time, as the groups of one convolution.
+    """
     if given.is_cuda:
         columns, rows = _by_patient(_unfold(module, given), patients), _by_patient(back.flatten(2), patients)
         return (rows @ columns.transpose(1, 2)).flatten(1)
-    each = given.new_empty(patients, module.weight.numel())
-    for row, x, g in zip(each, given.chunk(patients), back.chunk(patients), strict=True):
-        row.copy_(_weight_gradient(module, x, g).flatten())
-    return each
+    small = module.weight.numel() <= 2**15 and module.in_channels % 16 == 0 and module.out_channels % 16 == 0
+    step, views = (8 if small else 1), len(given) // patients
+    blocks = zip(torch.split(given, step * views), torch.split(back, step * views), strict=True)
+    return torch.cat([_grouped_gradient(module, x, g, views) for x, g in blocks])
+
+
+def _grouped_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor, views: int) -> Tensor:
+    """(patients, weights): patients become the groups of one convolution, views its batch."""
+    patients = len(given) // views
+    weight = module.weight.detach().repeat(patients, *[1] * (given.dim() - 1))
+    inputs, outputs = (_as_groups(values, patients, views) for values in (given, back))
+    return _weight_gradient(module, weight, inputs, outputs, groups=patients).reshape(patients, -1)
+
+
+def _as_groups(values: Tensor, patients: int, views: int) -> Tensor:
+    return values.reshape(patients, views, *values.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 def _linear(module: nn.Linear, given: Tensor, back: Tensor, patients: int) -> Share:
@@ -121,7 +137,7 @@ def _scale_and_shift(module: nn.Module, given: Tensor, back: Tensor, patients: i
 
 def _ghost_is_cheaper(positions: int, fan_in: int, fan_out: int) -> bool:
     """Two Gram matrices over positions instead of one gradient per patient. The factor was measured on a CPU."""
-    return 4 * positions**2 <= fan_in * fan_out
+    return 16 * positions**2 <= fan_in * fan_out
 
 
 def _ghost_norm(columns: Tensor, rows: Tensor) -> Tensor:
@@ -158,10 +174,11 @@ def _unfold(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
     return padded.permute(order).reshape(n, given.shape[1] * module.weight[0, 0].numel(), -1)
 
 
-def _weight_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor) -> Tensor:
-    nothing = [0] * len(module.kernel_size)
-    _, weight, _ = torch.ops.aten.convolution_backward(
-        back, given, module.weight.detach(), None, module.stride, module.padding, module.dilation, False, nothing, 1,
-        [False, True, False],
-    )  # fmt: skip
-    return torch.as_tensor(weight)
+def _weight_gradient(
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor, given: Tensor, back: Tensor, *, groups: int = 1
+) -> Tensor:
+    nothing, only_weight = [0] * len(module.kernel_size), [False, True, False]
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        back, given, weight, None, module.stride, module.padding, module.dilation, False, nothing, groups, only_weight
+    )
+    return torch.as_tensor(gradient)

@@ -90,6 +90,11 @@ NETS = [
     ("group norm", lambda: critic(lambda c: nn.GroupNorm(3, c)), (2, 16, 16)),
     ("instance norm", lambda: critic(lambda c: nn.InstanceNorm2d(c, affine=True)), (2, 16, 16)),
     ("wide, so that ghost norms are used", lambda: critic(width=32), (2, 16, 16)),
+    (
+        "eight patients at a time",
+        lambda: nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1), nn.Flatten(), nn.Linear(256, 1), nn.Flatten(0)),
+        (16, 8, 8),
+    ),
     ("volumes", Volume, (1, 6, 6, 6)),
     ("signals", Signal, (2, 8)),
     ("lines", lambda: nn.Sequential(nn.Flatten(), nn.Linear(18, 7), nn.Tanh(), nn.Linear(7, 1), nn.Flatten(0)), (2, 9)),
