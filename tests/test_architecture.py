@@ -1,8 +1,8 @@
 """Promises about the project itself: what is imported when, what the wheel holds, what the layers are."""
 
+import resource
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -16,11 +16,13 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_answers_in_under_half_a_second() -> None:
+    """Processor time, so that other work on the machine does not count; nothing in it waits."""
     seconds = []
     for _ in range(4):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = run_python("-m", "fedsynth", "--help")
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
     assert min(seconds) < 0.5
 

@@ -1,6 +1,10 @@
 """`fedsynth import` in process: what it prints, what it writes, and one line for everything that is wrong."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -158,6 +162,35 @@ def test_a_command_that_cannot_be_understood_is_one_line(words: tuple[str, ...],
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_import_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """The child's resampling sleeps, so that the import is caught in its middle."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    code_of_child = (
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import fedsynth.images.preparing as preparing\n"
+        "preparing.resample_image = lambda *a: time.sleep(60)\n"
+        "from fedsynth.cli import main; main()"
+    )
+    words = ["import", folder, out / "set", "--reader", "folder", "--size", 8, "--one-image-per-patient"]
+    words += ["--workers", 1]
+    command = [sys.executable, "-c", code_of_child, *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        for _ in range(600):
+            if list(out.iterdir()):
+                break
+            time.sleep(0.05)
+        assert [path.name[:5] for path in out.iterdir()] == [".set."]
+        time.sleep(0.2)
+        running.send_signal(number)
+        assert running.wait(20) == code
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [("--axis", "sagittal"), ("--every", "2"), ("--slices", "all")])
