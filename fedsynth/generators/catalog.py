@@ -81,14 +81,14 @@ def find(name: str) -> Entry:
 def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any) -> Family:
     """A new family for images of `shape`, its networks freshly initialised from torch's global random state."""
     entry = find(name)
-    if problem := entry.check_size(shape.size):
-        raise ConfigError(f"{name} cannot make images of this size: {problem}", value=shape.size)
     if private and entry.not_private:
         raise ConfigError(f"{name} cannot be trained privately: {entry.not_private}")
     if entry.kind in ("paired", "training-free") and not shape.source_channels:
         raise ConfigError(f"{name} turns one image into another and needs pairs", remedy="give --pairing")
     if entry.kind == "joint" and shape.source_channels:
         raise ConfigError(f"{name} makes images from noise alone and takes no pairs", remedy="leave out --pairing")
+    if problem := entry.check_size(shape.size):
+        raise ConfigError(f"{name} cannot make images of this size: {problem}", value=shape.size)
     known = [name for name in inspect.signature(entry.build).parameters if name not in ("shape", "private")]
     for option in options:
         if option not in known:

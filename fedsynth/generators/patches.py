@@ -4,8 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from fedsynth.generators.family import ImageShape, Tensors
-from fedsynth.generators.layers import spread
+from fedsynth.generators.layers import halving_problem, spread
 from fedsynth.generators.objectives import Term
+
+SMALLEST = 16
+
+
+def patch_problem(size: tuple[int, ...]) -> str:
+    """Why a generator that doubles its grid, judged by patches, cannot make `size`; empty where it can."""
+    if min(size) < SMALLEST:
+        return f"sides below {SMALLEST} leave nothing to tell patches apart"
+    return halving_problem(size)
 
 
 class PatchCritic(nn.Module):

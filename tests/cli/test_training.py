@@ -55,6 +55,13 @@ def test_resume_with_other_settings_names_the_difference(place: Path) -> None:
         (["train", "set", "--generator", "mlp", "--device", "cuda"], "CUDA was asked for and there is none"),
         (["train", "set", "--generator", "mlp", "--option", "hidden"], "--option needs NAME=VALUE"),
         (["train", "set", "--generator", "mlp", "--steps", "0"], "--steps must be at least 1"),
+        (["train", "set", "-g", "mlp", "--epsilon", "8"], "--epsilon needs the declared number of patients"),
+        (["train", "set", "-g", "mlp", "--patients", "8"], "was given without --epsilon"),
+        (["train", "set", "-g", "mlp", "--epsilon", "-1", "--patients", "8"], "epsilon"),
+        (["train", "set", "-g", "mlp", "--epsilon", "1", "--patients", "4", "--draw", "9"], "within the declared"),
+        (["train", "set", "-g", "spade"], "needs pairs"),
+        (["train", "set", "-g", "spade", "--pairing", "t1-to-flair"], "unknown channel"),
+        (["train", "set", "-g", "dcgan", "--pairing", "label-to-image"], "takes no pairs"),
         (["synthesize", "--count", "3", "--out", "x"], "there is no run yet"),
         (["synthesize", "--count", "3", "--out", "x", "--format", "nift"], "did you mean 'nifti'?"),
     ],
@@ -64,3 +71,34 @@ def test_bad_input_is_one_line_and_leaves_nothing(place: Path, arguments: list[s
     assert message in told
     assert told.count("\n") == 1
     assert {path.name for path in place.iterdir()} == {"set"}
+
+
+def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> None:
+    private = ["--epsilon", "8", "--patients", "8", "--draw", "4", "--store", "store"]
+    told = call("train", "set", *TRAIN, *private, "--run", "one")
+    assert "times the clip norm" in told
+    assert "epsilon 8 at delta 1e-05 per patient, add/remove" in told
+    assert "pooled" in call("privacy", "store")
+    call("train", "set", *TRAIN, *private, "--run", "one", "--resume")
+    stamped = call("train", "set", *TRAIN, *private, "--insecure-seed", "1", "--run", "two")
+    assert "NOT PRIVATE" in stamped
+
+
+def test_every_family_is_listed_with_its_path(place: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(call("list", "generators", "--json"))["generators"]}
+    assert len(rows) == 15
+    assert rows["dcgan"]["how"] == "critic: fast path"
+    assert rows["wgan-gp"]["how"] == "critic: vmap(grad)"
+    assert rows["spade"]["private"] is False
+    assert "patients" in rows["spade"]["how"]
+
+
+def test_paired_families_draw_from_a_source_or_from_their_mask_model(place: Path) -> None:
+    tiny_set(size=16).save(place / "set", overwrite=True)
+    paired = ["--generator", "pix2pix", "--pairing", "label-to-image", "--option", "base=4"]
+    call("train", "set", *paired, "--steps", "1", "--batch", "2", "--sheets", "0", "--run", "one")
+    call("synthesize", "one", "--count", "3", "--out", "a", "--source", "set")
+    call("synthesize", "one", "--count", "3", "--out", "b")
+    assert len(ImageSet.load(place / "b")) == 3
+    told = call("synthesize", "one", "--count", "3", "--out", "c", "--transplant", code=2)
+    assert "give --source SET" in told

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from fedsynth.generators.catalog import Entry, Recipe, register
 from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn, joined, parted
-from fedsynth.generators.layers import as_joint, halving_problem, spread
+from fedsynth.generators.layers import as_joint, spread
 from fedsynth.generators.objectives import LEAST_SQUARES
-from fedsynth.generators.patches import PatchCritic, over_patches
+from fedsynth.generators.patches import PatchCritic, over_patches, patch_problem
 from fedsynth.generators.unet import UNet
 
 NOISE_CHANNELS = 1
@@ -94,6 +94,6 @@ register(
         kind="paired",
         build=build,
         recipe=Recipe(rate=5e-4, rates={"critic": 2e-4}, betas=(0.5, 0.99), augment=False),
-        check_size=halving_problem,
+        check_size=patch_problem,
     )
 )

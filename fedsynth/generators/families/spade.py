@@ -18,13 +18,12 @@ from fedsynth.generators.layers import (
     as_joint,
     double,
     halve,
-    halving_problem,
     halvings,
     widths,
     with_label,
 )
 from fedsynth.generators.objectives import HINGE
-from fedsynth.generators.patches import PatchCritic, feature_distance, over_patches
+from fedsynth.generators.patches import PatchCritic, feature_distance, over_patches, patch_problem
 
 LATENT = 64
 
@@ -171,6 +170,6 @@ register(
         kind="paired",
         build=build,
         recipe=Recipe(rate=2e-4, rates={"critic": 4e-4}, betas=(0.0, 0.99), augment=True),
-        check_size=halving_problem,
+        check_size=patch_problem,
     )
 )
