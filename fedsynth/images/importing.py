@@ -4,8 +4,7 @@ It knows readers by name only. Memory holds a few sources at a time, whatever th
 """
 
 import warnings
-from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,12 @@ from fedsynth.images.imageset import ImageSet
 from fedsynth.images.intensity import Scaling, parse_scaling
 from fedsynth.images.labels import regroup
 from fedsynth.images.parallel import Progress, ordered_map, silent
-from fedsynth.images.preparing import Item, Missing, Preparation, Prepared
+from fedsynth.images.preparing import Missing, Preparation, Prepared
 from fedsynth.images.readers import ReadOptions, reader
 from fedsynth.images.slicing import Slicing
 from fedsynth.images.source import Plan
 from fedsynth.images.split import draw_roles
+from fedsynth.images.tally import Tally
 from fedsynth.images.writer import ImageSetWriter
 
 RESAMPLING = "area when shrinking, linear when growing; masks by share of area, lost lesions keep a pixel; padded"
@@ -89,7 +89,7 @@ def import_images(
         mask_labels, relabel = regroup(plan.mask_labels, settings.labels)
     _check_slicing(settings, plan, source, masks=bool(mask_labels))
     shape = (len(plan.channels), *(settings.size,) * settings.options.dimensions)
-    tally = _Tally()
+    tally = Tally()
     prepare = _preparation(plan, settings, scaling, relabel)
     with ImageSetWriter(out, shape, np.uint8, masks=bool(mask_labels), overwrite=settings.overwrite) as writer:
         with closing(_prepared(plan, prepare, settings.workers)) as results, warnings.catch_warnings():
@@ -111,65 +111,6 @@ def import_images(
         )
         writer.finish(header, cases)
     return ImageSet.load(out, every_voxel=False)
-
-
-class _Tally:
-    """What is known only while images pass by: duplicates, spacings, what is missing, what was left out."""
-
-    def __init__(self) -> None:
-        self._file_of: dict[str, Path] = {}
-        self._spacings: list[float] = []
-        self._missing: defaultdict[str, set[str]] = defaultdict(set)
-        self._cut_off: list[str] = []
-        self.left_out: list[str] = []
-
-    def add(self, prepared: Prepared) -> Iterator[Item]:
-        self.left_out += [str(error) for error in prepared.left_out]
-        for item in prepared.items:
-            case, file = item.row["case"], prepared.source.file
-            if case in self._file_of:
-                remedy = "every image needs its own name"
-                raise SourceError(
-                    f"the case stands twice, also in {self._file_of[case]}", file=file, value=case, remedy=remedy
-                )
-            self._file_of[case] = file
-            if item.spacing_mm is not None:
-                self._spacings.append(item.spacing_mm)
-            for channel in item.missing:
-                self._missing[channel].add(prepared.source.patient)
-            if item.cut_off:
-                self._cut_off.append(case)
-            yield item
-
-    @property
-    def spacing_mm(self) -> float:
-        """The median spacing of the images, 1 when no source tells its own."""
-        return round(float(np.median(self._spacings)), 6) if self._spacings else 1.0
-
-    def provenance(self) -> dict[str, Any]:
-        """What the header must tell so that nobody is misled."""
-        told: dict[str, Any] = {"spacing": self._spacing()}
-        if self._missing:
-            told["missing-sequences-of"] = {channel: sorted(who) for channel, who in sorted(self._missing.items())}
-        if self._cut_off:
-            told["lesions-cut-off"] = self._cut_off
-        if self.left_out:
-            told["left-out"] = self.left_out
-        return told
-
-    def _spacing(self) -> Any:
-        n_unknown = len(self._file_of) - len(self._spacings)
-        if not self._spacings:
-            return "the source does not tell it; spacing-mm counts new pixels"
-        smallest, largest = min(self._spacings), max(self._spacings)
-        if largest <= 1.01 * smallest and not n_unknown:
-            return "that of every image"
-        return {
-            "note": "images differ; spacing-mm is their median",
-            "smallest": round(smallest, 6),
-            "largest": round(largest, 6),
-            "images-without": n_unknown,
-        }
 
 
 def _check(plan: Plan, source: Path, name: str) -> None:
@@ -227,7 +168,7 @@ def _prepared(plan: Plan, prepare: Preparation, workers: int | None) -> Generato
 
 
 def _roles(
-    cases: pd.DataFrame, settings: ImportSettings, source: Path, tally: _Tally
+    cases: pd.DataFrame, settings: ImportSettings, source: Path, tally: Tally
 ) -> tuple[pd.DataFrame, Split | None]:
     if cases.empty:
         why = f"the first: {tally.left_out[0]}" if tally.left_out else "no slice is among those to keep"
