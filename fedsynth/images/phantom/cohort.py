@@ -93,7 +93,7 @@ def make_phantoms(
                 writer.append(one.row, one.image, one.mask)
             progress(done, settings.patients)
         cases, split = draw_roles(writer.cases(), settings.shares, settings.seed)
-        writer.finish(_header(out.name, settings, hospitals, view, split), cases)
+        writer.finish(_header(settings, hospitals, view, split), cases)
     return ImageSet.load(out, every_voxel=False)
 
 
@@ -132,12 +132,10 @@ def _check_hospitals(hospitals: Sequence[Hospital], settings: PhantomSettings) -
         raise ConfigError("every hospital needs a name of its own", value=names)
 
 
-def _header(
-    name: str, settings: PhantomSettings, hospitals: Sequence[Hospital], view: Viewport, split: Split
-) -> Header:
+def _header(settings: PhantomSettings, hospitals: Sequence[Hospital], view: Viewport, split: Split) -> Header:
     made = {key: value for key, value in as_table(settings).items() if key != "shares"}
     return Header(
-        name=name or "phantom",
+        name="phantom",  # not the folder's: the same seed gives the same bytes wherever they are written
         origin="real",
         channels=CHANNELS,
         classes=CLASSES,

@@ -27,10 +27,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_path: Path) -> None:
-    make_phantoms(tmp_path / "a/set", SMALL, workers=1)
-    make_phantoms(tmp_path / "b/set", SMALL, workers=2)
-    make_phantoms(tmp_path / "c/set", replace(SMALL, seed=6), workers=1)
-    first, again, other = (digests(tmp_path / name / "set") for name in "abc")
+    make_phantoms(tmp_path / "a", SMALL, workers=1)
+    make_phantoms(tmp_path / "b", SMALL, workers=2)
+    make_phantoms(tmp_path / "c", replace(SMALL, seed=6), workers=1)
+    first, again, other = (digests(tmp_path / name) for name in "abc")
     assert sorted(first) == ["cases.csv", "images.npy", "imageset.toml", "masks.npy"]
     assert first == again
     assert first["images.npy"] != other["images.npy"]
