@@ -87,7 +87,7 @@ class PatientGradients:
         parameters = dict(self.net.named_parameters())
         total = {name: torch.zeros_like(parameters[name]) for name in path.parameters}
         with _full_precision():
-            for chunk in self._chunks(patients, path, fetch):
+            for chunk in self._chunks(patients, path, fetch) if path.parameters else ():
                 for name, value in path.engine.clipped(chunk, progress, self.clip).items():
                     total[name] += value.detach()
         return total
@@ -121,6 +121,8 @@ class PatientGradients:
 
     def _choose(self, names: tuple[str, ...], size: int, progress: float) -> Path:
         mapped = MappedEngine(self.net, self.loss, names)
+        if not names:
+            return Path(fast=True, reason="the loss uses no parameter", parameters=(), samples=1, engine=mapped)
         own = sum(p.numel() * p.element_size() for name, p in self.net.named_parameters() if name in names)
         try:
             fast: Engine = RecordedEngine(self.net, self.loss)

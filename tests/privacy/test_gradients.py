@@ -280,6 +280,15 @@ def test_parameters_of_a_stage_that_is_not_reached_are_not_in_the_sum():
     assert set(gradients.clipped_sum(torch.arange(0), fetch, 0.2)) == {"small.weight", "small.bias"}
 
 
+def test_a_loss_that_uses_no_parameter_gives_an_empty_sum():
+    """The free half of a paired family's generator, for example."""
+    net = critic()
+    gradients = setting(net, (2, 16, 16), loss=lambda b, n, p: torch.zeros(len(b["image"])))
+    assert gradients.path().parameters == ()
+    assert gradients.clipped_sum(*patients(3, (2, 16, 16))) == {}
+    assert gradients.clipped_mean({"image": torch.zeros(3, 2, 16, 16)}, {}) == {}
+
+
 def test_losses_and_steps_leave_requires_grad_and_grad_alone():
     net = critic()
     gradients = setting(net, (2, 16, 16))
