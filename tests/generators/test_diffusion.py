@@ -132,7 +132,7 @@ def test_the_denoiser_starts_from_the_point_where_there_is_little_noise(straight
 
     x = torch.tensor([[[-0.5, 0.2]], [[-0.5, 0.2]]])
     found = Denoiser(Quiet(), straight=straight)(x, None, torch.tensor([0.0, 1.0]), None)
-    torch.testing.assert_close(found[0], torch.tanh(1.5 * x[0]))
+    torch.testing.assert_close(found[0], x[0])
     torch.testing.assert_close(found[1], torch.zeros(1, 2), atol=1e-6, rtol=0)
 
 

@@ -53,7 +53,7 @@ class Denoiser(nn.Module):
         power = (a * SPREAD).square() + b.square()
         seen = x * power.rsqrt()
         guess: Tensor = self.unet(seen if source is None else torch.cat([seen, source], 1), time * 1000, None, number)
-        return torch.tanh(guess + 1.5 * (a * SPREAD**2 / power) * x)
+        return torch.tanh(guess + (a * SPREAD**2 / power) * torch.atanh(x.clamp(-0.97, 0.97)))
 
 
 class Diffusion(Family):
@@ -228,7 +228,7 @@ register(
         summary="denoising diffusion from class, mask or source; slow to sample, hard to make collapse",
         kind="joint or paired",
         build=build,
-        recipe=Recipe(rate=2e-3, betas=(0.9, 0.99), augment=False),
+        recipe=Recipe(steps=4000, rate=2e-3, betas=(0.9, 0.99), ema=200.0, augment=False),
         check_size=check_size,
     )
 )
