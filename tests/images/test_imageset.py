@@ -130,7 +130,8 @@ def test_a_row_that_is_not_whole_is_named(tmp_path: Path, ending: str) -> None:
 def test_a_set_written_by_hand_is_read(tmp_path: Path) -> None:
     """Only what the format demands: whole-number spacing, columns in any order, Windows' line ends and mark."""
     (tmp_path / "imageset.toml").write_text(
-        '\ufeffformat = 1\r\nname = "hand"\r\norigin = "real"\r\nchannels = ["a"]\r\nspacing-mm = [1, 2]\r\n'
+        '\ufeffformat = 1\r\nname = "hand"\r\norigin = "real"\r\nchannels = ["a"]\r\nspacing-mm = [1, 2]\r\n',
+        encoding="utf-8",
     )
     table = "slice,class,role,site,patient,case\r\n,,,,Ä 1,NA\r\n,,,,Ä 1,null\r\n\r\n"
     (tmp_path / "cases.csv").write_bytes(("\ufeff" + table).encode())

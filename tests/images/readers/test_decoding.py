@@ -1,6 +1,7 @@
 """Volumes of every kind come out the same: RAS axes, true spacing, and a sentence for each kind of damage."""
 
 import gzip
+import locale
 import re
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def save_series(
     lps = np.diag([-1, -1, 1, 1]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     cosines = (lps[:3, :3] / spacing).T
+    before = locale.setlocale(locale.LC_ALL)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for k in range(array.shape[2]):
@@ -73,6 +75,7 @@ def save_series(
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{prefix}{k}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # writing DICOM (not reading it) leaves the process in plain ASCII
     return folder
 
 
