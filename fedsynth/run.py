@@ -169,7 +169,9 @@ def _next_folder(base: Path, stem: str) -> Path:
 def _created(run: Run) -> datetime:
     """From the run itself: copying a folder changes its dates. A damaged one counts as older than all others."""
     try:
-        return datetime.fromisoformat(json.loads(run.environment.read_text())["created"]).astimezone(UTC)
+        return datetime.fromisoformat(json.loads(run.environment.read_text(encoding="utf-8"))["created"]).astimezone(
+            UTC
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return datetime.min.replace(tzinfo=UTC)
 

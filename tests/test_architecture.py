@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
 
 
 def test_help_answers_in_under_half_a_second() -> None:
@@ -36,7 +38,9 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("door", [("-m", "fedsynth"), ("cli.py",)])
 def test_every_door_leads_to_the_same_program(door: tuple[str, ...]) -> None:
     script = Path(sys.executable).with_name("fedsynth")
-    wanted = subprocess.run([script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    wanted = subprocess.run(
+        [script, "--help"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
+    ).stdout
     assert run_python(*door, "--help").stdout.split("\n")[2:] == wanted.split("\n")[2:]
 
 
@@ -75,6 +79,8 @@ def test_the_wheel_holds_fedsynth_only(tmp_path: Path) -> None:
 
 
 def test_nothing_committed_is_local_data() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    ).stdout.split()
     forbidden = (".npy", ".nii", ".nii.gz", ".dcm", ".tif", ".mha", ".safetensors", "ledger.jsonl")
     assert [name for name in tracked if name.endswith(forbidden) or name.startswith("runs/")] == []

@@ -30,7 +30,9 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     python = sys.executable
     shell = f'fedsynth() {{ "{python}" -m fedsynth "$@"; }}\npython() {{ "{python}" "$@"; }}\n{command}'
     where = {**os.environ, "PYTHONPATH": str(GUIDE.parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(["bash", "-c", shell], cwd=folder, env=where, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", "-c", shell], cwd=folder, env=where, capture_output=True, text=True, encoding="utf-8", check=False
+    )
 
 
 @pytest.mark.slow

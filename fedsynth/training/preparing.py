@@ -217,4 +217,4 @@ def _ledger_name(run: Run | None) -> str:
     place = run.site(HOLDER) / RUN_NAME
     if not place.exists():
         files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
-    return place.read_text().strip()
+    return place.read_text(encoding="utf-8").strip()

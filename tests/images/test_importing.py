@@ -337,7 +337,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     """The system refuses to let a file grow beyond 20 kB, as a full disk would."""
     source = write_lgg(tmp_path / "lgg")
     command = [sys.executable, "-c", LIMITED, str(source), str(tmp_path / "set"), "--reader", "lgg", "--size", "32"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written" in done.stderr

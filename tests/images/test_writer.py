@@ -81,7 +81,9 @@ write(Path(sys.argv[1]), 20_000)
 def start(code: str, folder: Path) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=root, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], cwd=root, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+    )
 
 
 def test_a_killed_import_leaves_nothing_that_loads(tmp_path: Path) -> None:
