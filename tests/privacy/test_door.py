@@ -132,14 +132,20 @@ def test_an_infinite_pixel_harms_nothing():
 
 
 def test_two_private_turns_of_a_step_draw_and_charge_apart(tmp_path):
-    ledger, randomness = Ledger("north", tmp_path), Watched()
-    door = charged(randomness=randomness, ledger=ledger, steps=3)
-    for _ in range(3):
-        door.step("critic", images())
-        door.step("generator", images())
-    assert len(randomness.draws) == 6
-    assert len({tuple(drawn) for _, _, drawn in randomness.draws}) > 2
-    assert [charge.steps for charge in ledger.charges()] == [3, 3]
+    ledger, randomness, shown = Ledger("north", tmp_path), Watched(), []
+
+    def fetch(indices):
+        shown.append(indices.tolist())
+        return images()(indices)
+
+    door = charged(randomness=randomness, ledger=ledger, steps=4)
+    for _ in range(4):
+        door.step("critic", fetch)
+        door.step("generator", fetch)
+    assert len(randomness.draws) == 8
+    assert shown == [drawn for _, _, drawn in randomness.draws if drawn]
+    assert any(critic != generator for critic, generator in zip(shown[::2], shown[1::2], strict=False))
+    assert [charge.steps for charge in ledger.charges()] == [4, 4]
 
 
 def test_nothing_secret_is_seeded_by_the_experiment():

@@ -45,6 +45,24 @@ class MinibatchDeviation(nn.Module):
         return x + self.gate * spread
 
 
+class GateSquared(MinibatchDeviation):
+    """Starts at zero with a slope of zero: invisible in losses and gradients until the weights have moved."""
+
+    def __init__(self):
+        super().__init__(gate=0.0)
+
+    def forward(self, x):
+        return x + self.gate**2 * x.std(0, correction=0).mean()
+
+
+class OnlyInGradients(nn.Module):
+    """Adds nothing to the value, and a batch statistic to the slope."""
+
+    def forward(self, x):
+        spread = x.std(0, correction=0).mean()
+        return x + spread - spread.detach()
+
+
 class Attention(nn.Module):
     """Across samples instead of positions: the transposition everybody makes once."""
 
@@ -92,6 +110,8 @@ GUILTY = [
     ("mixes samples", MinibatchDeviation()),
     ("mixes samples", MinibatchDeviation(detached=True)),
     ("mixes samples", MinibatchDeviation(gate=0.0)),
+    ("mixes samples", GateSquared()),
+    ("changes the gradient of another", OnlyInGradients()),
     ("mixes samples", Attention()),
     ("keeps statistics|remembers", nn.InstanceNorm2d(4, affine=True, track_running_stats=True)),
     ("keeps statistics", Statistics()),
