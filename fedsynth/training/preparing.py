@@ -166,7 +166,7 @@ def _prepare_private(
         patients=holder.patients,
         randomness=SecretRandomness() if insecure is None else InsecureRandomness(insecure),
         run=_ledger_name(run),
-        ledger=None if run is None or "phantom" in images.header.provenance else Ledger(HOLDER, privacy.store),
+        ledger=None if run is None or images.header.phantoms else Ledger(HOLDER, privacy.store),
     )
     shares = _class_shares(holder, private=True)
     gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
@@ -207,7 +207,7 @@ def _refuse_secret_start(settings: TrainSettings) -> None:
 
 def _is_public(images: ImageSet, settings: TrainSettings) -> bool:
     before = _start_card(settings)
-    return "phantom" in images.header.provenance and (before is None or before.public or settings.public_start)
+    return images.header.phantoms and (before is None or before.public or settings.public_start)
 
 
 def _ledger_name(run: Run | None) -> str:
