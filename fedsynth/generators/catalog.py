@@ -17,8 +17,8 @@ Kind = Literal["joint", "paired", "joint or paired", "training-free"]
 class Recipe:
     """How a family is trained when the user says nothing. Learning rates by network; `ema` is a half-life in steps."""
 
-    steps: int = 2000
-    batch: int = 32
+    steps: int = 3000
+    batch: int = 16
     rate: float = 2e-4
     rates: dict[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.5, 0.99)

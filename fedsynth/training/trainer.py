@@ -63,8 +63,9 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """How far the whole run is, in [0, 1]; growing networks grow with it."""
-        return self.step / max(1, self.total_steps)
+        """How far the whole run is, in [0, 1]; growing networks grow with it, a hundredth of the run at a time."""
+        granule = max(1, self.total_steps // 100)
+        return self.step // granule * granule / max(1, self.total_steps)
 
     def _take_step(self) -> dict[str, float]:
         losses: dict[str, float] = {}

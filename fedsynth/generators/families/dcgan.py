@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fedsynth.generators.catalog import Entry, register
+from fedsynth.generators.catalog import Entry, Recipe, register
 from fedsynth.generators.family import Draws, ImageShape, Tensors
 from fedsynth.generators.gan import Generator, JointGan
 from fedsynth.generators.layers import (
@@ -109,6 +109,7 @@ register(
         summary="plain convolutional GAN: small, fast, and private at the lowest cost",
         kind="joint",
         build=partial(build, NON_SATURATING),
+        recipe=Recipe(rate=1e-3),
         check_size=halving_problem,
     )
 )
@@ -118,6 +119,7 @@ register(
         summary="the networks of dcgan with a least-squares objective",
         kind="joint",
         build=partial(build, LEAST_SQUARES),
+        recipe=Recipe(rate=1e-3),
         check_size=halving_problem,
     )
 )
