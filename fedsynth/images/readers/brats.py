@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from fedsynth.errors import ConfigError, SourceError, nearest
 from fedsynth.images.readers import ReadOptions, refuse_unused, require_folder
 from fedsynth.images.readers.brats_names import MASK, MODALITIES, Case, find_cases
-from fedsynth.images.readers.decoding import Volume, open_volume, require_same_grid
+from fedsynth.images.readers.decoding import open_volume
 from fedsynth.images.readers.pictures import map_labels
+from fedsynth.images.readers.volume import Volume, require_same_grid
 from fedsynth.images.source import Plan, Raw, Source
 
 MASK_LABELS = ("background", "edema", "core", "enhancing")

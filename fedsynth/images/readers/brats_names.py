@@ -14,7 +14,8 @@ from typing import Literal
 import pandas as pd
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import SIMPLEITK_KINDS, kind_of
+from fedsynth.images.readers.decoding import SIMPLEITK_KINDS
+from fedsynth.images.readers.volume import kind_of
 
 Convention = Literal["2015", "2018", "2023"]
 MODALITIES = ("t1", "t1ce", "t2", "flair")

@@ -1,12 +1,10 @@
-"""Opens volumes of every supported kind as arrays in canonical RAS orientation, and checks that grids agree.
+"""Opens volumes of every supported kind as arrays in canonical RAS orientation.
 
 NIfTI and MGH through nibabel, MetaImage and NRRD through SimpleITK, DICOM series through `dicom`. It knows files and
 geometry only: nothing of patients, channels or labels.
 """
 
 import gzip
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
+from fedsynth.images.readers.dicom import DICOM_KINDS, read_series, read_slices
+from fedsynth.images.readers.metaimage import check_metaimage
+from fedsynth.images.readers.volume import Volume, affine_of, kind_of, require_path, to_ras, unreadable
 
 NIBABEL_KINDS = (".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh")
 SIMPLEITK_KINDS = {".mhd": "MetaImageIO", ".mha": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
-DICOM_KINDS = (".dcm", ".dicom", ".ima")
 VOLUME_KINDS = (*NIBABEL_KINDS, *SIMPLEITK_KINDS, *DICOM_KINDS)
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
-SAME_GRID_VOXELS = 0.1
-SKIP = "mend or remove the file, or give --skip-corrupt"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Volume:
-    """Voxels on axes that point right, anterior and superior; `affine` takes voxel indices to RAS millimetres."""
-
-    array: NDArray[Any]
-    affine: NDArray[np.float64]
-    file: Path
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """The distance between neighbouring voxels along each axis."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
 
 
 def open_volume(path: Path) -> Volume:
     """The volume in `path` (a file, or a folder that is one DICOM series); every voxel is finite."""
     require_path(path)
     if path.is_dir():
-        from fedsynth.images.readers.dicom import read_series
-
         return read_series(path)
     kind = kind_of(path, VOLUME_KINDS)
     if kind in NIBABEL_KINDS:
@@ -53,8 +33,6 @@ def open_volume(path: Path) -> Volume:
     if kind in SIMPLEITK_KINDS:
         return _read_with_simpleitk(path, SIMPLEITK_KINDS[kind])
     if kind in DICOM_KINDS or _says_dicom(path):
-        from fedsynth.images.readers.dicom import read_slices
-
         return read_slices(path, [path])
     remedy = f"volumes are {', '.join(VOLUME_KINDS)} or a folder with one DICOM series"
     raise SourceError("is not a known kind of volume", file=path, remedy=remedy)
@@ -64,91 +42,6 @@ def _says_dicom(path: Path) -> bool:
     """Scanners write DICOM files without any ending, but with their mark at byte 128."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-def kind_of(path: Path, kinds: tuple[str, ...]) -> str:
-    """The ending of the file's name that stands in `kinds`, or nothing; capitals do not matter."""
-    name = path.name.lower()
-    return next((kind for kind in kinds if name.endswith(kind)), "")
-
-
-def require_path(path: Path) -> None:
-    """Name a path that is not there, and the nearest folder above it that is."""
-    if path.exists():
-        return
-    if path.is_symlink():
-        raise SourceError(
-            "is a link to a file that does not exist", file=path, remedy="fetch the file or mend the link"
-        )
-    above = next((folder for folder in path.parents if folder.exists()), path.parent)
-    remedy = "check the spelling" if above == path.parent else f"the path exists up to {above}"
-    raise SourceError("there is no such file or folder", file=path, remedy=remedy)
-
-
-def to_ras(voxels: NDArray[Any], affine: NDArray[np.float64], file: Path) -> Volume:
-    """Check a decoded array and turn its axes to the nearest right, anterior, superior; nothing is resampled."""
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
-    while voxels.ndim > 3 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    if voxels.ndim != 3:
-        remedy = "give one volume per file: split a time series into its volumes first"
-        raise SourceError(f"has {voxels.ndim} axes where a volume has 3", file=file, value=voxels.shape, remedy=remedy)
-    if 0 in voxels.shape:
-        raise SourceError("has no voxels", file=file, value=voxels.shape)
-    if voxels.dtype.kind not in "biuf":
-        remedy = "give one number per voxel, one channel per file"
-        raise SourceError("has colours or several numbers per voxel", file=file, value=str(voxels.dtype), remedy=remedy)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        remedy = "write the file again with a valid orientation"
-        raise SourceError("its orientation matrix is not usable", file=file, remedy=remedy)
-    if voxels.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            voxels = voxels.astype(np.float32, copy=False)
-    require_finite(voxels, file)
-    turn = io_orientation(affine)
-    turned = apply_orientation(voxels, turn)
-    return Volume(array=turned, affine=affine @ inv_ornt_aff(turn, voxels.shape), file=file)
-
-
-def require_finite(array: NDArray[Any], file: Path) -> NDArray[Any]:
-    """The array itself, or an error that names the first value that is NaN or infinite and counts them."""
-    if array.dtype.kind != "f":
-        return array
-    bad = ~np.isfinite(array)
-    if bad.any():
-        place = tuple(int(index) for index in np.unravel_index(int(np.argmax(bad)), bad.shape))
-        problem = f"{int(bad.sum())} of {bad.size} values are not finite, the first at {place}"
-        raise SourceError(problem, file=file, value=float(array[place]), remedy=SKIP)
-    return array
-
-
-def require_same_grid(first: Volume, other: Volume) -> None:
-    """Both must have the same shape and cover the same voxels in space, to a tenth of a voxel."""
-    shape, name = first.array.shape, first.file.name
-    remedy = f"resample it to the grid of {name}"
-    if other.array.shape != shape:
-        problem = f"has another shape than {name}, {shape}"
-        raise SourceError(problem, file=other.file, value=other.array.shape, remedy=remedy)
-    corners = np.array([[*np.multiply(corner, np.array(shape) - 1), 1] for corner in np.ndindex(2, 2, 2)]).T
-    apart = np.abs(np.linalg.solve(first.affine, other.affine @ corners) - corners).max()
-    if apart <= SAME_GRID_VOXELS:
-        return
-    if not np.allclose(first.spacing_mm, other.spacing_mm, rtol=1e-3):
-        there, here = (tuple(round(mm, 4) for mm in volume.spacing_mm) for volume in (first, other))
-        problem = f"lies on another grid than {name}, whose voxels are {there} mm"
-        raise SourceError(problem, file=other.file, value=here, remedy=remedy)
-    problem = f"lies on another grid than {name}: a corner is {apart:.3g} voxels away"
-    raise SourceError(problem, file=other.file, remedy=remedy)
-
-
-def unreadable(path: Path, error: BaseException) -> SourceError:
-    """What to say when a decoder gives up: its own reason, shortened, without the path that it repeats."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Reason:")]
-    lines = lines or [type(error).__name__]
-    reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
-    reason = re.sub(r"^(sitk::|ITK )ERROR: |\(0x[0-9a-f]+\)", "", reason.replace(str(path), path.name))[:160]
-    return SourceError(f"cannot be decoded: {reason}", file=path, remedy=SKIP)
 
 
 def _read_with_nibabel(path: Path) -> Volume:
@@ -178,8 +71,6 @@ def _unpacked(path: Path, kind: Any) -> NDArray[Any]:
 def _read_with_simpleitk(path: Path, reader: str) -> Volume:
     import SimpleITK
 
-    from fedsynth.images.readers.metaimage import check_metaimage
-
     check_metaimage(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -193,11 +84,3 @@ def _read_with_simpleitk(path: Path, reader: str) -> Volume:
     if voxels.ndim != 3:
         return to_ras(voxels, np.eye(4), path)
     return to_ras(voxels, affine_of(image), path)
-
-
-def affine_of(image: Any) -> NDArray[np.float64]:
-    """The RAS affine of a three-dimensional SimpleITK image, whose own axes point left, posterior, superior."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return LPS_TO_RAS @ affine

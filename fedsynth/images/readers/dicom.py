@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import (
-    DICOM_KINDS,
+from fedsynth.images.readers.volume import (
     LPS_TO_RAS,
     SKIP,
     Volume,
@@ -19,6 +18,7 @@ from fedsynth.images.readers.decoding import (
     unreadable,
 )
 
+DICOM_KINDS = (".dcm", ".dicom", ".ima")
 SAME_PLACE_MM = 1e-3
 UNEVEN_SHARE = 0.1
 MODALITY, DESCRIPTION, PHOTOMETRIC, THICKNESS = "0008|0060", "0008|103e", "0028|0004", "0018|0050"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import kind_of
 from fedsynth.images.readers.pictures import PICTURES
+from fedsynth.images.readers.volume import kind_of
 
 MASK = re.compile(r"(?P<stem>.+)_mask(_?\d+)?$", re.IGNORECASE)
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedsynth.errors import SourceError, nearest
 from fedsynth.images.header import ROLES
-from fedsynth.images.readers.decoding import require_path
+from fedsynth.images.readers.volume import require_path
 
 RESERVED = ("patient", "site", "class", "role", "case", "mask")
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, SourceError
 from fedsynth.images.readers import ReadOptions, chosen_channels
-from fedsynth.images.readers.decoding import unreadable
 from fedsynth.images.readers.medmnist_classes import CLASSES, SEVERAL_PER_PATIENT
 from fedsynth.images.readers.streaming import Stream
+from fedsynth.images.readers.volume import unreadable
 from fedsynth.images.source import Plan, Raw, Source
 
 SPLITS = ("train", "val", "test")

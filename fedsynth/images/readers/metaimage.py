@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import SKIP
+from fedsynth.images.readers.volume import SKIP
 
 BYTES = {"UCHAR": 1, "CHAR": 1, "USHORT": 2, "SHORT": 2, "UINT": 4, "INT": 4, "FLOAT": 4, "DOUBLE": 8}
 LONGEST_HEADER = 65536

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import SKIP, require_finite
+from fedsynth.images.readers.volume import SKIP, require_finite
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # a phone's MPO opens as JPEG

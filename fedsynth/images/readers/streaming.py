@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import unreadable
+from fedsynth.images.readers.volume import unreadable
 
 KEPT = 256
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, SourceError
 from fedsynth.images.readers import ReadOptions, chosen_channels
-from fedsynth.images.readers.decoding import Volume, open_volume, require_same_grid
+from fedsynth.images.readers.decoding import open_volume
 from fedsynth.images.readers.manifest import RESERVED, Row, case_names, read_manifest, refuse_twice
 from fedsynth.images.readers.masks import MaskLabels, declared_labels
+from fedsynth.images.readers.volume import Volume, require_same_grid
 from fedsynth.images.source import Plan, Raw, Source
 
 

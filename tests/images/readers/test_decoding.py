@@ -12,7 +12,8 @@ import SimpleITK
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from fedsynth.errors import SourceError
-from fedsynth.images.readers.decoding import Volume, open_volume, require_same_grid
+from fedsynth.images.readers.decoding import open_volume
+from fedsynth.images.readers.volume import Volume, require_same_grid
 
 LUNG = np.random.default_rng(0).integers(-1000, 400, (4, 5, 3)).astype(np.int16)
 """No axis and no direction of it can be taken for another: all three lengths differ and the values are random."""
