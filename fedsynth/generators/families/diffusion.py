@@ -18,7 +18,8 @@ from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn,
 NET = "denoiser"
 Sampler = Literal["ddim", "ddpm", "rectified-flow"]
 UNGUIDED = 1.0
-SPREAD = 0.3  # a public guess at the deviation of data
+SPREAD = 0.5  # public guesses at the deviation of data, and at that of the fine detail in them
+DETAIL = 0.1
 LEAST_NOISE = 0.1
 
 
@@ -50,10 +51,10 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, source: Tensor | None, time: Tensor, number: Tensor | None) -> Tensor:
         """The data at `x` (n, C, ...) and `time` (n,), beside a source and a class number where there are."""
         a, b = shares(time.reshape(-1, *[1] * (x.dim() - 1)).to(x.dtype), straight=self.straight)
-        power = (a * SPREAD).square() + b.square()
-        seen = x * power.rsqrt()
+        seen = x * ((a * SPREAD).square() + b.square()).rsqrt()
         guess: Tensor = self.unet(seen if source is None else torch.cat([seen, source], 1), time * 1000, None, number)
-        return torch.tanh(guess + (a * SPREAD**2 / power) * torch.atanh(x.clamp(-0.97, 0.97)))
+        kept = a * DETAIL**2 / ((a * DETAIL).square() + b.square())  # the best linear guess at detail
+        return torch.tanh(guess + kept * torch.atanh(x.clamp(-0.97, 0.97)))
 
 
 class Diffusion(Family):
