@@ -57,6 +57,8 @@ def synthesize(
         print_json({"run": str(place.folder), "out": str(out), "images": count, "format": form})
         return
     typer.echo(f"wrote {count} images of {place.folder} to {out}")
+    if sources is not None and sources.lost:
+        typer.echo(f"in {len(sources.lost)} of them the edited tumour found room for less than half of itself")
     if form == "imageset":
         typer.echo(f"next     fedsynth inspect {out} --sheet {out.name}.png")
 

@@ -15,7 +15,10 @@ Kind = Literal["joint", "paired", "joint or paired", "training-free"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a family is trained when the user says nothing. Learning rates by network; `ema` is a half-life in steps."""
+    """How a family is trained when the user says nothing.
+
+    Learning rates by network, falling to zero over the last `decay` of the run; `ema` is a half-life in steps.
+    """
 
     steps: int = 3000
     batch: int = 16
@@ -23,6 +26,7 @@ class Recipe:
     rates: dict[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.5, 0.99)
     ema: float = 50.0
+    decay: float = 0.25
     augment: bool = True
 
 

@@ -14,19 +14,22 @@ from fedsynth.errors import ConfigError, ImageSetError
 from fedsynth.generators.family import SeededDraws, Tensors
 from fedsynth.generators.pairing import Pairing, label_source, read_pairing
 from fedsynth.images import ImageSet
-from fedsynth.images.editing import Edit, edit, transplant
+from fedsynth.images.editing import Edit, Edited, edit, transplant
 from fedsynth.images.tissue import Anatomy, Labels, Region, brain_of
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.holder import Holder
 from fedsynth.training.sampling import class_counts, parse_mix
 from fedsynth.training.streams import stream_seed
 
+MOSTLY = 0.5
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sources:
     """Image i is made from row `rows[i]` of `images`, with the tumour of row `donors[i]` where there are donors.
 
-    `edits` are applied in order to every label map. A map comes out with the image that was made from it.
+    `edits` are applied in order to every label map. A map comes out with the image that was made from it. `lost`
+    collects the images whose tumour found room for less than half of itself.
     """
 
     images: ImageSet
@@ -35,6 +38,7 @@ class Sources:
     donors: NDArray[np.int64] | None = None
     edits: Sequence[Edit] = ()
     seed: int = 0
+    lost: set[int] = field(default_factory=set)
     _edited: dict[int, Labels] = field(default_factory=dict, repr=False)
 
     def labels(self, classes: tuple[str, ...]) -> NDArray[np.int64]:
@@ -73,11 +77,16 @@ class Sources:
         anatomy, spacing = Anatomy.of(self.images.header.mask_labels), self.images.header.spacing_mm
         if self.donors is not None:
             donor: Labels = np.asarray(self.images.masks[int(self.donors[i])])
-            mask = transplant(donor, mask, anatomy, spacing, self._brains(anatomy, i)).mask
+            mask = self._noted(i, transplant(donor, mask, anatomy, spacing, self._brains(anatomy, i)))
         for wanted in self.edits:
             brain = None if anatomy.tissue else brain_of(self.image(i))
-            mask = edit(mask, wanted, anatomy, spacing, brain).mask
+            mask = self._noted(i, edit(mask, wanted, anatomy, spacing, brain))
         return mask
+
+    def _noted(self, i: int, edited: Edited) -> Labels:
+        if edited.kept < MOSTLY:
+            self.lost.add(i)
+        return edited.mask
 
     def _brains(self, anatomy: Anatomy, i: int) -> tuple[Region, Region] | None:
         if anatomy.tissue or self.donors is None:

@@ -89,6 +89,8 @@ class Drawing:
         if self.sources is None:
             return header
         made = header.provenance | {"pairing": self.card.pairing, "source": self.sources.images.header.name}
+        if self.sources.lost:
+            made["tumours-without-room"] = sorted(f"synthetic-{i:06d}" for i in self.sources.lost)
         return replace(header, channels=self._channels, provenance=made)
 
     def items(self) -> Iterator[Drawn]:

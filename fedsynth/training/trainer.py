@@ -85,13 +85,20 @@ class Trainer:
         parameters = list(self.family.nets[net].parameters())
         for parameter, value in zip(parameters, gradient, strict=True):
             parameter.grad = value
+        for group in self.optimisers[net].param_groups:
+            group["lr"] = self._rate(net)
         self.optimisers[net].step()
         self.optimisers[net].zero_grad(set_to_none=True)
         self.family.after_update(net)
 
     def _optimiser(self, net: str) -> torch.optim.Adam:
-        rate = self.recipe.rates.get(net, self.recipe.rate)
-        return torch.optim.Adam(self.family.nets[net].parameters(), rate, self.recipe.betas)
+        return torch.optim.Adam(self.family.nets[net].parameters(), self._rate(net), self.recipe.betas)
+
+    def _rate(self, net: str) -> float:
+        """The learning rate of the step at hand; it follows from the step alone, so nothing of it is saved."""
+        left = 1 - self.step / max(1, self.total_steps)
+        fall = min(1.0, left / self.recipe.decay) if self.recipe.decay else 1.0
+        return self.recipe.rates.get(net, self.recipe.rate) * fall
 
 
 class PlainGradients:

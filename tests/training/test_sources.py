@@ -91,6 +91,13 @@ def test_edits_change_source_and_mask_alike(tmp_path: Path) -> None:
     assert np.array_equal(grown.source(0, 4).argmax(1).numpy(), np.stack([grown.mask(i) for i in range(4)]))
 
 
+def test_a_tumour_shifted_out_of_the_brain_is_said_to_be_lost(tmp_path: Path) -> None:
+    family, card = load_generator(trained(tmp_path, "label-to-image"))
+    sources = choose_sources(card, brains(), 2, mix="b=1", edits=[read_edit("shift=14,0", 2)])
+    drawn = Drawing(family, card, count=2, sources=sources).in_memory("drawn")
+    assert drawn.header.provenance["tumours-without-room"] == ["synthetic-000000", "synthetic-000001"]
+
+
 def test_a_transplant_gives_healthy_anatomy_the_donors_tumour_and_class(tmp_path: Path) -> None:
     _, card = load_generator(trained(tmp_path, "label-to-image"))
     sources = choose_sources(card, brains(), 4, seed=1, transplanting=True)

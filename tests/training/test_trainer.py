@@ -127,6 +127,16 @@ def test_the_average_has_the_stated_half_life() -> None:
     torch.testing.assert_close(trainer.average.values["generator.weight"], torch.full_like(net.weight, 0.5))
 
 
+def test_the_rate_falls_to_zero_over_the_last_quarter_and_follows_from_the_step() -> None:
+    trainer = make_trainer(total=100)
+    rates = {}
+    for step in (0, 74, 75, 90, 99):
+        trainer.step = step
+        list(trainer.run(1))
+        rates[step] = trainer.optimisers["critic"].param_groups[0]["lr"]
+    assert [round(rates[step] / 1e-3, 6) for step in rates] == [1, 1, 1, 0.4, 0.04]
+
+
 def test_every_epoch_shows_every_image_once() -> None:
     rows = np.concatenate([batch_rows(5, step, 4, 10) for step in range(5)])
     assert sorted(rows[:10]) == list(range(10)) == sorted(rows[10:])
