@@ -84,6 +84,7 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
     assert "NOT PRIVATE" in stamped
 
 
+@pytest.mark.slow
 def test_every_family_is_listed_with_its_path(place: Path) -> None:
     rows = {row["name"]: row for row in json.loads(call("list", "generators", "--json"))["generators"]}
     assert len(rows) == 15
