@@ -72,7 +72,9 @@ def train(
     table |= _given(steps=steps, batch=batch, rate=rate, start=start and str(start.resolve()))
     privacy = _given(epsilon=epsilon, patients=patients, draw=draw, insecure_seed=insecure_seed)
     if privacy:
-        table["privacy"] = privacy | {"delta": delta, "views": views, "clip": clip} | _given(store=store and str(store))
+        table["privacy"] = (
+            privacy | {"delta": delta, "views": views, "clip": clip} | _given(store=store and str(store.resolve()))
+        )
         _refuse_half_private(epsilon, patients)
     settings = config.read_table(TrainSettings, table)
     opened = ImageSet.load(images)

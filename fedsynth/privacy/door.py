@@ -4,6 +4,7 @@ Knows nothing of families, optimisers or images: `fetch` brings tensors for the 
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from fedsynth.errors import RefusedError
 from fedsynth.privacy.accounting import Budget
 from fedsynth.privacy.gradients import Fetch, PatientGradients
 from fedsynth.privacy.layers import Sums
-from fedsynth.privacy.ledger import Charge, Ledger
+from fedsynth.privacy.ledger import Charge, Ledger, refuse_above
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.randomness import Randomness
 
@@ -38,13 +39,17 @@ class Door:
         _check_turns(plan, turns)
         if len(set(patients)) < len(patients):
             raise ValueError("every patient stands once in `patients`, whatever the number of images")
+        if "" in patients:
+            raise RefusedError("private training needs the patient of every image: who has no name has no protection")
         self.plan, self.randomness = plan, randomness
         self._turns, self._n = dict(turns), len(patients)
         self._ledger, self._run, self._cap = ledger, run, cap
         self._prepaid = dict.fromkeys(turns, 0)
         self._group = None if ledger is None else ledger.group(patients)
         earlier = [] if ledger is None else ledger.charges(run)
-        self._remaining = max(0, plan.steps - sum(charge.steps for charge in earlier))
+        _refuse_better_claim(plan, earlier, insecure=not randomness.private)
+        self._charged = sum(charge.steps for charge in earlier)
+        self._remaining = max(0, plan.steps - self._charged)
         self._replayed = set() if randomness.private else {charge.round for charge in earlier}
         if cap is not None and ledger is not None and self._group is not None:
             ledger.check(self._group, [plan.steps_of(self._remaining)], cap)
@@ -69,14 +74,25 @@ class Door:
         if not set(steps) <= set(self._turns) or min(steps.values(), default=0) < 0:
             raise ValueError(f"charged {dict(steps)} where the private turns are {sorted(self._turns)}")
         replayed = round in self._replayed
-        if not replayed and total > self._remaining:
-            remedy = "the budget was calibrated for all steps at once; plan a new run"
-            raise RefusedError(f"{total} private steps are asked for and {self._remaining} are left", remedy=remedy)
         if not replayed:
+            refuse_above(self._remaining, total)
             self._remaining -= total
             for turn in sorted(steps):
                 self._write(steps[turn], round)
         self._prepaid = {turn: steps.get(turn, 0) for turn in self._turns}
+
+    def check_resumed(self, steps: int) -> None:
+        """Refuse to go on from networks that have taken more private steps than the ledger knows of this run."""
+        if self._ledger is None or steps <= self._charged:
+            return
+        problem = f"the run has taken {steps} private steps and the ledger knows {self._charged} of them"
+        remedy = "name the store that it was charged in (--store or $FEDSYNTH_STORE), or start a new run"
+        raise RefusedError(problem, file=self._ledger.path, remedy=remedy)
+
+    def copy_charges(self, path: Path) -> None:
+        """Write this run's lines of the ledger to `path`, for its run directory; nothing where there is no ledger."""
+        if self._ledger is not None:
+            self._ledger.copy(self._run, path)
 
     def step(self, turn: str, fetch: Fetch, progress: float = 1.0) -> Sums:
         """One private gradient of a turn: draw patients, clip and sum, add noise, divide by the public batch size.
@@ -112,7 +128,7 @@ class Door:
             patients=self._group.digest,
             insecure=not self.private,
         )
-        self._ledger.charge(charge, self._group, cap=self._cap)
+        self._ledger.charge(charge, self._group, cap=self._cap, most=self.plan.steps)
 
 
 def draw_views(randomness: Randomness, n_slices: Sequence[int], views: int) -> Tensor:
@@ -122,6 +138,17 @@ def draw_views(randomness: Randomness, n_slices: Sequence[int], views: int) -> T
         order = randomness.uniform((max(n, 1),)).argsort()
         rows.append(order.repeat(-(-views // len(order)))[:views])
     return torch.stack(rows) if rows else torch.empty((0, views), dtype=torch.int64)
+
+
+def _refuse_better_claim(plan: PrivatePlan, earlier: Sequence[Charge], *, insecure: bool) -> None:
+    """A run promises what its weakest steps keep: none of them may have had less noise than the plan says."""
+    for charge in earlier:
+        weaker = charge.noise < plan.noise or charge.rate > plan.settings.rate or charge.delta > plan.settings.delta
+        if weaker or charge.insecure != insecure:
+            stamp = ", insecure" if charge.insecure else ""
+            was = f"noise {charge.noise:g}, rate {charge.rate:g}, delta {charge.delta:g}{stamp}"
+            remedy = "resume with the settings that it was started with, or start a new run"
+            raise RefusedError(f"this run was charged under other settings ({was})", remedy=remedy)
 
 
 def _check_turns(plan: PrivatePlan, turns: Mapping[str, PatientGradients]) -> None:

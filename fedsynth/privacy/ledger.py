@@ -88,15 +88,18 @@ class Ledger:
         with self._locked():
             return self.identities.group(patients)
 
-    def charge(self, charge: Charge, group: Group, *, cap: Budget | None = None) -> None:
+    def charge(self, charge: Charge, group: Group, *, cap: Budget | None = None, most: int | None = None) -> None:
         """Write the charge to disk; when this returns, the block's steps may be taken.
 
         With a cap, it is refused when any patient of `group` would have spent more, over all sites and runs of the
-        store. Check and write are one under the lock: two runs cannot both take the last of a budget.
+        store. `most` bounds the steps of this charge's run. Check and write are one under the lock: two runs, or two
+        copies of one run, cannot both take the last of a budget.
         """
         if charge.patients != group.digest:
             raise ValueError("a charge must name the group that it is for")
         with self._locked():
+            if most is not None:
+                refuse_above(most - self._steps_of(charge.run), charge.steps)
             if cap is not None:
                 self._refuse_above(cap, group, [charge.mechanism])
             self.identities.remember(group)
@@ -110,7 +113,7 @@ class Ledger:
     def steps_charged(self, run: str) -> int:
         """Private steps that `run` has been charged at this site, lost blocks included."""
         with self._locked():
-            return sum(charge.steps for charge in read_ledger(self.path) if charge.run == run)
+            return self._steps_of(run)
 
     def charges(self, run: str | None = None) -> list[Charge]:
         """All charges of this site, or those of one run."""
@@ -125,6 +128,9 @@ class Ledger:
         """The most that any patient of this site has spent, at `delta` or at the smallest delta that was declared."""
         with self._locked():
             return account_of(self.site, read_ledger(self.path), self._everywhere(), self.identities, delta)
+
+    def _steps_of(self, run: str) -> int:
+        return sum(charge.steps for charge in read_ledger(self.path) if charge.run == run)
 
     def _refuse_above(self, cap: Budget, group: Group, planned: list[Mechanism]) -> None:
         for history in histories(group.tags, self._everywhere(), self.identities):
@@ -153,6 +159,13 @@ class Ledger:
             yield
         finally:
             os.close(handle)
+
+
+def refuse_above(left: int, steps: int) -> None:
+    """Refuse steps that the plan of a run does not hold."""
+    if steps > left:
+        remedy = "the budget was calibrated for all steps at once; plan a new run"
+        raise RefusedError(f"{steps} private steps are asked for and {max(0, left)} are left", remedy=remedy)
 
 
 def folder_of(site: str) -> str:

@@ -76,6 +76,7 @@ def _train(prepared: Prepared, place: Place, *, resume: bool, on_step: OnStep) -
     trainer, name = prepared.trainer, prepared.settings.generator
     if resume and place.state.exists():
         load_state(place.state, trainer, name)
+        prepared.check_resumed()
     try:
         _train_to_end(prepared, place, on_step)
     except DivergedError:
@@ -92,7 +93,7 @@ def _train_to_end(prepared: Prepared, place: Place, on_step: OnStep) -> None:
     if not trainer.total_steps:
         _write_sheet(samples / "untrained.png", prepared)
         return
-    record = LossRecord(place.record, first=trainer.step)
+    record = LossRecord(place.record, first=trainer.step, timed=prepared.door is None)
     shown = _sheet_steps(trainer.total_steps, settings.sheets)
     saved, steps = time.monotonic(), -1
     while steps:

@@ -5,6 +5,7 @@ A private run is planned from declared numbers alone: this file hands the door n
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from fedsynth.generators.pairing import read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.privacy.door import Door
 from fedsynth.privacy.feasibility import Feasibility, gauge
-from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.ledger import LEDGER, Ledger
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
 from fedsynth.run import Run, open_run
@@ -35,7 +36,10 @@ HOLDER, STATE, RUN_NAME = "pooled", "state.safetensors", "ledger-name"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A trainer with what surrounds it. Private runs have a `door` and a `plan`."""
+    """A trainer with what surrounds it: the card of the run `before`, that this one goes on from, where there is one.
+
+    Private runs have a `door` and a `plan`, and keep a copy of their `charges`.
+    """
 
     images: ImageSet
     settings: TrainSettings
@@ -43,6 +47,14 @@ class Prepared:
     holder: Holder
     door: Door | None = None
     plan: PrivatePlan | None = None
+    before: Card | None = None
+    charges: Path | None = None
+
+    def check_resumed(self) -> None:
+        """Refuse to go on from a state whose private steps the ledger does not know."""
+        if self.door is not None:
+            taken = steps_by_turn(self.trainer.family, self.trainer.step)
+            self.door.check_resumed(sum(taken.values()))
 
     def pay(self, first: int, steps: int) -> int:
         """How many of the next `steps` steps may be taken; in private runs they are charged when this returns."""
@@ -53,6 +65,8 @@ class Prepared:
             steps -= 1
         if steps:
             self.door.charge(steps_by_turn(family, steps, first=first), round=first)
+            if self.charges is not None:
+                self.door.copy_charges(self.charges)
         return steps
 
     def card(self) -> Card:
@@ -73,8 +87,8 @@ class Prepared:
             trained_on=header.name,
             privacy=self._claim(),
             private=self.plan is not None,
-            started_from=_describe_start(self.settings),
-            public=_is_public(self.images, self.settings),
+            started_from=_describe_start(self.before, self.settings),
+            public=self.images.header.phantoms and _is_free(self.before, self.settings),
         )
 
     def _claim(self) -> str:
@@ -83,10 +97,13 @@ class Prepared:
         if not self.door.private:
             return INSECURE
         claim, settings = self.plan.claim, self.plan.settings
-        return (
+        text = (
             f"epsilon {claim.epsilon:.3g} at delta {settings.delta:g} per patient, add/remove"
             f" (replace-one {claim.replace_one:.3g}); covers this generator and what is drawn from it"
         )
+        if self.before is None or _is_free(self.before, self.settings):
+            return text
+        return f"{text}; for patients of the run that it goes on from, add: {self.before.privacy}"
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -115,12 +132,14 @@ def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         family = build(settings.generator, shape, private=private, **settings.options).to(holder.device)
+    before = None
     if settings.start is not None:
-        _refuse_secret_start(settings)
+        before = load_generator(open_run(settings.start).checkpoints)[1]
+        _refuse_secret_start(before, settings)
         start_from(open_run(settings.start).site(HOLDER) / STATE, family, settings.generator)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
-        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, run)
+        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, run)
     precision = torch.bfloat16 if settings.precision == "bfloat16" else None
     gradients = PlainGradients(
         family,
@@ -133,7 +152,7 @@ def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None
     )
     steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
     trainer = Trainer(family, recipe, seed=settings.seed, total_steps=steps, gradients=gradients, device=holder.device)
-    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder)
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before)
 
 
 def plan_privacy(settings: TrainSettings, family: Family, steps: int) -> tuple[PrivatePlan, Feasibility]:
@@ -151,6 +170,7 @@ def _prepare_private(
     holder: Holder,
     family: Family,
     augmentation: Augmentation | None,
+    before: Card | None,
     run: Run | None,
 ) -> Prepared:
     if settings.precision != "float32":
@@ -165,7 +185,7 @@ def _prepare_private(
         parts.real,
         patients=holder.patients,
         randomness=SecretRandomness() if insecure is None else InsecureRandomness(insecure),
-        run=_ledger_name(run),
+        run=_ledger_name(run, phantoms=images.header.phantoms),
         ledger=None if run is None or images.header.phantoms else Ledger(HOLDER, privacy.store),
     )
     shares = _class_shares(holder, private=True)
@@ -173,7 +193,16 @@ def _prepare_private(
     trainer = Trainer(
         family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=holder.device
     )
-    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, door=door, plan=plan)
+    return Prepared(
+        images=images,
+        settings=settings,
+        trainer=trainer,
+        holder=holder,
+        door=door,
+        plan=plan,
+        before=before,
+        charges=None if run is None else run.site(HOLDER) / LEDGER,
+    )
 
 
 def _class_shares(holder: Holder, *, private: bool) -> tuple[float, ...]:
@@ -184,20 +213,17 @@ def _class_shares(holder: Holder, *, private: bool) -> tuple[float, ...]:
     return tuple(round(float(share), 6) for share in holder.class_shares)
 
 
-def _start_card(settings: TrainSettings) -> Card | None:
-    return None if settings.start is None else load_generator(open_run(settings.start).checkpoints)[1]
-
-
-def _describe_start(settings: TrainSettings) -> str:
+def _describe_start(before: Card | None, settings: TrainSettings) -> str:
     """What the networks had seen before this run: its privacy is part of what this run's output means."""
-    before = _start_card(settings)
-    return "" if before is None else f"{before.trained_on} ({before.steps} steps; {before.privacy})"
+    if before is None:
+        return ""
+    declared = "; declared public by --public-start" if settings.public_start else ""
+    return f"{before.trained_on} ({before.steps} steps; {before.privacy}{declared})"
 
 
-def _refuse_secret_start(settings: TrainSettings) -> None:
+def _refuse_secret_start(before: Card, settings: TrainSettings) -> None:
     """A private run must not carry what another run learnt from patients without privacy."""
-    before = _start_card(settings)
-    if settings.privacy is None or before is None or before.public or settings.public_start:
+    if settings.privacy is None or _is_free(before, settings):
         return
     if not before.private or before.privacy == INSECURE:
         problem = "a private run cannot start from one that was trained without privacy on images that are not public"
@@ -205,16 +231,29 @@ def _refuse_secret_start(settings: TrainSettings) -> None:
         raise RefusedError(problem, file=settings.start, remedy=remedy)
 
 
-def _is_public(images: ImageSet, settings: TrainSettings) -> bool:
-    before = _start_card(settings)
-    return images.header.phantoms and (before is None or before.public or settings.public_start)
+def _is_free(before: Card | None, settings: TrainSettings) -> bool:
+    """Whether the networks at the start owe nothing to any patient."""
+    return before is None or before.public or settings.public_start
 
 
-def _ledger_name(run: Run | None) -> str:
-    """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it."""
+def _ledger_name(run: Run | None, *, phantoms: bool) -> str:
+    """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it.
+
+    Runs of phantoms have none: so a run cannot turn from phantoms to patients, or back, when it is resumed.
+    """
     if run is None:
         return "rehearsal"
     place = run.site(HOLDER) / RUN_NAME
+    if phantoms:
+        if place.exists():
+            remedy = "resume it with the images that it was started with"
+            raise RefusedError(
+                "the run was charged to patients, and the images are phantoms", file=place, remedy=remedy
+            )
+        return "phantoms"
     if not place.exists():
+        if (run.site(HOLDER) / STATE).exists():
+            problem = "the run has no name in the ledger: nobody knows what its networks have cost patients"
+            raise RefusedError(problem, file=place, remedy="put the file back where it was lost, or start a new run")
         files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
     return place.read_text(encoding="utf-8").strip()

@@ -155,6 +155,8 @@ def _split(values: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _refuse_shared_nets(family: Family) -> None:
     private, free = ({t.net for t in family.turns if t.reads_patients is reads} for reads in (True, False))
+    if len(private) < len(private_turns(family)):
+        raise ConfigError("a network has two private turns; they would be charged as one", value=sorted(private))
     if private & free:
         raise ConfigError("a network is trained by a private and by a free turn", value=sorted(private & free))
 

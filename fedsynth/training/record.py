@@ -14,10 +14,13 @@ COLUMNS = ("round", "site", "answered", "reason", "seconds", "bytes_up", "bytes_
 
 
 class LossRecord:
-    """Collects step reports of one holder and writes them, whole or not at all. Rows before step `first` are kept."""
+    """Collects step reports of one holder and writes them, whole or not at all. Rows before step `first` are kept.
 
-    def __init__(self, path: Path, *, first: int = 0, site: str = "pooled") -> None:
-        self._path, self._site = path, site
+    Private runs are not `timed`: a step takes longer the more patients were drawn.
+    """
+
+    def __init__(self, path: Path, *, first: int = 0, site: str = "pooled", timed: bool = True) -> None:
+        self._path, self._site, self._timed = path, site, timed
         self._rows = [row for row in _read(path) if int(row["steps"]) <= first]
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._last = first
@@ -47,7 +50,7 @@ class LossRecord:
         row = dict.fromkeys(COLUMNS, "")
         number = str(len(self._rows) + 1)
         row |= {"round": number, "site": self._site, "answered": "true", "steps": str(self._last)}
-        row |= {"seconds": f"{now - self._started:.3f}"}
+        row |= {"seconds": f"{now - self._started:.3f}" if self._timed else ""}
         row |= {f"{net}_loss": f"{sum(values) / len(values):.6g}" for net, values in self._sums.items()}
         self._rows.append(row)
         self._sums.clear()

@@ -1,6 +1,8 @@
 """Private training as an expert would attack it: who is read, what is counted, what is charged, what is seeded."""
 
+import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedsynth.errors import ConfigError, RefusedError
+from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.generators.family import SeededDraws
 from fedsynth.images import ImageSet
 from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.plan import PrivateSettings
+from fedsynth.privacy.statement import statement
 from fedsynth.run import Run, create_run
 from fedsynth.training.pooled import run_training
 from fedsynth.training.preparing import Prepared, prepare
-from fedsynth.training.private import PrivateGradients, steps_by_turn
+from fedsynth.training.private import PrivateGradients, PrivateParts, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings
 from tests.training.tiny import TinyGan, tiny_set
 
@@ -213,3 +217,156 @@ def test_the_ledger_names_no_patient(tmp_path: Path) -> None:
             assert not any(f'"p{i}"' in file.read_text(errors="replace") for i in range(6))
     line = json.loads((tmp_path / "store/pooled/ledger.jsonl").read_text().splitlines()[0])
     assert set(line) == {"unit", "adjacency", "rate", "noise", "steps", "delta", "run", "round", "patients"}
+
+
+def phantoms() -> ImageSet:
+    images = tiny_set()
+    return replace(images, header=replace(images.header, provenance={"phantom": {}}))
+
+
+class Killed(Exception):
+    """As if the process had ended."""
+
+
+def run_killed_at(tmp_path: Path, settings: TrainSettings, step: int, images: ImageSet | None = None) -> Run:
+    """A run of blocks of two steps that ended after step number `step`."""
+    run = start(tmp_path, settings)
+
+    def kill(report: object, total: int) -> None:
+        if report.step == step:  # type: ignore[attr-defined]
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_training(tiny_set() if images is None else images, settings, run, on_step=kill)
+    return run
+
+
+@pytest.fixture
+def _short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsynth.training.pooled.BLOCK", 2)
+
+
+@pytest.mark.usefixtures("_short_blocks")
+def test_a_run_is_not_resumed_where_the_ledger_does_not_know_its_steps(tmp_path: Path) -> None:
+    """With another store the lost block would be free and the card too small."""
+    settings = kept_in(tmp_path)
+    run = run_killed_at(tmp_path, settings, 4)
+    elsewhere = replace(settings, privacy=replace(PRIVACY, store=tmp_path / "other"))
+    with pytest.raises(RefusedError, match="the ledger knows 0"):
+        run_training(tiny_set(), elsewhere, run, resume=True)
+    assert not list((tmp_path / "other").rglob("ledger.jsonl"))
+
+
+@pytest.mark.usefixtures("_short_blocks")
+def test_a_run_that_lost_its_name_in_the_ledger_is_not_resumed(tmp_path: Path) -> None:
+    settings = kept_in(tmp_path)
+    run = run_killed_at(tmp_path, settings, 4)
+    (run.site("pooled") / "ledger-name").unlink()
+    with pytest.raises(RefusedError, match="name in the ledger"):
+        run_training(tiny_set(), settings, run, resume=True)
+
+
+def test_a_plain_run_does_not_become_private_by_resuming(tmp_path: Path) -> None:
+    plain = replace(kept_in(tmp_path), generator="vae", options={"latent": 4, "base": 8}, privacy=None, batch=4)
+    run = start(tmp_path, plain)
+    run_training(tiny_set(), plain, run)
+    private = replace(plain, privacy=kept_in(tmp_path).privacy)
+    with pytest.raises(RefusedError, match="name in the ledger"):
+        run_training(tiny_set(), private, run, resume=True)
+
+
+@pytest.mark.usefixtures("_short_blocks")
+def test_a_run_of_patients_does_not_become_one_of_phantoms_by_resuming(tmp_path: Path) -> None:
+    """A changed header would free the rest of the charge and stamp the generator public."""
+    settings = kept_in(tmp_path)
+    run = run_killed_at(tmp_path, settings, 4)
+    with pytest.raises(RefusedError, match="phantoms"):
+        run_training(phantoms(), settings, run, resume=True)
+
+
+@pytest.mark.usefixtures("_short_blocks")
+def test_a_run_of_phantoms_does_not_become_one_of_patients_by_resuming(tmp_path: Path) -> None:
+    settings = kept_in(tmp_path)
+    run = run_killed_at(tmp_path, settings, 4, phantoms())
+    with pytest.raises(RefusedError, match="name in the ledger"):
+        run_training(tiny_set(), settings, run, resume=True)
+
+
+@pytest.mark.usefixtures("_short_blocks")
+@pytest.mark.parametrize(("first", "then"), [({"insecure_seed": 1}, {}), ({"epsilon": 8.0}, {"epsilon": 4.0})])
+def test_a_run_is_not_resumed_under_a_better_claim(
+    tmp_path: Path, first: dict[str, float], then: dict[str, float]
+) -> None:
+    run = run_killed_at(tmp_path, kept_in(tmp_path, **first), 4)
+    with pytest.raises(RefusedError, match="charged under other settings"):
+        run_training(tiny_set(), kept_in(tmp_path, **then), run, resume=True)
+
+
+@pytest.mark.usefixtures("_short_blocks")
+def test_a_copied_run_shares_its_budget_with_the_original(tmp_path: Path) -> None:
+    """Both are open at once: each saw four steps left when it began."""
+    settings = kept_in(tmp_path)
+    run = run_killed_at(tmp_path, settings, 1)
+    shutil.copytree(run.folder, tmp_path / "copy")
+    first, second = (prepare(tiny_set(), settings, run=Run(folder=tmp_path / name)) for name in ("run", "copy"))
+    assert first.pay(2, 2) == 2
+    assert second.pay(2, 2) == 2
+    with pytest.raises(RefusedError, match="0 are left"):
+        first.pay(4, 2)
+    assert sum(charge.steps for charge in Ledger("pooled", tmp_path / "store").charges()) == 6
+
+
+def test_a_run_holds_a_copy_of_its_charges(tmp_path: Path) -> None:
+    settings = kept_in(tmp_path)
+    run_training(tiny_set(), settings, start(tmp_path, settings, "other"))
+    run = start(tmp_path, settings)
+    run_training(tiny_set(), settings, run)
+    found = statement(run.folder, store=tmp_path / "store")
+    own, cumulative = found["per_site"]["pooled"]["runs"], found["largest"]
+    assert [cost["steps"] for cost in own.values()] == [6]
+    assert cumulative > next(iter(own.values()))["epsilon"]
+
+
+def test_a_claim_says_what_its_private_start_had_spent(tmp_path: Path) -> None:
+    """The networks carry both: synthetic sets repeat the claim and nothing else."""
+    first = kept_in(tmp_path)
+    card = run_training(tiny_set(), first, start(tmp_path, first, "first"))
+    second = replace(kept_in(tmp_path, epsilon=1.0), start=tmp_path / "first")
+    claim = prepare(tiny_set(), second).card().privacy
+    assert claim.startswith("epsilon 1 ") or claim.startswith("epsilon 0.99")
+    assert card.privacy in claim
+
+
+def test_a_public_start_costs_nothing_and_its_declaration_is_named(tmp_path: Path) -> None:
+    first = kept_in(tmp_path)
+    run_training(phantoms(), first, start(tmp_path, first, "phantoms"))
+    run_training(tiny_set(), first, start(tmp_path, first, "patients"))
+    from_phantoms = prepare(tiny_set(), replace(first, start=tmp_path / "phantoms")).card()
+    declared = prepare(tiny_set(), replace(first, start=tmp_path / "patients", public_start=True)).card()
+    assert from_phantoms.privacy == declared.privacy == prepare(tiny_set(), first).card().privacy
+    assert "--public-start" in declared.started_from
+    assert "--public-start" not in from_phantoms.started_from
+
+
+def test_images_without_a_patient_cannot_be_protected() -> None:
+    images = tiny_set()
+    nobody = images.with_cases(images.cases.assign(patient=""), origin="synthetic", split=None)
+    with pytest.raises(FedSynthError, match="the patient of every image"):
+        prepared(nobody)
+
+
+def test_the_record_of_a_private_run_tells_no_time(tmp_path: Path) -> None:
+    """A step takes longer the more patients were drawn."""
+    settings = kept_in(tmp_path)
+    run = start(tmp_path, settings)
+    run_training(tiny_set(), settings, run)
+    with run.rounds.open() as file:
+        assert {row["seconds"] for row in csv.DictReader(file)} == {""}
+
+
+def test_two_private_turns_of_one_network_are_refused() -> None:
+    """They would be counted, clipped and charged as one."""
+    family = TinyGan(prepared().holder.shape)
+    family.turns = (family.turns[0], replace(family.turns[0], every=2))
+    with pytest.raises(ConfigError, match="two private turns"):
+        PrivateParts(family, PrivateSettings(epsilon=4.0, delta=1e-4, patients=8, batch=4), augmentation=None)
