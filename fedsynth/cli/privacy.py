@@ -20,11 +20,21 @@ def privacy(
     from fedsynth.privacy.statement import check_cap, statement
 
     check_cap(cap)
-    found = statement(default_store() if source is None else source, cap=cap)
+    found = statement(default_store() if source is None else source, store=_store_of(source), cap=cap)
     if json:
         print_json(found)
     else:
         _show(found)
+
+
+def _store_of(source: Path | None) -> Path | None:
+    """The store that a run was told to use; None where it was told none, or where `source` is no run."""
+    from fedsynth.run import Run
+
+    if source is None or not Run(folder=source).config.is_file():
+        return None
+    told = Run(folder=source).settings().get("privacy", {})
+    return Path(told["store"]) if "store" in told else None
 
 
 def _show(found: dict[str, Any]) -> None:

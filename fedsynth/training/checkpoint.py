@@ -65,20 +65,21 @@ def load_generator(folder: Path) -> tuple[Family, Card]:
     return family.eval(), card
 
 
-def save_state(path: Path, trainer: Trainer, generator: str) -> None:
-    """Everything that a resumed run needs: networks, moving average, optimisers, the step."""
+def save_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "patients") -> None:
+    """Everything that a resumed run needs: networks, moving average, optimisers, the step, and whom images showed."""
     tensors = {f"nets.{name}": value for name, value in trainer.family.nets.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in trainer.average.values.items()}
     for net, optimiser in trainer.optimisers.items():
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
     described = {"generator": generator, "step": str(trainer.step), "total-steps": str(trainer.total_steps)}
+    described |= {"shown": shown}
     files.write_bytes(
         path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, described)
     )
 
 
-def load_state(path: Path, trainer: Trainer, generator: str) -> None:
+def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "patients") -> None:
     """Put a trainer back to where `save_state` left it; nothing is changed when the file does not fit."""
     tensors, described = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
@@ -88,6 +89,9 @@ def load_state(path: Path, trainer: Trainer, generator: str) -> None:
     if int(described["total-steps"]) != trainer.total_steps:
         problem = f"the state belongs to a run of {described['total-steps']} steps, not {trainer.total_steps}"
         raise FedSynthError(problem, file=path, remedy="resume with the same settings")
+    if (was := described.get("shown", shown)) != shown:
+        remedy = "resume with the images that it was started with"
+        raise FedSynthError(f"the run was trained on {was}, and the images are {shown}", file=path, remedy=remedy)
     trainer.family.nets.load_state_dict(nets)
     for name, value in average.items():
         trainer.average.values[name].copy_(value)

@@ -17,7 +17,7 @@ from fedsynth.training.checkpoint import Card, load_state, save_generator, save_
 from fedsynth.training.masks import LABEL_TO_IMAGE, MASKS, mask_settings
 from fedsynth.training.preparing import HOLDER, STATE, Prepared, prepare, training_members
 from fedsynth.training.record import LossRecord
-from fedsynth.training.settings import TrainSettings
+from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.sources import choose_sources
 from fedsynth.training.synthetic import Drawing
 from fedsynth.training.trainer import StepReport, Trainer
@@ -42,7 +42,7 @@ def run_training(
 
     A diverged run raises after the last good state was kept. `on_step` is called with each report and the total.
     """
-    with run.locked():
+    with run.locked(), cpu_threads(settings.threads):
         if settings.pairing == LABEL_TO_IMAGE and find(settings.generator).kind != "training-free":
             masks = prepare(images, mask_settings(settings), run=run, masks_only=True)
             _train(masks, Place(run=run, name=MASKS), resume=resume, on_step=on_step)
@@ -75,13 +75,13 @@ class Place:
 def _train(prepared: Prepared, place: Place, *, resume: bool, on_step: OnStep) -> Card:
     trainer, name = prepared.trainer, prepared.settings.generator
     if resume and place.state.exists():
-        load_state(place.state, trainer, name)
+        load_state(place.state, trainer, name, shown=prepared.shown)
         prepared.check_resumed()
     try:
         _train_to_end(prepared, place, on_step)
     except DivergedError:
         if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
-            save_state(place.state, trainer, name)
+            save_state(place.state, trainer, name, shown=prepared.shown)
         raise
     card = prepared.card()
     save_generator(place.released, trainer, card)
@@ -105,7 +105,7 @@ def _train_to_end(prepared: Prepared, place: Place, on_step: OnStep) -> None:
             if trainer.step in shown:
                 _write_sheet(samples / f"step-{trainer.step:06d}.png", prepared)
         if prepared.door is not None or time.monotonic() - saved > SAVE_EVERY_SECONDS or not steps:
-            save_state(place.state, trainer, settings.generator)
+            save_state(place.state, trainer, settings.generator, shown=prepared.shown)
             record.save()
             saved = time.monotonic()
 

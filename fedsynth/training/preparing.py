@@ -50,6 +50,11 @@ class Prepared:
     before: Card | None = None
     charges: Path | None = None
 
+    @property
+    def shown(self) -> str:
+        """Whom the images show: a state remembers it, for a run does not change from one to the other."""
+        return "phantoms" if self.images.header.phantoms else "patients"
+
     def check_resumed(self) -> None:
         """Refuse to go on from a state whose private steps the ledger does not know."""
         if self.door is not None:
@@ -72,7 +77,7 @@ class Prepared:
     def card(self) -> Card:
         """The card of the sampler as it stands. In private runs nothing on it was counted from patients."""
         header = self.images.header
-        shares = _class_shares(self.holder, private=self.plan is not None)
+        counted = self.plan is None and bool(self.trainer.family.turns)
         return Card(
             generator=self.settings.generator,
             shape=self.trainer.family.shape,
@@ -82,7 +87,7 @@ class Prepared:
             classes=header.classes,
             mask_labels=header.mask_labels,
             spacing_mm=header.spacing_mm,
-            class_shares=shares,
+            class_shares=_class_shares(self.holder, counted=counted),
             steps=self.trainer.step,
             trained_on=header.name,
             privacy=self._claim(),
@@ -188,7 +193,7 @@ def _prepare_private(
         run=_ledger_name(run, phantoms=images.header.phantoms),
         ledger=None if run is None or images.header.phantoms else Ledger(HOLDER, privacy.store),
     )
-    shares = _class_shares(holder, private=True)
+    shares = _class_shares(holder, counted=False)
     gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
     trainer = Trainer(
         family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=holder.device
@@ -205,10 +210,10 @@ def _prepare_private(
     )
 
 
-def _class_shares(holder: Holder, *, private: bool) -> tuple[float, ...]:
-    """Of the data in plain runs; equal shares, a public prior, in private ones."""
+def _class_shares(holder: Holder, *, counted: bool) -> tuple[float, ...]:
+    """Of the data in plain runs; equal shares, a public prior, in private ones and where nothing is learnt."""
     n = holder.shape.n_classes
-    if private or not n:
+    if not counted or not n:
         return (1 / n,) * n if n else ()
     return tuple(round(float(share), 6) for share in holder.class_shares)
 

@@ -79,6 +79,9 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
     assert "times the clip norm" in told
     assert "epsilon 8 at delta 1e-05 per patient, add/remove" in told
     assert "pooled" in call("privacy", "store")
+    spent = json.loads(call("privacy", "one", "--json"))["per_site"]["pooled"]
+    assert spent["steps"] == 2
+    assert "why" not in spent  # the run knows its store, wherever one is by default
     call("train", "set", *TRAIN, *private, "--run", "one", "--resume")
     stamped = call("train", "set", *TRAIN, *private, "--insecure-seed", "1", "--run", "two")
     assert "NOT PRIVATE" in stamped

@@ -120,6 +120,17 @@ def test_cuda_where_there_is_none_is_an_error() -> None:
         open_device("cuda")
 
 
+def test_a_run_of_patients_does_not_become_public_by_resuming(tmp_path: Path) -> None:
+    """Its card would let a private run start from it at no cost."""
+    run = start(tmp_path)
+    run_training(tiny_set(), SETTINGS, run)
+    images = tiny_set()
+    phantoms = replace(images, header=replace(images.header, provenance={"phantom": {}}))
+    with pytest.raises(FedSynthError, match="trained on patients, and the images are phantoms"):
+        run_training(phantoms, SETTINGS, run, resume=True)
+    assert not load_generator(run.checkpoints)[1].public
+
+
 def test_two_processes_in_one_run_are_refused(tmp_path: Path) -> None:
     run = start(tmp_path)
     with run.locked(), pytest.raises(RefusedError, match="another process"):

@@ -370,3 +370,10 @@ def test_two_private_turns_of_one_network_are_refused() -> None:
     family.turns = (family.turns[0], replace(family.turns[0], every=2))
     with pytest.raises(ConfigError, match="two private turns"):
         PrivateParts(family, PrivateSettings(epsilon=4.0, delta=1e-4, patients=8, batch=4), augmentation=None)
+
+
+def test_a_training_free_family_learns_no_class_shares_from_patients() -> None:
+    settings = replace(SETTINGS, generator="label-gmm", pairing="label-to-image", options={}, privacy=None)
+    images = tiny_set()
+    one_class = images.with_cases(images.cases.assign(**{"class": "a"}))
+    assert prepare(one_class, settings).card().class_shares == (0.5, 0.5)
