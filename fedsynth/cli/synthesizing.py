@@ -37,6 +37,7 @@ def synthesize(
     from fedsynth.images.export import TABLES, export
     from fedsynth.run import newest_run, open_run
     from fedsynth.training.checkpoint import load_generator
+    from fedsynth.training.settings import cpu_threads
     from fedsynth.training.synthetic import Drawing
 
     if form not in FORMATS:
@@ -46,7 +47,7 @@ def synthesize(
     sources = _open_sources(place, card, source, count, mix, seed, edit, transplant)
     drawing = Drawing(family, card, count=count, mix=mix, seed=seed, sources=sources)
     refuse_existing(out, marker=TABLES.get(form, HEADER), overwrite=overwrite)
-    with progress_bar("drawing images") as advance:
+    with cpu_threads(1), progress_bar("drawing images") as advance:
         if form == "imageset":
             drawing.write(out, overwrite=overwrite, progress=advance)
         else:

@@ -32,6 +32,7 @@ def train(
     ),
     seed: int = typer.Option(0, help="One seed gives one plain result, to the bit, on one CPU thread."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    threads: int = typer.Option(1, help="CPU threads; one repeats to the bit and is as fast for small networks."),
     precision: str = typer.Option("float32", help="float32 or bfloat16 (plain runs)."),
     option: list[str] = typer.Option([], metavar="NAME=VALUE", help="A setting of the family itself, as in latent=32."),
     sheets: int = typer.Option(5, help="How many sample sheets to write on the way."),
@@ -64,11 +65,17 @@ def train(
     from fedsynth.images import ImageSet
     from fedsynth.training.pooled import run_training
     from fedsynth.training.preparing import prepare
-    from fedsynth.training.settings import TrainSettings
+    from fedsynth.training.settings import TrainSettings, cpu_threads
 
     table: dict[str, Any] = {"generator": generator, "images": str(images.resolve()), "pairing": pairing, "seed": seed}
     table |= {"public-start": public_start}
-    table |= {"device": device, "precision": precision, "sheets": sheets, "options": dict(map(_parse_option, option))}
+    table |= {
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "sheets": sheets,
+        "options": dict(map(_parse_option, option)),
+    }
     table |= _given(steps=steps, batch=batch, rate=rate, start=start and str(start.resolve()))
     privacy = _given(epsilon=epsilon, patients=patients, draw=draw, insecure_seed=insecure_seed)
     if privacy:
@@ -78,7 +85,8 @@ def train(
         _refuse_half_private(epsilon, patients)
     settings = config.read_table(TrainSettings, table)
     opened = ImageSet.load(images)
-    rehearsed = prepare(opened, settings)  # bad input shows here, before a run directory exists
+    with cpu_threads(threads):
+        rehearsed = prepare(opened, settings)  # bad input shows here, before a run directory exists
     _say_what_privacy_can_do(rehearsed)
     place = _open_run(run, settings, resume=resume)
     with progress_bar(f"training {generator}") as advance:

@@ -1,5 +1,7 @@
 """What a training run is told, resolved: the user's words over the family's recipe."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +50,8 @@ class Privacy:
 class TrainSettings:
     """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is,
     `pairing` says what a paired family turns into what. `start` is a run whose networks this one goes on from,
-    `public_start` declares that its images were public."""
+    `public_start` declares that its images were public. One CPU thread repeats to the bit, and more are seldom faster
+    for networks of this size, never on a busy machine."""
 
     generator: str
     images: Path
@@ -61,12 +64,13 @@ class TrainSettings:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
+    threads: int = 1
     sheets: int = 5
     options: dict[str, Any] = field(default_factory=dict)
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("batch", self.batch)):
+        for name, value in (("steps", self.steps), ("batch", self.batch), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1", value=value)
         if self.privacy is not None:
@@ -91,3 +95,14 @@ def open_device(wanted: Device) -> torch.device:
         raise ConfigError("CUDA was asked for and there is none", remedy="give --device cpu, or leave --device away")
     name = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """torch computes with so many threads during the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
