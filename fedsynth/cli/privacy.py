@@ -1,5 +1,6 @@
 """`fedsynth privacy`: what every hospital's patients have spent, and what is left."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,8 +49,7 @@ def _show(found: dict[str, Any]) -> None:
     for site, one in found["per_site"].items():
         figures = [_text(one["epsilon"], one)]
         figures += [_text(one[key], one) if one["private"] else "-" for key in ("epsilon_renyi", "epsilon_replace_one")]
-        left = "no cap" if one["remaining"] is None else _text(one["remaining"], one)
-        table.add_row(escape(site), "all runs", *figures, f"{one['delta']:g}", str(one["steps"]), left)
+        table.add_row(escape(site), "all runs", *figures, f"{one['delta']:g}", str(one["steps"]), _left(one))
         for run, cost in one["runs"].items():
             table.add_row("", escape(run), _text(cost["epsilon"], cost), "", "", "", str(cost["steps"]), "")
     console = Console(soft_wrap=True)
@@ -60,7 +60,16 @@ def _show(found: dict[str, Any]) -> None:
     console.print(escape(found["note"]) + ".")
 
 
+def _left(one: dict[str, Any]) -> str:
+    """What remains of the cap, never more than there is."""
+    if one["remaining"] is None:
+        return "no cap"
+    return f"{math.floor(one['remaining'] * 1000) / 1000:g}"
+
+
 def _text(value: float | None, of: dict[str, Any]) -> str:
+    from fedsynth.privacy.accounting import rounded_up
+
     if value is None:
         return "infinite" if of["private"] else "NOT PRIVATE"
-    return f"{value:.3g}"
+    return f"{rounded_up(value, 3):g}"

@@ -107,9 +107,9 @@ def calibrate(budget: Budget, *, rate: float, steps: int) -> float:
     """
     if steps < 1:
         raise ConfigError("a private run needs at least one private step", value=steps)
-    noise = _rounded_up(_searched(budget, rate, steps))
+    noise = rounded_up(_searched(budget, rate, steps))
     while not fits([Mechanism(rate=rate, noise=noise, steps=steps)], budget):
-        noise = _rounded_up(noise * 1.0005)
+        noise = rounded_up(noise * 1.0005)
     return noise
 
 
@@ -144,9 +144,12 @@ def renyi_noise(budget: Budget, rate: float, steps: int) -> float:
     return high
 
 
-def _rounded_up(noise: float) -> float:
-    unit = 10.0 ** (math.floor(math.log10(noise)) - 3)
-    return float(f"{math.ceil(noise / unit * (1 - 1e-12)) * unit:.4g}")
+def rounded_up(value: float, digits: int = 4) -> float:
+    """The next number of so many digits that is not smaller: for noise, and for what people are told they spend."""
+    if not (value > 0 and math.isfinite(value)):
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    return float(f"{math.ceil(value / unit * (1 - 1e-12)) * unit:.{digits}g}")
 
 
 def _merge(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:

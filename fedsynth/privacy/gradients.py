@@ -81,16 +81,17 @@ class PatientGradients:
         """The sum over `patients` of their gradients, each averaged over its views and then clipped to the clip norm.
 
         Keys are names of the parameters that this stage uses. A patient whose gradient is not finite counts as zero;
-        no patient at all gives zeros by the same code.
+        no patient at all gives zeros by the same code. Chunks are added up in float64: rounding at every chunk would
+        let one patient move the sum by more than the clip norm.
         """
         path = self.path(progress)
         parameters = dict(self.net.named_parameters())
-        total = {name: torch.zeros_like(parameters[name]) for name in path.parameters}
+        total = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in path.parameters}
         with _full_precision():
             for chunk in self._chunks(patients, path, fetch) if path.parameters else ():
                 for name, value in path.engine.clipped(chunk, progress, self.clip).items():
                     total[name] += value.detach()
-        return total
+        return {name: value.to(parameters[name].dtype) for name, value in total.items()}
 
     def clipped_mean(self, batch: Tensors, noise: Tensors, progress: float = 1.0) -> Sums:
         """The mean over samples that are no patients, each clipped like one: the free half, balanced with the other.

@@ -16,6 +16,7 @@ from fedsynth.generators.catalog import Recipe, build, find
 from fedsynth.generators.family import Family
 from fedsynth.generators.pairing import read_pairing
 from fedsynth.images import ImageSet
+from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.door import Door
 from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import LEDGER, Ledger
@@ -103,8 +104,8 @@ class Prepared:
             return INSECURE
         claim, settings = self.plan.claim, self.plan.settings
         text = (
-            f"epsilon {claim.epsilon:.3g} at delta {settings.delta:g} per patient, add/remove"
-            f" (replace-one {claim.replace_one:.3g}); covers this generator and what is drawn from it"
+            f"epsilon {rounded_up(claim.epsilon, 3):g} at delta {settings.delta:g} per patient, add/remove"
+            f" (replace-one {rounded_up(claim.replace_one, 3):g}); covers this generator and what is drawn from it"
         )
         if self.before is None or _is_free(self.before, self.settings):
             return text

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.privacy.accounting import Mechanism, epsilon_of
+from fedsynth.privacy.accounting import Mechanism, epsilon_of, rounded_up
 from fedsynth.privacy.ledger import Charge, Ledger
 
 
@@ -49,7 +49,7 @@ def test_json_of_a_store_gives_spent_and_remaining_for_the_patient_who_paid_most
 def test_the_own_store_is_the_default_and_the_table_is_for_people(store):
     result = run()
     assert result.exit_code == 0
-    for word in ("north", "south", "all runs", "two", "add/remove", "no cap", f"{epsilon(50):.3g}"):
+    for word in ("north", "south", "all runs", "two", "add/remove", "no cap", f"{rounded_up(epsilon(50), 3):g}"):
         assert word in result.stdout
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedsynth.errors import RefusedError
-from fedsynth.privacy.engines import Chunk, MappedEngine
+from fedsynth.privacy.engines import SLACK, Chunk, MappedEngine
 from fedsynth.privacy.gradients import PatientGradients
 
 CLIP = 0.7
@@ -307,3 +307,18 @@ def test_fetch_must_bring_the_declared_number_of_views():
     gradients = setting(critic(), (2, 16, 16), views=2)
     with pytest.raises(ValueError, match="1 views per patient where 2"):
         gradients.clipped_sum(*patients(3, (2, 16, 16), views=1))
+
+
+def test_the_sum_does_not_drift_with_the_number_of_chunks():
+    """One float32 rounding per chunk would let a patient move the sum by more than the clip norm."""
+    net = nn.Linear(1, 1, bias=False)
+
+    def loss(batch, noise, progress):
+        return net(batch["image"])[:, 0]
+
+    probe = {"image": torch.randn(4, 1)}, {}
+    ours = PatientGradients(net, loss, clip=1.0, probe=probe, memory=64)
+    values = torch.linspace(0.1, 0.9, 5000)[:, None, None]
+    found = ours.clipped_sum(torch.arange(5000), lambda indices: ({"image": values[indices]}, {}))["weight"]
+    exact = float(values.double().sum()) * SLACK
+    assert abs(float(found) - exact) <= 2e-7 * exact

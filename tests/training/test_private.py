@@ -337,6 +337,14 @@ def test_a_claim_says_what_its_private_start_had_spent(tmp_path: Path) -> None:
     assert card.privacy in claim
 
 
+def test_a_claim_is_never_rounded_down() -> None:
+    ready = prepared(epsilon=1.2349, patients=9)
+    assert ready.plan is not None
+    words = ready.card().privacy.replace(")", " ").split()
+    assert float(words[1]) >= ready.plan.claim.epsilon
+    assert float(words[words.index("(replace-one") + 1]) >= ready.plan.claim.replace_one
+
+
 def test_a_public_start_costs_nothing_and_its_declaration_is_named(tmp_path: Path) -> None:
     first = kept_in(tmp_path)
     run_training(phantoms(), first, start(tmp_path, first, "phantoms"))
