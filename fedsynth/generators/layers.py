@@ -60,8 +60,11 @@ def repeat(x: Tensor) -> Tensor:
 
 
 def halve(x: Tensor) -> Tensor:
-    """Half the grid, averaged."""
-    return (functional.avg_pool2d if x.dim() == 4 else functional.avg_pool3d)(x, 2)
+    """Half the grid, averaged. Axis by axis, which is faster on a CPU than pooling."""
+    for axis in range(2, x.dim()):
+        even, odd = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :]).unbind(axis + 1)
+        x = (even + odd) / 2
+    return x
 
 
 def leaky(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from fedsynth.generators.layers import (
     ModulatedConv,
     as_joint,
     double,
+    halve,
     halving_problem,
     halvings,
     label_score,
@@ -64,6 +65,13 @@ def test_doubling_is_zero_insertion_and_the_binomial_filter_inside(dimensions: i
     oracle = convolve(functional.pad(spaced, (2, 1) * dimensions), kernel[None, None])
     inside = (..., *[slice(2, -2)] * dimensions)
     assert torch.allclose(double(x)[inside], oracle[inside], atol=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_halving_is_the_mean_of_blocks(dimensions: int) -> None:
+    x = torch.randn(2, 3, *[8] * dimensions)
+    pool = functional.avg_pool2d if dimensions == 2 else functional.avg_pool3d
+    assert torch.allclose(halve(x), pool(x, 2), atol=1e-6)
 
 
 def test_an_equalised_layer_keeps_the_variance() -> None:

@@ -109,7 +109,7 @@ register(
         summary="plain convolutional GAN: small, fast, and private at the lowest cost",
         kind="joint",
         build=partial(build, NON_SATURATING),
-        recipe=Recipe(rate=1e-3),
+        recipe=Recipe(rate=1e-3, augment=False),
         check_size=halving_problem,
     )
 )
@@ -119,7 +119,7 @@ register(
         summary="the networks of dcgan with a least-squares objective",
         kind="joint",
         build=partial(build, LEAST_SQUARES),
-        recipe=Recipe(rate=1e-3),
+        recipe=Recipe(rate=1e-3, augment=False),
         check_size=halving_problem,
     )
 )

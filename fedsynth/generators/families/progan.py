@@ -1,6 +1,7 @@
 """ProGAN (Karras et al. 2018): generator and critic grow from a coarse grid, under the WGAN-GP objective.
 
 Equalised learning rates, pixel norm in the generator, and (in plain runs only) a channel of the batch's deviation.
+Features are enlarged linearly instead of repeated, as StyleGAN later did: short runs leave no lattice in the picture.
 """
 
 import math
@@ -15,6 +16,7 @@ from fedsynth.generators.layers import (
     EqualConv,
     EqualLinear,
     as_joint,
+    double,
     halve,
     halving_problem,
     halvings,
@@ -65,7 +67,7 @@ class GrowingConvGenerator(GrowingGenerator):
         z = with_label(pixel_norm(noise["z"]), label)
         x = before = pixel_norm(self.first(z).reshape(-1, *self.start))
         for block in self.blocks[: stage + 1]:
-            before, x = x, block(x if block is self.blocks[0] else repeat(x))
+            before, x = x, block(x if block is self.blocks[0] else double(x))
         made = self.out[stage](x)
         if share < 1:
             made = faded(made, repeat(self.out[stage - 1](before)), share)
@@ -105,8 +107,8 @@ class GrowingCritic(nn.Module):
 
 
 def stage_widths(shape: ImageShape, base: int | None) -> list[int]:
-    """Channels per stage from coarse to fine; `base` is the finest's (16 in 2-D, 8 in 3-D)."""
-    width = base or (16 if shape.dimensions == 2 else 8)
+    """Channels per stage from coarse to fine; `base` is the finest's (12 in 2-D, 6 in 3-D)."""
+    width = base or (12 if shape.dimensions == 2 else 6)
     return widths(len(halvings(shape.size)), width, 6 * width)
 
 
@@ -137,7 +139,7 @@ register(
         summary="progressively growing GAN: learns coarse anatomy first",
         kind="joint",
         build=build,
-        recipe=Recipe(rate=1e-3, betas=(0.0, 0.99)),
+        recipe=Recipe(rate=2e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,
     )
 )

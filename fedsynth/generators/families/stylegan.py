@@ -103,7 +103,7 @@ register(
         summary="StyleGAN: progressive growth with styles, noise and style mixing",
         kind="joint",
         build=build,
-        recipe=Recipe(rate=1e-3, betas=(0.0, 0.99)),
+        recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,
     )
 )

@@ -107,7 +107,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Both paths added, of unit variance again."""
-        inner: Tensor = halve(leaky(self.second(leaky(self.first(x))))) + self.straight(halve(x))
+        inner: Tensor = leaky(self.second(halve(leaky(self.first(x))))) + self.straight(halve(x))
         return inner / math.sqrt(2)
 
 
@@ -183,7 +183,7 @@ register(
         summary="StyleGAN2: modulated convolutions and path-length regularisation",
         kind="joint",
         build=build,
-        recipe=Recipe(rate=1e-3, betas=(0.0, 0.99)),
+        recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,
     )
 )

@@ -69,7 +69,7 @@ register(
         summary="Wasserstein GAN with clipped weights: steady, but a weak critic",
         kind="joint",
         build=build_clipped,
-        recipe=Recipe(rate=5e-4, betas=(0.0, 0.9)),
+        recipe=Recipe(steps=6000, rate=1e-3, betas=(0.0, 0.9), augment=False),
         check_size=halving_problem,
     )
 )
@@ -79,7 +79,7 @@ register(
         summary="Wasserstein GAN with a penalty on the critic's slope",
         kind="joint",
         build=build_penalised,
-        recipe=Recipe(betas=(0.0, 0.9)),
+        recipe=Recipe(steps=4000, rate=1e-3, betas=(0.0, 0.9), augment=False),
         check_size=halving_problem,
     )
 )
