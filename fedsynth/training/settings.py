@@ -75,6 +75,8 @@ class TrainSettings:
                 raise ConfigError(f"--{name} must be at least 1", value=value)
         if self.privacy is not None:
             self.privacy.settings()  # checks the declared numbers before anything is opened
+            if self.batch is not None:
+                raise ConfigError("--batch is for plain runs", remedy="give --draw, the expected patients per step")
             if self.pairing:
                 remedy = "train a joint family privately, or the pairing without --epsilon"
                 raise ConfigError(

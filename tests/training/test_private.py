@@ -205,6 +205,8 @@ def test_declared_numbers_out_of_range(changes: dict[str, float], message: str) 
 def test_what_cannot_be_private_is_refused() -> None:
     with pytest.raises(ConfigError, match="read patients as sources"):
         replace(SETTINGS, generator="spade", pairing="label-to-image")
+    with pytest.raises(ConfigError, match="--batch is for plain runs; give --draw"):
+        replace(SETTINGS, batch=8)
     with pytest.raises(ConfigError, match="full precision"):
         prepare(tiny_set(), replace(SETTINGS, precision="bfloat16"))
 
