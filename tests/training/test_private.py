@@ -272,7 +272,7 @@ def test_a_plain_run_does_not_become_private_by_resuming(tmp_path: Path) -> None
     plain = replace(kept_in(tmp_path), generator="vae", options={"latent": 4, "base": 8}, privacy=None, batch=4)
     run = start(tmp_path, plain)
     run_training(tiny_set(), plain, run)
-    private = replace(plain, privacy=kept_in(tmp_path).privacy)
+    private = replace(plain, batch=None, privacy=kept_in(tmp_path).privacy)
     with pytest.raises(RefusedError, match="name in the ledger"):
         run_training(tiny_set(), private, run, resume=True)
 
