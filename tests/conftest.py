@@ -1,8 +1,14 @@
-"""Every test starts from the same global random state, whichever test ran before it and on whichever worker."""
+"""Every test starts from the same global random state, whichever test ran before it and on whichever worker.
 
+Workers compute on one thread each: with more threads than cores, torch takes many times as long.
+"""
+
+import os
 import sys
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch or numpy
 
 
 @pytest.fixture(autouse=True)
