@@ -51,6 +51,9 @@ def _taps(kernel: Tensor, index: Tensor) -> Tensor:
 
 def along_axes(x: Tensor, matrix: Tensor) -> Tensor:
     """`matrix` applied to every spatial axis of (n, C, ...)."""
-    for axis in range(2, x.dim()):
-        x = (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    x = x @ matrix.T
+    for axis in range(2, x.dim() - 1):
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        rows = torch.matmul(matrix, x.reshape(-1, x.shape[axis], after.numel()))
+        x = rows.reshape(*before, len(matrix), *after)
     return x

@@ -193,10 +193,10 @@ def build(
     layers: int | None = None,
     margin: int | None = None,
 ) -> JointGan:
-    """A new one. `layers` is 6 in 2-D and 4 in 3-D; `margin` the pixels beyond the picture on every side (6, 2)."""
+    """A new one. `layers` is 6 in 2-D and 4 in 3-D; `margin` the pixels beyond the picture on every side (4, 2)."""
     flat = shape.dimensions == 2
-    width, n_layers, beyond = base or (12 if flat else 6), layers or (6 if flat else 4), margin or (6 if flat else 2)
-    bands = schedule(shape.size[0], n_layers=n_layers, margin=beyond, base=width, cap=4 * width)
+    width, n_layers, beyond = base or (8 if flat else 4), layers or (6 if flat else 4), margin or (4 if flat else 2)
+    bands = schedule(shape.size[0], n_layers=n_layers, margin=beyond, base=width, cap=6 * width)
     styles = Styles(latent=latent, n_classes=shape.n_classes, style=latent, depth=2, mixing=0, truncation=truncation)
     return JointGan(
         shape,
@@ -214,7 +214,7 @@ register(
         summary="StyleGAN3-T: alias-free, details move with the anatomy; the slowest generator",
         kind="joint",
         build=build,
-        recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
+        recipe=Recipe(batch=8, rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=size_problem,
     )
 )
