@@ -76,7 +76,7 @@ class Trainer:
             loss, gradient = self.gradients(turn, self.step, self.progress, draws)
             self._watch.check(self.step, turn.net, loss, gradient)
             self._apply(turn.net, gradient)
-            losses[turn.net] = float(loss)
+            losses.setdefault(turn.net, float(loss))  # a second turn of a network is a penalty, not its loss
         self.average.update(self.family, self.step)
         self.step += 1
         return losses
