@@ -223,7 +223,7 @@ def tiny_reader(monkeypatch: pytest.MonkeyPatch, *raws: Raw, **changes: object) 
 
     def plan(source: Path, options: ReadOptions) -> Plan:
         known = {"patient": "p", "site": "s", "label": ""} | changes
-        sources = [Source(**known, file=Path(raw.case), decode=lambda raw=raw: [raw]) for raw in raws]  # type: ignore
+        sources = [Source(**known, file=Path(raw.case), decode=lambda raw=raw: [raw]) for raw in raws]  # type: ignore[misc]
         if "sites" in options.channels:
             sources = [replace(one, site=f"s{i}") for i, one in enumerate(sources)]
         return Plan(channels=("a",), classes=(), mask_labels=("background", "x"), sources=sources, dimensions=2)
