@@ -1,6 +1,6 @@
 """Does every family learn? Each is trained on the phantom and compared with held-out phantoms, noise and flat images.
 
-    python benchmarks/families.py OUT [--families dcgan,vae] [--seconds 180] [--size 32] [--dimensions 2]
+    python benchmarks/families.py OUT [--families dcgan,vae] [--seconds 180 | --steps 3000] [--size 32] [--dimensions 2]
 
 Writes a sheet per family and a table: a Frechet distance on fixed features (pooled pixels, contrast, mask shares),
 beside the same distance for other real patients, for noise and for flat images. One seed, short runs: it ranks nothing.
@@ -123,13 +123,16 @@ def step_seconds(images: ImageSet, settings: TrainSettings) -> float:
     return (time.perf_counter() - start) / 4
 
 
-def measure(family: str, images: ImageSet, out: Path, seconds: float, count: int) -> dict[str, object]:
-    """Train one family for about `seconds`, draw `count` images, write the sheet and return the row."""
+def measure(
+    family: str, images: ImageSet, out: Path, seconds: float, count: int, steps: int | None = None
+) -> dict[str, object]:
+    """Train one family for `steps` or about `seconds`, draw `count` images, write the sheet and return the row."""
     pairing = LABEL_TO_IMAGE if family in PAIRED else ""
     settings = TrainSettings(generator=family, images=Path("phantom"), pairing=pairing, sheets=0)
     if family != "label-gmm":
-        share = 0.5 if pairing else 1.0  # the mask model takes its own time
-        steps = max(20, int(seconds * share / step_seconds(images, settings)))
+        if steps is None:
+            share = 0.5 if pairing else 1.0  # the mask model takes its own time
+            steps = max(20, int(seconds * share / step_seconds(images, settings)))
         settings = replace(settings, steps=steps)
     start = time.perf_counter()
     run = create_run(settings, generator=family, base=out / "runs")
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--families", default=",".join(JOINT + PAIRED))
     parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--steps", type=int, help="instead of seconds: the same work on a busy machine")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--dimensions", type=int, default=2)
     parser.add_argument("--patients", type=int, default=240)
@@ -186,9 +190,8 @@ def main() -> None:
         sets[labels] = ImageSet.load(folder)
     table = asked.out / f"families-{asked.dimensions}d.csv"
     for family in asked.families.split(","):
-        row = measure(
-            family, sets["tissue+tumour" if family in PAIRED else "tumour"], asked.out, asked.seconds, asked.count
-        )
+        images = sets["tissue+tumour" if family in PAIRED else "tumour"]
+        row = measure(family, images, asked.out, asked.seconds, asked.count, asked.steps)
         new = not table.exists()
         with table.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

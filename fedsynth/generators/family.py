@@ -1,128 +1,19 @@
-"""The protocol of a generator family: what training, privacy and federation may know of a model, and nothing more.
+"""A generator family: the protocol of training, and how images are drawn from it."""
 
-Real patients reach a network only through `private_loss`. Images are in [-1, 1], masks and labels are one-hot, the
-sample axis comes first everywhere, and every random number of a step arrives in `noise`: so the same function serves
-plain training (its mean), private training (sample by sample under vmap) and the check that samples do not mix.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Tensors: TypeAlias = dict[str, Tensor]
-"""Named tensors, sample axis first: `image` (n, C, ...), `mask` (n, L, ...) and `label` (n, K) one-hot, `source`."""
+from fedsynth.protocol import Draws, ImageShape, Model, SeededDraws, Tensors, Turn
 
-
-class Draws(Protocol):
-    """Where random numbers come from: the experiment's seed in plain runs, the operating system in private ones."""
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal float32 values."""
-
-    def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Float32 values in [0, 1)."""
-
-    def integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
-        """Int64 values in [0, high)."""
+__all__ = ["Draws", "Family", "ImageShape", "SeededDraws", "Tensors", "Turn", "joined", "parted"]
 
 
-class SeededDraws:
-    """Reproducible draws from one torch generator, made on the CPU so that every device sees the same numbers."""
+class Family(Model):
+    """A generator family, as `Model` says; `sampler` names the networks that `sample` uses."""
 
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal float32 values."""
-        return torch.randn(shape, generator=self.generator)
-
-    def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Float32 values in [0, 1)."""
-        return torch.rand(shape, generator=self.generator)
-
-    def integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
-        """Int64 values in [0, high)."""
-        return torch.randint(0, high, shape, generator=self.generator)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageShape:
-    """What a family is built for. `n_classes` and `n_labels` are 0 where the set has no classes or no masks.
-
-    `n_labels` counts background. `source_channels` is 0 for joint families; a paired family turns a source of that
-    many channels into an image, or into a mask where `channels` is 0. The names of channels (of the image, and of the
-    source: contrasts or labels) serve families that are not trained but know what a name looks like.
-    """
-
-    channels: int
-    size: tuple[int, ...]
-    n_classes: int = 0
-    n_labels: int = 0
-    source_channels: int = 0
-    channel_names: tuple[str, ...] = ()
-    source_names: tuple[str, ...] = ()
-
-    @property
-    def dimensions(self) -> int:
-        """2 for images, 3 for volumes."""
-        return len(self.size)
-
-    @property
-    def joint_channels(self) -> int:
-        """Channels of image and one-hot mask together, as joint families make and judge them."""
-        return self.channels + self.n_labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One optimiser update of one network within a step, taken every `every` steps.
-
-    `reads_patients` says that the loss has a `private_loss`: under privacy this turn draws, clips, adds noise and is
-    charged on its own. A turn without it never receives a batch.
-    """
-
-    net: str
-    reads_patients: bool
-    every: int = 1
-
-
-class Family(nn.Module, ABC):
-    """A generator family. Subclasses build `nets` and write the losses; they hold no optimiser, data or device logic.
-
-    `turns` is the order of updates within a step; `shared` names the networks that a federation averages;
-    `sampler` names those that `sample` uses (their moving average is what is released); `couples_samples` admits that
-    a network mixes samples (batch statistics), which private training refuses.
-    """
-
-    turns: tuple[Turn, ...]
-    shared: tuple[str, ...]
     sampler: tuple[str, ...] = ("generator",)
-    couples_samples: bool = False
-    augment: Callable[[Tensor, Tensors], Tensor] | None = None
-
-    def __init__(self, shape: ImageShape, nets: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.shape = shape
-        self.nets = nn.ModuleDict(nets)
-
-    @abstractmethod
-    def noise(self, n: int, draws: Draws) -> Tensors:
-        """All randomness that `n` samples need in any loss or in `sample`, sample axis first."""
-
-    @abstractmethod
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The part of the turn's loss that reads patients, one value per sample (n,). No sample may see another."""
-
-    @abstractmethod
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The part of the turn's loss that reads no patient: one value per fake sample (n,); zeros where there is none.
-
-        `condition` holds a public `label` and, for paired families, a public or synthetic `source`.
-        """
 
     @abstractmethod
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
@@ -131,17 +22,6 @@ class Family(nn.Module, ABC):
     def seen(self, joint: Tensor, noise: Tensors) -> Tensor:
         """What a critic is shown of a real or made image: the image, augmented where the trainer set `augment`."""
         return joint if self.augment is None else self.augment(joint, noise)
-
-    def after_update(self, net: str) -> None:
-        """Called after each update of `net`, for what reads nothing but weights (weight clipping)."""
-
-    def stages(self) -> tuple[float, ...]:
-        """Values of `progress` that between them use every parameter; growing families name one per stage."""
-        return (1.0,)
-
-    def forward(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """`private_loss`, so that `torch.func.functional_call` can run it under other parameters."""
-        return self.private_loss(turn, batch, noise, progress)
 
 
 def joined(batch: Tensors) -> Tensor:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedsynth.generators.family import Family
+from fedsynth.protocol import Model
 
 
 class MovingAverage:
@@ -15,7 +15,7 @@ class MovingAverage:
     The average starts as the weights themselves and lengthens its memory as it goes, so short runs are not held back.
     """
 
-    def __init__(self, family: Family, half_life: float) -> None:
+    def __init__(self, family: Model, half_life: float) -> None:
         self._decay = 0.5 ** (1 / half_life) if half_life > 0 else 0.0
         state = {
             name: value for name, value in family.nets.state_dict().items() if name.split(".")[0] in family.sampler
@@ -25,7 +25,7 @@ class MovingAverage:
         self._buffers = [name for name in state if name not in parameters]
         self.values: dict[str, Tensor] = {name: value.detach().clone() for name, value in state.items()}
 
-    def update(self, family: Family, step: int) -> None:
+    def update(self, family: Model, step: int) -> None:
         """Move towards the weights after step number `step` (from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
         parameters = dict(family.nets.named_parameters())
@@ -38,7 +38,7 @@ class MovingAverage:
                 self.values[name].copy_(buffers[name])
 
     @contextmanager
-    def in_place(self, family: Family) -> Iterator[None]:
+    def in_place(self, family: Model) -> Iterator[None]:
         """The family carries the averaged weights, ready to sample, during the block."""
         trained = {
             name: value.detach().clone() for name, value in family.nets.state_dict().items() if name in self.values

@@ -10,6 +10,7 @@ import torch
 
 from fedsynth import files
 from fedsynth.generators.catalog import find
+from fedsynth.generators.family import Family
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.run import Run
@@ -123,6 +124,7 @@ def _write_sheet(path: Path, prepared: Prepared) -> None:
         shown = images.select(role="reference") if "reference" in roles else training_members(images)
         sources = choose_sources(card, shown, SHEET_IMAGES, seed=seed)
     trainer: Trainer = prepared.trainer
+    assert isinstance(trainer.family, Family)
     with trainer.average.in_place(trainer.family):
         drawing = Drawing(trainer.family, card, count=SHEET_IMAGES, seed=seed, sources=sources)
         drawn = drawing.in_memory(f"{card.generator}, step {trainer.step}")

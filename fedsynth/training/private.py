@@ -14,12 +14,13 @@ from torch import Tensor
 
 from fedsynth.errors import ConfigError
 from fedsynth.generators.augment import Augmentation
-from fedsynth.generators.family import Draws, Family, ImageShape, SeededDraws, Tensors, Turn
+from fedsynth.generators.family import Family
 from fedsynth.privacy.door import Door, draw_views
 from fedsynth.privacy.gradients import PatientGradients
 from fedsynth.privacy.independence import check_independence
 from fedsynth.privacy.plan import PrivateSettings
 from fedsynth.privacy.randomness import Randomness
+from fedsynth.protocol import Draws, ImageShape, Model, SeededDraws, Tensors, Turn
 from fedsynth.training.holder import Holder
 from fedsynth.training.trainer import draw_labels
 
@@ -27,12 +28,12 @@ PROBES = 4
 FAKES = 128
 
 
-def private_turns(family: Family) -> list[Turn]:
+def private_turns(family: Model) -> list[Turn]:
     """The turns that read patients, each of which draws and is charged on its own."""
     return [turn for turn in family.turns if turn.reads_patients]
 
 
-def steps_by_turn(family: Family, steps: int, *, first: int = 0) -> dict[str, int]:
+def steps_by_turn(family: Model, steps: int, *, first: int = 0) -> dict[str, int]:
     """How often each private turn is taken in the steps `first` to `first + steps`."""
     return {
         turn.net: sum(step % turn.every == 0 for step in range(first, first + steps)) for turn in private_turns(family)
@@ -153,7 +154,7 @@ def _split(values: Tensor, shape: tuple[int, int]) -> Tensor:
     return values.reshape(*shape, *values.shape[1:])
 
 
-def _refuse_shared_nets(family: Family) -> None:
+def _refuse_shared_nets(family: Model) -> None:
     private, free = ({t.net for t in family.turns if t.reads_patients is reads} for reads in (True, False))
     if len(private) < len(private_turns(family)):
         raise ConfigError("a network has two private turns; they would be charged as one", value=sorted(private))
@@ -161,7 +162,7 @@ def _refuse_shared_nets(family: Family) -> None:
         raise ConfigError("a network is trained by a private and by a free turn", value=sorted(private & free))
 
 
-def parameters_behind_the_door(family: Family) -> int:
+def parameters_behind_the_door(family: Model) -> int:
     """How many numbers the noise falls on in one private step: the largest of the private networks."""
     sizes = [sum(math.prod(p.shape) for p in family.nets[turn.net].parameters()) for turn in private_turns(family)]
     return max(sizes, default=0)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe
-from fedsynth.generators.family import Draws, Family, SeededDraws, Tensors, Turn
 from fedsynth.generators.pairing import Pairing
+from fedsynth.protocol import Draws, Model, SeededDraws, Tensors, Turn
 from fedsynth.training.average import MovingAverage
 from fedsynth.training.holder import Holder
 from fedsynth.training.streams import batch_rows, step_draws, stream_seed
@@ -47,7 +47,7 @@ class Trainer:
     """A family with its optimisers, moving average and step counter. `gradients` decides plain or private."""
 
     def __init__(
-        self, family: Family, recipe: Recipe, *, seed: int, total_steps: int, gradients: Gradients, device: torch.device
+        self, family: Model, recipe: Recipe, *, seed: int, total_steps: int, gradients: Gradients, device: torch.device
     ) -> None:
         self.family, self.recipe, self.seed, self.total_steps = family.to(device), recipe, seed, total_steps
         self.gradients = gradients
@@ -106,7 +106,7 @@ class PlainGradients:
 
     def __init__(
         self,
-        family: Family,
+        family: Model,
         holder: Holder,
         *,
         seed: int,
