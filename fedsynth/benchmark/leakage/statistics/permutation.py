@@ -1,0 +1,94 @@
+"""The exact test of dependence: patients' roles, permuted within the strata in which they were drawn.
+
+Given how many patients of a stratum are members, every choice of them was equally likely when the roles were drawn. So
+the observed roles and any number of permuted ones are exchangeable as long as the output does not depend on the roles,
+whatever the output looks like, and a rank among them is an exact p-value.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import gammaln
+
+
+def permute_roles(
+    members: NDArray[np.bool_], strata: NDArray[np.generic], n: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """`n` redrawn roles, (n, patients): per stratum as many members as `members` (one flag per patient) has there."""
+    drawn = np.empty((n, len(members)), bool)
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        drawn[:, inside] = rng.permuted(np.tile(members[inside], (n, 1)), axis=1)
+    return drawn
+
+
+def marginal_p(observed: NDArray[np.floating], null: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The one-sided p-value of every statistic (k,) among its permuted values (B, k): large values are evidence."""
+    return np.asarray(_share_at_least(_rows(observed, null))[0], float)
+
+
+def min_p(observed: NDArray[np.floating], null: NDArray[np.floating]) -> float:
+    """The joint p-value of k statistics: the rank of the smallest marginal p-value among those of the permuted rows.
+
+    The observed row is one of the B + 1 among which all p-values are ranked, its own and the others' alike. Only so
+    are the B + 1 smallest p-values exchangeable under the null, which makes the result exact for every B and for any
+    dependence between the statistics.
+    """
+    smallest = _share_at_least(_rows(observed, null)).min(axis=1)
+    return float(np.mean(smallest <= smallest[0]))
+
+
+def assignments(members: NDArray[np.bool_], strata: NDArray[np.generic]) -> float:
+    """How many different choices of members the strata allow (infinite beyond floating point): 1 / it bounds p."""
+    log = sum(_log_binomial(n, m) for n, m in _sizes(members, strata))
+    return float(np.exp(log)) if log < 700 else float("inf")
+
+
+def fewest_patients(
+    members: NDArray[np.bool_],
+    strata: NDArray[np.generic],
+    alpha: float = 0.05,
+    *,
+    placed: Literal["best", "worst"] = "best",
+) -> int | None:
+    """The smallest number of copied members for which the test could fire at `alpha`, however often they are copied.
+
+    Redrawn roles make all K of them members again with the probability prod C(n - k, m - k) / C(n, m) over strata of n
+    patients, m members and k copied ones; p cannot fall below it. `placed` says whether the K lie in the strata where
+    that is smallest (fewer can never fire) or where it is largest (any K of these can). None where no number would do.
+    """
+    sizes = _sizes(members, strata)
+    pick = np.fmin if placed == "best" else np.fmax
+    start = np.inf if placed == "best" else -np.inf
+    reached = np.zeros(1)
+    for n, m in sizes:
+        here = np.array([_log_binomial(n - k, m - k) - _log_binomial(n, m) for k in range(m + 1)])
+        joined = np.full(len(reached) + m, start)
+        for k, log in enumerate(here):
+            span = slice(k, k + len(reached))
+            joined[span] = pick(joined[span], reached + log)
+        reached = joined
+    enough = np.flatnonzero(reached <= np.log(alpha) + 1e-12)
+    return int(enough[0]) if len(enough) else None
+
+
+def _rows(observed: NDArray[np.floating], null: NDArray[np.floating]) -> NDArray[np.float64]:
+    rows = np.vstack([np.asarray(observed, float)[None], np.asarray(null, float)])
+    if not np.isfinite(rows).all():
+        raise ValueError("a statistic of the permutation test is not finite")
+    return rows
+
+
+def _share_at_least(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(stats.rankdata(-rows, method="max", axis=0)) / len(rows)
+
+
+def _sizes(members: NDArray[np.bool_], strata: NDArray[np.generic]) -> list[tuple[int, int]]:
+    found = [members[strata == stratum] for stratum in np.unique(strata)]
+    return [(len(inside), int(inside.sum())) for inside in found]
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
