@@ -64,6 +64,10 @@ class Door:
         """Private steps that may still be charged; a block that a crash lost is not among them."""
         return self._remaining
 
+    def left_for(self, round: int) -> int:  # noqa: A002
+        """Private steps that may be charged in `round`; an insecure run repeats what it has paid for."""
+        return self.plan.steps if round in self._replayed else self._remaining
+
     def charge(self, steps: Mapping[str, int], *, round: int) -> None:  # noqa: A002
         """Pay for a block: so many steps of each turn. On disk when this returns.
 
@@ -79,6 +83,8 @@ class Door:
             self._remaining -= total
             for turn in sorted(steps):
                 self._write(steps[turn], round)
+            if not self.private:
+                self._replayed.add(round)
         self._prepaid = {turn: steps.get(turn, 0) for turn in self._turns}
 
     def check_resumed(self, steps: int) -> None:

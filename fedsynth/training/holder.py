@@ -25,6 +25,11 @@ class Holder:
         self.images = images
         self.device = device or torch.device("cpu")
 
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self.images)
+
     @cached_property
     def shape(self) -> ImageShape:
         """What a family must be built for."""

@@ -15,8 +15,9 @@ from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
+from fedsynth.training.disk import HOLDER, STATE, Disk
 from fedsynth.training.masks import LABEL_TO_IMAGE, MASKS, mask_settings
-from fedsynth.training.preparing import HOLDER, STATE, Prepared, prepare, training_members
+from fedsynth.training.preparing import Prepared, prepare, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.sources import choose_sources
@@ -45,9 +46,9 @@ def run_training(
     """
     with run.locked(), cpu_threads(settings.threads):
         if settings.pairing == LABEL_TO_IMAGE and find(settings.generator).kind != "training-free":
-            masks = prepare(images, mask_settings(settings), run=run, masks_only=True)
+            masks = prepare(images, mask_settings(settings), disk=Disk.of(run), masks_only=True)
             _train(masks, Place(run=run, name=MASKS), resume=resume, on_step=on_step)
-        return _train(prepare(images, settings, run=run), Place(run=run), resume=resume, on_step=on_step)
+        return _train(prepare(images, settings, disk=Disk.of(run)), Place(run=run), resume=resume, on_step=on_step)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,30 @@
 """From settings to a trainer that is ready to take its first step, plain or private. Everything is checked here.
 
-A private run is planned from declared numbers alone: this file hands the door no count of patients.
+A private run is planned from declared numbers alone: this file hands the door no count of patients. It does not know
+whether a holder trains alone or in a federation.
 """
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import torch
 
-from fedsynth import files
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe, build, find
-from fedsynth.generators.family import Family
+from fedsynth.generators.family import Family, ImageShape
 from fedsynth.generators.pairing import read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.door import Door
 from fedsynth.privacy.feasibility import Feasibility, gauge
-from fedsynth.privacy.ledger import LEDGER, Ledger
+from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivatePlan, make_plan
-from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
-from fedsynth.run import Run, open_run
+from fedsynth.privacy.randomness import InsecureRandomness, Randomness, SecretRandomness
+from fedsynth.run import open_run
 from fedsynth.training.checkpoint import Card, load_generator, start_from
+from fedsynth.training.disk import HOLDER, STATE, Disk
 from fedsynth.training.holder import Holder, MaskHolder
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings, open_device
@@ -32,7 +33,7 @@ from fedsynth.training.trainer import PlainGradients, Trainer
 PLAIN = "none: trained without differential privacy"
 UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
 INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
-HOLDER, STATE, RUN_NAME = "pooled", "state.safetensors", "ledger-name"
+_FIRST_WEIGHTS = Lock()  # networks are initialised from torch's global random state, which all threads share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,21 +57,29 @@ class Prepared:
         """Whom the images show: a state remembers it, for a run does not change from one to the other."""
         return "phantoms" if self.images.header.phantoms else "patients"
 
+    def restart_insecure(self, randomness: InsecureRandomness) -> None:
+        """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
+        if self.door is not None and not self.door.private:
+            self.door.randomness = randomness
+
     def check_resumed(self) -> None:
         """Refuse to go on from a state whose private steps the ledger does not know."""
         if self.door is not None:
             taken = steps_by_turn(self.trainer.family, self.trainer.step)
             self.door.check_resumed(sum(taken.values()))
 
-    def pay(self, first: int, steps: int) -> int:
-        """How many of the next `steps` steps may be taken; in private runs they are charged when this returns."""
+    def pay(self, first: int, steps: int, *, round: int | None = None) -> int:  # noqa: A002
+        """How many of the next `steps` steps may be taken; in private runs they are charged when this returns.
+
+        `round` is the block's number in the ledger, its first step where nothing is said.
+        """
         if self.door is None:
             return steps
-        family = self.trainer.family
-        while steps and sum(steps_by_turn(family, steps, first=first).values()) > self.door.remaining:
+        family, block = self.trainer.family, first if round is None else round
+        while steps and sum(steps_by_turn(family, steps, first=first).values()) > self.door.left_for(block):
             steps -= 1
         if steps:
-            self.door.charge(steps_by_turn(family, steps, first=first), round=first)
+            self.door.charge(steps_by_turn(family, steps, first=first), round=block)
             if self.charges is not None:
                 self.door.copy_charges(self.charges)
         return steps
@@ -102,14 +111,19 @@ class Prepared:
             return PLAIN if self.trainer.family.turns else UNTRAINED
         if not self.door.private:
             return INSECURE
-        claim, settings = self.plan.claim, self.plan.settings
-        text = (
-            f"epsilon {rounded_up(claim.epsilon, 3):g} at delta {settings.delta:g} per patient, add/remove"
-            f" (replace-one {rounded_up(claim.replace_one, 3):g}); covers this generator and what is drawn from it"
-        )
+        text = claim_text(self.plan)
         if self.before is None or _is_free(self.before, self.settings):
             return text
         return f"{text}; for patients of the run that it goes on from, add: {self.before.privacy}"
+
+
+def claim_text(plan: PrivatePlan) -> str:
+    """What a private run promises every patient whose images it read, in one sentence."""
+    claim, delta = plan.claim, plan.settings.delta
+    return (
+        f"epsilon {rounded_up(claim.epsilon, 3):g} at delta {delta:g} per patient, add/remove"
+        f" (replace-one {rounded_up(claim.replace_one, 3):g}); covers this generator and what is drawn from it"
+    )
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -122,22 +136,40 @@ def training_members(images: ImageSet) -> ImageSet:
     return images.select(role="member")
 
 
-def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None, masks_only: bool = False) -> Prepared:
-    """Build and check everything. Without a run directory nothing is written and nothing can be charged.
-
-    With `masks_only` the family learns label maps and never sees a picture.
-    """
+def recipe_of(settings: TrainSettings) -> Recipe:
+    """The family's recipe, plain or private, with what the user said put in its place."""
     entry = find(settings.generator)
-    private = settings.privacy is not None
-    recipe = settings.over(entry.private_recipe if private else entry.recipe)
+    return settings.over(entry.recipe if settings.privacy is None else entry.private_recipe)
+
+
+def fresh_family(settings: TrainSettings, shape: ImageShape) -> Family:
+    """The networks with their first weights, which follow from the seed: the same at every holder of a federation."""
+    with _FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return build(settings.generator, shape, private=settings.privacy is not None, **settings.options)
+
+
+def prepare(
+    images: ImageSet,
+    settings: TrainSettings,
+    *,
+    disk: Disk | None = None,
+    streams: int | None = None,
+    masks_only: bool = False,
+) -> Prepared:
+    """Build and check everything. Without a disk nothing is written and nothing can be charged.
+
+    `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
+    and every holder shuffles for itself. With `masks_only` the family learns label maps and never sees a picture.
+    """
+    recipe = recipe_of(settings)
+    streams = settings.seed if streams is None else streams
     kind = MaskHolder if masks_only else Holder
     holder = kind(training_members(images), device=open_device(settings.device))
     header, shape = images.header, holder.shape
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        family = build(settings.generator, shape, private=private, **settings.options).to(holder.device)
+    family = fresh_family(settings, shape).to(holder.device)
     before = None
     if settings.start is not None:
         before = load_generator(open_run(settings.start).checkpoints)[1]
@@ -145,19 +177,19 @@ def prepare(images: ImageSet, settings: TrainSettings, *, run: Run | None = None
         start_from(open_run(settings.start).site(HOLDER) / STATE, family, settings.generator)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
-        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, run)
+        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, disk)
     precision = torch.bfloat16 if settings.precision == "bfloat16" else None
     gradients = PlainGradients(
         family,
         holder,
-        seed=settings.seed,
+        seed=streams,
         batch=recipe.batch,
         augmentation=augmentation,
         pairing=pairing,
         precision=precision,
     )
     steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
-    trainer = Trainer(family, recipe, seed=settings.seed, total_steps=steps, gradients=gradients, device=holder.device)
+    trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=holder.device)
     return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before)
 
 
@@ -177,7 +209,7 @@ def _prepare_private(
     family: Family,
     augmentation: Augmentation | None,
     before: Card | None,
-    run: Run | None,
+    disk: Disk | None,
 ) -> Prepared:
     if settings.precision != "float32":
         raise ConfigError(
@@ -186,13 +218,15 @@ def _prepare_private(
     plan, _ = plan_privacy(settings, family, recipe.steps)
     parts = PrivateParts(family, plan.settings, augmentation=augmentation)
     insecure = privacy.insecure_seed
+    randomness: Randomness = SecretRandomness() if insecure is None else InsecureRandomness(insecure)
     door = Door(
         plan,
         parts.real,
         patients=holder.patients,
-        randomness=SecretRandomness() if insecure is None else InsecureRandomness(insecure),
-        run=_ledger_name(run, phantoms=images.header.phantoms),
-        ledger=None if run is None or images.header.phantoms else Ledger(HOLDER, privacy.store),
+        randomness=randomness,
+        run="rehearsal" if disk is None else disk.ledger_name(phantoms=images.header.phantoms),
+        ledger=None if disk is None or images.header.phantoms else Ledger(disk.site, privacy.store),
+        cap=None if disk is None else disk.cap,
     )
     shares = _class_shares(holder, counted=False)
     gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
@@ -207,7 +241,7 @@ def _prepare_private(
         door=door,
         plan=plan,
         before=before,
-        charges=None if run is None else run.site(HOLDER) / LEDGER,
+        charges=None if disk is None else disk.charges,
     )
 
 
@@ -240,26 +274,3 @@ def _refuse_secret_start(before: Card, settings: TrainSettings) -> None:
 def _is_free(before: Card | None, settings: TrainSettings) -> bool:
     """Whether the networks at the start owe nothing to any patient."""
     return before is None or before.public or settings.public_start
-
-
-def _ledger_name(run: Run | None, *, phantoms: bool) -> str:
-    """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it.
-
-    Runs of phantoms have none: so a run cannot turn from phantoms to patients, or back, when it is resumed.
-    """
-    if run is None:
-        return "rehearsal"
-    place = run.site(HOLDER) / RUN_NAME
-    if phantoms:
-        if place.exists():
-            remedy = "resume it with the images that it was started with"
-            raise RefusedError(
-                "the run was charged to patients, and the images are phantoms", file=place, remedy=remedy
-            )
-        return "phantoms"
-    if not place.exists():
-        if (run.site(HOLDER) / STATE).exists():
-            problem = "the run has no name in the ledger: nobody knows what its networks have cost patients"
-            raise RefusedError(problem, file=place, remedy="put the file back where it was lost, or start a new run")
-        files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
-    return place.read_text(encoding="utf-8").strip()

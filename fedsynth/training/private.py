@@ -94,8 +94,12 @@ class PrivateGradients:
         fakes: int = FAKES,
     ) -> None:
         self.parts, self.family, self.holder, self.door, self.fakes = parts, parts.family, holder, door, fakes
-        self.randomness: Randomness = door.randomness
         self._shares = np.asarray(class_shares, np.float64)
+
+    @property
+    def randomness(self) -> Randomness:
+        """The door's own."""
+        return self.door.randomness
 
     def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
         """See `Gradients`. The loss shown is that of the fakes; the trainer's seeded `draws` are not used."""

@@ -3,6 +3,7 @@
 So nothing random has to be saved: a resumed run draws what the uninterrupted one would have drawn.
 """
 
+import hashlib
 from functools import lru_cache
 
 import numpy as np
@@ -13,8 +14,14 @@ from fedsynth.generators.family import SeededDraws
 
 def stream_seed(seed: int, *names: int | str) -> int:
     """A seed for one purpose, independent of every other purpose of the same experiment."""
-    words = [int.from_bytes(name.encode(), "little") % 2**63 if isinstance(name, str) else name for name in names]
+    words = [_word(name) if isinstance(name, str) else name for name in names]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _word(name: str) -> int:
+    """A number for a name; long ones by their digest, for two hospitals may share their first letters."""
+    content = name.encode()
+    return int.from_bytes(content if len(content) < 8 else hashlib.sha256(content).digest()[:8], "little") % 2**63
 
 
 def step_draws(seed: int, step: int, turn: int) -> SeededDraws:

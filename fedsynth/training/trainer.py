@@ -133,7 +133,7 @@ class PlainGradients:
 
     def _batch_of(self, step: int) -> Tensors:
         if self._fetched is None or self._fetched[0] != step:
-            batch = self.holder.fetch(batch_rows(self.seed, step, self.batch, len(self.holder.images)))
+            batch = self.holder.fetch(batch_rows(self.seed, step, self.batch, self.holder.count))
             if self.pairing is not None:
                 draws = SeededDraws(stream_seed(self.seed, "pairing", step))
                 batch = self.pairing.pair(batch, self.holder.images.header.channels, draws)

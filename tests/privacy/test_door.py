@@ -264,3 +264,17 @@ def test_views_are_drawn_without_repeats_where_a_patient_has_enough_and_evenly()
     counts = views[::3].flatten().bincount(minlength=5)
     assert (counts - 240).abs().max() < 6 * math.sqrt(400 * 0.6 * 0.4)
     assert draw_views(source, [], 3).shape == (0, 3)
+
+
+def test_an_insecure_round_asked_for_twice_is_paid_once_even_when_nothing_is_left():
+    door = opened(randomness=InsecureRandomness(3))
+    door.charge({"critic": 20, "generator": 10}, round=1)
+    assert door.remaining == 0
+    assert door.left_for(1) == 30
+    assert door.left_for(2) == 0
+    door.charge({"critic": 20, "generator": 10}, round=1)
+    secret = opened()
+    secret.charge({"critic": 20, "generator": 10}, round=1)
+    assert secret.left_for(1) == 0
+    with pytest.raises(RefusedError):
+        secret.charge({"critic": 20, "generator": 10}, round=1)

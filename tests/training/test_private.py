@@ -18,6 +18,7 @@ from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivateSettings
 from fedsynth.privacy.statement import statement
 from fedsynth.run import Run, create_run
+from fedsynth.training.disk import Disk
 from fedsynth.training.pooled import run_training
 from fedsynth.training.preparing import Prepared, prepare
 from fedsynth.training.private import PrivateGradients, PrivateParts, steps_by_turn
@@ -310,7 +311,9 @@ def test_a_copied_run_shares_its_budget_with_the_original(tmp_path: Path) -> Non
     settings = kept_in(tmp_path)
     run = run_killed_at(tmp_path, settings, 1)
     shutil.copytree(run.folder, tmp_path / "copy")
-    first, second = (prepare(tiny_set(), settings, run=Run(folder=tmp_path / name)) for name in ("run", "copy"))
+    first, second = (
+        prepare(tiny_set(), settings, disk=Disk.of(Run(folder=tmp_path / name))) for name in ("run", "copy")
+    )
     assert first.pay(2, 2) == 2
     assert second.pay(2, 2) == 2
     with pytest.raises(RefusedError, match="0 are left"):

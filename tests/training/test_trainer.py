@@ -147,6 +147,7 @@ def test_streams_of_different_purposes_differ() -> None:
     seeds = {stream_seed(0, *names) for names in [("step", 0, 0), ("step", 0, 1), ("step", 1, 0), ("epoch", 0), ("x",)]}
     assert len(seeds) == 5
     assert stream_seed(0, "epoch", 1) != stream_seed(1, "epoch", 1)
+    assert stream_seed(0, "site", "hospital-1") != stream_seed(0, "site", "hospital-2")
 
 
 def test_labels_follow_the_shares() -> None:

@@ -1,0 +1,131 @@
+"""Training a task network on images of any origin, and asking it about others. One loop with the generators'.
+
+The number of steps is fixed before anything is read: nothing is chosen by how well it goes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsynth.errors import ConfigError
+from fedsynth.generators.catalog import Recipe
+from fedsynth.images import ImageSet
+from fedsynth.protocol import Tensors
+from fedsynth.tasks.catalog import build_task
+from fedsynth.tasks.task import Task
+from fedsynth.training.holder import Holder
+from fedsynth.training.settings import Device, cpu_threads, open_device
+from fedsynth.training.streams import stream_seed
+from fedsynth.training.trainer import PlainGradients, Trainer
+
+BLOCK = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """How a task network is trained: the same for every arm that is compared."""
+
+    network: str = "unet"
+    steps: int = 400
+    batch: int = 16
+    rate: float = 2e-3
+    augment: bool = True
+    seed: int = 0
+    device: Device = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch", self.batch), ("threads", self.threads)):
+            if value < 1:
+                raise ConfigError(f"--{name} must be at least 1", value=value)
+        if not 0 < self.rate < 1:
+            raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
+
+    @property
+    def recipe(self) -> Recipe:
+        """For the training loop."""
+        return Recipe(
+            steps=self.steps,
+            batch=self.batch,
+            rate=self.rate,
+            betas=(0.9, 0.999),
+            ema=self.steps / 40,
+            decay=0.5,
+            augment=False,
+        )
+
+
+class SeveralHolders(Holder):
+    """Image sets end to end, real and synthetic alike, whatever their voxel types."""
+
+    def __init__(self, sets: Sequence[ImageSet], *, device: torch.device) -> None:
+        super().__init__(sets[0], device=device)
+        self._holders = [Holder(images, device=device) for images in sets]
+        self._starts = np.cumsum([0, *(len(images) for images in sets)])
+        for other in self._holders[1:]:
+            if other.shape != self.shape or other.images.header.classes != self.images.header.classes:
+                problem = "the sets to train on differ in size, channels, labels or classes"
+                raise ConfigError(problem, value=f"{self.shape} and {other.shape}")
+
+    @property
+    def count(self) -> int:
+        """Images in all sets together."""
+        return int(self._starts[-1])
+
+    def fetch(self, rows: NDArray[np.int64]) -> Tensors:
+        """The images at `rows`, counted through all sets."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        parts = [
+            holder.fetch(rows[owner == number] - self._starts[number])
+            for number, holder in enumerate(self._holders)
+            if (owner == number).any()
+        ]
+        back = torch.from_numpy(np.argsort(order))
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def learn(
+    sets: Sequence[ImageSet],
+    settings: TaskSettings,
+    *,
+    start: Task | None = None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> Task:
+    """A task network trained on all images of `sets`; with `start` it goes on from that one (fine-tuning).
+
+    The result carries the moving average of its weights. `on_step` is called with the steps taken and the total.
+    """
+    holder = SeveralHolders(sets, device=open_device(settings.device))
+    with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
+        torch.manual_seed(stream_seed(settings.seed, "task"))
+        task = build_task(settings.network, holder.shape, augment=settings.augment).to(holder.device)
+        if start is not None:
+            task.load_state_dict(start.state_dict())
+        gradients = PlainGradients(task, holder, seed=settings.seed, batch=settings.batch)
+        trainer = Trainer(
+            task,
+            settings.recipe,
+            seed=settings.seed,
+            total_steps=settings.steps,
+            gradients=gradients,
+            device=holder.device,
+        )
+        for report in trainer.run(settings.steps):
+            on_step(report.step + 1, settings.steps)
+    task.nets.load_state_dict(trainer.average.values, strict=False)
+    return task.eval()
+
+
+def predictions(task: Task, images: ImageSet) -> Iterator[NDArray[np.float32]]:
+    """Probabilities for every image in turn: (labels, ...) of every pixel, or (classes,)."""
+    device = next(task.parameters()).device
+    holder = Holder(images, device=device)
+    for start in range(0, len(images), BLOCK):
+        rows = np.arange(start, min(len(images), start + BLOCK))
+        with torch.no_grad():
+            made = task.predict(holder.fetch(rows)["image"]).float().cpu().numpy()
+        yield from made
