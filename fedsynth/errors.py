@@ -48,6 +48,10 @@ class RefusedError(FedSynthError):
     """The request is understood and refused: it would lose data or break a promise."""
 
 
+class BudgetSpentError(RefusedError):
+    """The steps asked for would spend more than a patient was promised."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy naming the nearest known spelling, or what is known when none is near."""
     names = sorted(set(known))

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from fedsynth import files
-from fedsynth.errors import FedSynthError, RefusedError
+from fedsynth.errors import BudgetSpentError, FedSynthError, RefusedError
 from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, fits
 from fedsynth.privacy.identity import Group, Identities
 
@@ -139,7 +139,7 @@ class Ledger:
                 continue
             before = compose(mechanisms, cap.delta).epsilon
             after = compose([*mechanisms, *planned], cap.delta).epsilon
-            raise RefusedError(
+            raise BudgetSpentError(
                 f"site {self.site} allows epsilon {cap.epsilon:g} per patient at delta {cap.delta:g}: "
                 f"{before:.3g} is spent and this would make it {after:.3g}",
                 remedy="fewer steps, more noise, or a higher cap in the site's policy",
@@ -165,7 +165,7 @@ def refuse_above(left: int, steps: int) -> None:
     """Refuse steps that the plan of a run does not hold."""
     if steps > left:
         remedy = "the budget was calibrated for all steps at once; plan a new run"
-        raise RefusedError(f"{steps} private steps are asked for and {max(0, left)} are left", remedy=remedy)
+        raise BudgetSpentError(f"{steps} private steps are asked for and {max(0, left)} are left", remedy=remedy)
 
 
 def folder_of(site: str) -> str:

@@ -1,0 +1,116 @@
+"""What a site allows, in its own file `policy.toml`, read before any image and binding against every message.
+
+Knows what is asked and what is allowed; the ledger knows what is spent. No message tells how many patients there are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsynth.config import load_toml
+from fedsynth.errors import ConfigError
+from fedsynth.federation.refusals import Code, PolicyRefusedError
+from fedsynth.privacy.accounting import LARGEST_EPSILON, Budget, check_delta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a run wants of a site. `private` is False for runs with a repeatable seed too: they protect nobody.
+
+    `patients` is the declared number of a private run; `networks` and `metrics` name what would leave.
+    """
+
+    generator: str
+    private: bool
+    epsilon: float | None = None
+    delta: float | None = None
+    patients: int | None = None
+    networks: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """`policy.toml`. A list that is left out allows any name; an empty one allows none.
+
+    `max-epsilon` is per patient, over all runs of all times, at `delta`; 0 forbids private training too. Training
+    without privacy is allowed only where `allow-plain` says so.
+    """
+
+    max_epsilon: float | None = None
+    delta: float = 1e-5
+    allow_plain: bool = False
+    min_patients: int = 1
+    generators: tuple[str, ...] | None = None
+    networks: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        if self.max_epsilon is not None and not 0 <= self.max_epsilon <= LARGEST_EPSILON:
+            problem = f"'max-epsilon' must be at least 0 and at most {LARGEST_EPSILON:g}"
+            raise ConfigError(problem, value=self.max_epsilon, remedy="leave it out to set no cap")
+        if self.max_epsilon is not None and self.allow_plain:
+            remedy = "training without privacy has no epsilon: decide for one"
+            raise ConfigError("'max-epsilon' and 'allow-plain = true' exclude each other", remedy=remedy)
+        if self.min_patients < 1:
+            raise ConfigError("'min-patients' must be at least 1", value=self.min_patients)
+
+    @property
+    def cap(self) -> Budget | None:
+        """What the ledger must never let a patient exceed, over all runs."""
+        return Budget(epsilon=self.max_epsilon, delta=self.delta) if self.max_epsilon else None
+
+    def check(self, asked: Asked) -> None:
+        """Refuse what the policy forbids. Reads no image and no ledger."""
+        if asked.private:
+            self._check_promise(asked)
+        elif not self.allow_plain:
+            raise PolicyRefusedError("training without privacy", Code.POLICY_PLAIN)
+        _check_name("generator", asked.generator, self.generators, Code.POLICY_GENERATORS)
+        for name in asked.networks:
+            _check_name("network leaving", name, self.networks, Code.POLICY_NETWORKS)
+        for name in asked.metrics:
+            _check_name("metric leaving", name, self.metrics, Code.POLICY_METRICS)
+
+    def check_patients(self, patients: int) -> None:
+        """Refuse where the site has fewer members than it demands; neither log nor server learns how many."""
+        if patients < self.min_patients:
+            raise PolicyRefusedError(f"fewer patients than min-patients = {self.min_patients}", Code.POLICY)
+
+    def forbids_everything(self) -> str:
+        """Why no run at all could pass, or an empty text."""
+        if self.max_epsilon == 0:
+            return "'max-epsilon = 0' forbids private training and 'allow-plain' does not allow any other"
+        empty = [key for key in ("generators", "networks") if getattr(self, key) == ()]
+        return f"'{empty[0]} = []' allows none" if empty else ""
+
+    def _check_promise(self, asked: Asked) -> None:
+        if self.max_epsilon is not None:
+            if asked.epsilon is None or asked.epsilon > self.max_epsilon:
+                problem = f"epsilon {_text(asked.epsilon)} is above max-epsilon {self.max_epsilon:g}"
+                raise PolicyRefusedError(problem, Code.POLICY_EPSILON)
+            if asked.delta is None or asked.delta > self.delta:
+                problem = f"delta {_text(asked.delta)} is above {self.delta:g}"
+                raise PolicyRefusedError(problem, Code.POLICY_DELTA)
+        if asked.patients is not None and asked.patients < self.min_patients:
+            problem = f"{asked.patients} declared patients are fewer than min-patients = {self.min_patients}"
+            raise PolicyRefusedError(problem, Code.POLICY_PATIENTS)
+
+
+OPEN = Policy(allow_plain=True)
+"""Where a site has no policy: simulated hospitals."""
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Read a policy; no path means no policy, as in simulations. A path without a file is an error, never a yes."""
+    return OPEN if path is None else load_toml(Policy, path)
+
+
+def _check_name(what: str, name: str, allowed: tuple[str, ...] | None, code: Code) -> None:
+    if allowed is not None and name not in allowed:
+        listed = ", ".join(allowed) or "none"
+        raise PolicyRefusedError(f"{what} {name!r} is not among those allowed ({listed})", code)
+
+
+def _text(value: float | None) -> str:
+    return "(not said)" if value is None else f"{value:g}"

@@ -1,0 +1,164 @@
+from dataclasses import replace
+
+import pytest
+
+from fedsynth.errors import BudgetSpentError, ConfigError, RefusedError
+from fedsynth.federation.policy import OPEN, Asked, Policy, load_policy
+from fedsynth.federation.refusals import Code, to_code
+from fedsynth.privacy.accounting import Budget, Mechanism
+from fedsynth.privacy.ledger import Ledger
+
+PRIVATE = Asked(
+    generator="dcgan",
+    private=True,
+    epsilon=4.0,
+    delta=1e-5,
+    patients=50,
+    networks=("generator", "critic"),
+    metrics=("steps",),
+)
+PLAIN = Asked(generator="dcgan", private=False, networks=("generator",), metrics=("steps", "generator_loss"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def policy(text):
+        (tmp_path / "policy.toml").write_text(text)
+        return load_policy(tmp_path / "policy.toml")
+
+    return policy
+
+
+def code_of(policy, asked):
+    with pytest.raises(RefusedError) as found:
+        policy.check(asked)
+    return to_code(found.value)
+
+
+def test_every_key_is_read(write):
+    text = """
+    max-epsilon = 3
+    delta = 1e-6
+    allow-plain = false
+    min-patients = 20
+    generators = ["dcgan", "vae"]
+    networks = ["generator"]
+    metrics = []
+    """
+    assert write(text) == Policy(
+        max_epsilon=3.0,
+        delta=1e-6,
+        min_patients=20,
+        generators=("dcgan", "vae"),
+        networks=("generator",),
+        metrics=(),
+    )
+
+
+def test_a_site_without_a_policy_allows_everything():
+    assert load_policy(None) is OPEN
+    OPEN.check(PLAIN)
+    OPEN.check(PRIVATE)
+    OPEN.check_patients(1)
+    assert OPEN.cap is None
+
+
+def test_an_empty_policy_allows_private_runs_alone(write):
+    policy = write("")
+    policy.check(PRIVATE)
+    assert code_of(policy, PLAIN) is Code.POLICY_PLAIN
+
+
+def test_a_policy_that_is_named_and_missing_is_never_a_yes(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_policy(tmp_path / "policy.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "passes", "refused", "code"),
+    [
+        ("max-epsilon = 4", PRIVATE, replace(PRIVATE, epsilon=4.1), Code.POLICY_EPSILON),
+        ("max-epsilon = 4", PRIVATE, replace(PRIVATE, epsilon=None), Code.POLICY_EPSILON),
+        ("max-epsilon = 4", PRIVATE, PLAIN, Code.POLICY_PLAIN),
+        ("max-epsilon = 4", replace(PRIVATE, delta=1e-6), replace(PRIVATE, delta=1e-4), Code.POLICY_DELTA),
+        (
+            "max-epsilon = 4\ndelta = 1e-4",
+            replace(PRIVATE, delta=1e-4),
+            replace(PRIVATE, delta=1e-3),
+            Code.POLICY_DELTA,
+        ),
+        ("allow-plain = true", PLAIN, replace(PRIVATE, patients=0), Code.POLICY_PATIENTS),
+        ("min-patients = 50", PRIVATE, replace(PRIVATE, patients=49), Code.POLICY_PATIENTS),
+        ("generators = ['dcgan']", PRIVATE, replace(PRIVATE, generator="vae"), Code.POLICY_GENERATORS),
+        ("generators = []", None, PRIVATE, Code.POLICY_GENERATORS),
+        ("networks = ['generator']", replace(PRIVATE, networks=("generator",)), PRIVATE, Code.POLICY_NETWORKS),
+        ("networks = []", replace(PRIVATE, networks=()), PRIVATE, Code.POLICY_NETWORKS),
+        ("metrics = ['steps']", PRIVATE, replace(PRIVATE, metrics=("steps", "patients")), Code.POLICY_METRICS),
+        ("max-epsilon = 0", None, PRIVATE, Code.POLICY_EPSILON),
+        ("max-epsilon = 0", None, PLAIN, Code.POLICY_PLAIN),
+    ],
+)
+def test_every_key_binds(write, text, passes, refused, code):
+    policy = write(text)
+    if passes is not None:
+        policy.check(passes)
+    assert code_of(policy, refused) is code
+
+
+@pytest.mark.parametrize("patients", [0, 7, 19])
+def test_too_few_patients_are_refused_without_telling_how_many(patients):
+    policy = Policy(min_patients=20)
+    policy.check_patients(20)
+    with pytest.raises(RefusedError) as found:
+        policy.check_patients(patients)
+    assert str(found.value) == "the site's policy refuses: fewer patients than min-patients = 20"
+    assert to_code(found.value) is Code.POLICY  # the server is not told the rule either
+
+
+def test_the_cap_is_the_ledgers(tmp_path):
+    assert Policy(max_epsilon=2.0, delta=1e-6).cap == Budget(epsilon=2.0, delta=1e-6)
+    assert Policy().cap is None
+    ledger = Ledger("north", tmp_path)
+    with pytest.raises(BudgetSpentError) as found:
+        ledger.check(ledger.group(["a", "b"]), [Mechanism(rate=0.5, noise=1.0, steps=500)], Policy(max_epsilon=2.0).cap)
+    assert to_code(found.value) is Code.BUDGET
+
+
+@pytest.mark.parametrize(
+    ("text", "forbidden"),
+    [
+        ("max-epsilon = 0", True),
+        ("generators = []", True),
+        ("networks = []", True),
+        ("", False),
+        ("metrics = []", False),
+        ("allow-plain = true", False),
+        ("max-epsilon = 1", False),
+    ],
+)
+def test_a_policy_that_forbids_everything_is_noticed(write, text, forbidden):
+    assert bool(write(text).forbids_everything()) is forbidden
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max-epsilom = 3", "unknown key 'max-epsilom'; did you mean 'max-epsilon'"),
+        ("max-epsilon = '3'", "'max-epsilon' must be a number"),
+        ("max-epsilon = -1", "at least 0"),
+        ("max-epsilon = 1000", "at most 50"),
+        ("max-epsilon = inf", "leave it out to set no cap"),
+        ("max-epsilon = 3\nallow-plain = true", "exclude each other"),
+        ("delta = 0.5", "delta must lie between"),
+        ("allow-plain = 1", "'allow-plain' must be true or false"),
+        ("min-patients = 0", "'min-patients' must be at least 1"),
+        ("min-patients = 2.5", "whole number"),
+        ("generators = 'dcgan'", "must be a list"),
+        ("networks = [1]", "must be a text"),
+        ("metrics = [true]", "must be a text"),
+    ],
+)
+def test_wrong_policies_name_file_key_and_remedy(write, text, words):
+    with pytest.raises(ConfigError, match=words) as found:
+        write(text)
+    assert "policy.toml: " in str(found.value)
