@@ -1,0 +1,232 @@
+"""The door, before a small HTTPS server on loopback that answers with what reached it."""
+
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPSConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.deploy.admission import ALLOWED, LARGEST_BODY, RefusedRequestError, is_allowed, read_head
+from fedsynth.federation.deploy.certificates import make_authority, make_server_certificate
+from fedsynth.federation.deploy.proxy import ProxySettings, running_proxy
+
+FLEET = "/v1/fleet/pull-messages"
+
+
+class _Inner(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        seen = {"path": self.path, "body": body.decode("latin1"), "headers": dict(self.headers)}
+        answer = json.dumps(seen).encode()
+        self.send_response(200)
+        if "unmeasured" in self.headers.get("x-ask", ""):
+            self.send_header("connection", "close")
+        else:
+            self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer)
+
+    do_GET = do_HEAD = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@dataclass
+class Door:
+    port: int
+    trust: ssl.SSLContext
+    inner: ThreadingHTTPServer
+    settings: ProxySettings
+    refused: list[str] = field(default_factory=list)
+
+    def connect(self) -> HTTPSConnection:
+        return HTTPSConnection("localhost", self.port, context=self.trust, timeout=10)
+
+    def send(self, raw: bytes) -> bytes:
+        plain = socket.create_connection(("localhost", self.port), timeout=10)
+        with self.trust.wrap_socket(plain, server_hostname="localhost") as connection:
+            connection.sendall(raw)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    folder = tmp_path_factory.mktemp("door")
+    authority = make_authority("brains")
+    server = make_server_certificate(authority, ("localhost", "127.0.0.1"))
+    for name, content in (("ca", authority.certificate), ("pem", server.certificate), ("key", server.key)):
+        (folder / name).write_bytes(content)
+    inner = ThreadingHTTPServer(("127.0.0.1", 0), _Inner)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "pem", folder / "key")
+    inner.socket = context.wrap_socket(inner.socket, server_side=True)
+    Thread(target=inner.serve_forever, daemon=True).start()
+    settings = ProxySettings(
+        address="127.0.0.1",
+        port=free_port(),
+        certificate=folder / "pem",
+        key=folder / "key",
+        inner_port=inner.server_port,
+        inner_authority=folder / "ca",
+    )
+    trust = ssl.create_default_context(cafile=folder / "ca")
+    made = Door(port=settings.port, trust=trust, inner=inner, settings=settings)
+    with running_proxy(settings, made.refused.append):
+        yield made
+    inner.shutdown()
+    inner.server_close()
+
+
+def test_nodes_pass_and_their_bodies_and_headers_arrive_whole(door: Door) -> None:
+    connection = door.connect()
+    body = bytes(range(256)) * 1000
+    for path in ALLOWED:  # several requests on one connection, as nodes send them
+        method = "GET" if path == "/health" else "POST"
+        content = b"" if method == "GET" else body
+        connection.request(method, path, content, {"flwr-signature": "abc"})
+        answer = connection.getresponse()
+        seen = json.loads(answer.read())
+        assert (answer.status, seen["path"], seen["body"].encode("latin1")) == (200, path, content)
+        assert {name.lower(): value for name, value in seen["headers"].items()}["flwr-signature"] == "abc"
+    connection.request("HEAD", "/health")
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"")
+    connection.close()
+
+
+def test_an_answer_without_a_length_ends_with_the_connection(door: Door) -> None:
+    connection = door.connect()
+    connection.request("POST", FLEET, b"body", {"x-ask": "unmeasured"})
+    answer = connection.getresponse()
+    assert json.loads(answer.read())["body"] == "body"
+    assert answer.getheader("connection") == "close"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/control/start-run"),
+        ("POST", "/v1/control/register-node"),
+        ("POST", "/v1/control/list-nodes"),
+        ("POST", "/v1/runtime/acquire-task"),
+        ("POST", "/v1/fleet/register-node"),
+        ("POST", "/v1/fleet/"),
+        ("POST", "/v1/fleet/../control/start-run"),
+        ("POST", "/v1/fleet/%2e%2e/control/start-run"),
+        ("POST", "/v1/fleet/pull-messages/../../control/start-run"),
+        ("POST", "/v1/fleet/pull-messages?x=/v1/control"),
+        ("POST", "//v1/control/start-run"),
+        ("POST", "/V1/FLEET/PULL-MESSAGES"),
+        ("POST", "http://localhost/v1/fleet/pull-messages"),
+        ("GET", FLEET),
+        ("POST", "/health"),
+        ("GET", "/health/"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
+        ("GET", "/"),
+        ("CONNECT", "127.0.0.1:8000"),
+    ],
+)
+def test_everything_else_is_forbidden(door: Door, method: str, path: str) -> None:
+    before = len(door.refused)
+    answer = door.send(f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody".encode())
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"connection: close" in answer
+    assert door.refused[before:] == [f"refused {method} {path!r} from 127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 60\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\ncontent-length: +4\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\ncontent-length: " + b"1" * 5000 + b"\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\ncontent-length : 4\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\nx: a\r\n folded: b\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\nx: a\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /v1/fleet/pull-messages HTTP/1.0\r\n\r\n",
+        b"POST  /v1/fleet/pull-messages HTTP/1.1\r\n\r\n",
+        b"POST /v1/fleet/pull-messages\r\n\r\n",
+        b"\r\n\r\n",
+        b"\xff\xfe POST x\r\n\r\n",
+    ],
+)
+def test_two_readings_of_one_request_are_refused(head: bytes) -> None:
+    with pytest.raises(RefusedRequestError) as refusal:
+        read_head(head)
+    assert refusal.value.status == 400
+
+
+def test_what_hides_in_a_body_is_no_request(door: Door) -> None:
+    hidden = b"POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    head = f"POST {FLEET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(hidden)}\r\n\r\n".encode()
+    connection = door.connect()
+    connection.request("POST", FLEET, hidden)
+    assert json.loads(connection.getresponse().read())["body"].encode() == hidden
+    connection.close()
+    after = door.send(head + hidden + hidden)  # one in the body, one after it
+    assert after.count(b"HTTP/1.1 200 ") == 1
+    assert after.count(b"HTTP/1.1 403 ") == 1
+
+
+def test_a_body_beyond_the_limit_is_not_awaited(door: Door) -> None:
+    answer = door.send(f"POST {FLEET} HTTP/1.1\r\ncontent-length: {LARGEST_BODY + 1}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_plain_http_and_noise_get_nothing_and_the_door_stands(door: Door) -> None:
+    plain = HTTPConnection("localhost", door.port, timeout=10)
+    plain.request("GET", "/health")
+    with pytest.raises(ConnectionError):
+        plain.getresponse()
+    plain.close()
+    connection = door.connect()
+    connection.request("GET", "/health")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_without_a_server_behind_it_nodes_are_told_to_come_back(door: Door) -> None:
+    settings = ProxySettings(**{**vars(door.settings), "port": free_port(), "inner_port": free_port()})
+    with running_proxy(settings, door.refused.append):
+        connection = HTTPSConnection("localhost", settings.port, context=door.trust, timeout=10)
+        connection.request("POST", FLEET, b"x")
+        assert connection.getresponse().status == 502
+        connection.close()
+
+
+def test_a_port_in_use_is_one_line(door: Door) -> None:
+    words = rf"the port {door.port} of 127\.0\.0\.1 cannot be opened"
+    with pytest.raises(FedSynthError, match=words), running_proxy(door.settings, door.refused.append):
+        pass
+
+
+def test_the_allowed_paths_are_those_of_flowers_nodes() -> None:
+    """Tells when Flower moves them: the door would then shut out the hospitals, or let a new thing in unseen."""
+    from flwr.superlink.routers.fleet.router import router
+
+    fleet = {route.path for route in router.routes}  # type: ignore[attr-defined]
+    itself = {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
+    assert fleet == (set(ALLOWED) - {"/health"}) | itself
+    assert not any(is_allowed(read_head(f"POST {path} HTTP/1.1\r\n\r\n".encode())) for path in itself)
