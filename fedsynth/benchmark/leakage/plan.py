@@ -77,7 +77,7 @@ class Plan:
     def _resolved(self) -> list[str]:
         return [
             f"Copied share: if no image is found to be a copy, at most {_percent(self.share_bound)} of the output are "
-            f"copies (95 %), {_percent(self.share_bound_at_power)} where only {_percent(POWER)} of the copies are seen.",
+            f"copies (95 %), {_percent(self.share_bound_at_power)} where only {_percent(POWER)} of them are seen.",
             f"Dependence (p <= {self.alpha:g}): {self._dependence()}",
             "Extraction: one copy is enough in the best case. How near a copy must be, planted copies show in the run.",
             f"List of patients ({_percent(self.rate)} false discoveries): {self._list()}",
