@@ -14,6 +14,7 @@ from fedsynth.cli.inspect import inspect
 from fedsynth.cli.listing import listing
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
+from fedsynth.cli.site import site
 from fedsynth.cli.split import split
 from fedsynth.cli.synthesizing import export_set, synthesize
 from fedsynth.cli.training import train
@@ -75,6 +76,7 @@ app.command()(train)
 app.command()(privacy)
 app.command()(synthesize)
 app.command("export")(export_set)
+app.add_typer(site, name="site")
 
 
 def main() -> None:
