@@ -4,12 +4,13 @@ Nothing is unpickled, and a file of another family or a damaged one is refused b
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -49,8 +50,13 @@ class Card:
 
 def save_generator(folder: Path, trainer: Trainer, card: Card) -> None:
     """Write the averaged sampler and its card; these two files are what is released."""
-    values = {name: value.cpu().contiguous() for name, value in trainer.average.values.items()}
-    files.write_bytes(folder / WEIGHTS, save(values, {"generator": card.generator}))
+    save_sampler(folder, trainer.average.values, card)
+
+
+def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None:
+    """Write the sampler's weights, wherever they were averaged, and its card."""
+    kept = {name: value.detach().cpu().contiguous() for name, value in values.items()}
+    files.write_bytes(folder / WEIGHTS, save(kept, {"generator": card.generator}))
     save_toml(folder / CARD, card)
 
 
@@ -65,15 +71,20 @@ def load_generator(folder: Path) -> tuple[Family, Card]:
     return family.eval(), card
 
 
-def save_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "patients") -> None:
-    """Everything that a resumed run needs: networks, moving average, optimisers, the step, and whom images showed."""
+def save_state(
+    path: Path, trainer: Trainer, generator: str, *, shown: str = "patients", notes: Mapping[str, str] | None = None
+) -> None:
+    """Everything that a resumed run needs: networks, moving average, optimisers, the step, and whom images showed.
+
+    `notes` are kept beside it, for `read_notes`.
+    """
     tensors = {f"nets.{name}": value for name, value in trainer.family.nets.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in trainer.average.values.items()}
     for net, optimiser in trainer.optimisers.items():
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
     described = {"generator": generator, "step": str(trainer.step), "total-steps": str(trainer.total_steps)}
-    described |= {"shown": shown}
+    described |= {"shown": shown} | dict(notes or {})
     files.write_bytes(
         path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, described)
     )
@@ -98,6 +109,15 @@ def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "pa
     for net, optimiser in trainer.optimisers.items():
         _load_optimiser(optimiser, f"optimiser.{net}.", tensors)
     trainer.step = int(described["step"])
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What was noted beside a state, without reading its tensors; nothing where the file is absent or damaged."""
+    try:
+        with safe_open(path, "pt") as opened:
+            return dict(opened.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
 
 
 def start_from(path: Path, family: Family, generator: str) -> None:

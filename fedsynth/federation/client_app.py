@@ -1,0 +1,148 @@
+"""The site's Flower app: reads a message, run config and node config, works, and writes down what leaves.
+
+Nothing that goes wrong at a site reaches the server as more than a neutral code; its text stays in the site's log.
+"""
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedsynth.federation.egress import EgressLog
+from fedsynth.federation.exchange import Order, Outcome
+from fedsynth.federation.faults import Fault, Faults
+from fedsynth.federation.messages import (
+    facts_content,
+    outcome_content,
+    read_experiment,
+    read_order,
+    refusal_content,
+)
+from fedsynth.federation.place import SitePlace, open_place
+from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
+from fedsynth.federation.settings import FederationSettings, from_run_config
+from fedsynth.federation.work import OnStep, SiteWork
+
+KEPT = 32  # sites whose networks stay in memory; more are read from their disks again
+
+app = ClientApp()
+_works: "OrderedDict[tuple[Any, ...], SiteWork]" = OrderedDict()
+_lock = Lock()
+watching: OnStep | None = None
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Who the site is and what its images are like, or that its policy refuses."""
+    experiment = read_experiment(message)
+
+    def greet(place: SitePlace, settings: FederationSettings) -> RecordDict:
+        work = _work(place, settings, context, experiment, round=0)
+        content = facts_content(place.name, work.facts)
+        EgressLog(place.folder).record("hello", ["facts"], [()], 0, 0)
+        return content
+
+    return Message(_answer(context, experiment, "hello", greet), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """One round."""
+    order, arrays = read_order(message)
+
+    def work_a_round(place: SitePlace, settings: FederationSettings) -> RecordDict:
+        fault = _fault(settings, place, order)
+        if fault == "dropout":
+            raise NeutralError(Code.UNREACHABLE)
+        work = _work(place, settings, context, order.experiment, round=order.round)
+        outcome = work.train(order, arrays, on_step=watching)
+        if fault == "straggler":  # the work is done and charged; its answer comes too late
+            raise NeutralError(Code.LATE)
+        return _leave(place, order, outcome if fault != "nan" else _spoilt(outcome))
+
+    return Message(_answer(context, order.experiment, f"round {order.round}", work_a_round), reply_to=message)
+
+
+def forget_everything() -> None:
+    """Drop what is kept in memory, as a killed process would."""
+    with _lock:
+        _works.clear()
+
+
+def _answer(
+    context: Context, experiment: str, doing: str, do: Callable[[SitePlace, FederationSettings], RecordDict]
+) -> RecordDict:
+    place: SitePlace | None = None
+    try:
+        settings, run = from_run_config(context.run_config)
+        place = open_place(context.node_config, run, experiment)
+        return do(place, settings)
+    except NeutralError as error:
+        return refusal_content("" if place is None else place.name, error.code)
+    except Exception as error:
+        folder = place.folder if place is not None else _log_folder(context)
+        code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
+        return refusal_content("" if place is None else place.name, code)
+
+
+def _log_folder(context: Context) -> Path | None:
+    """Where to write what went wrong before the site knew who it is: beside its site file."""
+    named = context.node_config.get("site-file")
+    return Path(str(named)).parent if named else None
+
+
+def _work(
+    place: SitePlace,
+    settings: FederationSettings,
+    context: Context,
+    experiment: str,
+    *,
+    round: int,  # noqa: A002
+) -> SiteWork:
+    """The site's networks, from memory where they are still there."""
+    key = (str(place.folder), place.policy, experiment, *sorted(_items(context.run_config)))
+    with _lock:
+        found = _works.get(key)
+        if found is not None and found.can_train(round or 10**9):
+            _works.move_to_end(key)
+            return found
+    made = SiteWork(place, settings, experiment=experiment)
+    with _lock:
+        _works[key] = made
+        while len(_works) > KEPT:
+            _works.popitem(last=False)
+    return made
+
+
+def _items(table: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value!r}" for key, value in table.items()]
+
+
+def _fault(settings: FederationSettings, place: SitePlace, order: Order) -> Fault:
+    """What was asked to go wrong; only simulated hospitals do as they are told."""
+    if not place.simulated:
+        return ""
+    number = zlib.crc32(place.name.encode())
+    return Faults.parse(settings.inject).of(settings.seed, number, order.round + 1_000_000 * order.attempt)
+
+
+def _spoilt(outcome: Outcome) -> Outcome:
+    broken = {name: np.full_like(value, np.nan) for name, value in outcome.arrays.items() if value.dtype.kind == "f"}
+    return replace(outcome, arrays=outcome.arrays | broken)
+
+
+def _leave(place: SitePlace, order: Order, outcome: Outcome) -> RecordDict:
+    """Write down what leaves, on disk before it does."""
+    content = outcome_content(place.name, outcome)
+    names = [*outcome.arrays, *outcome.metrics]
+    shapes = [*(value.shape for value in outcome.arrays.values()), *(() for _ in outcome.metrics)]
+    size = sum(value.nbytes for value in outcome.arrays.values())
+    EgressLog(place.folder).record("train", names, shapes, size, order.round)
+    return content

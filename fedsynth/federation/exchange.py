@@ -1,0 +1,69 @@
+"""What server and sites tell each other, as plain values: orders, outcomes, and what a site's images are like."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedsynth.images import ImageSet
+from fedsynth.protocol import ImageShape
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A round: `steps` steps from step `first_step` of the whole run. `attempt` counts how often it was asked for.
+
+    `experiment` names the run, unlike any other.
+    """
+
+    round: int
+    first_step: int
+    steps: int
+    experiment: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What leaves the site after a round: arrays by `<network>.<parameter>`, and numbers that may leave."""
+
+    arrays: Arrays = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a site says of its images before anything else: how they are made up, never how many there are."""
+
+    channels: tuple[str, ...]
+    size: tuple[int, ...]
+    classes: tuple[str, ...]
+    mask_labels: tuple[str, ...]
+    spacing_mm: tuple[float, ...]
+    phantoms: bool
+
+    @classmethod
+    def of(cls, images: ImageSet) -> "Facts":
+        """Of an image set's header."""
+        header = images.header
+        return cls(
+            channels=header.channels,
+            size=images.size,
+            classes=header.classes,
+            mask_labels=header.mask_labels,
+            spacing_mm=header.spacing_mm,
+            phantoms=header.phantoms,
+        )
+
+    @property
+    def shape(self) -> ImageShape:
+        """What joint families are built for."""
+        return ImageShape(
+            channels=len(self.channels),
+            size=self.size,
+            n_classes=len(self.classes),
+            n_labels=len(self.mask_labels),
+            channel_names=self.channels,
+        )

@@ -1,0 +1,135 @@
+"""What travels between server and sites, as Flower's records and as plain values. The only place that knows both.
+
+One ArrayRecord with keys `<network>.<parameter>`, one MetricRecord with the same keys at every site, and a ConfigRecord
+for words. A site that will not or cannot answer says so in words: a neutral code, never the text of an exception.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
+from fedsynth.federation.refusals import Code
+
+ARRAYS, METRICS, WORDS = "arrays", "metrics", "words"
+HELLO, TRAIN = "query.hello", "train"
+REFUSED, SITE = "refused", "site"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What the server knows of one site's answer; `reason` is empty where it answered."""
+
+    site: str
+    outcome: Outcome = field(default_factory=Outcome)
+    reason: Code | None = None
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """A site's greeting: its name and what its images are like, or why it will not take part."""
+
+    site: str
+    facts: Facts | None = None
+    refused: Code | None = None
+
+
+def order_content(order: Order, arrays: Mapping[str, Any]) -> RecordDict:
+    """An order for a round."""
+    return RecordDict({ARRAYS: _to_record(arrays), WORDS: ConfigRecord(asdict(order))})
+
+
+def read_order(message: Message) -> tuple[Order, Arrays]:
+    """The order in a message."""
+    return Order(**_words(message)), _from_record(message)
+
+
+def hello_content(experiment: str) -> RecordDict:
+    """The server's greeting."""
+    return RecordDict({WORDS: ConfigRecord({"experiment": experiment})})
+
+
+def read_experiment(message: Message) -> str:
+    """The run's own name in a greeting."""
+    return str(_words(message)["experiment"])
+
+
+def outcome_content(site: str, outcome: Outcome) -> RecordDict:
+    """A round's result."""
+    return RecordDict(
+        {
+            ARRAYS: _to_record(outcome.arrays),
+            METRICS: MetricRecord(dict(outcome.metrics)),
+            WORDS: ConfigRecord({SITE: site}),
+        }
+    )
+
+
+def read_outcome(message: Message) -> tuple[Outcome, Code | None]:
+    """A round's result, or the code in its place."""
+    if (code := _refusal(message)) is not None:
+        return Outcome(), code
+    metrics = {name: float(value) for name, value in _metrics(message).items()}
+    return Outcome(arrays=_from_record(message), metrics=metrics), None
+
+
+def facts_content(site: str, facts: Facts) -> RecordDict:
+    """A site's greeting."""
+    words = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(facts).items()}
+    return RecordDict({WORDS: ConfigRecord({SITE: site, **words})})
+
+
+def refusal_content(site: str, code: Code) -> RecordDict:
+    """A site's refusal, with the records of any other reply left empty."""
+    return RecordDict({WORDS: ConfigRecord({SITE: site, REFUSED: code.value})})
+
+
+def read_hello(message: Message) -> Hello:
+    """A site's greeting or refusal; the name is empty where it did not get as far as that."""
+    if message.has_error():
+        return Hello(site="", refused=Code.parse(str(message.error.reason)))
+    words = _words(message)
+    site = str(words.pop(SITE))
+    if REFUSED in words:
+        return Hello(site=site, refused=Code.parse(str(words[REFUSED])))
+    facts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in words.items()}
+    return Hello(site=site, facts=Facts(**facts))
+
+
+def content_bytes(message: Message) -> int:
+    """The size of the arrays in a message."""
+    if message.has_error() or ARRAYS not in message.content:
+        return 0
+    return sum(len(array.data) for array in _array_record(message).values())
+
+
+def _refusal(message: Message) -> Code | None:
+    if message.has_error():
+        return Code.parse(str(message.error.reason))
+    words = _words(message)
+    return Code.parse(str(words[REFUSED])) if REFUSED in words else None
+
+
+def _to_record(arrays: Mapping[str, Any]) -> ArrayRecord:
+    return ArrayRecord({name: Array(value) for name, value in arrays.items()})
+
+
+def _from_record(message: Message) -> Arrays:
+    return {name: array.numpy() for name, array in _array_record(message).items()}
+
+
+def _words(message: Message) -> dict[str, Any]:
+    return dict(message.content.config_records[WORDS])
+
+
+def _metrics(message: Message) -> dict[str, Any]:
+    return dict(message.content.metric_records[METRICS])
+
+
+def _array_record(message: Message) -> dict[str, Array]:
+    return dict(message.content.array_records[ARRAYS])

@@ -1,0 +1,83 @@
+"""Where a site does its part of a run: its name, its own disk, its policy and its images, simulated or real.
+
+A simulated hospital lies in the run directory. A real one reads the site file that its own node names: nothing that
+a server sends can point it anywhere else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from fedsynth.federation.policy import Policy, load_policy
+from fedsynth.federation.refusals import Code, NeutralError
+from fedsynth.federation.site_file import SITE_FILE, load_site_file
+from fedsynth.images import ImageSet
+from fedsynth.images.sites import Federation, open_federation
+from fedsynth.images.sites_file import SitesFile, load_sites
+from fedsynth.privacy.ledger import folder_of
+from fedsynth.run import Run
+
+SITES, POLICY = "sites.toml", "policy.toml"
+PARTITION = "partition-id"
+_OPENING = Lock()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SitePlace:
+    """One site and one run. `images` opens the images when the policy has let the run pass.
+
+    `store` is where a real site keeps its ledger; a simulated one takes the store that the user named.
+    """
+
+    name: str
+    folder: Path
+    policy: Policy
+    images: Callable[[], ImageSet]
+    store: Path | None = None
+    simulated: bool = False
+
+
+def open_place(node_config: Mapping[str, Any], run: Path, experiment: str) -> SitePlace:
+    """The site that this node is. `run` is the run directory of a simulation, `experiment` the run's own name."""
+    if named := node_config.get(SITE_FILE):
+        file = load_site_file(Path(str(named)))
+        return SitePlace(
+            name=file.name,
+            folder=file.folder / folder_of(experiment),
+            policy=load_policy(file.policy),
+            images=lambda: ImageSet.load(file.images, every_voxel=False),
+            store=file.store,
+        )
+    if PARTITION not in node_config:
+        raise NeutralError(Code.SETTINGS)
+    return _simulated(Run(folder=run), int(node_config[PARTITION]))
+
+
+def _simulated(run: Run, number: int) -> SitePlace:
+    name = _sites_file(run.folder).site[number].name
+    policy = run.site(name) / POLICY
+    return SitePlace(
+        name=name,
+        folder=run.site(name),
+        policy=load_policy(policy if policy.exists() else None),
+        images=lambda: simulated_federation(run.folder).sites[number].images,
+        simulated=True,
+    )
+
+
+def simulated_federation(run: Path) -> Federation:
+    """The hospitals of a simulated run, opened once in a process."""
+    with _OPENING:
+        return _opened(run, (run / SITES).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _opened(run: Path, changed: int) -> Federation:
+    return open_federation(_sites_file(run), run, every_voxel=False)
+
+
+def _sites_file(run: Path) -> SitesFile:
+    return load_sites(run / SITES)

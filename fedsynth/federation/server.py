@@ -1,0 +1,265 @@
+"""The server's loop over rounds: send, collect, check, average, keep. Pure of Flower; it sees no image and no patient.
+
+Replies are taken in the order of the sites' names, whatever order they arrived in, so that one seed gives one result.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.federation.averaging import Averaging, make_averaging
+from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
+from fedsynth.federation.exchange import Arrays, Facts, Order
+from fedsynth.federation.messages import Hello, Reply
+from fedsynth.federation.record import RoundRecord
+from fedsynth.federation.refusals import Code
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.generators.pairing import read_pairing
+from fedsynth.privacy.accounting import compose
+from fedsynth.privacy.plan import PrivatePlan
+from fedsynth.protocol import ImageShape, Model
+from fedsynth.run import Run
+from fedsynth.training.preparing import fresh_family, plan_privacy
+
+ATTEMPTS = 3
+
+
+class Sites(Protocol):
+    """Everybody who may take part, however they are reached."""
+
+    def meet(self) -> list[Hello]:
+        """Greetings of all who can be reached, in the order of names."""
+
+    def ask(self, orders: Mapping[str, Order], arrays: Arrays) -> list[Reply]:
+        """A round's replies of the sites named, one each, in the order of names; silence is a reply with a reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What somebody who watches is told after each round."""
+
+    round: int
+    rounds: int
+    replies: tuple[Reply, ...] = ()
+    epsilon: Mapping[str, float] = field(default_factory=dict)
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Met:
+    """The federation as the server knows it when it begins."""
+
+    sites: tuple[str, ...]
+    facts: Facts
+    family: Model
+    plan: PrivatePlan | None = None
+
+
+def meet(settings: FederationSettings, sites: Sites) -> Met:
+    """Greet everybody and agree on what the images are like; too few who are willing is an error that says why."""
+    hellos = sites.meet()
+    willing = {hello.site: hello.facts for hello in hellos if hello.facts is not None}
+    if len(willing) < settings.quorum:
+        raise FedSynthError(
+            f"{len(willing)} of {settings.sites} sites take part and {settings.quorum} must{_why(hellos)}",
+            remedy="see the log in the sites' own folders",
+        )
+    first = next(iter(sorted(willing)))
+    facts = willing[first]
+    for name, other in willing.items():
+        if (differs := _difference(facts, other)) is not None:
+            raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
+    facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
+    training = settings.training()
+    family = fresh_family(training, _shape(facts, settings.pairing))
+    plan = None if settings.privacy is None else plan_privacy(training, family, settings.total_steps)[0]
+    return Met(sites=tuple(sorted(willing)), facts=facts, family=family, plan=plan)
+
+
+class Rounds:
+    """The loop of one run, from its newest checkpoint on."""
+
+    def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
+        self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
+        self._parameters = {name for name, _ in met.family.nets.named_parameters()}
+        self._averaging = self._strategy()
+        self.at = newest_checkpoint(run.checkpoints) or self._start()
+        self._averaging.start(self.at.weights)
+        if self.at.strategy:
+            self._averaging.load(self.at.strategy)
+        self._record = RoundRecord(run.rounds, rounds=self.at.round, timed=settings.privacy is None, spent=self.spent)
+
+    def go(self, sites: Sites, watch: Watch) -> Checkpoint:
+        """All rounds that are left."""
+        while self.at.round < self.settings.rounds:
+            number = self.at.round + 1
+            watch(Progress(round=number, rounds=self.settings.rounds))
+            replies = self._ask(number, sites)
+            answered = [reply for reply in replies if reply.reason is None]
+            if len(answered) < self.settings.quorum:
+                self._record.add(number, replies)
+                raise self._too_few(number, replies)
+            self.at = self._next(number, answered)
+            save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+            self._record.add(number, replies)
+            spent = {
+                r.site: self.spent(r.outcome.metrics["charged"]) for r in answered if "charged" in r.outcome.metrics
+            }
+            watch(Progress(round=number, rounds=self.settings.rounds, replies=tuple(replies), epsilon=spent))
+        return self.at
+
+    def spent(self, charged: float) -> float:
+        """Epsilon of so many charged steps, by the plan that everybody knows; nan where the run protects nobody."""
+        privacy = self.settings.privacy
+        if self.met.plan is None or privacy is None or privacy.insecure_seed is not None:
+            return math.nan
+        return _epsilon(self.met.plan, int(charged))
+
+    def _strategy(self) -> Averaging:
+        buffers = [name for name, _ in self.met.family.nets.named_buffers()]
+        return make_averaging(self.settings.strategy, self.settings.strategy_options, buffers=buffers)
+
+    def _start(self) -> Checkpoint:
+        """Round 0: the first weights, the same that every site starts from."""
+        family = self.met.family
+        leaving = self.settings.leaving(family.shared, family.sampler)
+        weights = {
+            name: value.numpy().copy() for name, value in family.nets.state_dict().items() if _net(name) in leaving
+        }
+        average = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
+        return Checkpoint(round=0, weights=weights, average=average)
+
+    def _ask(self, number: int, sites: Sites) -> list[Reply]:
+        """Ask all; where too few answered, ask the others again, a few times."""
+        replies = {name: Reply(site=name, reason=Code.UNREACHABLE) for name in self.met.sites}
+        for attempt in range(ATTEMPTS):
+            order = self._order(number, attempt)
+            silent = [name for name, reply in replies.items() if reply.reason is not None]
+            for reply in sites.ask(dict.fromkeys(silent, order), self.at.weights):
+                replies[reply.site] = self._checked(reply)
+            if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
+                break
+        return [replies[name] for name in sorted(replies)]
+
+    def _order(self, number: int, attempt: int) -> Order:
+        steps = self.settings.local_steps
+        return Order(
+            round=number, first_step=(number - 1) * steps, steps=steps, experiment=self.experiment, attempt=attempt
+        )
+
+    def _checked(self, reply: Reply) -> Reply:
+        """The reply, or why it cannot be used."""
+        if reply.reason is not None:
+            return reply
+        sent, old = reply.outcome.arrays, self.at.weights
+        alike = sent.keys() == old.keys() and all(
+            sent[name].shape == old[name].shape and sent[name].dtype == old[name].dtype for name in old
+        )
+        if not alike:
+            return replace(reply, reason=Code.SHAPE)
+        if not all(np.isfinite(value).all() for value in sent.values() if value.dtype.kind == "f"):
+            return replace(reply, reason=Code.NOT_FINITE)
+        return reply
+
+    def _next(self, number: int, answered: Sequence[Reply]) -> Checkpoint:
+        weighted = [(self.settings.weight(reply.site, reply.outcome.metrics), reply) for reply in answered]
+        old = self.at.weights
+        new = self._averaging.step(old, [(weight, reply.outcome.arrays) for weight, reply in weighted]) if old else {}
+        return Checkpoint(
+            round=number,
+            weights=new,
+            average=self._moved_average(old, new, number),
+            strategy=self._averaging.state(),
+            shares=_mean_shares([(weight, reply.outcome.metrics) for weight, reply in weighted]),
+        )
+
+    def _moved_average(self, old: Arrays, new: Arrays, number: int) -> Arrays:
+        """The sampler's moving average after the round, as if the weights had gone straight from `old` to `new`."""
+        steps = self.settings.local_steps
+        kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
+        return {
+            name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
+            if name in self._parameters
+            else new[name].copy()
+            for name, value in self.at.average.items()
+        }
+
+    def _too_few(self, number: int, replies: Sequence[Reply]) -> FedSynthError:
+        missing = ", ".join(f"{reply.site}: {reply.reason.value}" for reply in replies if reply.reason is not None)
+        answered = sum(reply.reason is None for reply in replies)
+        problem = (
+            f"in round {number} {answered} of {len(replies)} sites answered, {self.settings.quorum} must ({missing})"
+        )
+        return FedSynthError(problem, remedy="mend it and go on with --resume")
+
+
+def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:
+    """How a moving average A ends after `steps` steps on the straight line from W0 to W1: a A + b W0 + c W1.
+
+    Step s, counted from the start of the run, keeps min(d, (1 + s) / (10 + s)) of A, as a single holder's does.
+    """
+    limit = 0.5 ** (1 / half_life) if half_life > 0 else 0.0
+    kept, from_old, from_new = 1.0, 0.0, 0.0
+    for done in range(1, steps + 1):
+        step = first + done - 1
+        decay, place = min(limit, (1 + step) / (10 + step)), done / steps
+        kept = decay * kept
+        from_old = decay * from_old + (1 - decay) * (1 - place)
+        from_new = decay * from_new + (1 - decay) * place
+    return kept, from_old, from_new
+
+
+def _mixed(
+    average: NDArray[Any], old: NDArray[Any], new: NDArray[Any], parts: tuple[float, float, float]
+) -> NDArray[Any]:
+    kept, from_old, from_new = parts
+    wide = kept * average.astype(np.float64) + from_old * old.astype(np.float64) + from_new * new.astype(np.float64)
+    return np.asarray(wide, average.dtype)
+
+
+def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]]) -> tuple[float, ...]:
+    """The class shares of all sites together; nothing in private runs, where no site tells them."""
+    names = sorted((name for name in replies[0][1] if name.startswith("share_")), key=lambda name: int(name[6:]))
+    total = sum(weight for weight, _ in replies)
+    return tuple(sum(weight * metrics.get(name, 0.0) for weight, metrics in replies) / total for name in names)
+
+
+def _shape(facts: Facts, pairing: str) -> ImageShape:
+    if not pairing:
+        return facts.shape
+    return read_pairing(pairing, facts.channels, facts.mask_labels).shape(facts.shape, facts.mask_labels)
+
+
+def _difference(first: Facts, other: Facts) -> str | None:
+    for name in ("channels", "size", "classes", "mask_labels", "spacing_mm"):
+        if getattr(first, name) != getattr(other, name):
+            return f"{name.replace('_', '-')} ({list(getattr(first, name))} and {list(getattr(other, name))})"
+    return None
+
+
+def _why(hellos: Sequence[Hello]) -> str:
+    refused = [f"{hello.site or 'a site'}: {hello.refused.value}" for hello in hellos if hello.refused is not None]
+    return f" ({', '.join(refused)})" if refused else ""
+
+
+def _net(name: str) -> str:
+    return name.split(".")[0]
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(plan: PrivatePlan, charged: int) -> float:
+    return compose([plan.steps_of(charged)], plan.settings.delta).epsilon if charged else 0.0
+
+
+def as_tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    """Weights as torch has them."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}

@@ -1,0 +1,174 @@
+"""The server's Flower app: finds out who the nodes are, asks them, and hands the loop plain replies.
+
+Flower's own error for a site that died names no site; so every message's number is kept with the site it went to.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fedsynth import config, files
+from fedsynth.errors import ConfigError
+from fedsynth.federation.exchange import Arrays, Order
+from fedsynth.federation.messages import (
+    HELLO,
+    TRAIN,
+    Hello,
+    Reply,
+    content_bytes,
+    hello_content,
+    order_content,
+    read_hello,
+    read_outcome,
+)
+from fedsynth.federation.refusals import Code
+from fedsynth.federation.release import release
+from fedsynth.federation.server import Progress, Rounds, Watch, meet
+from fedsynth.federation.settings import FederationSettings, from_run_config
+from fedsynth.run import Run, create_run
+
+JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begins
+PATIENCE_SECONDS = 3600.0
+LONGEST_PAUSE = 3.0
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation from where it stands to its end, and release the generator."""
+    settings, folder = from_run_config(context.run_config)
+    run = open_or_create(settings, folder)
+    watch: Watch = getattr(grid, "watch", _say)
+    with run.locked():
+        experiment = experiment_of(run)
+        sites = GridSites(grid, settings, experiment)
+        met = meet(settings, sites)
+        rounds = Rounds(settings, run, met, experiment=experiment)
+        release(settings, run, met, rounds.go(sites, watch))
+
+
+def open_or_create(settings: FederationSettings, folder: Path) -> Run:
+    """The run directory, made if it is not there; one of other settings is refused."""
+    run = Run(folder=folder)
+    if not run.config.is_file():
+        return create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder)
+    refuse_other_settings(run, settings)
+    return run
+
+
+def refuse_other_settings(run: Run, settings: FederationSettings) -> None:
+    """A run goes on as it was begun."""
+    was = config.as_table(config.load_toml(FederationSettings, run.config))
+    now = config.as_table(settings)
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            problem = f"the run was started with {key} = {was.get(key)!r}, not {now.get(key)!r}"
+            raise ConfigError(problem, file=run.folder, remedy="resume with the same settings")
+
+
+def experiment_of(run: Run) -> str:
+    """The run's own name, unlike any other's: sites keep its state under it, whatever the folder is called."""
+    place = run.folder / "experiment"
+    if not place.exists():
+        files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
+    return place.read_text(encoding="utf-8").strip()
+
+
+class GridSites:
+    """The sites behind Flower's grid."""
+
+    def __init__(self, grid: Grid, settings: FederationSettings, experiment: str) -> None:
+        self._grid, self._settings, self._experiment = grid, settings, experiment
+        self._hellos: dict[int, Hello] = {}
+        self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
+
+    def meet(self) -> list[Hello]:
+        """Wait until all are there; a quorum begins after a minute without the rest."""
+        begun, enough = time.monotonic(), None
+        while True:
+            self._greet()
+            now = time.monotonic()
+            willing = len({hello.site for hello in self._hellos.values() if hello.facts is not None})
+            if len(self._hellos) >= self._settings.sites or now - begun > PATIENCE_SECONDS:
+                break
+            if willing >= self._settings.quorum:
+                enough = now if enough is None else enough
+                if now - enough > JOINING_SECONDS:
+                    break
+            time.sleep(min(1.0, self._pause))
+        return sorted(self._hellos.values(), key=lambda hello: hello.site)
+
+    def ask(self, orders: Mapping[str, Order], arrays: Arrays) -> list[Reply]:
+        """One round; who does not answer until the deadline is late, who is not there cannot be reached."""
+        self._greet()
+        nodes = self._nodes()
+        reached = {name: order for name, order in orders.items() if name in nodes}
+        contents = {name: order_content(order, arrays) for name, order in reached.items()}
+        replies = [Reply(site=name, reason=Code.UNREACHABLE) for name in orders if name not in reached]
+        for name, (message, seconds, down) in self._send(TRAIN, contents, nodes, self._settings.deadline).items():
+            if message is None:
+                replies.append(Reply(site=name, reason=Code.LATE, bytes_down=down, seconds=seconds))
+                continue
+            outcome, reason = read_outcome(message)
+            up = content_bytes(message)
+            replies.append(
+                Reply(site=name, outcome=outcome, reason=reason, seconds=seconds, bytes_up=up, bytes_down=down)
+            )
+        return sorted(replies, key=lambda reply: reply.site)
+
+    def _greet(self) -> None:
+        """Ask nodes that are new for their names; forget those that are gone."""
+        present = set(self._grid.get_node_ids())
+        self._hellos = {node: hello for node, hello in self._hellos.items() if node in present}
+        new = {str(node): node for node in present - self._hellos.keys()}
+        contents = {name: hello_content(self._experiment) for name in new}
+        for name, (message, _, _) in self._send(HELLO, contents, new, self._settings.deadline).items():
+            if message is not None:
+                self._hellos[new[name]] = read_hello(message)
+
+    def _nodes(self) -> dict[str, int]:
+        """The node of each willing site. Of two that claim one name, the one that came last: the other died."""
+        return {hello.site: node for node, hello in self._hellos.items() if hello.facts is not None}
+
+    def _send(
+        self, kind: str, contents: Mapping[str, RecordDict], nodes: Mapping[str, int], deadline: float | None
+    ) -> dict[str, tuple[Message | None, float, int]]:
+        """Send to all, wait for all or the deadline: name -> reply, seconds, bytes sent."""
+        messages = {name: Message(content, nodes[name], kind) for name, content in contents.items()}
+        down = {name: content_bytes(message) for name, message in messages.items()}
+        begun = time.monotonic()
+        numbers = dict(zip(self._grid.push_messages(messages.values()), messages, strict=True))
+        found: dict[str, tuple[Message | None, float, int]] = {}
+        for message, seconds in self._arriving(set(numbers), begun, deadline):
+            name = numbers[message.metadata.reply_to_message_id]
+            found[name] = (message, seconds, down[name])
+        late = time.monotonic() - begun
+        return {name: found.get(name, (None, late, down[name])) for name in messages}
+
+    def _arriving(self, numbers: set[str], begun: float, deadline: float | None) -> Iterable[tuple[Message, float]]:
+        while numbers:
+            waited = time.monotonic() - begun
+            for message in self._grid.pull_messages(numbers):
+                numbers.discard(message.metadata.reply_to_message_id)
+                yield message, waited
+            if not numbers or (deadline is not None and waited > deadline):
+                break
+            time.sleep(min(self._pause, 0.01 + 0.05 * waited))
+        forget: Callable[[Iterable[str]], None] | None = getattr(self._grid, "forget", None)
+        if numbers and forget is not None:
+            forget(numbers)
+
+
+def _say(progress: Progress) -> None:
+    """Lines for the log of an engine that nobody watches."""
+    if not progress.replies:
+        return
+    missing = [f"{reply.site} ({reply.reason.value})" for reply in progress.replies if reply.reason is not None]
+    answered = len(progress.replies) - len(missing)
+    without = f"; without {', '.join(missing)}" if missing else ""
+    print(f"round {progress.round} of {progress.rounds}: {answered} sites answered{without}", flush=True)  # noqa: T201

@@ -1,0 +1,213 @@
+"""What a site does with a message: greet, and train a round. Pure of Flower; the site's disk holds all that it knows.
+
+A round begins from the newest state of an earlier round and the received weights. Both, and every random number,
+follow from what is on disk and in the message, so a site that was killed does the round again to the same bits.
+"""
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
+from fedsynth.federation.place import SitePlace
+from fedsynth.federation.policy import Asked
+from fedsynth.federation.proximal import Proximal
+from fedsynth.federation.refusals import Code, NeutralError
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.images import ImageSet
+from fedsynth.privacy.randomness import InsecureRandomness
+from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
+from fedsynth.training.disk import Disk
+from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.record import LossRecord
+from fedsynth.training.settings import TrainSettings
+from fedsynth.training.streams import stream_seed
+
+OnStep = Callable[[str, int, int], None]
+LOSSES, STATES = "losses.csv", "state-*.safetensors"
+
+
+class SiteWork:
+    """One site's part of one run. It stays in memory between rounds; the disk alone is as good."""
+
+    def __init__(self, place: SitePlace, settings: FederationSettings, *, experiment: str) -> None:
+        self.place, self.settings = place, settings
+        place.policy.check(_asked(settings))  # before any image is read
+        images = place.images()
+        self.facts = Facts.of(images)
+        self.prepared = self._prepare(images, experiment)
+        self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
+        self.leaving = settings.leaving(self.family.shared, self.family.sampler)
+        place.policy.check(_asked(settings, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
+        place.policy.check_patients(len(self.prepared.holder.patients))
+        self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
+        if self._proximal is not None:
+            self.trainer.gradients = self._proximal
+        self._in_memory: tuple[int, int] | None = None
+        self._moved = False
+        self._busy = Lock()
+
+    def can_train(self, round: int) -> bool:  # noqa: A002
+        """Whether a round can begin from here: without an earlier state on disk, only in networks that never moved."""
+        return not self._moved or any(number < round for number in self._rounds())
+
+    def train(self, order: Order, received: Mapping[str, NDArray[Any]], *, on_step: OnStep | None = None) -> Outcome:
+        """One round. What was finished and lost on the way is sent again, and costs patients nothing."""
+        if not self._busy.acquire(blocking=False):
+            raise NeutralError(Code.BUSY)
+        try:
+            digest = _digest(order, received)
+            return self._finished(order, digest) or self._train(order, received, digest, on_step)
+        finally:
+            self._busy.release()
+
+    def _train(
+        self, order: Order, received: Mapping[str, NDArray[Any]], digest: str, on_step: OnStep | None
+    ) -> Outcome:
+        self._restore(before=order.round)
+        self._in_memory, self._moved = None, True
+        self._receive(received)
+        self.trainer.step = order.first_step
+        if self._insecure_seed is not None:
+            label = f"{self.place.name} {order.round}"
+            self.prepared.restart_insecure(InsecureRandomness(self._insecure_seed, label))
+        steps = self.prepared.pay(order.first_step, order.steps, round=order.round)
+        losses: dict[str, list[float]] = defaultdict(list)
+        timed = self.prepared.door is None
+        record = LossRecord(self.place.folder / LOSSES, first=order.first_step, site=self.place.name, timed=timed)
+        for done, report in enumerate(self.trainer.run(steps), 1):
+            record.add(report)
+            for net, loss in report.losses.items():
+                losses[net].append(loss)
+            if on_step is not None:
+                on_step(self.place.name, done, order.steps)
+        record.save()
+        metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
+        self._save(order, digest, metrics)
+        return Outcome(arrays=self._arrays(), metrics=metrics)
+
+    def _metrics(self, losses: Mapping[str, float], steps: int) -> dict[str, float]:
+        """The same keys at every site. In private runs nothing here is counted from patients: losses are of fakes."""
+        metrics = {f"{net}_loss": losses.get(net, math.nan) for net in dict.fromkeys(t.net for t in self.family.turns)}
+        metrics |= {"steps": float(steps)}
+        door, plan = self.prepared.door, self.prepared.plan
+        if door is not None and plan is not None:
+            return metrics | {"charged": float(plan.steps - door.remaining)}
+        holder = self.prepared.holder
+        metrics |= {"patients": float(len(holder.patients))}
+        return metrics | {f"share_{i}": float(share) for i, share in enumerate(holder.class_shares)}
+
+    def _receive(self, received: Mapping[str, NDArray[Any]]) -> None:
+        own = self._shared_state()
+        if {name: tuple(value.shape) for name, value in own.items()} != {n: v.shape for n, v in received.items()}:
+            raise NeutralError(Code.SHAPE)
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(torch.from_numpy(np.array(received[name])))
+        if self._proximal is not None:
+            self._proximal.receive()
+
+    def _arrays(self) -> Arrays:
+        return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state().items()}
+
+    def _shared_state(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.family.nets.state_dict().items() if k.split(".")[0] in self.leaving}
+
+    @property
+    def _insecure_seed(self) -> int | None:
+        return None if self.settings.privacy is None else self.settings.privacy.insecure_seed
+
+    def _prepare(self, images: ImageSet, experiment: str) -> Prepared:
+        settings, place = _own(self.settings, self.place), self.place
+        training_members(images)  # says what is wrong with the roles before anything is built
+        disk = Disk(folder=place.folder, run=experiment, site=place.name, states=STATES, cap=place.policy.cap)
+        streams = stream_seed(self.settings.seed, "site", place.name)
+        return prepare(images, settings, disk=disk, streams=streams)
+
+    def _path(self, round: int) -> Path:  # noqa: A002
+        return self.place.folder / f"state-{round:06d}.safetensors"
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.stem.removeprefix("state-")) for path in self.place.folder.glob(STATES))
+
+    def _restore(self, *, before: int) -> None:
+        """Be where the newest earlier round ended; at the first one as `prepare` left it."""
+        earlier = [number for number in self._rounds() if number < before]
+        if not earlier:
+            return
+        path = self._path(earlier[-1])
+        if self._in_memory == (earlier[-1], path.stat().st_mtime_ns):
+            return
+        load_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown)
+        if self.prepared.door is not None:
+            self.prepared.door.check_resumed(int(read_notes(path).get("charged", "0")))
+
+    def _save(self, order: Order, digest: str, metrics: Mapping[str, float]) -> None:
+        """Keep this round's end and, for doing it again, the round before."""
+        path = self._path(order.round)
+        notes = {"received": digest, "metrics": json.dumps(metrics), "charged": str(int(metrics.get("charged", 0)))}
+        save_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown, notes=notes)
+        self._in_memory = (order.round, path.stat().st_mtime_ns)
+        for old in [number for number in self._rounds() if number < order.round][:-1]:
+            self._path(old).unlink(missing_ok=True)
+        if self.settings.federation == "none":
+            save_generator(self.place.folder, self.trainer, self.prepared.card())
+
+    def _finished(self, order: Order, digest: str) -> Outcome | None:
+        """The result of this very order, where it was computed and did not arrive."""
+        path = self._path(order.round)
+        notes = read_notes(path) if path.exists() else {}
+        if notes.get("received") != digest:
+            return None
+        if self._in_memory != (order.round, path.stat().st_mtime_ns):
+            try:
+                load_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown)
+            except FedSynthError:
+                return None
+            self._in_memory = (order.round, path.stat().st_mtime_ns)
+        return Outcome(arrays=self._arrays(), metrics=json.loads(notes["metrics"]))
+
+
+def _own(settings: FederationSettings, place: SitePlace) -> TrainSettings:
+    """What this site is told: its own declared size, and its own store whatever the server says."""
+    training, privacy = settings.training(), settings.privacy
+    if privacy is None:
+        return training
+    patients = int(settings.declared.get(place.name, privacy.patients))
+    store = privacy.store if place.simulated and place.store is None else place.store
+    return replace(training, privacy=replace(privacy, patients=patients, store=store))
+
+
+def _asked(settings: FederationSettings, *, networks: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> Asked:
+    privacy = settings.privacy
+    private = privacy is not None and privacy.insecure_seed is None
+    return Asked(
+        generator=settings.generator,
+        private=private,
+        epsilon=privacy.epsilon if privacy is not None else None,
+        delta=privacy.delta if privacy is not None else None,
+        patients=privacy.patients if privacy is not None else None,
+        networks=networks,
+        metrics=metrics,
+    )
+
+
+def _digest(order: Order, received: Mapping[str, NDArray[Any]]) -> str:
+    """Of everything that the result of a round follows from, besides the site's own disk."""
+    found = hashlib.sha256(json.dumps([order.round, order.first_step, order.steps, order.experiment]).encode())
+    for name in sorted(received):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(received[name]).tobytes())
+    return found.hexdigest()
