@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedsynth.benchmark.leakage.dependence import LEVEL as ALPHA
+from fedsynth.benchmark.leakage.extraction import SMALLEST_COHORT
 from fedsynth.benchmark.leakage.statistics.conformal import resolution_limit
 from fedsynth.benchmark.leakage.statistics.intervals import trials_for_bound, zero_hit_bound
-from fedsynth.benchmark.leakage.statistics.permutation import fewest_patients
+from fedsynth.benchmark.leakage.statistics.permutation import fewest_patients, highest_power
 from fedsynth.benchmark.leakage.statistics.selection import fewest_discoveries
 from fedsynth.errors import ConfigError
 from fedsynth.images.header import Shares
@@ -30,9 +32,9 @@ class Plan:
 
     `share_bound`: the copied share that no hit among the synthetic images leaves standing (95 %);
     `share_bound_at_power`: the same when the spaces find only eight copies of ten. `fewest_copied`: copied patients,
-    however often, below which dependence cannot fire; with `surely_copied` it can wherever they lie. `shortest_list`:
-    copied patients below which the list of patients stays empty. `image_share`: copied share below which no single
-    image's p-value is significant.
+    however often, below which dependence fires by luck only, `luck` being how often at one fewer; with `surely_copied`
+    it is no luck wherever they lie. `shortest_list`: copied patients below which the list of patients stays empty.
+    `image_share`: copied share below which no single image's p-value is significant.
     """
 
     patients: int
@@ -48,6 +50,7 @@ class Plan:
     share_bound_at_power: float
     fewest_copied: int | None
     surely_copied: int | None
+    luck: float
     shortest_list: int | None
     image_share: float
     smallest_false_positive_rate: float | None
@@ -57,7 +60,7 @@ class Plan:
     @property
     def enough(self) -> bool:
         """Whether a pass is possible at all with these numbers."""
-        return self.fewest_copied is not None and self.synthetic >= self.synthetic_needed
+        return self.patients_needed == self.patients and self.synthetic >= self.synthetic_needed
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, and whether a pass is possible."""
@@ -79,7 +82,7 @@ class Plan:
             f"Copied share: if no image is found to be a copy, at most {_percent(self.share_bound)} of the output are "
             f"copies (95 %), {_percent(self.share_bound_at_power)} where only {_percent(POWER)} of them are seen.",
             f"Dependence (p <= {self.alpha:g}): {self._dependence()}",
-            "Extraction: one copy is enough in the best case. How near a copy must be, planted copies show in the run.",
+            f"Extraction: {self._extraction()}",
             f"List of patients ({_percent(self.rate)} false discoveries): {self._list()}",
             f"Single images: {self._single()}",
             f"Membership inference: {self._membership()}",
@@ -87,16 +90,17 @@ class Plan:
 
     def _dependence(self) -> str:
         if self.fewest_copied is None:
-            more = f" {self.patients_needed} patients would do." if self.patients_needed else ""
-            return f"can never fire with so few patients, so a run is inconclusive.{more}"
-        sure = (
-            "; some strata hold only members, where copies do not show"
-            if self.surely_copied is None
-            else ""
-            if self.surely_copied == self.fewest_copied
-            else f"; {self.surely_copied} if they lie where it is hardest"
+            return "could only fire by luck with so few patients, so a run is inconclusive."
+        sure = "" if self.surely_copied == self.fewest_copied else f" ({self.surely_copied} where it is hardest)"
+        return (
+            f"can see {self.fewest_copied} copied members or more{sure}. With fewer, however often copied, it fires "
+            f"by luck only (with one fewer in {_percent(self.luck)} of all cases at most)."
         )
-        return f"cannot fire when fewer than {self.fewest_copied} members are copied, however often{sure}."
+
+    def _extraction(self) -> str:
+        if self.members + self.holdout < SMALLEST_COHORT:
+            return f"needs at least {SMALLEST_COHORT} members and holdout patients, so a run is inconclusive."
+        return "one copy is enough in the best case. How near a copy must be, planted copies show in the run."
 
     def _list(self) -> str:
         if self.shortest_list is None:
@@ -122,7 +126,7 @@ class Plan:
         missing = []
         if self.synthetic < self.synthetic_needed:
             missing.append(f"{self.synthetic_needed} synthetic images")
-        if self.fewest_copied is None:
+        if self.patients_needed != self.patients:
             missing.append("more patients" if self.patients_needed is None else f"{self.patients_needed} patients")
         return (
             f"Not enough for a pass at a tolerance of {_percent(self.tolerance)}, whatever comes out: draw or collect "
@@ -138,7 +142,7 @@ def plan(
     tolerance: float = 0.01,
     shares: Shares | None = None,
     sites: int = 1,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     rate: float = 0.1,
 ) -> Plan:
     """What the leakage tests could resolve for so many patients, images of each and synthetic images.
@@ -173,11 +177,12 @@ def plan(
         share_bound_at_power=min(1.0, bound / POWER),
         fewest_copied=fewest,
         surely_copied=fewest_patients(member, within, alpha, placed="worst"),
+        luck=highest_power(member, within, n_members if fewest is None else fewest - 1, alpha),
         shortest_list=fewest_discoveries(n_members, n_holdout, rate),
         image_share=resolution_limit(n_holdout, 0.05),
         smallest_false_positive_rate=min(rates, default=None),
         synthetic_needed=trials_for_bound(tolerance * POWER),
-        patients_needed=patients if fewest is not None else _enough_patients(patients, sites, shares, alpha),
+        patients_needed=_enough_patients(patients, sites, shares, alpha),
     )
 
 
@@ -191,13 +196,14 @@ def _roles(patients: int, sites: int, shares: Shares) -> tuple[np.ndarray, np.nd
 
 
 def _enough_patients(patients: int, sites: int, shares: Shares, alpha: float) -> int | None:
-    """The fewest patients of these shares and sites with which dependence could fire; None where none would do."""
+    """The fewest patients, from these on, with which both deciding tests mean something; None where none would do."""
     if not shares.member or not shares.holdout:
         return None
-    for more in range(patients + 1, patients + 40 * sites + 100):
+    for more in range(patients, patients + 40 * sites + 100):
         role, stratum = _roles(more, sites, shares)
         tested = role != "reference"
-        if fewest_patients(role[tested] == "member", stratum[tested], alpha) is not None:
+        enough = tested.sum() >= SMALLEST_COHORT
+        if enough and fewest_patients(role[tested] == "member", stratum[tested], alpha) is not None:
             return more
     return None
 

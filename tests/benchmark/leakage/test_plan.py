@@ -39,7 +39,17 @@ def test_too_few_patients_are_told_how_many_would_do():
     assert not found.enough
     assert f"{found.patients_needed} patients" in str(found)
     assert plan(patients=found.patients_needed, slices=5, synthetic=1000).fewest_copied is not None
-    assert plan(patients=found.patients_needed - 1, slices=5, synthetic=1000).fewest_copied is None
+    assert plan(patients=found.patients_needed, slices=5, synthetic=1000).enough
+    assert not plan(patients=found.patients_needed - 1, slices=5, synthetic=1000).enough
+    assert found.patients_needed == 11, "ten members and holdout patients for the search for copies"
+
+
+def test_many_small_sites_need_more_patients():
+    found = plan(patients=24, slices=1, synthetic=1000, sites=24)
+    assert found.fewest_copied is None
+    assert not found.enough
+    assert found.patients_needed > 24
+    assert f"{found.patients_needed} patients" in str(found)
 
 
 def test_no_holdout_can_never_do():
@@ -58,6 +68,7 @@ def test_many_sites_blunt_the_test_where_members_are_many():
 
 def test_it_says_the_numbers_and_is_json():
     found = plan(patients=1, slices=1, synthetic=1)
+    assert "by luck with so few patients" in str(found)
     assert "1 patient with 1 image each" in str(found)
     text = str(plan(patients=2000, slices=3, synthetic=5000, sites=4, tolerance=0.001))
     assert "2000 patients at 4 sites with 3 images each (6000 real images)" in text

@@ -53,12 +53,33 @@ def fewest_patients(
     *,
     placed: Literal["best", "worst"] = "best",
 ) -> int | None:
-    """The smallest number of copied members for which the test could fire at `alpha`, however often they are copied.
+    """The smallest number of copied members for which the test can be sure to fire, however often they are copied.
 
     Redrawn roles make all K of them members again with the probability prod C(n - k, m - k) / C(n, m) over strata of n
-    patients, m members and k copied ones; p cannot fall below it. `placed` says whether the K lie in the strata where
-    that is smallest (fewer can never fire) or where it is largest (any K of these can). None where no number would do.
+    patients, m members and k copied ones, and these draws look like the observed roles: only who else lies near tells
+    them apart. While that is above `alpha`, firing is luck, of `highest_power`. `placed` says whether the K lie in the
+    strata where it is smallest (with fewer it is always luck) or largest (any K will do). None where no number does.
     """
+    enough = np.flatnonzero(_log_again(members, strata, placed) <= np.log(alpha) + 1e-12)
+    return int(enough[0]) if len(enough) else None
+
+
+def highest_power(members: NDArray[np.bool_], strata: NDArray[np.generic], copied: int, alpha: float = 0.05) -> float:
+    """How often the test fires at `alpha` at most when `copied` members are copied and nothing else depends on roles.
+
+    Given that they are members, all other roles are as drawn: p is uniform up to the chance that a redraw makes them
+    members again, or larger. The strata are those most favourable.
+    """
+    log = _log_again(members, strata, "best")
+    if copied >= len(log):
+        raise ValueError(f"{copied} copied members of {len(log) - 1}")
+    return float(min(1.0, alpha / np.exp(log[copied])))
+
+
+def _log_again(
+    members: NDArray[np.bool_], strata: NDArray[np.generic], placed: Literal["best", "worst"]
+) -> NDArray[np.float64]:
+    """Log of the chance that a redraw makes K copied members (0, 1, ...) members again, over all ways to place them."""
     sizes = _sizes(members, strata)
     pick = np.fmin if placed == "best" else np.fmax
     start = np.inf if placed == "best" else -np.inf
@@ -70,8 +91,7 @@ def fewest_patients(
             span = slice(k, k + len(reached))
             joined[span] = pick(joined[span], reached + log)
         reached = joined
-    enough = np.flatnonzero(reached <= np.log(alpha) + 1e-12)
-    return int(enough[0]) if len(enough) else None
+    return reached
 
 
 def _rows(observed: NDArray[np.floating], null: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from scipy import stats
 from fedsynth.benchmark.leakage.statistics.permutation import (
     assignments,
     fewest_patients,
+    highest_power,
     marginal_p,
     min_p,
     permute_roles,
@@ -154,3 +155,27 @@ def test_the_test_fires_from_that_number_on_and_not_below():
 
     assert needed == 4
     assert p(needed - 1) > 0.05 >= p(needed)
+
+
+def test_below_that_number_firing_is_luck_of_a_known_size():
+    """Three of 20 copied exactly, ten members; the ratio moves with who else lies near, so p is spread below .105."""
+    rng, alpha, hits = np.random.default_rng(8), 0.05, 0
+    members, strata = members_of((20, 10))
+    again = comb(17, 7) / comb(20, 10)
+    assert highest_power(members, strata, 3, alpha) == pytest.approx(alpha / again)
+    for _ in range(300):
+        roles = rng.permutation(members)[None]
+        copied = rng.permutation(np.flatnonzero(roles[0]))[:3]
+        near = rng.normal(size=20)
+        null = permute_roles(roles[0], strata, 199, rng)
+
+        def statistic(drawn, copied=copied, near=near):
+            return 100 * drawn[:, copied].sum(axis=1, keepdims=True) + (drawn @ near)[:, None]
+
+        hits += min_p(statistic(roles)[0], statistic(null)) <= alpha
+    expected = alpha / again
+    assert abs(hits / 300 - expected) < 4 * np.sqrt(expected * (1 - expected) / 300)
+    assert highest_power(members, strata, 0) == pytest.approx(0.05)
+    assert highest_power(members, strata, 10) == 1
+    with pytest.raises(ValueError):
+        highest_power(members, strata, 11)
