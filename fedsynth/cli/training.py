@@ -74,7 +74,7 @@ def train(
         "precision": precision,
         "threads": threads,
         "sheets": sheets,
-        "options": dict(map(_parse_option, option)),
+        "options": dict(map(parse_option, option)),
     }
     table |= _given(steps=steps, batch=batch, rate=rate, start=start and str(start.resolve()))
     privacy = _given(epsilon=epsilon, patients=patients, draw=draw, insecure_seed=insecure_seed)
@@ -152,7 +152,7 @@ def _say_what_happened(card: "Card", place: "Run") -> None:
     typer.echo(f"next     fedsynth synthesize {place.folder} --count 100{more} --out OUT")
 
 
-def _parse_option(text: str) -> tuple[str, object]:
+def parse_option(text: str) -> tuple[str, object]:
     """`width=32`, `wide=true` or `hidden=64,64`."""
     name, equals, value = text.partition("=")
     if not equals or not name:

@@ -28,14 +28,14 @@ from fedsynth.federation.messages import (
 from fedsynth.federation.place import SitePlace, open_place
 from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
 from fedsynth.federation.settings import FederationSettings, from_run_config
-from fedsynth.federation.work import OnStep, SiteWork
+from fedsynth.federation.watching import watcher
+from fedsynth.federation.work import SiteWork
 
 KEPT = 32  # sites whose networks stay in memory; more are read from their disks again
 
 app = ClientApp()
 _works: "OrderedDict[tuple[Any, ...], SiteWork]" = OrderedDict()
 _lock = Lock()
-watching: OnStep | None = None
 
 
 @app.query("hello")
@@ -62,7 +62,7 @@ def train(message: Message, context: Context) -> Message:
         if fault == "dropout":
             raise NeutralError(Code.UNREACHABLE)
         work = _work(place, settings, context, order.experiment, round=order.round)
-        outcome = work.train(order, arrays, on_step=watching)
+        outcome = work.train(order, arrays, on_step=watcher())
         if fault == "straggler":  # the work is done and charged; its answer comes too late
             raise NeutralError(Code.LATE)
         return _leave(place, order, outcome if fault != "nan" else _spoilt(outcome))

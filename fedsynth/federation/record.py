@@ -3,8 +3,10 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedsynth import files
 from fedsynth.federation.messages import Reply
@@ -48,6 +50,21 @@ class RoundRecord:
             "steps": str(int(metrics["steps"])) if "steps" in metrics else "",
             "epsilon": _number(self._spent(metrics["charged"])) if "charged" in metrics else "",
         } | {name: _number(value) for name, value in metrics.items() if name.endswith("_loss")}
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """The whole table in a few numbers: how often asked and answered, who was left out and why, bytes, epsilon."""
+    rows = _read(path)
+    missing = Counter((row["site"], row["reason"]) for row in rows if row["answered"] != "true")
+    size = sum(int(row["bytes_up"] or 0) + int(row["bytes_down"] or 0) for row in rows)
+    return {
+        "asked": len(rows),
+        "answered": sum(row["answered"] == "true" for row in rows),
+        "left_out": [{"site": site, "reason": why, "rounds": n} for (site, why), n in sorted(missing.items())],
+        "bytes": size,
+        "bytes_per_site_round": size / max(1, len(rows)),
+        "epsilon": {row["site"]: float(row["epsilon"]) for row in rows if row["epsilon"]},
+    }
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,113 @@
+"""Rounds and sites as they train: a live table for people who watch, a line now and then for pipes."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedsynth.federation.server import Progress
+    from fedsynth.federation.settings import FederationSettings
+    from fedsynth.run import Run
+
+LINES = 20  # how many a run writes into a pipe
+BAR = 12
+
+
+class Screen:
+    """What is known of the run while it goes on."""
+
+    def __init__(self, settings: "FederationSettings") -> None:
+        self.settings, self.begun = settings, time.monotonic()
+        self.round, self.first = 0, 0
+        self.steps: dict[str, int] = {}
+        self.rows: dict[str, dict[str, str]] = {}
+        self.bytes = 0
+        self.seconds = 0.0
+
+    def watch(self, progress: "Progress") -> None:
+        """A round begins, or has ended."""
+        self.seconds = time.monotonic() - self.begun
+        self.round = progress.round
+        if not progress.replies:
+            self.first = self.first or progress.round
+            self.steps.clear()
+            return
+        for reply in progress.replies:
+            metrics = reply.outcome.metrics
+            self.bytes += reply.bytes_up + reply.bytes_down
+            losses = {name.removesuffix("_loss"): value for name, value in metrics.items() if name.endswith("_loss")}
+            epsilon = progress.epsilon.get(reply.site)
+            self.rows[reply.site] = {
+                "losses": "  ".join(f"{name} {value:.3f}" for name, value in losses.items() if value == value),
+                "epsilon": "" if epsilon is None or epsilon != epsilon else f"{epsilon:.3g}",
+                "state": "answered" if reply.reason is None else reply.reason.value,
+            }
+        self.after_round(progress)
+
+    def on_step(self, site: str, done: int, total: int) -> None:
+        """A site took a step."""
+        self.steps[site] = done
+
+    def beat(self) -> None:
+        """An engine that tells nothing else is alive."""
+
+    def after_round(self, progress: "Progress") -> None:
+        """A line, for pipes."""
+        if progress.round % max(1, progress.rounds // LINES) and progress.round != progress.rounds:
+            return
+        missing = [f"{site} {row['state']}" for site, row in sorted(self.rows.items()) if row["state"] != "answered"]
+        text = f"round {progress.round}/{progress.rounds}, {self.left()}"
+        typer.echo(text + (f"; without {', '.join(missing)}" if missing else ""), err=True)
+
+    def left(self) -> str:
+        """The time that is left, by the rounds so far."""
+        done = self.round - self.first + 1
+        seconds = (time.monotonic() - self.begun) / max(1, done) * (self.settings.rounds - self.round)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+    def table(self) -> Any:
+        """The state of things, as rich draws it."""
+        from rich.table import Table
+
+        title = f"round {self.round} of {self.settings.rounds}   {self.left()}   {self.bytes / 1e6:.1f} MB exchanged"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        private = self.settings.privacy is not None
+        for column in ("site", "this round", "losses", *(("epsilon spent",) if private else ()), "last round"):
+            table.add_column(column)
+        for site in sorted(self.rows.keys() | self.steps.keys()):
+            row = self.rows.get(site, {"losses": "", "epsilon": "", "state": ""})
+            done = self.steps.get(site, 0)
+            full = round(BAR * done / self.settings.local_steps)
+            bar = "━" * full + "·" * (BAR - full) + f" {done}/{self.settings.local_steps}"
+            table.add_row(site, bar, row["losses"], *((row["epsilon"],) if private else ()), row["state"])
+        return table
+
+
+class LiveScreen(Screen):
+    """The same, drawn anew a few times a second."""
+
+    def after_round(self, progress: "Progress") -> None:
+        """Nothing: the table shows it."""
+
+    def __rich__(self) -> Any:
+        return self.table()
+
+
+@contextmanager
+def watch_rounds(settings: "FederationSettings", run: "Run") -> Iterator[Screen]:
+    """A screen for the block: live when a person watches, lines otherwise."""
+    if not sys.stderr.isatty():
+        screen = Screen(settings)
+        yield screen
+    else:
+        from rich.console import Console
+        from rich.live import Live
+
+        screen = LiveScreen(settings)
+        with Live(screen, console=Console(stderr=True), refresh_per_second=4, transient=True):
+            yield screen
+    screen.seconds = time.monotonic() - screen.begun

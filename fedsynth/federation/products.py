@@ -1,0 +1,114 @@
+"""What a simulation ends with: the synthetic image set, and sheets of it beside real images.
+
+A sheet that shows patients stays in the site's folder; phantoms are nobody, and stand with the samples.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from fedsynth import files
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.place import simulated_federation
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.images import ImageSet
+from fedsynth.images.imageset import concatenate
+from fedsynth.images.sheet import contact_sheet
+from fedsynth.images.sites import Site
+from fedsynth.run import Run
+from fedsynth.training.checkpoint import Card, load_generator
+from fedsynth.training.preparing import training_members
+from fedsynth.training.sampling import class_counts
+from fedsynth.training.streams import stream_seed
+from fedsynth.training.synthetic import Drawing
+
+Advance = Callable[[int, int], None]
+SHEET, BESIDE = "synthetic.png", "real-and-synthetic.png"
+ROWS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """What lies in the run directory at the end; `card` is that of the released generator, or of one of the sites'."""
+
+    card: Card
+    images: ImageSet | None
+    sheets: tuple[Path, ...]
+
+
+def finish(settings: FederationSettings, run: Run, advance: Advance = lambda done, total: None) -> Products:
+    """Draw the synthetic set and the sheets, from what the rounds left; done again after a kill."""
+    sites = simulated_federation(run.folder).sites
+    alone = settings.federation == "none"
+    card = load_generator(run.site(sites[0].name) if alone else run.checkpoints)[1]
+    if card.pairing:  # it makes images from label maps, and none was named
+        return Products(card=card, images=None, sheets=())
+    with run.locked():
+        if alone:
+            made = _pooled(settings, run, sites)
+        else:
+            family, card = load_generator(run.checkpoints)
+            drawing = Drawing(family, card, count=settings.count, seed=settings.seed)
+            made = drawing.write(run.synthetic, overwrite=True, progress=advance)
+        return Products(card=card, images=made, sheets=_sheets(run, sites, made))
+
+
+def _pooled(settings: FederationSettings, run: Run, sites: Sequence[Site]) -> ImageSet:
+    """Every site's generator draws its share, of equal size, and the images are pooled once."""
+    names = tuple(site.name for site in sites)
+    counts = class_counts(settings.count, names, dict.fromkeys(names, 1 / len(names)))
+    parts = []
+    for name in names:
+        if not counts[name]:
+            continue
+        try:
+            family, card = load_generator(run.site(name))
+        except FedSynthError:
+            continue  # a site that never finished a round has nothing to share
+        seed = stream_seed(settings.seed, "draw", name)
+        part = Drawing(family, card, count=counts[name], seed=seed).in_memory(name)
+        parts.append(part.with_cases(part.cases.assign(case=[f"{name}-{case}" for case in part.cases["case"]])))
+    pooled = concatenate(parts, name="synthetic")
+    made = {"generator": settings.generator, "federation": "none", "sites": list(names), "seed": settings.seed}
+    return pooled.with_cases(pooled.cases, provenance=made).save(run.synthetic, overwrite=True)
+
+
+def _sheets(run: Run, sites: Sequence[Site], made: ImageSet) -> tuple[Path, ...]:
+    """All synthetic ones in one sheet; beside real ones, one sheet of phantoms or one for every real site."""
+    written = [_write(run.samples / SHEET, made, rows=4)]
+    real = {site.name: training_members(site.images) for site in sites}
+    if all(images.header.phantoms for images in real.values()):
+        written.append(_write(run.samples / BESIDE, beside(real, made)))
+        return tuple(written)
+    for name, images in real.items():
+        written.append(_write(run.site(name) / BESIDE, beside({name: images}, made)))
+    return tuple(written)
+
+
+def beside(real: dict[str, ImageSet], made: ImageSet) -> ImageSet:
+    """Synthetic and real images as one set to look at, in sections `synthetic` and `real: <site>`."""
+    cases = made.cases.assign(
+        site="synthetic", patient=made.cases["case"]
+    )  # a set that is not synthetic names patients
+    shown = made.with_cases(cases, origin=next(iter(real.values())).header.origin)
+    parts = [shown]
+    for name, images in real.items():
+        cases = images.cases.assign(site=f"real: {name}", role="")
+        whole = ImageSet(header=images.header, cases=cases, images=_as_bytes(images), masks=images.masks)
+        parts.append(whole)
+    return concatenate(parts, name="synthetic and real images")
+
+
+def _as_bytes(images: ImageSet) -> np.ndarray:
+    values = images.images[np.arange(len(images))]
+    return values if values.dtype == np.uint8 else np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)
+
+
+def _write(path: Path, images: ImageSet, *, rows: int = ROWS) -> Path:
+    buffer = BytesIO()
+    contact_sheet(images, rows=rows).save(buffer, "PNG")
+    files.write_bytes(path, buffer.getvalue())
+    return path
