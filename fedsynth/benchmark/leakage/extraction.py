@@ -7,8 +7,8 @@ than others are to each other, is no copy of him. Holdout patients cannot have b
 control. It reads tables of distances and knows no images.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +104,10 @@ def learn_reference(
     )
 
 
-def find_copies(tables: Mapping[str, PatientDistances], reference: Reference) -> Copies:
-    """The images of `tables` whose ratio lies below the threshold in any space."""
+def find_copies(
+    tables: Mapping[str, PatientDistances], reference: Reference, *, blank: NDArray[np.bool_] | None = None
+) -> Copies:
+    """The images of `tables` whose ratio lies below the threshold in any space; `blank` ones show nothing to copy."""
     best = np.full(_n_rows(tables), -np.inf)
     space_of = np.zeros(len(best), np.int64)
     patient = np.zeros(len(best), np.int64)
@@ -120,6 +122,8 @@ def find_copies(tables: Mapping[str, PatientDistances], reference: Reference) ->
         best[better], space_of[better] = surprise[better], number
         patient[better], ratio[better] = near.patients[better], near.ratios[better]
         copied |= below
+    if blank is not None:
+        copied &= ~blank
     rows = np.flatnonzero(copied & (reference.why == ""))
     rows = rows[np.argsort(-best[rows], kind="stable")]
     names = list(tables)
@@ -132,6 +136,21 @@ def find_copies(tables: Mapping[str, PatientDistances], reference: Reference) ->
         thresholds=reference.thresholds,
         twins=reference.twins,
         why=reference.why,
+    )
+
+
+def with_equal(copies: Copies, equal: Sequence[tuple[int, int]]) -> Copies:
+    """The copies and those images that are the same bytes as a patient's, (row, patient), whatever the spaces say."""
+    new = [(row, patient) for row, patient in dict(equal).items() if row not in set(copies.rows.tolist())]
+    known = dict(equal)
+    patients = [known.get(int(row), int(patient)) for row, patient in zip(copies.rows, copies.patients, strict=True)]
+    return replace(
+        copies,
+        rows=np.array([row for row, _ in new] + copies.rows.tolist(), np.int64),
+        patients=np.array([patient for _, patient in new] + patients, np.int64),
+        spaces=("bytes",) * len(new) + copies.spaces,
+        ratios=np.concatenate([np.zeros(len(new)), copies.ratios]),
+        surprise=np.concatenate([np.full(len(new), np.inf), copies.surprise]),
     )
 
 

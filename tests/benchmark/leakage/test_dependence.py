@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsynth.benchmark.leakage.cohort import Cohort
-from fedsynth.benchmark.leakage.dependence import dependence_of, statistics_under
+from fedsynth.benchmark.leakage.dependence import dependence_of, joint_p, statistics_under
 from fedsynth.benchmark.leakage.neighbours import patient_distances
 
 
@@ -139,3 +139,20 @@ def test_an_output_at_one_distance_from_everybody_is_no_evidence():
     same = np.ones((40, 4), np.float32)
     found = p_of(people, same, np.arange(40), same[:10])
     assert found.p_value == 1
+
+
+def test_a_leak_in_one_of_many_statistics_fires_in_spite_of_ties():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 60))
+    assert joint_p(values) > 0.04
+    values[0, :4] += 10
+    assert joint_p(values) <= 0.04
+
+
+def test_the_joint_p_is_the_rank_of_the_smallest_and_exact_in_size():
+    assert joint_p(np.array([[1.0], [2], [0], [0]])) == 0.5
+    assert joint_p(np.zeros((10, 3))) == 1
+    rng = np.random.default_rng(1)
+    found = np.array([joint_p(rng.normal(size=(50, 12))) for _ in range(400)])
+    for alpha in (0.04, 0.2):
+        assert 0.3 * alpha < (found <= alpha + 1e-9).mean() < 2 * alpha

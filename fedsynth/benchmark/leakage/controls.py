@@ -1,0 +1,254 @@
+"""Negative controls: the deciding tests on what cannot be a leak. Where they fire too often, the report is void.
+
+Each control is repeated and may fire by chance as often as its level allows; only beyond the 99.9 % bound of that does
+it void a report. It works on tables of distances and knows no images.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from fedsynth.benchmark.leakage import dependence, extraction
+from fedsynth.benchmark.leakage.cohort import Cohort
+from fedsynth.benchmark.leakage.dependence import dependence_of, joint_p
+from fedsynth.benchmark.leakage.extraction import find_copies, learn_reference
+from fedsynth.benchmark.leakage.neighbours import PatientDistances
+from fedsynth.benchmark.leakage.statistics.intervals import CONTROLS_LEVEL, binomial_tail_bound
+from fedsynth.benchmark.leakage.statistics.permutation import permute_roles
+
+REPEATS = 20
+PERMUTATIONS = 99
+MOST_ROWS = 2000
+BLIND_PERMUTATIONS = 1999
+BLIND_LEVEL = 1 - CONTROLS_LEVEL
+
+Tables = Mapping[str, PatientDistances]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """How often a control fired, and how often it may. One that could not be run has no runs and says why."""
+
+    name: str
+    fired: int
+    runs: int
+    allowed: int
+    why: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it fired no more often than chance allows."""
+        return self.fired <= self.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blind:
+    """Whether members and holdout can be told apart without any synthetic image: then every test is void.
+
+    `auc` is the best space's, of predictions for patients left out; `p_value` is exact and joint over spaces.
+    """
+
+    auc: float
+    p_value: float
+    space: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether members and holdout look alike."""
+        return self.p_value > BLIND_LEVEL
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """Real images passed off as synthetic, as they are, blurred or noisy: their tables and whose they are."""
+
+    tables: Tables
+    owners: NDArray[np.int64]
+
+
+def halves_of_holdout(
+    name: str, real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, *, seed: int, repeats: int
+) -> Control:
+    """Half of the holdout as the synthetic set against the members and the other half.
+
+    `real` are the tables of all real images against all but their own patient, which `owners` names. The first
+    repetition has the roles as they are; the others draw them anew, or all would rise and fall with one draw and no
+    binomial bound would hold for them.
+    """
+    return _repeated(name, repeats, seed, lambda rng, number: _half_fires(real, shown, owners, cohort, rng, number))
+
+
+def shuffled_roles(tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int) -> Control:
+    """The synthetic set as it is, under roles drawn anew."""
+
+    def fires(rng: np.random.Generator, number: int) -> bool:
+        drawn = permute_roles(cohort.member, cohort.stratum, 1, rng)[0]
+        return _dependence_fires(tables, floors, cohort.with_members(drawn), rng, number)
+
+    return _repeated("shuffled roles", repeats, seed, fires)
+
+
+def split_among_members(
+    tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int
+) -> Control:
+    """The synthetic set as it is, one half of the members in the place of the holdout."""
+    kept = np.flatnonzero(cohort.member)
+
+    def fires(rng: np.random.Generator, number: int) -> bool:
+        chosen = _one_half(kept, cohort, rng)
+        people = _part(cohort.with_members(np.isin(np.arange(len(cohort)), chosen)), kept)
+        return _dependence_fires(_only(tables, kept, len(cohort)), floors, people, rng, number)
+
+    return _repeated("split among members", repeats, seed, fires)
+
+
+def tell_apart(features: Mapping[str, NDArray[np.floating]], cohort: Cohort, *, seed: int) -> Blind:
+    """A ridge regression of the role on patients' features (patients, d) in each space, against permuted roles.
+
+    Features and roles are taken relative to their stratum, every prediction is for a patient left out.
+    """
+    rng = np.random.default_rng([seed, *b"blind"])
+    drawn = permute_roles(cohort.member, cohort.stratum, BLIND_PERMUTATIONS, rng)
+    roles = _within(np.vstack([cohort.member[None], drawn]).T.astype(float), cohort.stratum)
+    statistics, predicted = [], {}
+    for space, rows in features.items():
+        left_out = _left_out_predictions(_within(np.asarray(rows, float), cohort.stratum), roles)
+        predicted[space] = left_out[:, 0]
+        statistics.append((left_out * roles).sum(axis=0) / np.maximum(np.linalg.norm(left_out, axis=0), 1e-12))
+    values = np.array(statistics).T
+    aucs = {space: float(roc_auc_score(cohort.member, scores)) for space, scores in predicted.items()}
+    best = max(aucs, key=lambda space: aucs[space])
+    return Blind(auc=aucs[best], p_value=joint_p(values), space=best)
+
+
+def per_patient(features: NDArray[np.floating], owners: NDArray[np.int64], n_patients: int) -> NDArray[np.float64]:
+    """The mean of each patient's images."""
+    found = np.zeros((n_patients, features.shape[1]))
+    np.add.at(found, owners, features)
+    return found / np.bincount(owners, minlength=n_patients)[:, None]
+
+
+def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Generator, int], bool]) -> Control:
+    rng = np.random.default_rng([seed, *name.encode()])
+    fired = sum(fires(rng, number) for number in range(repeats))
+    return Control(name=name, fired=fired, runs=repeats, allowed=binomial_tail_bound(repeats, LEVEL))
+
+
+LEVEL = dependence.LEVEL + extraction.LEVEL
+
+
+def _half_fires(
+    real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator, number: int
+) -> bool:
+    if number:
+        cohort = cohort.with_members(permute_roles(cohort.member, cohort.stratum, 1, rng)[0])
+    released = _one_half(np.flatnonzero(~cohort.member), cohort, rng)
+    kept = np.setdiff1d(np.arange(len(cohort)), released)
+    people = _part(cohort, kept)
+    output = np.flatnonzero(np.isin(shown.owners, released))
+    others = np.flatnonzero(~np.isin(owners, released))
+    number_of = _numbers(kept, len(cohort))
+    among = _only(rows_of(real, others), kept, len(cohort))
+    reference = learn_reference(among, number_of[owners[others]], len(people), len(output))
+    passed_off = _only(rows_of(shown.tables, output), kept, len(cohort))
+    if find_copies(passed_off, reference).of(people.member):
+        return True
+    return _dependence_fires(passed_off, reference.floors, people, rng, number)
+
+
+def _dependence_fires(
+    tables: Tables, floors: Mapping[str, float], cohort: Cohort, rng: np.random.Generator, number: int
+) -> bool:
+    n_rows = len(next(iter(tables.values())).distances)
+    rows = np.sort(rng.permutation(n_rows)[:MOST_ROWS])
+    found = dependence_of(tables, floors, cohort, seed=number, permutations=PERMUTATIONS, rows=rows)
+    return found.fires
+
+
+def _one_half(patients: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Half of the patients of each stratum; which half an odd one goes to is drawn."""
+    chosen = []
+    for stratum in np.unique(cohort.stratum[patients]):
+        here = rng.permutation(patients[cohort.stratum[patients] == stratum])
+        chosen.append(here[: (len(here) + int(rng.integers(2))) // 2])
+    return np.concatenate(chosen)
+
+
+def _part(cohort: Cohort, kept: NDArray[np.int64]) -> Cohort:
+    return replace(
+        cohort,
+        names=tuple(cohort.names[patient] for patient in kept),
+        member=cohort.member[kept],
+        stratum=cohort.stratum[kept],
+        site=cohort.site[kept],
+    )
+
+
+def _numbers(kept: NDArray[np.int64], n_patients: int) -> NDArray[np.int32]:
+    """The new number of every patient, -1 for those who are left out; the last entry is that of nobody."""
+    number_of = np.full(n_patients + 1, -1, np.int32)
+    number_of[kept] = np.arange(len(kept))
+    return number_of
+
+
+def _only(tables: Tables, kept: NDArray[np.int64], n_patients: int) -> dict[str, PatientDistances]:
+    """The tables of the `kept` patients alone, nearest first as before."""
+    number_of = _numbers(kept, n_patients)
+    found = {}
+    for space, table in tables.items():
+        patients = number_of[table.patients]
+        order = np.argsort(patients < 0, axis=1, kind="stable")
+        patients = np.take_along_axis(patients, order, axis=1)
+        distances = np.where(patients < 0, np.inf, np.take_along_axis(table.distances, order, axis=1))
+        found[space] = PatientDistances(distances=distances.astype(np.float32), patients=patients)
+    return found
+
+
+def rows_of(tables: Tables, rows: NDArray[np.int64]) -> dict[str, PatientDistances]:
+    """Some rows of every table."""
+    return {
+        space: PatientDistances(distances=table.distances[rows], patients=table.patients[rows])
+        for space, table in tables.items()
+    }
+
+
+def _within(values: NDArray[np.float64], stratum: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Less the mean of the stratum."""
+    found = values.copy()
+    for number in np.unique(stratum):
+        found[stratum == number] -= values[stratum == number].mean(axis=0)
+    return found
+
+
+def _left_out_predictions(rows: NDArray[np.float64], roles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ridge predictions of each role column, each for a row that the fit has not seen, in closed form."""
+    spread = rows.std(axis=0)
+    rows = rows[:, spread > 1e-9] / spread[spread > 1e-9]
+    kernel = rows @ rows.T
+    kernel /= max(float(np.trace(kernel)) / len(kernel), 1e-12)
+    hat = np.linalg.solve(kernel + np.eye(len(kernel)), kernel).T
+    leverage = np.diag(hat)[:, None]
+    return np.asarray((hat @ roles - leverage * roles) / (1 - leverage))
+
+
+def all_hold(controls: Mapping[str, Control], blind: Blind) -> bool:
+    """Whether nothing that must stay silent spoke up."""
+    return blind.holds and all(control.holds for control in controls.values())
+
+
+def broken(controls: Mapping[str, Control], blind: Blind) -> Iterator[str]:
+    """What is wrong, in words."""
+    for control in controls.values():
+        if not control.holds:
+            yield (
+                f"the control '{control.name}' fired in {control.fired} of {control.runs} repetitions, and chance "
+                f"explains at most {control.allowed}"
+            )
+    if not blind.holds:
+        yield (
+            f"members and holdout can be told apart without any synthetic image (AUC {blind.auc:.2f} in the space "
+            f"{blind.space}, p = {blind.p_value:.2g}): they are not drawn from the same patients"
+        )
