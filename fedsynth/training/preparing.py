@@ -33,7 +33,7 @@ from fedsynth.training.trainer import PlainGradients, Trainer
 PLAIN = "none: trained without differential privacy"
 UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
 INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
-_FIRST_WEIGHTS = Lock()  # networks are initialised from torch's global random state, which all threads share
+FIRST_WEIGHTS = Lock()  # networks are initialised from torch's global random state, which all threads share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,7 +144,7 @@ def recipe_of(settings: TrainSettings) -> Recipe:
 
 def fresh_family(settings: TrainSettings, shape: ImageShape) -> Family:
     """The networks with their first weights, which follow from the seed: the same at every holder of a federation."""
-    with _FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
+    with FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return build(settings.generator, shape, private=settings.privacy is not None, **settings.options)
 

@@ -17,6 +17,7 @@ from fedsynth.protocol import Tensors
 from fedsynth.tasks.catalog import build_task
 from fedsynth.tasks.task import Task
 from fedsynth.training.holder import Holder
+from fedsynth.training.preparing import FIRST_WEIGHTS
 from fedsynth.training.settings import Device, cpu_threads, open_device
 from fedsynth.training.streams import stream_seed
 from fedsynth.training.trainer import PlainGradients, Trainer
@@ -99,23 +100,37 @@ def learn(
 
     The result carries the moving average of its weights. `on_step` is called with the steps taken and the total.
     """
-    holder = SeveralHolders(sets, device=open_device(settings.device))
     with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
-        torch.manual_seed(stream_seed(settings.seed, "task"))
-        task = build_task(settings.network, holder.shape, augment=settings.augment).to(holder.device)
+        trainer = task_trainer(sets, settings)
         if start is not None:
-            task.load_state_dict(start.state_dict())
-        gradients = PlainGradients(task, holder, seed=settings.seed, batch=settings.batch)
-        trainer = Trainer(
-            task,
-            settings.recipe,
-            seed=settings.seed,
-            total_steps=settings.steps,
-            gradients=gradients,
-            device=holder.device,
-        )
+            trainer.family.load_state_dict(start.state_dict())
+            trainer.average.update(trainer.family, -1)  # the average starts from there too
         for report in trainer.run(settings.steps):
             on_step(report.step + 1, settings.steps)
+    return released(trainer)
+
+
+def task_trainer(sets: Sequence[ImageSet], settings: TaskSettings, *, stream: int | None = None) -> Trainer:
+    """A trainer at its first step. First weights follow from the seed; batches from `stream`, the seed if not given."""
+    holder = SeveralHolders(sets, device=open_device(settings.device))
+    with FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(settings.seed, "task"))
+        task = build_task(settings.network, holder.shape, augment=settings.augment).to(holder.device)
+    seed = settings.seed if stream is None else stream
+    return Trainer(
+        task,
+        settings.recipe,
+        seed=seed,
+        total_steps=settings.steps,
+        gradients=PlainGradients(task, holder, seed=seed, batch=settings.batch),
+        device=holder.device,
+    )
+
+
+def released(trainer: Trainer) -> Task:
+    """The trained task with the moving average of its weights, ready to be asked."""
+    task = trainer.family
+    assert isinstance(task, Task)
     task.nets.load_state_dict(trainer.average.values, strict=False)
     return task.eval()
 
