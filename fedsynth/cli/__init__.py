@@ -9,11 +9,13 @@ from typer.core import TyperGroup
 
 from fedsynth import __version__
 from fedsynth.cli import phantom
+from fedsynth.cli.deploying import deploy
 from fedsynth.cli.importing import import_files
 from fedsynth.cli.inspect import inspect
 from fedsynth.cli.listing import listing
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
+from fedsynth.cli.simulating import simulate
 from fedsynth.cli.site import site
 from fedsynth.cli.split import split
 from fedsynth.cli.synthesizing import export_set, synthesize
@@ -73,10 +75,12 @@ app.command()(phantom.phantom)
 app.command()(inspect)
 app.command()(relabel)
 app.command()(train)
+app.command()(simulate)
 app.command()(privacy)
 app.command()(synthesize)
 app.command("export")(export_set)
 app.add_typer(site, name="site")
+app.add_typer(deploy, name="deploy")
 
 
 def main() -> None:

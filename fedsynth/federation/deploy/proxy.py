@@ -6,11 +6,12 @@ anew, so that both sides agree where one ends; anything unusual is refused. It k
 """
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsynth.errors import FedSynthError
@@ -45,60 +46,85 @@ def running_proxy(settings: ProxySettings, report: Callable[[str], None]) -> Ite
     thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
     thread.start()
     try:
-        server = asyncio.run_coroutine_threadsafe(open_door(settings, report), loop).result()
+        door = asyncio.run_coroutine_threadsafe(_open(settings, report), loop).result()
         try:
             yield
         finally:
-            asyncio.run_coroutine_threadsafe(_close(server), loop).result(10)
+            asyncio.run_coroutine_threadsafe(door.close(), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
 
 
-async def open_door(settings: ProxySettings, report: Callable[[str], None]) -> asyncio.Server:
-    """Listen. The caller decides how long."""
+def check_free(settings: ProxySettings) -> None:
+    """Say that the port is in use before anything is started."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(settings.address, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise _not_opened(settings, error) from error
+
+
+async def _open(settings: ProxySettings, report: Callable[[str], None]) -> "_Door":
     outer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     outer.minimum_version = ssl.TLSVersion.TLSv1_2
     outer.load_cert_chain(settings.certificate, settings.key)
     inner = ssl.create_default_context(cafile=settings.inner_authority)
-    door = _Door(settings.inner_port, inner, report)
+    door = _Door(inner_port=settings.inner_port, inner=inner, report=report)
     try:
-        return await asyncio.start_server(
+        door.server = await asyncio.start_server(
             door.serve, settings.address, settings.port, ssl=outer, limit=LARGEST_HEAD, ssl_handshake_timeout=15
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        remedy = "end what uses it, or choose another port in server.toml"
-        raise FedSynthError(
-            f"the port {settings.port} of {settings.address} cannot be opened: {reason}", remedy=remedy
-        ) from error
+        raise _not_opened(settings, error) from error
+    return door
 
 
-@dataclass
+def _not_opened(settings: ProxySettings, error: OSError) -> FedSynthError:
+    reason = (error.strerror or str(error)).lower()
+    remedy = "end what uses it, or choose another port in server.toml"
+    return FedSynthError(f"the port {settings.port} of {settings.address} cannot be opened: {reason}", remedy=remedy)
+
+
+@dataclass(kw_only=True)
 class _Door:
     """All conversations through one door."""
 
     inner_port: int
     inner: ssl.SSLContext
     report: Callable[[str], None]
-    n_open: int = 0
+    server: asyncio.Server | None = None
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    talks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    async def close(self) -> None:
+        """Shut the door and cut every connection."""
+        if self.server is not None:
+            self.server.close()
+        for writer in self.writers:
+            writer.transport.abort()
+        if self.talks:
+            await asyncio.wait(self.talks, timeout=10)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection from outside, from its first request to its end."""
         peer = writer.get_extra_info("peername") or ("?",)
-        self.n_open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.talks.add(task)
+        self.writers.add(writer)
         try:
-            if self.n_open <= _MOST_CONNECTIONS:
+            if len(self.talks) <= _MOST_CONNECTIONS:
                 while await self._answer(reader, writer, str(peer[0])):
                     pass
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ssl.SSLError):
             pass  # the other side left, stalled or sent no HTTP
         finally:
-            self.n_open -= 1
-            writer.close()
-            with suppress(OSError, ssl.SSLError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), 5)
+            await self._part(writer)
+            self.talks.discard(task)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> bool:
         """Answer one request; true when another may follow on this connection."""
@@ -122,13 +148,18 @@ class _Door:
             )
         except (OSError, TimeoutError):
             raise RefusedRequestError(502) from None  # nodes take this as: come back later
+        self.writers.add(inner_writer)
         try:
             taken = await _send(request, reader, inner_writer)
             return await _return(request, inner_reader, writer) and taken
         finally:
-            inner_writer.close()
-            with suppress(OSError, ssl.SSLError, TimeoutError):
-                await asyncio.wait_for(inner_writer.wait_closed(), 5)
+            await self._part(inner_writer)
+
+    async def _part(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(writer.wait_closed(), 5)
+        self.writers.discard(writer)
 
 
 def _write_head(request: Request) -> bytes:
@@ -188,11 +219,3 @@ async def _refuse(status: int, length: int, reader: asyncio.StreamReader, writer
     head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
     writer.write(f"{head}connection: close\r\n\r\n".encode() + body)
     await asyncio.wait_for(writer.drain(), _SLOW)
-
-
-async def _close(server: asyncio.Server) -> None:
-    server.close()
-    everything = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in everything:
-        task.cancel()
-    await asyncio.gather(*everything, return_exceptions=True)

@@ -1,0 +1,122 @@
+"""Carry out one run on a running server: hand Flower the app, watch it, and hand it over again when it failed.
+
+The app is a thin bundle, a pyproject that names the installed fedsynth: source inside a bundle would stand before the
+hospital's own installation, its policy with it. What is learned lies in the run directory, not in Flower.
+"""
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedsynth import __version__
+from fedsynth.config import load_toml, save_toml
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.checkpoints import rounds_of
+from fedsynth.federation.deploy.flower import CONNECTION
+from fedsynth.federation.deploy.places import ServerPlace
+from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.run import Run
+
+APPS = {"serverapp": "fedsynth.federation.server_app:app", "clientapp": "fedsynth.federation.client_app:app"}
+FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
+BETWEEN = 30.0  # seconds between two looks at Flower's list: each look starts a program
+_ENDING = 5.0  # the same, once the result is there
+
+
+def load_settings(place: ServerPlace) -> FederationSettings:
+    """What is to be trained."""
+    return load_toml(FederationSettings, place.settings)
+
+
+def write_app(place: ServerPlace, settings: FederationSettings) -> Path:
+    """The thin bundle's folder: one pyproject with the components' names and the resolved settings."""
+    folder = place.state / "app"
+    app = {"publisher": "fedsynth", "components": APPS, "config": settings.to_run_config(place.run)}
+    project = {"name": "fedsynth", "version": __version__, "dependencies": ["flwr"]}
+    save_toml(folder / "pyproject.toml", {"project": project, "tool": {"flwr": {"app": app}}})
+    return folder
+
+
+def is_finished(place: ServerPlace) -> bool:
+    """Whether the run directory holds a finished run."""
+    run = Run(folder=place.run)
+    return (run.checkpoints / "generator.safetensors").is_file() and (run.synthetic / "imageset.toml").is_file()
+
+
+@dataclass(kw_only=True)
+class Carrier:
+    """One run of the app after the other, until the run directory is complete."""
+
+    place: ServerPlace
+    link: SuperLink
+    hospitals: Hospitals
+    report: Callable[[str], None]
+    seen: int = field(default=0)
+
+    def carry_out(self, settings: FederationSettings) -> None:
+        """Start or resume the run, and stay until it is complete."""
+        app = write_app(self.place, settings)
+        self._stop_leftovers()
+        self.seen, fruitless = _rounds_told(self.place), 0
+        while fruitless < FRUITLESS:
+            before = self._n_rounds()
+            status, details = self._watch(self._submit(app))
+            if status == "finished:completed":
+                return
+            if status == "finished:stopped":
+                raise FedSynthError("the run was stopped", remedy="start again with --run to resume it")
+            fruitless = 0 if self._n_rounds() > before else fruitless + 1
+            self.report(f"the run failed ({details or 'no reason given'}); it is resumed")
+        remedy = f"see {self.place.state / 'superlink.log'}, mend it, and start again with --run"
+        raise FedSynthError(f"the run failed {FRUITLESS} times without finishing a round: {details}", remedy=remedy)
+
+    def _submit(self, app: Path) -> str:
+        answer = self.link.flower.ask("run", str(app), CONNECTION)
+        self.report(f"Flower's run {answer['run-id']} begins, in {self.place.run}")
+        return str(answer["run-id"])
+
+    def _watch(self, run_id: str) -> tuple[str, str]:
+        """Show rounds as they end; the run's last status and what Flower says of it."""
+        looked = time.monotonic()
+        while True:
+            self.link.check_alive()
+            self._tell_rounds()
+            self.hospitals.reconcile()
+            if time.monotonic() - looked >= (_ENDING if is_finished(self.place) else BETWEEN):
+                run = self.link.flower.ask("ls", "--run-id", run_id)["runs"][0]
+                if str(run["status"]).startswith("finished"):
+                    self._tell_rounds()
+                    return str(run["status"]), str(run.get("status-details") or "")
+                looked = time.monotonic()
+            time.sleep(0.5)
+
+    def _stop_leftovers(self) -> None:
+        """What a killed server left running in Flower's memory keeps hospitals busy for nobody."""
+        for run in self.link.flower.ask("ls")["runs"]:
+            if not str(run["status"]).startswith("finished"):
+                self.link.flower.ask("stop", str(run["run-id"]))
+
+    def _tell_rounds(self) -> None:
+        rows = _rows(self.place)
+        for row in rows[self.seen :]:
+            how = f"answered, {row['steps']} steps" if row["answered"] == "true" else f"left out: {row['reason']}"
+            self.report(f"round {row['round']}: {row['site']} {how}")
+        self.seen = max(len(rows), self.seen)
+
+    def _n_rounds(self) -> int:
+        return max(rounds_of(Run(folder=self.place.run).checkpoints), default=-1)
+
+
+def _rounds_told(place: ServerPlace) -> int:
+    return len(_rows(place))
+
+
+def _rows(place: ServerPlace) -> list[dict[str, str]]:
+    path = Run(folder=place.run).rounds
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

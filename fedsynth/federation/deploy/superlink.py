@@ -1,0 +1,135 @@
+"""Flower's server on loopback, and the list of nodes it knows, kept equal to the public keys in a folder."""
+
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPSConnection
+from pathlib import Path
+
+from fedsynth import config
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.deploy.checks import read_public_key
+from fedsynth.federation.deploy.flower import Flower, leashed, program, wait_until
+from fedsynth.federation.deploy.places import ServerPlace
+
+_STARTING = 180.0  # seconds; a machine at work needs a minute
+_SELDOM = 60.0
+_IN_USE = "already in use"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperLink:
+    """A running SuperLink: its port on loopback and the home of its commands."""
+
+    port: int
+    flower: Flower
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def check_alive(self) -> None:
+        """Raise when it has ended."""
+        if self.process.poll() is not None:
+            problem = f"Flower's server ended: {_last_line(self.log)}"
+            raise FedSynthError(problem, file=self.log, remedy="start again: the run is resumed")
+
+
+@contextmanager
+def running_superlink(place: ServerPlace, port: int) -> Iterator[SuperLink]:
+    """Flower's server, on loopback only, during the block. What it knows outlives it in the database."""
+    flower = Flower(home=place.state / "flower")
+    log = place.state / "superlink.log"
+    certificate, key = place.inner
+    command = [program("flower-superlink"), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--ssl-ca-certfile", str(place.authority), "--ssl-certfile", str(certificate)]
+    command += ["--ssl-keyfile", str(key), "--enable-supernode-auth", "--database", str(place.database)]
+    command += ["--disable-runtime-dependency-installation"]
+    flower.connect(port, place.authority)
+    with leashed(command, environment=flower.environment(), log=log) as process:
+        link = SuperLink(port=port, flower=flower, process=process, log=log)
+        if not wait_until(lambda: process.poll() is not None or _answers(link, place), seconds=_STARTING):
+            raise FedSynthError(f"Flower's server does not answer: {_last_line(log)}", file=log)
+        link.check_alive()
+        yield link
+
+
+@dataclass(kw_only=True)
+class Hospitals:
+    """Which hospitals are let in. `known` is what Flower was told: name to node."""
+
+    place: ServerPlace
+    flower: Flower
+    report: Callable[[str], None]
+    known: dict[str, str] = field(default_factory=dict)
+    online: frozenset[str] = frozenset()
+    keys: frozenset[tuple[str, int]] | None = None
+    looked: float = 0.0
+
+    @property
+    def record(self) -> Path:
+        """Which node is which hospital: Flower's own list says no names."""
+        return self.place.state / "nodes.toml"
+
+    def reconcile(self) -> None:
+        """Register the keys that came, forget those that were taken away, and say who came and went.
+
+        Flower is asked when the folder has changed, else now and then: each question starts a program of its own.
+        """
+        keys = frozenset((path.name, path.stat().st_mtime_ns) for path in self.place.keys.glob("*.pub"))
+        if keys == self.keys and time.monotonic() - self.looked < _SELDOM:
+            return
+        self._reconcile()
+        self.keys, self.looked = keys, time.monotonic()
+
+    def _reconcile(self) -> None:
+        if not self.known and self.record.exists():
+            self.known = {str(name): str(node) for name, node in config.parse_toml(self.record).items()}
+        listed = {node["node-id"]: node["status"] for node in self.flower.ask("supernode", "list")["nodes"]}
+        wanted = {path.stem: path for path in sorted(self.place.keys.glob("*.pub"))}
+        kept = {name: node for name, node in self.known.items() if node in listed}
+        for name in [name for name in kept if name not in wanted]:
+            self.flower.ask("supernode", "unregister", kept.pop(name))
+            self.report(f"{name} is shut out: its key was taken away")
+        for name in [name for name in wanted if name not in kept]:
+            kept[name] = self._register(wanted[name])
+            self.report(f"{name} is let in, with the key {wanted[name].name}")
+        if kept != self.known:
+            self.known = kept
+            config.save_toml(self.record, kept)
+        self._say_who(frozenset(name for name, node in kept.items() if listed.get(node) == "online"))
+
+    def _register(self, key: Path) -> str:
+        read_public_key(key)
+        try:
+            return str(self.flower.ask("supernode", "register", str(key))["node-id"])
+        except FedSynthError as error:
+            if _IN_USE not in str(error):
+                raise
+            remedy = f"two hospitals have one key, or {self.record.name} was lost: then remove {self.place.database}"
+            raise FedSynthError("Flower knows this key already", file=key, remedy=remedy) from error
+
+    def _say_who(self, online: frozenset[str]) -> None:
+        for name in sorted(online - self.online):
+            self.report(f"{name} is online")
+        for name in sorted(self.online - online):
+            self.report(f"{name} is offline")
+        self.online = online
+
+
+def _answers(link: SuperLink, place: ServerPlace) -> bool:
+    trust = ssl.create_default_context(cafile=place.authority)
+    connection = HTTPSConnection("127.0.0.1", link.port, timeout=5, context=trust)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,0 +1,143 @@
+"""The small files of each party's folder: settings with explanations, start scripts, units, five lines to read."""
+
+from fedsynth.config import to_toml
+
+START = """\
+#!/bin/sh
+# {what}. FEDSYNTH names the program where it is not on the path.
+exec "${{FEDSYNTH:-fedsynth}}" deploy {command} "$(cd "$(dirname "$0")" && pwd)" "$@"
+"""
+
+UNIT = """\
+# Copy to /etc/systemd/system/{unit}, then: systemctl enable --now {unit}
+[Unit]
+Description=fedsynth: {what}
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+User=fedsynth
+UMask=0077
+# where the folder lies, and the program of the environment that fedsynth is installed in
+WorkingDirectory={at}
+Environment=FEDSYNTH=/opt/fedsynth/bin/fedsynth
+ExecStart=/bin/sh {at}/start.sh{options}
+Restart={restart}
+# A known node is refused until its old heartbeat has lapsed, which takes a minute.
+RestartSec=75
+KillMode=control-group
+TimeoutStopSec=60
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={at}
+PrivateTmp=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+SITE = """\
+# This hospital's own file. Nothing of it leaves but the name. Paths start at this folder.
+{name}
+
+# The image set of real patients: make it with `fedsynth import`, give roles with `fedsynth split`.
+# TO DO: say where it lies.
+images = "/srv/images/imageset"
+
+# On this disk, which must outlive restarts: optimisers, losses, the log, egress.jsonl (everything that left).
+folder = "state"
+
+# The ledger of what each patient has spent over all runs. One per hospital, for ever: keep it, back it up.
+store = "ledger"
+
+policy = "policy.toml"
+
+{server}
+authority = "authority.pem"
+key = "node.key"
+"""
+
+POLICY = """\
+# What this hospital allows. Read by this hospital's own fedsynth before any image is; no message can change it.
+# A line that begins with # shows the default.
+
+# The largest epsilon of each patient, over all runs of all times, at `delta`. 0 forbids private training too.
+max-epsilon = 10.0
+delta = 1e-5
+
+# Training without privacy, where the ledger bounds nothing. It excludes max-epsilon: decide for one.
+# allow-plain = false
+
+# No run with fewer members than this.
+# min-patients = 1
+
+# What a run may use and what may leave, by name. Without a list every name is allowed, [] allows none.
+# generators = ["dcgan", "wgan"]
+# networks = ["generator"]
+# metrics = []
+"""
+
+SERVER = """\
+# The server's own file. Paths start at this folder.
+
+# The name by which hospitals reach the server; the certificate carries it.
+{host}
+
+# Where the door opens. Behind it Flower listens on loopback only, on a port of its own choice.
+{address}
+{port}
+
+# The run directory, and what is trained.
+run = "run"
+settings = "federation.toml"
+"""
+
+FEDERATION = """\
+# What is trained: the options of `fedsynth simulate`, resolved and sent to every hospital.
+# A round costs 9 to 20 seconds of polling besides the training: make rounds long (minutes), and few.
+{settings}
+# With this table the run is private, and every hospital's ledger is charged. Both numbers are public.
+# [privacy]
+# epsilon = 8.0
+# patients = 100  # declared, never counted from the data
+"""
+
+HOSPITAL_README = """\
+# {name}: a hospital's node of fedsynth
+1. Install fedsynth, copy this folder to `{at}` (keep `node.key` readable by its owner alone), \
+say in `site.toml` where the images lie, and decide in `policy.toml` what you allow.
+2. Check: `fedsynth site check site.toml`. Start: `sh start.sh`, or install `{unit}`; \
+only outgoing TCP to {server} is needed.
+3. Watch: `state/` holds the log and `egress.jsonl`, everything that left this hospital. \
+Stop: Ctrl-C or `systemctl stop`; a restart goes on where it was.
+4. What each patient has spent is in `ledger/`: back it up and never delete it.
+5. The policy binds what fedsynth does. It does not bind other code that a server sends: see docs/deploy.md.
+"""
+
+SERVER_README = """\
+# The server of a fedsynth federation, {server}
+1. Install fedsynth, copy this folder to `{at}`, set in `federation.toml` what is trained. \
+Open port {port} to the hospitals, and no other.
+2. Start: `sh start.sh` (hospitals can connect), \
+`sh start.sh --run` (they train; it resumes what is there), or install `{unit}`.
+3. Watch: its lines, `run/rounds.csv`, `state/*.log`. The result is in `run/`: generator, card, synthetic image set.
+4. A hospital is let in by its public key in `hospitals/`, and shut out by deleting it; \
+this works while the server runs.
+5. Nobody else should have an account on this machine: whoever reaches its loopback can start code at every hospital.
+"""
+
+
+def start_script(what: str, command: str) -> str:
+    """`start.sh`: finds its own folder and calls fedsynth."""
+    return START.format(what=what, command=command)
+
+
+def unit(name: str, what: str, *, at: str, options: str = "", restart: str = "always") -> str:
+    """A systemd service."""
+    return UNIT.format(unit=name, what=what, at=at, options=options, restart=restart)
+
+
+def line(key: str, value: object) -> str:
+    """One line of TOML, quoted as TOML wants it."""
+    return to_toml({key: value}).rstrip()
