@@ -64,7 +64,7 @@ def real_images_of(run: Run) -> ImageSet:
     """The real set that a run was trained on, with all roles: of one holder, or of all sites together."""
     sites = run.folder / "sites.toml"
     if sites.is_file():
-        return open_federation(load_sites(sites), run.folder.parent).pooled
+        return open_federation(load_sites(sites), run.folder).pooled
     path = run.settings().get("images")
     if not isinstance(path, str):
         problem = "does not say which real images the run was trained on"

@@ -108,35 +108,53 @@ def find_copies(
     tables: Mapping[str, PatientDistances], reference: Reference, *, blank: NDArray[np.bool_] | None = None
 ) -> Copies:
     """The images of `tables` whose ratio lies below the threshold in any space; `blank` ones show nothing to copy."""
-    best = np.full(_n_rows(tables), -np.inf)
-    space_of = np.zeros(len(best), np.int64)
-    patient = np.zeros(len(best), np.int64)
-    ratio = np.ones(len(best))
-    copied = np.zeros(len(best), bool)
-    for number, (space, table) in enumerate(tables.items()):
-        threshold = reference.thresholds[space]
-        near = nearest_two(table, reference.usual[space], reference.person)
-        below = near.ratios < threshold.ratio
-        surprise = np.where(below | ~copied, threshold.surprise(near.ratios), -np.inf)
-        better = (below & ~copied) | ((below == copied) & (surprise > best))
-        best[better], space_of[better] = surprise[better], number
-        patient[better], ratio[better] = near.patients[better], near.ratios[better]
-        copied |= below
-    if blank is not None:
-        copied &= ~blank
+    seen = most_striking(tables, reference)
+    copied = seen.copied if blank is None else seen.copied & ~blank
     rows = np.flatnonzero(copied & (reference.why == ""))
-    rows = rows[np.argsort(-best[rows], kind="stable")]
+    rows = rows[np.argsort(-seen.surprise[rows], kind="stable")]
     names = list(tables)
     return Copies(
         rows=rows,
-        patients=patient[rows],
-        spaces=tuple(names[number] for number in space_of[rows]),
-        ratios=ratio[rows],
-        surprise=best[rows],
+        patients=seen.patients[rows],
+        spaces=tuple(names[number] for number in seen.spaces[rows]),
+        ratios=seen.ratios[rows],
+        surprise=seen.surprise[rows],
         thresholds=reference.thresholds,
         twins=reference.twins,
         why=reference.why,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Striking:
+    """Of every image (n,): whether it counts as a copy, and how near it comes to whom in the space that shows it most.
+
+    `spaces` are numbers in the order of the tables.
+    """
+
+    copied: NDArray[np.bool_]
+    patients: NDArray[np.int64]
+    spaces: NDArray[np.int64]
+    ratios: NDArray[np.float64]
+    surprise: NDArray[np.float64]
+
+
+def most_striking(tables: Mapping[str, PatientDistances], reference: Reference) -> Striking:
+    """Every image in the space where its ratio is below the threshold, or else where it is most surprising."""
+    n = len(next(iter(tables.values())).distances)
+    surprise, ratios = np.full(n, -np.inf), np.ones(n)
+    spaces, patients = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    copied = np.zeros(n, bool)
+    for number, (space, table) in enumerate(tables.items()):
+        threshold = reference.thresholds[space]
+        near = nearest_two(table, reference.usual[space], reference.person)
+        below = near.ratios < threshold.ratio
+        found = threshold.surprise(near.ratios)
+        better = (below & ~copied) | ((below == copied) & (found > surprise))
+        spaces[better], surprise[better] = number, found[better]
+        patients[better], ratios[better] = near.patients[better], near.ratios[better]
+        copied |= below
+    return Striking(copied=copied, patients=patients, spaces=spaces, ratios=ratios, surprise=surprise)
 
 
 def with_equal(copies: Copies, equal: Sequence[tuple[int, int]]) -> Copies:
@@ -235,7 +253,3 @@ def _persons(twins: set[tuple[int, int]], n_patients: int) -> NDArray[np.int64]:
     for first, second in twins:
         person[person == person[second]] = person[first]
     return person
-
-
-def _n_rows(tables: Mapping[str, PatientDistances]) -> int:
-    return len(next(iter(tables.values())).distances)

@@ -11,8 +11,8 @@ from fedsynth.benchmark.leakage.statistics.intervals import trials_for_bound
 from fedsynth.benchmark.score import Score
 
 Word = Literal["pass", "leak", "depends", "inconclusive", "invalid"]
-EXIT_CODES: dict[str, int] = {"pass": 0, "leak": 1}
-OTHERWISE = 3
+PASS, LEAK, NEITHER = 0, 1, 3
+"""Exit codes; 2 is bad input."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +62,11 @@ def judge(found: Findings) -> Judgement:
     if missing := list(_missing(found)):
         return _judgement("inconclusive", *missing, _no_copy(found))
     return _judgement("pass", _dependence(found), _no_copy(found), _resolved(found), NO_PROOF)
+
+
+def exit_code(verdict: str) -> int:
+    """What a release script stops on."""
+    return {"pass": PASS, "leak": LEAK}.get(verdict, NEITHER)
 
 
 NO_PROOF = "This is no proof of privacy: it says that no copies and no dependence were found with the power told."

@@ -1,0 +1,190 @@
+"""`fedsynth benchmark ...`: what a synthetic set leaks. Exit code 0 pass, 1 leak, 2 bad input, 3 anything else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedsynth.cli.screen import print_json, print_table, progress_bar
+from fedsynth.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedsynth.benchmark.leakage.evidence import Evidence
+    from fedsynth.benchmark.leakage.memorization import Memorization, Settings
+
+benchmark = typer.Typer(no_args_is_help=True, help="Measure what a synthetic set leaks and what it is good for.")
+
+
+@benchmark.command()
+def memorization(
+    run: Annotated[Path | None, typer.Argument(help="The run; the newest if no sets are given.")] = None,
+    real: Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")] = None,
+    synthetic: Annotated[Path | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it.")] = None,
+    spaces: Annotated[str, typer.Option(help="Feature spaces, as in pixels,encoder; all that fit if empty.")] = "",
+    tolerance: Annotated[float, typer.Option(help="The copied share that may stand.")] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="One seed gives one result.")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Plant every kind of copy.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the result and pair sheets here.")] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Leave out what shows or names a patient: no sheets, names hashed.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what such numbers could resolve.")] = False,
+    patients: Annotated[int, typer.Option(help="With --plan: real patients.")] = 200,
+    slices: Annotated[int, typer.Option(help="With --plan: images of each.")] = 5,
+    n_synthetic: Annotated[int, typer.Option("--images", help="With --plan: synthetic images.")] = 1000,
+    sites: Annotated[int, typer.Option(help="With --plan: hospitals.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Does a synthetic set depend on who was trained on, does it copy them, whom, and what would have been noticed?
+
+    Exit code 0: pass. 1: leak. 2: bad input. 3: depends, inconclusive or invalid. docs/leakage.md tells every field.
+    """
+    if not 0 < tolerance < 1:
+        raise ConfigError("the tolerance is a share between 0 and 1", value=tolerance)
+    if plan:
+        _plan(patients, slices, n_synthetic, sites, tolerance, as_json)
+        return
+    from fedsynth.benchmark.leakage.evidence import open_evidence
+    from fedsynth.benchmark.leakage.memorization import Settings
+
+    evidence = open_evidence(run, real, synthetic)
+    if run is None and evidence.run is not None:
+        typer.echo(f"the newest run: {evidence.run.folder}", err=True)
+    chosen = tuple(name.strip() for name in spaces.split(",") if name.strip())
+    found = _measure(evidence, Settings(tolerance=tolerance, seed=seed, full=full, spaces=chosen))
+    _publish(found, report, export=export, as_json=as_json)
+
+
+def _plan(patients: int, slices: int, synthetic: int, sites: int, tolerance: float, as_json: bool) -> None:
+    from fedsynth.benchmark.leakage.dependence import LEVEL
+    from fedsynth.benchmark.leakage.plan import plan
+
+    made = plan(patients=patients, slices=slices, synthetic=synthetic, sites=sites, tolerance=tolerance, alpha=LEVEL)
+    if as_json:
+        print_json(made.as_json())
+    else:
+        typer.echo(str(made))
+
+
+def _measure(evidence: "Evidence", settings: "Settings") -> "Memorization":
+    from fedsynth.benchmark.leakage.memorization import run_memorization
+
+    with progress_bar("measuring") as bar:
+        done = 0
+
+        def step(text: str) -> None:
+            nonlocal done
+            done += 1
+            bar(done, max(done, STEPS))
+
+        return run_memorization(evidence, settings, step=step)
+
+
+STEPS = 16
+
+
+def _publish(found: "Memorization", report: Path | None, *, export: bool, as_json: bool) -> None:
+    from fedsynth.benchmark.leakage.memorization import NAME, as_result
+    from fedsynth.benchmark.leakage.pairs import write_pairs
+    from fedsynth.benchmark.leakage.verdict import exit_code
+    from fedsynth.benchmark.leakage.withheld import withhold
+
+    run = found.evidence.run
+    result = as_result(found)
+    if run is not None:
+        result.save(run.benchmark(NAME))
+    shown = withhold(result) if export else result
+    if report is not None:
+        shown.save(report / f"{NAME}.json")
+    pictures = [] if export or (report is None and run is None) else write_pairs(found, report)
+    if as_json:
+        print_json(shown.as_json())
+    else:
+        _print(found)
+        for path in pictures:
+            typer.echo(f"look at    {path}")
+        if run is not None:
+            typer.echo(f"result     {run.benchmark(NAME)}")
+        if report is not None:
+            typer.echo(f"report     {report / f'{NAME}.json'}")
+    raise typer.Exit(exit_code(found.judgement.verdict))
+
+
+def _print(found: "Memorization") -> None:
+    evidence, people = found.evidence, found.evidence.cohort
+    typer.echo(
+        f"real       {len(evidence.real)} images: {people.n_members} members and {people.n_holdout} holdout patients "
+        f"at {len(people.sites)} {'site' if len(people.sites) == 1 else 'sites'}"
+    )
+    typer.echo(f"synthetic  {len(evidence.synthetic)} images")
+    for note in evidence.notes:
+        typer.echo(f"note       {note}")
+    typer.echo("")
+    _print_tests(found)
+    _print_power(found)
+    _print_controls(found)
+    _print_comparators(found)
+    typer.echo(f"verdict    {found.judgement.verdict.upper()}")
+    for sentence in found.judgement.sentences:
+        typer.echo(f"           {sentence}")
+    typer.echo("")
+
+
+def _print_tests(found: "Memorization") -> None:
+    people, copies = found.evidence.cohort, found.copies
+    p = found.dependence.p_value
+    rows = []
+    for number, site in enumerate(people.sites):
+        here = people.site == number
+        own = found.dependence.per_site.get(site)
+        rows.append(
+            [
+                site or "(one site)",
+                int((here & people.member).sum()),
+                int((here & ~people.member).sum()),
+                "" if own is None else f"{own:.3f}",
+                copies.of(here & people.member),
+                copies.of(here & ~people.member),
+                len(found.flagged.by_site[site]),
+            ]
+        )
+    total = ["all", people.n_members, people.n_holdout, "" if p is None else f"{p:.3f}"]
+    total += [copies.of(people.member), copies.of(~people.member), sum(map(len, found.flagged.by_site.values()))]
+    heads = ["site", "members", "holdout", "dependence p", "copies of members", "of holdout", "patients flagged"]
+    print_table(heads, [*rows, total])
+    high = "" if found.share.high is None else f", up to {100 * found.share.high:.2g} %"
+    typer.echo(f"copied share {100 * (found.share.value or 0):.2g} %{high} (95 %)\n")
+
+
+def _print_power(found: "Memorization") -> None:
+    names = list(found.measured)
+    n = len(found.evidence.synthetic)
+    rows = []
+    for kind, power in found.powers.items():
+        smallest = power.smallest_share(n)
+        by_space = [f"{power.by_space[name] / power.planted:.2f}" for name in names]
+        rows.append([kind, *by_space, f"{power.share:.2f}", "none" if smallest is None else f"{100 * smallest:.2g} %"])
+    print_table(["planted copies found", *names, "together", "smallest share found"], rows)
+    typer.echo("")
+
+
+def _print_controls(found: "Memorization") -> None:
+    rows: list[list[object]] = [
+        [name, f"{control.fired} of {control.runs}", control.allowed, "holds" if control.holds else "BROKEN"]
+        for name, control in found.controls.items()
+    ]
+    blind = found.blind
+    rows.append(["members told from holdout", f"AUC {blind.auc:.2f}", "", "holds" if blind.holds else "BROKEN"])
+    print_table(["control: must stay silent", "fired", "allowed", ""], rows)
+    typer.echo("")
+
+
+def _print_comparators(found: "Memorization") -> None:
+    rows = [
+        [name, space, str(score), "" if score.control is None else f"{score.control:.3g}"]
+        for space, of in found.comparators.items()
+        for name, score in of.items()
+    ]
+    if rows:
+        print_table(["known elsewhere, decides nothing", "space", "value", "an honest set"], rows)
+        typer.echo("")
