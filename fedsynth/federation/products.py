@@ -15,6 +15,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.federation.place import simulated_federation
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.images import ImageSet
+from fedsynth.images.header import PHANTOM
 from fedsynth.images.imageset import concatenate
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.images.sites import Site
@@ -78,28 +79,27 @@ def _pooled(settings: FederationSettings, run: Run, sites: Sequence[Site]) -> Im
 
 def _sheets(run: Run, sites: Sequence[Site], made: ImageSet) -> tuple[Path, ...]:
     """All synthetic ones in one sheet; beside real ones, one sheet of phantoms or one for every real site."""
-    written = [_write(run.samples / SHEET, made, rows=4)]
+    written = [write_sheet(run.samples / SHEET, made, rows=4)]
     real = {site.name: training_members(site.images) for site in sites}
     if all(images.header.phantoms for images in real.values()):
-        written.append(_write(run.samples / BESIDE, beside(real, made)))
+        written.append(write_sheet(run.samples / BESIDE, beside(real, made)))
         return tuple(written)
     for name, images in real.items():
-        written.append(_write(run.site(name) / BESIDE, beside({name: images}, made)))
+        written.append(write_sheet(run.site(name) / BESIDE, beside({name: images}, made)))
     return tuple(written)
 
 
 def beside(real: dict[str, ImageSet], made: ImageSet) -> ImageSet:
-    """Synthetic and real images as one set to look at, in sections `synthetic` and `real: <site>`."""
-    cases = made.cases.assign(
-        site="synthetic", patient=made.cases["case"]
-    )  # a set that is not synthetic names patients
-    shown = made.with_cases(cases, origin=next(iter(real.values())).header.origin)
+    """Synthetic and real images as one set to look at, in sections of their own. Phantoms stay marked as such."""
+    first = next(iter(real.values())).header
+    cases = made.cases.assign(site="made by the generator", patient=made.cases["case"])  # real ones name a patient
+    phantoms = all(images.header.phantoms for images in real.values())
+    shown = made.with_cases(cases, origin=first.origin, provenance={PHANTOM: {}} if phantoms else {})
     parts = [shown]
     for name, images in real.items():
-        cases = images.cases.assign(site=f"real: {name}", role="")
-        whole = ImageSet(header=images.header, cases=cases, images=_as_bytes(images), masks=images.masks)
-        parts.append(whole)
-    return concatenate(parts, name="synthetic and real images")
+        named = images.cases.assign(site=f"real: {name}", role="")
+        parts.append(ImageSet(header=images.header, cases=named, images=_as_bytes(images), masks=images.masks))
+    return concatenate(parts, name="made and real images")
 
 
 def _as_bytes(images: ImageSet) -> np.ndarray:
@@ -107,7 +107,8 @@ def _as_bytes(images: ImageSet) -> np.ndarray:
     return values if values.dtype == np.uint8 else np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)
 
 
-def _write(path: Path, images: ImageSet, *, rows: int = ROWS) -> Path:
+def write_sheet(path: Path, images: ImageSet, *, rows: int = ROWS) -> Path:
+    """A contact sheet of the images, as a picture."""
     buffer = BytesIO()
     contact_sheet(images, rows=rows).save(buffer, "PNG")
     files.write_bytes(path, buffer.getvalue())

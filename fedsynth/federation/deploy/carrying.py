@@ -12,13 +12,17 @@ from pathlib import Path
 
 from fedsynth import __version__
 from fedsynth.config import load_toml, save_toml
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.checkpoints import rounds_of
 from fedsynth.federation.deploy.flower import CONNECTION
 from fedsynth.federation.deploy.places import ServerPlace
 from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
+from fedsynth.federation.products import SHEET, write_sheet
+from fedsynth.federation.server_app import refuse_other_settings
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.run import Run
+from fedsynth.training.checkpoint import load_generator
+from fedsynth.training.synthetic import Drawing
 
 APPS = {"serverapp": "fedsynth.federation.server_app:app", "clientapp": "fedsynth.federation.client_app:app"}
 FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
@@ -27,8 +31,17 @@ _ENDING = 5.0  # the same, once the result is there
 
 
 def load_settings(place: ServerPlace) -> FederationSettings:
-    """What is to be trained."""
-    return load_toml(FederationSettings, place.settings)
+    """What is to be trained; refused where it needs another engine, or a run stands there with other settings."""
+    settings = load_toml(FederationSettings, place.settings)
+    if settings.federation != "average":
+        remedy = "real hospitals average; the other ways are for simulations"
+        raise ConfigError(
+            "'federation' cannot be deployed", file=place.settings, value=settings.federation, remedy=remedy
+        )
+    run = Run(folder=place.run)
+    if run.config.is_file():
+        refuse_other_settings(run, settings)
+    return settings
 
 
 def write_app(place: ServerPlace, settings: FederationSettings) -> Path:
@@ -40,10 +53,22 @@ def write_app(place: ServerPlace, settings: FederationSettings) -> Path:
     return folder
 
 
-def is_finished(place: ServerPlace) -> bool:
-    """Whether the run directory holds a finished run."""
+def is_trained(place: ServerPlace) -> bool:
+    """Whether the rounds are over: the generator is released."""
+    return (Run(folder=place.run).checkpoints / "generator.safetensors").is_file()
+
+
+def draw(place: ServerPlace, settings: FederationSettings) -> bool:
+    """The synthetic image set and a sheet of it; false where it was drawn before, or where label maps are needed."""
     run = Run(folder=place.run)
-    return (run.checkpoints / "generator.safetensors").is_file() and (run.synthetic / "imageset.toml").is_file()
+    family, card = load_generator(run.checkpoints)
+    if card.pairing or (run.samples / SHEET).is_file():
+        return False
+    with run.locked():
+        drawing = Drawing(family, card, count=settings.count, seed=settings.seed)
+        made = drawing.write(run.synthetic, overwrite=True)
+        write_sheet(run.samples / SHEET, made)
+    return True
 
 
 @dataclass(kw_only=True)
@@ -85,7 +110,7 @@ class Carrier:
             self.link.check_alive()
             self._tell_rounds()
             self.hospitals.reconcile()
-            if time.monotonic() - looked >= (_ENDING if is_finished(self.place) else BETWEEN):
+            if time.monotonic() - looked >= (_ENDING if is_trained(self.place) else BETWEEN):
                 run = self.link.flower.ask("ls", "--run-id", run_id)["runs"][0]
                 if str(run["status"]).startswith("finished"):
                     self._tell_rounds()

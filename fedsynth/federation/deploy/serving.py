@@ -6,13 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fedsynth import files
-from fedsynth.federation.deploy.carrying import Carrier, is_finished, load_settings
+from fedsynth.federation.deploy.carrying import Carrier, draw, is_trained, load_settings
 from fedsynth.federation.deploy.certificates import LOOPBACK
 from fedsynth.federation.deploy.checks import check_certificate, check_pair
 from fedsynth.federation.deploy.flower import free_port
 from fedsynth.federation.deploy.places import ServerPlace, load_server
 from fedsynth.federation.deploy.proxy import ProxySettings, check_free, running_proxy
 from fedsynth.federation.deploy.superlink import Hospitals, running_superlink
+from fedsynth.federation.settings import FederationSettings
 
 _RECONCILE = 2.0  # seconds between two looks at the folder of keys, while nothing is trained
 
@@ -21,13 +22,19 @@ def serve(folder: Path, report: Callable[[str], None], *, run: bool) -> bool:
     """Serve until stopped or, with `run`, until the run is complete; false where it was complete before."""
     place = load_server(folder)
     settings = load_settings(place) if run else None
+    before = settings is not None and is_trained(place)
+    if not before:
+        _serve(place, settings, report)
+    drawn = settings is not None and draw(place, settings)
+    return drawn or not before
+
+
+def _serve(place: ServerPlace, settings: FederationSettings | None, report: Callable[[str], None]) -> None:
     ends = check_server(place)
-    if settings is not None and is_finished(place):
-        return False
-    with files.told_when_unwritable(place.state):
-        place.state.mkdir(mode=0o700, exist_ok=True)
     proxy = proxy_settings(place)
     check_free(proxy)
+    with files.told_when_unwritable(place.state):
+        place.state.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         link = stack.enter_context(running_superlink(place, proxy.inner_port))
         hospitals = Hospitals(place=place, flower=link.flower, report=report)
@@ -36,7 +43,7 @@ def serve(folder: Path, report: Callable[[str], None], *, run: bool) -> bool:
         report(f"open at {place.file.host}:{place.file.port}; the certificate ends on {ends}")
         if settings is not None:
             Carrier(place=place, link=link, hospitals=hospitals, report=report).carry_out(settings)
-            return True
+            return
         while True:
             time.sleep(_RECONCILE)
             link.check_alive()
