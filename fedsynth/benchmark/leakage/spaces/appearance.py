@@ -1,0 +1,108 @@
+"""What an image shows whatever its window, gamma or brightness: ranks within the body, on a coarse grid.
+
+Ranks do not change under any increasing change of intensities, and only their sign under a decreasing one; what lies
+outside the body does not count. Mirroring the image mirrors the grid, so the views of an image cost nothing. It knows
+single images, nothing of sets, patients or roles.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+
+from fedsynth.images.rows import Stack, blocks
+
+EDGE = {2: 32, 3: 16}
+"""Cells along an axis, by number of dimensions."""
+LEVELS = 1024
+BRIGHT, SHARE, MOST_NOISE = 0.98, 0.25, 0.25
+"""Of the difference from the background that 98 % of cells stay below: the body is above a quarter of it; a border
+with more noise than a quarter of it is no background."""
+BODY = 0.01
+"""An image whose body covers a smaller share shows nothing."""
+
+Grid = NDArray[np.float32]
+
+
+def appearances(images: Stack, *, n_bytes: int = 2**24) -> Iterator[tuple[int, Grid]]:
+    """One grid (channels, *cells) per image, in pieces, each with the number of its first row.
+
+    Ranks from -0.5 to 0.5 within the body, 0 outside; all 0 where the image is blank.
+    """
+    for start, block in blocks(images, n_bytes=n_bytes * images.dtype.itemsize // 4):
+        yield start, ranks(coarse(block))
+
+
+def views(grid: Grid) -> Iterator[Grid]:
+    """The grids mirrored along every set of axes, and turned by a quarter in the first plane where that is square.
+
+    Together these are all turns and mirrors of a square. The first is the grid itself.
+    """
+    axes = range(2, grid.ndim)
+    for turned in (False, True):
+        if turned and grid.shape[2] != grid.shape[3]:
+            return
+        for mirrored in product((False, True), repeat=len(axes)):
+            chosen = tuple(axis for axis, flip in zip(axes, mirrored, strict=True) if flip)
+            yield np.flip(grid.swapaxes(2, 3) if turned else grid, chosen)
+
+
+def pooled(grid: Grid, edge: int) -> Grid:
+    """Means over larger cells, `edge` along each axis at most."""
+    values = torch.from_numpy(np.ascontiguousarray(grid))
+    cells = [min(edge, size) for size in values.shape[2:]]
+    pool = F.adaptive_avg_pool2d if values.ndim == 4 else F.adaptive_avg_pool3d
+    means: Grid = pool(values, cells).numpy()  # type: ignore[arg-type]
+    return means
+
+
+def coarse(block: NDArray[np.generic], finer: int = 1) -> Grid:
+    """Images as floats on the cells, or on `finer` times as many along each axis; fewer where the images are small."""
+    values = np.asarray(block, np.float32)
+    if block.dtype == np.uint8:
+        values = values / np.float32(255)
+    return pooled(values, finer * EDGE[block.ndim - 2])
+
+
+def ranks(values: Grid) -> Grid:
+    """Middle ranks within the body of each image and channel, by a histogram of each."""
+    flat = values.reshape(-1, int(np.prod(values.shape[2:])))
+    body = np.repeat(body_of(values)[0].reshape(len(values), 1, -1), values.shape[1], axis=1).reshape(flat.shape)
+    low = np.where(body, flat, np.inf).min(axis=1, keepdims=True)
+    high = np.where(body, flat, -np.inf).max(axis=1, keepdims=True)
+    scale = np.where(high > low, (LEVELS - 1) / np.maximum(high - low, 1e-6), 0)
+    level = np.where(body, (flat - np.where(np.isfinite(low), low, 0)) * scale, 0).astype(np.int64)
+    level += np.arange(len(flat))[:, None] * LEVELS
+    counts = np.bincount(level[body], minlength=len(flat) * LEVELS).reshape(len(flat), LEVELS)
+    below = counts.cumsum(axis=1)
+    middle = (below - counts / 2) / np.maximum(below[:, -1:], 1) - 0.5
+    ranks = np.where(body, middle.ravel()[level], 0)
+    return ranks.astype(np.float32).reshape(values.shape)
+
+
+def body_of(values: Grid) -> tuple[NDArray[np.bool_], Grid]:
+    """Where any channel differs clearly from its background, small gaps closed, (n, *cells); and that background.
+
+    A quarter of what the brightest tissue differs by: noise stays below it, and a blur hardly moves it.
+    Where the border shows no background, everything is body.
+    """
+    border = np.ones(values.shape[2:], bool)
+    border[(slice(1, -1),) * border.ndim] = False
+    around = values[:, :, border]
+    level = np.median(around, axis=2)
+    noise = np.median(np.abs(around - level[:, :, None]), axis=2)
+    spread = (slice(None), slice(None)) + (None,) * border.ndim
+    away = np.abs(values - level[spread])
+    brightest = np.quantile(away.reshape(*level.shape, -1), BRIGHT, axis=2)
+    step = np.where(noise < MOST_NOISE * brightest, SHARE * brightest, -1)
+    found = torch.from_numpy((away > step[spread]).any(axis=1, keepdims=True).astype(np.float32))
+    pool = F.max_pool2d if border.ndim == 2 else F.max_pool3d
+    grown = pool(F.pad(found, (4,) * 2 * border.ndim), 5, 1)
+    body: NDArray[np.bool_] = (-pool(-grown, 5, 1))[:, 0].numpy() > 0
+    constant = np.ptp(values.reshape(len(values), -1), axis=1) == 0
+    small = body.reshape(len(body), -1).mean(axis=1) < BODY
+    body[small | constant] = False
+    return body, level

@@ -1,0 +1,111 @@
+"""A small network, trained here within seconds, that brings images of one patient together: sees leaked identities.
+
+InfoNCE over patients: two changed images of a patient, of one slice or of two, are to be nearer to each other than to
+those of other patients. It learns from members and holdout alike.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fedsynth.benchmark.leakage.spaces.appearance import Grid, appearances
+from fedsynth.benchmark.leakage.spaces.augment import Changes, augment
+from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace
+from fedsynth.images import ImageSet
+from fedsynth.images.rows import Stack
+
+WIDTH = {2: 32, 3: 16}
+NUMBERS = 64
+STEPS, PATIENTS = 240, 64
+"""Updates, and patients in each."""
+SAME_IMAGE = 0.5
+"""The share of pairs that are two changes of one image; the others are different images of the patient."""
+TEMPERATURE, RATE, DECAY = 0.1, 3e-3, 1e-2
+GAIN = 3.0
+"""Ranks have a deviation of about a third; the network gets them at one."""
+AT_ONCE = 256
+MOST = 20_000
+"""Images kept to learn from, evenly drawn."""
+
+
+class Encoder(GridSpace):
+    """Sixty-four numbers of unit length per image."""
+
+    name = "encoder"
+    n_views = 2
+    n_inverted = 0
+
+    def __init__(self, *, steps: int = STEPS, changes: Changes | None = None) -> None:
+        super().__init__()
+        self.steps = steps
+        self.changes = changes or Changes()
+        self.network: nn.Module | None = None
+
+    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+        """Ranks of the images as they lie."""
+        return appearances(images)
+
+    def fit(self, real: ImageSet, *, seed: int) -> None:
+        """Train on `real`; the same seed gives the same network on one thread."""
+        rng = np.random.default_rng([seed, *b"encoder"])
+        chosen = real.rows(np.sort(rng.permutation(len(real))[:MOST]))
+        grid = torch.from_numpy(np.concatenate([part for _, part in self.grids(chosen.images)]))
+        names = chosen.cases["patient"].where(chosen.cases["patient"] != "", chosen.cases["case"])
+        owner = np.unique(names.to_numpy().astype(str), return_inverse=True)[1]
+        telling = grid.flatten(1).any(dim=1).numpy()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            self.network = network(grid.shape[1], grid.shape[2:])
+        if len(np.unique(owner[telling])) > 1:
+            self._train(self.network, grid, [np.flatnonzero(telling & (owner == one)) for one in np.unique(owner)], rng)
+        super().fit(real, seed=seed)
+
+    def embed(self, grid: Grid) -> Features:
+        """What the network makes of the grids."""
+        if self.network is None:
+            raise RuntimeError("the encoder was not trained")
+        with torch.no_grad():
+            parts = torch.split(torch.from_numpy(np.ascontiguousarray(grid)), AT_ONCE)
+            found: Features = torch.cat([_forward(self.network, part) for part in parts]).numpy()
+        return found
+
+    def _train(self, net: nn.Module, grid: Tensor, rows_of: list[np.ndarray], rng: np.random.Generator) -> None:
+        rows_of = [rows for rows in rows_of if len(rows)]
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=self.steps)
+        for _ in range(self.steps):
+            patients = rng.permutation(len(rows_of))[:PATIENTS]
+            pairs = np.array([rng.choice(rows_of[patient], 2) for patient in patients])
+            pairs[:, 1] = np.where(rng.random(len(pairs)) < SAME_IMAGE, pairs[:, 0], pairs[:, 1])
+            changed = augment(grid[pairs.T.ravel()], self.changes, generator)
+            loss = contrast(*_forward(net, changed).chunk(2))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+
+
+def contrast(one: Tensor, other: Tensor) -> Tensor:
+    """InfoNCE both ways: row i of `one` belongs to row i of `other` and to none of the rest. Unit lengths."""
+    likeness = one @ other.T / TEMPERATURE
+    own = torch.arange(len(one))
+    return (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+
+
+def network(channels: int, cells: torch.Size) -> nn.Module:
+    """Three strided convolutions and a linear map, for grids of `cells`."""
+    convolution = nn.Conv2d if len(cells) == 2 else nn.Conv3d
+    layers: list[nn.Module] = []
+    width, left = channels, list(cells)
+    for out in (WIDTH[len(cells)] * factor for factor in (1, 2, 4)):
+        layers += [convolution(width, out, 3, 2, 1), nn.GroupNorm(4, out), nn.ReLU()]
+        width, left = out, [(size + 1) // 2 for size in left]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * int(np.prod(left)), NUMBERS))
+
+
+def _forward(net: nn.Module, grid: Tensor) -> Tensor:
+    return F.normalize(net(grid * GAIN))

@@ -1,0 +1,97 @@
+"""What the spaces share that look at grids: views under an orbit, and a place of its own for every blank image."""
+
+import tempfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.benchmark.leakage.spaces.appearance import Grid, views
+from fedsynth.images import ImageSet
+from fedsynth.images.rows import Stack
+
+Features = NDArray[np.float32]
+FAR = 3.0
+"""Blank images lie so many times as far from the centre as real ones: about as far from everybody."""
+IN_MEMORY = 2**28
+"""Tables of features above this many bytes lie in unnamed temporary files."""
+
+
+class GridSpace(ABC):
+    """A space over grids (n, channels, *cells) that mirror and turn as the images do.
+
+    `n_views` of the orbit are compared, and the first `n_inverted` of them with inverted contrast too.
+    """
+
+    name: str
+    n_views = 16
+    n_inverted = 2
+
+    def __init__(self) -> None:
+        self._centre: Features | None = None
+        self._length = 1.0
+
+    @abstractmethod
+    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+        """The grids of the images in pieces, each with the number of its first row; all 0 where nothing is shown."""
+
+    @abstractmethod
+    def embed(self, grid: Grid) -> Features:
+        """One row per grid."""
+
+    def fit(self, real: ImageSet, *, seed: int) -> None:
+        """Remember where real images lie: blank ones are put away from there."""
+        found = np.concatenate([self.embed(grid) for _, grid in self.grids(self.stack(real))])
+        self._centre = found.mean(axis=0)
+        self._length = FAR * float(np.median(np.linalg.norm(found - self._centre, axis=1)))
+
+    def stack(self, images: ImageSet) -> Stack:
+        """What of the set is looked at."""
+        return images.images
+
+    def features(self, images: ImageSet) -> Features:
+        """One row per image as it is."""
+        (only,) = self._views(images, 1, 0)
+        return only
+
+    def views(self, images: ImageSet) -> Iterator[Features]:
+        """One table per view, the images as they are first."""
+        yield from self._views(images, self.n_views, self.n_inverted)
+
+    def _views(self, images: ImageSet, n_views: int, n_inverted: int) -> list[Features]:
+        if self._centre is None:
+            raise RuntimeError(f"the space {self.name!r} was not fitted")
+        tables: list[Features] = []
+        for start, grid in self.grids(self.stack(images)):
+            orbit = list(islice(views(grid), n_views))
+            seen = [*orbit, *(-view for view in orbit[:n_inverted])]
+            tables = tables or _tables(len(seen), len(images), len(self._centre))
+            blank = np.flatnonzero(~grid.reshape(len(grid), -1).any(axis=1))
+            names = images.header.origin + "/" + images.cases["case"].iloc[start + blank]
+            places = own_places(names, self._centre, self._length)
+            for table, view in zip(tables, seen, strict=True):
+                table[start : start + len(grid)] = self.embed(view)
+                table[start + blank] = places
+        return tables
+
+
+def own_places(names: Iterable[str], centre: Features, length: float) -> Features:
+    """A random place for each image that shows nothing, by its origin and name, at `length` from `centre`.
+
+    Blank images are all alike; as they are they would count as copies of the one patient who has a blank image.
+    """
+    drawn = [np.random.default_rng(zlib.crc32(name.encode())).normal(size=len(centre)) for name in names]
+    if not drawn:
+        return np.empty((0, len(centre)), np.float32)
+    direction = np.stack(drawn)
+    direction *= length / np.linalg.norm(direction, axis=1, keepdims=True)
+    return (centre + direction).astype(np.float32)
+
+
+def _tables(number: int, n: int, width: int) -> list[Features]:
+    if number * n * width * 4 <= IN_MEMORY:
+        return [np.empty((n, width), np.float32) for _ in range(number)]
+    return [np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=(n, width)) for _ in range(number)]
