@@ -1,6 +1,7 @@
 """`fedsynth simulate`: hospitals that train one generator together, in one run directory, and what came of it."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FAILURES, ENGINE = "Failures", "Engine"
 ENGINES = ("local", "ray")
+SIZE = 32  # of the phantoms: two cores learn them in minutes; a sites file may ask for larger ones
 NO_SECURE_AGGREGATION = (
     "secure aggregation is not available: Flower has it only for its legacy interface, and rounds weights to steps of "
     "about 1e-4, near one step of the optimiser"
@@ -32,7 +34,7 @@ def simulate(
     ),
     generator: str | None = typer.Option(None, "--generator", "-g", help="Family. [default: dcgan]"),
     rounds: int | None = typer.Option(None, help="How often the hospitals meet. [default: 40]"),
-    local_steps: int | None = typer.Option(None, help="Steps of each hospital between two meetings. [default: 30]"),
+    local_steps: int | None = typer.Option(None, help="Steps of each hospital between two meetings. [default: 50]"),
     strategy: str | None = typer.Option(
         None,
         metavar="NAME[:OPTION=VALUE,...]",
@@ -159,7 +161,7 @@ def _check_engine(engine: str, workers: int | None) -> None:
 
 def _read_sites(sites: str | None, data: Path | None, partition: str | None, seed: int) -> "SitesFile | None":
     """The federation as the options describe it; None where none of them was given."""
-    from fedsynth.images.sites_file import SitesFile, default_sites, load_sites
+    from fedsynth.images.sites_file import SitesFile, load_sites
 
     if sites is None and data is None and partition is None:
         return None
@@ -173,8 +175,16 @@ def _read_sites(sites: str | None, data: Path | None, partition: str | None, see
     if data is None:
         if partition is not None:
             raise ConfigError("--partition shares out an image set", remedy="give --data SET")
-        return default_sites(number or 4)
+        return _phantoms(number or 4)
     return SitesFile(name=data.name, images=data.resolve(), partition=partition or "natural", sites=number, seed=seed)
+
+
+def _phantoms(sites: int) -> "SitesFile":
+    from fedsynth.images.sites_file import default_sites
+
+    file = default_sites(sites)
+    assert file.phantom is not None
+    return replace(file, phantom=replace(file.phantom, size=SIZE))
 
 
 def _open(
@@ -184,7 +194,6 @@ def _open(
     from fedsynth import config
     from fedsynth.federation.settings import FederationSettings, check_family
     from fedsynth.federation.simulate import begin, open_hospitals, rehearse, sites_asked
-    from fedsynth.images.sites_file import default_sites
     from fedsynth.run import RUNS, open_run
 
     if resume:
@@ -196,7 +205,7 @@ def _open(
         if asked is not None:
             _refuse_other(config.as_table(sites_asked(place)), config.as_table(asked), place)
         return settings, place
-    file = asked or default_sites(4)
+    file = asked or _phantoms(4)
     known = len(file.hospitals) if file.phantom else file.sites or len(file.site) or given.get("min-sites", 1)
     check_family(config.read_table(FederationSettings, {"sites": known, **given}))  # before phantoms are made
     base = RUNS if folder is None else folder.resolve().parent

@@ -40,7 +40,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> Non
     arrays |= {_AVERAGE + name: value for name, value in checkpoint.average.items()}
     arrays |= {_STRATEGY + name: value for name, value in checkpoint.strategy.items()}
     notes = {"generator": generator, "round": str(checkpoint.round), "shares": json.dumps(checkpoint.shares)}
-    content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, notes)
+    content = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
     files.write_bytes(folder / f"round-{checkpoint.round:04d}.safetensors", content)
     for old in rounds_of(folder)[:-KEPT]:
         (folder / f"round-{old:04d}.safetensors").unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class FederationSettings:
     generator: str = "dcgan"
     sites: int = 4
     rounds: int = 40
-    local_steps: int = 30
+    local_steps: int = 50
     strategy: str = "fedavg"
     strategy_options: dict[str, float] = field(default_factory=dict)
     share: Share = "all"
