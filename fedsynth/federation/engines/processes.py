@@ -1,0 +1,100 @@
+"""Programs that an engine starts and ends again, with all that they started. It knows process ids, not Flower."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PDEATHSIG = 1  # prctl: a signal for the child when its parent dies, also by kill -9
+
+
+def start(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a program of this installation in a session of its own; what it says goes to the end of `log`."""
+    program = Path(sys.executable).parent / command[0]
+    with log.open("ab") as file:
+        return subprocess.Popen(  # noqa: S603 (a program of this installation, no text of users)
+            [str(program), *command[1:]],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others in order
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def end(process: "subprocess.Popen[bytes]", *, mark: str = "", seconds: float = 8.0) -> None:
+    """Ask the program to stop, wait, and kill what is left of it and of all that it had started, by their ids.
+
+    `mark` is a NAME=VALUE that only its own environment holds: it finds those whose parents died before them.
+    """
+    family = descendants(process.pid) | marked(mark)
+    with suppress(ProcessLookupError):
+        process.terminate()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        family |= descendants(process.pid)  # what is being started while it stops
+        if process.poll() is not None and not any(_lives(*one) for one in family.items()):
+            return
+        time.sleep(0.05)
+    for pid, born in family.items():
+        if _lives(pid, born):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        process.kill()
+    process.wait()
+    while any(_lives(*one) for one in family.items()) and time.monotonic() < until + seconds:
+        time.sleep(0.01)  # the system takes a moment to clear away what it has killed
+
+
+def descendants(root: int) -> dict[int, str]:
+    """The processes that `root` started, and theirs, with the time of birth: a number that is used anew has another."""
+    parents: dict[int, tuple[int, str]] = {}
+    for pid in _everybody():
+        with suppress(OSError, IndexError):
+            fields = _stat(pid)
+            parents[pid] = int(fields[1]), fields[19]
+    found: dict[int, str] = {}
+    newest = {root}
+    while newest:
+        newest = {pid for pid, (parent, _) in parents.items() if parent in newest and pid not in found}
+        found |= {pid: parents[pid][1] for pid in newest}
+    return found
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The processes whose environment holds `mark`, with the time each was born."""
+    found = {}
+    for pid in _everybody() if mark else ():
+        with suppress(OSError, IndexError):
+            if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found[pid] = _stat(pid)[19]
+    return found
+
+
+def _everybody() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and so on: what follows the name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _lives(pid: int, born: str) -> bool:
+    """Whether it is the same process still, and no mere entry that nobody has read yet."""
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return False
+    return fields[19] == born and fields[0] != "Z"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,193 @@
+"""The engine for many sites, GPUs and clusters: Flower's own simulation on Ray, through `flwr run`.
+
+It starts a SuperLink of its own on a port of its own, hands it an app of a few lines that names the installed package,
+and ends everything it started. The apps are the same as everywhere.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import tomli_w
+
+from fedsynth import __version__, files
+from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.federation.engines import processes
+
+HOME, LOG, SUPERLINK_LOG = "flower", "run.log", "superlink.log"
+CONNECTION = "fedsynth"
+START_SECONDS = 60.0
+BEAT_SECONDS = 0.25
+Scalar = bool | int | float | str
+
+
+def run_on_ray(
+    run_config: Mapping[str, Scalar],
+    folder: Path,
+    *,
+    sites: int,
+    workers: int,
+    gpus: float = 0.0,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the two apps for `sites` simulated sites, `workers` at a time, each with its share `gpus` of a GPU.
+
+    Flower's files and logs go to `flower/` in the run directory `folder`. `beat` is called while it works. A run that
+    fails raises what the server's app said.
+    """
+    require_ray()
+    home = folder / HOME
+    with files.told_when_unwritable(home):
+        home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fs-") as scratch, _superlink(home, Path(scratch)) as (server, env):
+        app = Path(scratch) / "app"
+        write_app(app, run_config)
+        log = home / LOG
+        log.write_bytes(b"")
+        running = processes.start(_flwr_run(app, sites=sites, workers=workers, gpus=gpus), env=env, log=log)
+        try:
+            while running.poll() is None:
+                if server.poll() is not None:
+                    raise FedSynthError("Flower's SuperLink died", file=home / SUPERLINK_LOG)
+                beat()
+                time.sleep(BEAT_SECONDS)
+        finally:
+            processes.end(running)
+        beat()
+        _check_status(log, env)
+
+
+def require_ray() -> None:
+    """Ray is an extra of its own."""
+    if importlib.util.find_spec("ray") is None:
+        remedy = 'install it with: pip install "fedsynth[ray]", or take --engine local'
+        raise ConfigError("the engine 'ray' is not installed", remedy=remedy)
+
+
+def write_app(folder: Path, run_config: Mapping[str, Scalar]) -> None:
+    """The whole app that Flower is given: names of what is installed, and the run config. No code travels."""
+    project = {
+        "project": {"name": "fedsynth-run", "version": __version__.split("+")[0], "dependencies": []},
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "fedsynth",
+                    "components": {
+                        "serverapp": "fedsynth.federation.server_app:app",
+                        "clientapp": "fedsynth.federation.client_app:app",
+                    },
+                    "config": dict(run_config),
+                }
+            }
+        },
+    }
+    folder.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
+
+
+@contextmanager
+def _superlink(home: Path, scratch: Path) -> Iterator[tuple["subprocess.Popen[bytes]", dict[str, str]]]:
+    """A SuperLink that lives as long as the block, on a free port of this machine's loopback, in memory."""
+    port = _free_port()
+    env = _environment(home, scratch)
+    link = {"superlink": {"default": CONNECTION, CONNECTION: {"address": f"127.0.0.1:{port}", "insecure": True}}}
+    files.write_text(home / "config.toml", tomli_w.dumps(link))
+    log = home / SUPERLINK_LOG
+    log.write_bytes(b"")
+    command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
+    server = processes.start(command, env=env, log=log)
+    try:
+        _wait_for(port, server, log)
+        yield server, env
+    finally:
+        processes.end(server, mark=f"FLWR_HOME={env['FLWR_HOME']}")
+
+
+def _environment(home: Path, scratch: Path) -> dict[str, str]:
+    """Nothing phones home, installs or shares a folder with another user; one thread computes at each site."""
+    own = {
+        "FLWR_HOME": str(home.resolve()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(scratch),  # its sockets' paths must stay short
+        "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    package = str(Path(__file__).resolve().parents[3])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return os.environ | own | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _flwr_run(app: Path, *, sites: int, workers: int, gpus: float) -> list[str]:
+    size = {
+        "num-supernodes": sites,
+        "client-resources-num-cpus": 1,
+        "client-resources-num-gpus": gpus,
+        "init-args-num-cpus": max(1, min(workers, sites)),
+    }
+    given = " ".join(f"{key}={value}" for key, value in size.items())
+    return ["flwr", "run", str(app), CONNECTION, "--federation-config", given, "--stream"]
+
+
+def _wait_for(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            raise FedSynthError("Flower's SuperLink did not start", file=log, remedy="its own words stand in that file")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise FedSynthError(f"Flower's SuperLink did not answer within {START_SECONDS:g} s", file=log)
+
+
+def _check_status(log: Path, env: Mapping[str, str]) -> None:
+    """`flwr run` ends with 0 when the run failed: what counts is the run's own status."""
+    said = log.read_text(encoding="utf-8", errors="replace")
+    started = re.search(r"started run (\d+)", said)
+    if started is None:
+        raise FedSynthError(f"Flower did not start the run: {_last_line(said)}", file=log)
+    program = str(Path(sys.executable).parent / "flwr")
+    command = [program, "ls", CONNECTION, "--run-id", started[1], "--format", "json"]
+    answer = subprocess.run(  # noqa: S603
+        command, env=dict(env), capture_output=True, check=False, text=True
+    )
+    try:
+        status = json.loads(answer.stdout)["runs"][0]["status"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise FedSynthError(f"Flower does not tell how the run ended: {_last_line(answer.stdout)}", file=log) from None
+    if status != "finished:completed":
+        raise FedSynthError(_cause(said) or f"Flower's run ended as {status}", remedy=f"see {log}")
+
+
+def _cause(said: str) -> str:
+    """What the server's app raised, where it was something that a user can mend."""
+    raised = re.findall(r"fedsynth\.errors\.\w+: (.+)", said)
+    return str(raised[-1]).strip() if raised else ""
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return int(place.getsockname()[1])
