@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsynth.cli.benchmark_membership import membership
+from fedsynth.cli.benchmark_utility import classification, fidelity, segmentation
 from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError
 
@@ -188,3 +190,9 @@ def _print_comparators(found: "Memorization") -> None:
     if rows:
         print_table(["known elsewhere, decides nothing", "space", "value", "an honest set"], rows)
         typer.echo("")
+
+
+benchmark.command()(membership)
+benchmark.command()(segmentation)
+benchmark.command()(classification)
+benchmark.command()(fidelity)

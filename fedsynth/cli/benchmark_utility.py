@@ -1,0 +1,214 @@
+"""`fedsynth benchmark segmentation | classification | fidelity`: what a synthetic set is still good for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsynth.cli.screen import print_json, print_table, progress_bar
+from fedsynth.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedsynth.benchmark.score import Result, Score
+    from fedsynth.benchmark.utility.utility import Kind
+    from fedsynth.images import ImageSet
+    from fedsynth.run import Run
+    from fedsynth.training.tasks import TaskSettings
+
+ARMS = "real,synthetic,real+synthetic"
+
+RunArgument = Annotated[Path | None, typer.Argument(help="The run; the newest if no sets are given.")]
+RealOption = Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")]
+SyntheticOption = Annotated[Path | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it.")]
+ArmsOption = Annotated[
+    str,
+    typer.Option(help="real, real-local, real-federated, synthetic, real+synthetic, synthetic-then-10%-real."),
+]
+AugmentationOption = Annotated[str, typer.Option(help="Classical augmentation in training: none, classical or both.")]
+SeedsOption = Annotated[int, typer.Option(min=1, help="How often to train; three are needed to claim a difference.")]
+StepsOption = Annotated[int, typer.Option(help="Steps of every arm.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The first seed.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result here too.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def segmentation(
+    run: RunArgument = None,
+    real: RealOption = None,
+    synthetic: SyntheticOption = None,
+    arms: ArmsOption = ARMS,
+    network: Annotated[str, typer.Option(help="unet or swin.")] = "unet",
+    augmentation: AugmentationOption = "both",
+    seeds: SeedsOption = 1,
+    steps: StepsOption = 400,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a segmentation network on each arm and score it on real holdout patients: Dice and HD95 per patient."""
+    from fedsynth.training.tasks import TaskSettings
+
+    settings = TaskSettings(network=network, steps=steps, batch=batch, rate=rate, device=_device(device))
+    _utility("segmentation", (run, real, synthetic), arms, augmentation, seeds, seed, settings, out, as_json=as_json)
+
+
+def classification(
+    run: RunArgument = None,
+    real: RealOption = None,
+    synthetic: SyntheticOption = None,
+    arms: ArmsOption = ARMS,
+    network: Annotated[str, typer.Option(help="densenet or vit.")] = "densenet",
+    augmentation: AugmentationOption = "both",
+    seeds: SeedsOption = 1,
+    steps: StepsOption = 600,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a classifier on each arm and score it on real holdout patients: accuracy, AUC, calibration."""
+    from fedsynth.training.tasks import TaskSettings
+
+    settings = TaskSettings(network=network, steps=steps, batch=batch, rate=rate, device=_device(device))
+    _utility("classification", (run, real, synthetic), arms, augmentation, seeds, seed, settings, out, as_json=as_json)
+
+
+def fidelity(
+    run: RunArgument = None,
+    real: RealOption = None,
+    synthetic: SyntheticOption = None,
+    steps: Annotated[int, typer.Option(help="Steps of the classifier behind the Inception Score; 0: none.")] = 400,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How near synthetic images come to real ones and how varied they are, each beside real against real."""
+    from fedsynth.benchmark.utility.fidelity import run_fidelity
+    from fedsynth.study.learners import TaskLearner
+    from fedsynth.training.tasks import TaskSettings
+
+    place, images, made = _sets(run, real, synthetic)
+    if made is None:
+        raise ConfigError("fidelity needs a synthetic set", remedy="give --synthetic SET or a run")
+    classifier = None
+    if steps and len(set(images.cases["class"]) - {""}) > 1:
+        with progress_bar("a classifier for the Inception Score") as bar:
+            learner = TaskLearner(TaskSettings(network="densenet", steps=steps), on_step=bar)
+            classifier = learner.learn([images.select(role="member")], seed=seed, augment=False).predict
+    with progress_bar("measuring") as bar:
+        result = run_fidelity(
+            images, made, seed=seed, classifier=classifier, on_space=lambda name, done, total: bar(done, total)
+        )
+    _publish(result, place, out, as_json=as_json)
+
+
+def _utility(
+    kind: "Kind",
+    sets: tuple[Path | None, Path | None, Path | None],
+    arms: str,
+    augmentation: str,
+    seeds: int,
+    seed: int,
+    settings: "TaskSettings",
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from fedsynth.benchmark.utility.arms import parse_arms
+    from fedsynth.benchmark.utility.utility import Plan, prepare, run_utility
+    from fedsynth.config import as_table
+    from fedsynth.study.learners import TaskLearner
+    from fedsynth.tasks.catalog import NETWORKS, build_task
+    from fedsynth.training.holder import Holder
+
+    place, real, synthetic = _sets(*sets)
+    material, _ = prepare(real, synthetic, kind)
+    chosen = parse_arms(arms, augmentation=augmentation, material=material)
+    build_task(settings.network, Holder(real).shape)
+    if NETWORKS[settings.network] != kind:
+        raise ConfigError(f"the network {settings.network!r} is for {NETWORKS[settings.network]}, not for {kind}")
+    plan = Plan(kind=kind, arms=chosen, seeds=seeds, seed=seed, settings=as_table(settings))
+    with progress_bar(f"{kind} with {settings.network}") as bar:
+        at = [0, 1]
+
+        def on_arm(name: str, done: int, total: int) -> None:
+            at[:] = [done, total]
+            bar(done, total)
+
+        def on_step(done: int, total: int) -> None:
+            bar(int(at[0] * 100 + 100 * done / total), at[1] * 100)
+
+        result = run_utility(real, synthetic, plan, TaskLearner(settings, on_step=on_step), on_arm=on_arm)
+    _publish(result, place, out, as_json=as_json)
+
+
+def _sets(
+    run: Path | None, real: Path | None, synthetic: Path | None
+) -> tuple["Run | None", "ImageSet", "ImageSet | None"]:
+    """The sets of a run, of the newest when nothing is given, or the given ones; a real set alone will do."""
+    from fedsynth.benchmark.leakage.evidence import real_images_of, synthetic_images_of
+    from fedsynth.images import ImageSet
+    from fedsynth.run import newest_run, open_run
+
+    if run is None and real is not None:
+        return None, ImageSet.load(real), None if synthetic is None else ImageSet.load(synthetic)
+    if run is None and synthetic is not None:
+        raise ConfigError("one of two sets is missing: --real", remedy="give both, or a run")
+    place = newest_run() if run is None else open_run(run)
+    if run is None:
+        typer.echo(f"the newest run: {place.folder}", err=True)
+    images = ImageSet.load(real) if real is not None else real_images_of(place)
+    return place, images, ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(place)
+
+
+def _device(name: str) -> Any:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError("--device has an unknown value", value=name, remedy="auto, cpu or cuda")
+    return name
+
+
+def _publish(result: "Result", place: "Run | None", out: Path | None, *, as_json: bool) -> None:
+    written = [path for path in (out, None if place is None else place.benchmark(result.benchmark)) if path is not None]
+    for path in written:
+        result.save(path)
+    if as_json:
+        print_json(result.as_json())
+        return
+    _print_by_arm(result) if result.benchmark != "fidelity" else _print_fidelity(result)
+    for path in written:
+        typer.echo(f"result     {path}")
+
+
+def _print_by_arm(result: "Result") -> None:
+    measures = list(dict.fromkeys(name.split("/")[0] for name in result.scores))
+    arms = list(dict.fromkeys(name.split("/", 1)[1] for name in result.scores))
+    rows = [[arm, *(_cell(result.scores.get(f"{measure}/{arm}")) for measure in measures)] for arm in arms]
+    baseline = ["knowing nothing"]
+    for measure in measures:
+        score = result.scores.get(f"{measure}/{arms[0]}")
+        baseline.append("" if score is None or score.baseline is None else f"{score.baseline:.3g}")
+    print_table(["trained on", *measures], [*rows, baseline])
+    typer.echo(f"\nscored on {result.inputs['real'].roles.get('holdout', 0)} real holdout patients; 95 % intervals")
+    if why := result.details.get("why_no_tests"):
+        typer.echo(f"no difference is claimed: {why}")
+    for arm, found in result.details.get("paired", {}).items():
+        typer.echo(f"{arm} against real: p {found['p_holm']:.3g} (Wilcoxon over patients, Holm)")
+
+
+def _print_fidelity(result: "Result") -> None:
+    rows = [
+        [name, str(score), "" if score.control is None else f"{score.control:.3g}"]
+        for name, score in result.scores.items()
+    ]
+    print_table(["measure", "synthetic", "real against real"], rows)
+    typer.echo(f"\n{result.settings['images']} images of each; nearness to real images says nothing about privacy")
+
+
+def _cell(score: "Score | None") -> str:
+    return "" if score is None else str(score) if score.value is not None else "-"

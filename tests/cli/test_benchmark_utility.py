@@ -1,0 +1,70 @@
+"""`fedsynth benchmark segmentation | classification | fidelity` in process: results, files, and one line for errors."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsynth.benchmark.score import load_result
+from fedsynth.cli import app
+from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    real = make_phantoms(folder / "real", PhantomSettings(size=32, patients=24, slices=3, sites=2), workers=1)
+    members = real.select(role="member")
+    cases = members.cases.assign(patient="", site="", role="")
+    header = replace(members.header, origin="synthetic", split=None)
+    replace(members, cases=cases, header=header).save(folder / "synthetic")
+    return ["--real", str(folder / "real"), "--synthetic", str(folder / "synthetic")]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["benchmark", *arguments])
+
+
+def test_segmentation_prints_json_and_a_table_and_writes_the_result(sets, tmp_path):
+    out = tmp_path / "segmentation.json"
+    given = ["segmentation", *sets, "--steps", "3", "--arms", "real,synthetic", "--augmentation", "none"]
+    done = run(*given, "--out", str(out), "--json")
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert {"dice/real", "dice_ratio/synthetic", "hd95/real"} <= table["scores"].keys()
+    assert load_result(out).scores.keys() == table["scores"].keys()
+    shown = run(*given).stdout
+    assert "trained on" in shown
+    assert "no difference is claimed" in shown
+
+
+def test_classification_and_fidelity(sets):
+    done = run("classification", *sets, "--steps", "3", "--arms", "real", "--augmentation", "classical", "--json")
+    assert "accuracy/real+augmentation" in json.loads(done.stdout)["scores"]
+    done = run("fidelity", *sets, "--steps", "2", "--json")
+    assert {"kid/filters", "fd/grid", "ms_ssim", "inception_score"} <= json.loads(done.stdout)["scores"].keys()
+    assert "real against real" in run("fidelity", *sets, "--steps", "0").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["segmentation", "--network", "unnet"], "unet"),
+        (["segmentation", "--network", "vit"], "classification"),
+        (["segmentation", "--arms", "syntetic"], "synthetic"),
+        (["segmentation", "--steps", "0"], "--steps"),
+        (["classification", "--device", "tpu"], "cpu"),
+    ],
+)
+def test_bad_input_is_one_line(sets, arguments, said):
+    done = run(arguments[0], *sets, *arguments[1:])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_half_of_two_sets_is_refused(sets):
+    done = run("fidelity", *sets[2:])
+    assert done.exit_code == 2
+    assert "--real" in done.stderr
