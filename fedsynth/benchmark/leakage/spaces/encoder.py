@@ -4,16 +4,20 @@ InfoNCE over patients: two changed images of a patient, of one slice or of two, 
 those of other patients. It learns from members and holdout alike.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedsynth.benchmark.leakage.spaces.appearance import Grid, appearances
+from fedsynth.benchmark.leakage.spaces.appearance import EDGE, Grid, appearances
 from fedsynth.benchmark.leakage.spaces.augment import Changes, augment
 from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace
+from fedsynth.errors import ConfigError
 from fedsynth.images import ImageSet
 from fedsynth.images.rows import Stack
 
@@ -26,6 +30,7 @@ SAME_IMAGE = 0.5
 TEMPERATURE, RATE, DECAY = 0.1, 3e-3, 1e-2
 GAIN = 3.0
 """Ranks have a deviation of about a third; the network gets them at one."""
+FORMAT = "fedsynth-encoder-1"
 AT_ONCE = 256
 MOST = 20_000
 """Images kept to learn from, evenly drawn."""
@@ -38,8 +43,10 @@ class Encoder(GridSpace):
     n_views = 2
     n_inverted = 0
 
-    def __init__(self, *, steps: int = STEPS, changes: Changes | None = None) -> None:
+    def __init__(self, *, steps: int = STEPS, changes: Changes | None = None, weights: Path | None = None) -> None:
         super().__init__()
+        self.weights = weights
+        self.name = self.name if weights is None else weights.stem
         self.steps = steps
         self.changes = changes or Changes()
         self.network: nn.Module | None = None
@@ -49,7 +56,11 @@ class Encoder(GridSpace):
         return appearances(images)
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
-        """Train on `real`; the same seed gives the same network on one thread."""
+        """Train on `real`, or take the weights given; the same seed gives the same network on one thread."""
+        if self.weights is not None:
+            self.network = load_network(self.weights, real)
+            super().fit(real, seed=seed)
+            return
         rng = np.random.default_rng([seed, *b"encoder"])
         chosen = real.rows(np.sort(rng.permutation(len(real))[:MOST]))
         grid = torch.from_numpy(np.concatenate([part for _, part in self.grids(chosen.images)]))
@@ -87,6 +98,32 @@ class Encoder(GridSpace):
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
+
+
+def save_network(path: Path, net: nn.Module, *, channels: int, cells: Sequence[int]) -> None:
+    """Write a trained network for use with other data, as `load_network` reads it."""
+    about = {"network": FORMAT, "channels": str(channels), "cells": ",".join(map(str, cells))}
+    save_file(net.state_dict(), path, metadata=about)
+
+
+def load_network(path: Path, real: ImageSet) -> nn.Module:
+    """The network that `save_network` wrote, if it takes grids like those of `real`."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ConfigError("cannot be read as safetensors", file=path) from error
+    if about.get("network") != FORMAT:
+        remedy = "give other networks as TorchScript (.pt)"
+        raise ConfigError(f"is not an encoder of fedsynth ({FORMAT!r} in its metadata)", file=path, remedy=remedy)
+    cells = torch.Size(int(size) for size in about["cells"].split(","))
+    asked = (real.images.shape[1], *(min(EDGE[len(real.size)], size) for size in real.size))
+    if (int(about["channels"]), *cells) != asked:
+        raise ConfigError(f"is for other images: channels and cells {about['channels']}, {about['cells']}", file=path)
+    net = network(int(about["channels"]), cells)
+    net.load_state_dict(found)
+    return net
 
 
 def contrast(one: Tensor, other: Tensor) -> Tensor:

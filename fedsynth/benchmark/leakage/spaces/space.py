@@ -5,6 +5,7 @@ it must not know who was a member.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedsynth.benchmark.leakage.spaces.components import Components
 from fedsynth.benchmark.leakage.spaces.encoder import Encoder
 from fedsynth.benchmark.leakage.spaces.gridspace import Features
 from fedsynth.benchmark.leakage.spaces.masks import Masks
+from fedsynth.benchmark.leakage.spaces.outside import SCRIPTS, WEIGHTS, load_outside
 from fedsynth.benchmark.leakage.spaces.pixels import REGIONS, Pixels, RegionPixels
 from fedsynth.benchmark.score import Score
 from fedsynth.errors import ConfigError
@@ -48,10 +50,15 @@ def default_spaces(real: ImageSet) -> list[Space]:
 
 
 def spaces_named(names: tuple[str, ...], real: ImageSet) -> list[Space]:
-    """The spaces of these names: a default one, or a region of the frame (`left`, ... `centre`) by itself."""
+    """The spaces of these names: a default one, a region of the frame (`left`, ... `centre`) by itself, or a file.
+
+    A file of weights needs its statement beside it, see `outside.py`.
+    """
     known: dict[str, Space] = {space.name: space for space in default_spaces(real)}
     known |= {region: RegionPixels(region) for region in REGIONS}
     for name in names:
+        if Path(name).suffix in (*SCRIPTS, *WEIGHTS):
+            known[name] = load_outside(Path(name), real)
         if name not in known:
             raise ConfigError("there is no such feature space", value=name, remedy=nearest_name(name, known))
     return [known[name] for name in dict.fromkeys(names)]
