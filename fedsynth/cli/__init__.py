@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from fedsynth import __version__
 from fedsynth.cli import phantom
 from fedsynth.cli.benchmark import benchmark
+from fedsynth.cli.comparing import compare
 from fedsynth.cli.deploying import deploy
 from fedsynth.cli.importing import import_files
 from fedsynth.cli.inspect import inspect
@@ -83,6 +84,7 @@ app.command("export")(export_set)
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(site, name="site")
 app.add_typer(deploy, name="deploy")
+app.command()(compare)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Tables and pages for people, read from run directories alone; nothing is measured here."""

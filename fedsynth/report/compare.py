@@ -1,0 +1,79 @@
+"""The privacy/utility table: one row per way of sharing, in the forms that people paste elsewhere."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+from fedsynth.report.facts import COLUMNS, Facts
+
+
+def shown_columns(rows: Sequence[Facts]) -> list[str]:
+    """All columns but those in which no run has anything."""
+    return [name for name in COLUMNS if any(row.cells[name].text != "not run" for row in rows)]
+
+
+def differences(rows: Sequence[Facts]) -> list[str]:
+    """Why rows must not be compared: other real images or roles, other seeds. Empty when they may."""
+    found = []
+    for name in sorted({name for row in rows for name in row.results}):
+        results = [row.results[name] for row in rows if name in row.results]
+        if len({result.inputs["real"].sha256 for result in results}) > 1:
+            found.append(f"{name}: the real images, their patients or their roles differ between runs")
+        if len({result.seed for result in results}) > 1:
+            found.append(f"{name}: measured with different seeds")
+        if len({repr(sorted(result.settings.items())) for result in results}) > 1:
+            found.append(f"{name}: measured with different settings")
+        missing = [row.run.folder.name for row in rows if name not in row.results]
+        if missing:
+            found.append(f"{name}: not run for {', '.join(missing)}")
+    seeds = {row.settings.get("seed") for row in rows}
+    return [*found, f"trained with different seeds: {sorted(map(str, seeds))}"] if len(seeds) > 1 else found
+
+
+def reasons(rows: Sequence[Facts]) -> list[str]:
+    """What the cells without a number say, each once."""
+    said = {
+        f"{COLUMNS[name].strip()}: {cell.why}": None
+        for row in rows
+        for name, cell in row.cells.items()
+        if cell.why and cell.text != "not run"
+    }
+    damaged = {text: None for row in rows for text in row.damaged}
+    return [*said, *damaged]
+
+
+def as_csv(rows: Sequence[Facts], columns: Sequence[str]) -> str:
+    """Texts and, for what has one, the bare number in a column of its own."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    numbers = [name for name in columns if any(row.cells[name].value is not None for row in rows)]
+    writer.writerow([*columns, *(f"{name}_value" for name in numbers)])
+    for row in rows:
+        values = ["" if (v := row.cells[name].value) is None else repr(v) for name in numbers]
+        writer.writerow([*(row.cells[name].text for name in columns), *values])
+    return out.getvalue()
+
+
+def as_markdown(rows: Sequence[Facts], columns: Sequence[str]) -> str:
+    """A pipe table."""
+    lines = [[COLUMNS[name].strip() for name in columns], ["---"] * len(columns)]
+    lines += [[row.cells[name].text.replace("|", "\\|") for name in columns] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_latex(rows: Sequence[Facts], columns: Sequence[str]) -> str:
+    """A tabular environment with the rules of booktabs."""
+    head = " & ".join(_escaped(COLUMNS[name].strip()) for name in columns)
+    body = [" & ".join(_escaped(row.cells[name].text) for name in columns) + r" \\" for row in rows]
+    frame = [rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\toprule", head + r" \\", r"\midrule"]
+    return "\n".join([*frame, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+Form = Callable[[Sequence[Facts], Sequence[str]], str]
+FORMS: dict[str, Form] = {"csv": as_csv, "markdown": as_markdown, "latex": as_latex}
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text

@@ -1,0 +1,197 @@
+"""What a run directory says about one way of sharing: a row of the privacy/utility table.
+
+A number that the run does not have is a cell without a value that says why.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedsynth.benchmark.score import Result, Score, load_result
+from fedsynth.errors import FedSynthError
+from fedsynth.privacy.statement import statement
+from fedsynth.run import Run, open_run
+from fedsynth.training.checkpoint import CARD
+
+BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity")
+PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What stands in a table: a text for people, the number behind it, and why there is none."""
+
+    text: str
+    value: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything that the table and the report say about one run."""
+
+    run: Run
+    settings: Mapping[str, Any]
+    cells: Mapping[str, Cell]
+    results: Mapping[str, Result] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
+
+
+COLUMNS = {
+    "run": "run",
+    "generator": "generator",
+    "federation": "federation",
+    "epsilon": "epsilon per patient",
+    "cumulative": "all runs",
+    "audit": "audit: at least",
+    "verdict": "memorization",
+    "copied": "copied share",
+    "detectable": "smallest detectable",
+    "membership": "membership AUC",
+    "dice": "Dice",
+    "dice_ratio": "of real",
+    "accuracy": "accuracy",
+    "accuracy_ratio": "of real ",
+    "kid": "KID",
+    "megabytes": "MB exchanged",
+    "seconds": "seconds",
+}
+"""The columns of the table, by their short names."""
+
+
+def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
+    """The row of the run in `folder`; utility is that of `arm`, with the augmentation that was used, if any."""
+    run = open_run(folder)
+    if not (run.checkpoints / CARD).is_file():
+        raise FedSynthError("the run is not finished", file=run.folder, remedy="resume it with --resume")
+    settings = run.settings()
+    results, damaged = _results(run)
+    rounds = _rounds(run)
+    cells = {
+        "run": Cell(text=run.folder.name),
+        "generator": Cell(text=str(settings.get("generator", "?"))),
+        "federation": Cell(text=_federation(settings)),
+        **_privacy(run, settings, rounds),
+        **_leakage(results),
+        **_utility(results, arm),
+        "megabytes": _traffic(rounds, settings),
+        "seconds": _seconds(rounds),
+    }
+    return Facts(run=run, settings=settings, cells=cells, results=results, damaged=damaged)
+
+
+def _results(run: Run) -> tuple[dict[str, Result], tuple[str, ...]]:
+    found, damaged = {}, []
+    for name in BENCHMARKS:
+        path = run.benchmark(name)
+        if path.is_file():
+            try:
+                found[name] = load_result(path)
+            except FedSynthError as error:
+                damaged.append(str(error))
+    return found, tuple(damaged)
+
+
+def _rounds(run: Run) -> list[dict[str, str]]:
+    if not run.rounds.is_file():
+        return []
+    with run.rounds.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _federation(settings: Mapping[str, Any]) -> str:
+    if "federation" not in settings:
+        return "pooled"
+    names = {"average": str(settings.get("strategy", "fedavg")), "none": "each alone"}
+    way = names.get(str(settings["federation"]), str(settings["federation"]))
+    return f"{way}, {settings['sites']} sites" if "sites" in settings else way
+
+
+def _privacy(run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]]) -> dict[str, Cell]:
+    declared = settings.get("privacy")
+    if not declared:
+        return {"epsilon": Cell(text=PLAIN), "cumulative": Cell(text=PLAIN)}
+    if declared.get("insecure-seed") is not None:
+        return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
+    spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
+    here = max(spent) if spent else float(declared["epsilon"])
+    return {"epsilon": Cell(text=f"{here:.3g}", value=here), "cumulative": _cumulative(run, declared)}
+
+
+def _cumulative(run: Run, declared: Mapping[str, Any]) -> Cell:
+    store = Path(declared["store"]) if "store" in declared else None
+    try:
+        found = statement(run.folder, store=store)["per_site"].values()
+    except FedSynthError as error:
+        return Cell(text="-", why=str(error))
+    totals = [one["epsilon"] for one in found if one.get("epsilon") is not None]
+    if not totals:
+        return Cell(text="-", why="no ledger: phantoms need none, and a hospital's own stays with it")
+    return Cell(text=f"{max(totals):.3g}", value=max(totals))
+
+
+def _leakage(results: Mapping[str, Result]) -> dict[str, Cell]:
+    memory = results.get("memorization")
+    verdict = Cell(text=NOT_RUN, why=NOT_RUN) if memory is None else Cell(text=str(memory.verdict))
+    return {
+        "audit": _cell(results.get("audit"), "epsilon_lower_bound", interval=False),
+        "verdict": verdict,
+        "copied": _cell(memory, "copied_share"),
+        "detectable": _cell(memory, "minimal_detectable_share", interval=False),
+        "membership": _cell(results.get("membership"), "auc"),
+    }
+
+
+def _utility(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
+    segmentation, classification = results.get("segmentation"), results.get("classification")
+    return {
+        "dice": _cell(segmentation, *_names("dice", arm)),
+        "dice_ratio": _cell(segmentation, *_names("dice_ratio", arm)),
+        "accuracy": _cell(classification, *_names("accuracy", arm)),
+        "accuracy_ratio": _cell(classification, *_names("accuracy_ratio", arm)),
+        "kid": _cell(results.get("fidelity"), "kid/filters"),
+    }
+
+
+def _names(measure: str, arm: str) -> tuple[str, str]:
+    return f"{measure}/{arm}", f"{measure}/{arm}+augmentation"
+
+
+def _cell(result: Result | None, *names: str, interval: bool = True) -> Cell:
+    """The first of the named scores that the result has."""
+    if result is None:
+        return Cell(text=NOT_RUN, why=NOT_RUN)
+    score = next((result.scores[name] for name in names if name in result.scores), None)
+    if score is None:
+        return Cell(text="-", why=f"{result.benchmark} did not measure it")
+    if score.value is None:
+        return Cell(text="?", why=score.why)
+    return Cell(text=_text(score) if interval else f"{score.value:.3g}", value=score.value)
+
+
+def _text(score: Score) -> str:
+    assert score.value is not None
+    if score.low is None or score.high is None:
+        return f"{score.value:.3g}"
+    return f"{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]"
+
+
+def _traffic(rounds: list[dict[str, str]], settings: Mapping[str, Any]) -> Cell:
+    if "federation" not in settings:
+        return Cell(text="images pooled", why="a pooled run moves the images themselves")
+    total = sum(int(row[name] or 0) for row in rounds for name in ("bytes_up", "bytes_down")) / 1e6
+    return Cell(text=f"{total:.1f}", value=total)
+
+
+def _seconds(rounds: list[dict[str, str]]) -> Cell:
+    times: dict[str, float] = {}
+    for row in rounds:
+        if row.get("seconds"):
+            times[row["round"]] = max(times.get(row["round"], 0.0), float(row["seconds"]))
+    if not times:
+        return Cell(text="-", why="private runs are not timed: time tells how many patients were drawn")
+    total = sum(times.values())
+    return Cell(text=f"{total:.0f}", value=total)
