@@ -4,7 +4,7 @@ Each control is repeated and may fire by chance as often as its level allows; on
 it void a report. It works on tables of distances and knows no images.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,15 +70,31 @@ class Shown:
 
 
 def halves_of_holdout(
-    name: str, real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, *, seed: int, repeats: int
+    name: str,
+    real: Tables,
+    shown: Shown,
+    owners: NDArray[np.int64],
+    cohort: Cohort,
+    *,
+    seed: int,
+    repeats: int,
+    whole: Sequence[str] = (),
 ) -> Control:
     """Half of the holdout as the synthetic set against the members and the other half.
 
     `real` are the tables of all real images against all but their own patient, which `owners` names. The first
     repetition has the roles as they are; the others draw them anew, or all would rise and fall with one draw and no
-    binomial bound would hold for them.
+    binomial bound would hold for them. Dependence is tested in the spaces `whole`, in all if none are named.
     """
-    return _repeated(name, repeats, seed, lambda rng, number: _half_fires(real, shown, owners, cohort, rng, number))
+
+    def fires(rng: np.random.Generator, number: int) -> bool:
+        half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
+        if half.copies:
+            return True
+        tested = {space: half.tables[space] for space in whole or half.tables}
+        return _dependence_fires(tested, half.floors, half.people, rng, number)
+
+    return _repeated(name, repeats, seed, fires)
 
 
 def shuffled_roles(tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int) -> Control:
@@ -140,23 +156,31 @@ def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Gen
 LEVEL = dependence.LEVEL + extraction.LEVEL
 
 
-def _half_fires(
-    real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator, number: int
-) -> bool:
-    if number:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Half:
+    """One repetition: the tables of what is passed off as synthetic, the patients left, and how many copies."""
+
+    tables: Tables
+    floors: Mapping[str, float]
+    people: Cohort
+    copies: int
+
+
+def _half(
+    real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator, *, redraw: bool
+) -> _Half:
+    if redraw:
         cohort = cohort.with_members(permute_roles(cohort.member, cohort.stratum, 1, rng)[0])
     released = _one_half(np.flatnonzero(~cohort.member), cohort, rng)
     kept = np.setdiff1d(np.arange(len(cohort)), released)
-    people = _part(cohort, kept)
+    people, number_of = _part(cohort, kept), _numbers(kept, len(cohort))
     output = np.flatnonzero(np.isin(shown.owners, released))
     others = np.flatnonzero(~np.isin(owners, released))
-    number_of = _numbers(kept, len(cohort))
     among = _only(rows_of(real, others), kept, len(cohort))
     reference = learn_reference(among, number_of[owners[others]], len(people), len(output))
     passed_off = _only(rows_of(shown.tables, output), kept, len(cohort))
-    if find_copies(passed_off, reference).of(people.member):
-        return True
-    return _dependence_fires(passed_off, reference.floors, people, rng, number)
+    copies = find_copies(passed_off, reference).of(people.member)
+    return _Half(tables=passed_off, floors=reference.floors, people=people, copies=copies)
 
 
 def _dependence_fires(

@@ -6,7 +6,7 @@ It reads image sets and run directories, and measures nothing.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,11 @@ def gather(real: ImageSet, synthetic: ImageSet, run: Run | None = None) -> Evide
         equal=tuple((row, row_of[digest]) for row, digest in enumerate(prints) if digest in row_of),
         notes=tuple(_notes(tested, synthetic, blank, blank_real)),
     )
+
+
+def without_masks(images: ImageSet) -> ImageSet:
+    """The set as if it had none."""
+    return replace(images, header=replace(images.header, mask_labels=()), masks=None)
 
 
 def _check_real(real: ImageSet) -> None:

@@ -1,0 +1,355 @@
+"""The memorization benchmark as a whole: evidence in, result out.
+
+It puts the parts together in their order and knows no statistics of its own.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.benchmark.leakage import controls as negative
+from fedsynth.benchmark.leakage.blind import facts_of_images
+from fedsynth.benchmark.leakage.comparators import RealAndSynthetic, compare_spaces
+from fedsynth.benchmark.leakage.controls import Blind, Control, Shown
+from fedsynth.benchmark.leakage.copied import Annotation, FlaggedPatients, annotate, copied_share, flag_patients
+from fedsynth.benchmark.leakage.dependence import Dependence, dependence_of
+from fedsynth.benchmark.leakage.evidence import Evidence, without_masks
+from fedsynth.benchmark.leakage.extraction import Copies, Reference, find_copies, learn_reference, with_equal
+from fedsynth.benchmark.leakage.measuring import (
+    MeasuredSpace,
+    Step,
+    measure_spaces,
+    of_whole_images,
+    real_tables,
+    tables,
+)
+from fedsynth.benchmark.leakage.neighbours import PatientDistances
+from fedsynth.benchmark.leakage.plants import KINDS, SHORT, Power, blurred, change_all, ladder, noised, plant
+from fedsynth.benchmark.leakage.spaces import Space, default_spaces, reidentification, spaces_named
+from fedsynth.benchmark.leakage.spaces.pixels import REGIONS
+from fedsynth.benchmark.leakage.statistics.intervals import clopper_pearson
+from fedsynth.benchmark.leakage.verdict import Findings, Judgement, bound, judge
+from fedsynth.benchmark.score import Input, Result, Score
+from fedsynth.images.rows import take
+
+NAME = "memorization"
+MOST_SHOWN = 1000
+"""So many real images are passed off as synthetic in controls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user may choose. `spaces` empty means all that fit; `full` plants every kind of copy."""
+
+    tolerance: float = 0.01
+    spaces: tuple[str, ...] = ()
+    full: bool = False
+    seed: int = 0
+    control_repeats: int = negative.REPEATS
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Memorization:
+    """Everything that was found, for the result, the table and the pictures."""
+
+    evidence: Evidence
+    settings: Settings
+    measured: Mapping[str, MeasuredSpace]
+    reference: Reference
+    dependence: Dependence
+    copies: Copies
+    flagged: FlaggedPatients
+    annotation: Annotation
+    share: Score
+    powers: Mapping[str, Power]
+    controls: Mapping[str, Control]
+    blind: Blind
+    judgement: Judgement
+    detectable: float | None
+    weakest: str
+    bound: float
+    comparators: Mapping[str, Mapping[str, Score]]
+    seconds: float
+    equal: int = field(default=0)
+
+
+def run_memorization(
+    evidence: Evidence,
+    settings: Settings | None = None,
+    *,
+    spaces: Sequence[Space] | None = None,
+    step: Step = lambda text: None,
+) -> Memorization:
+    """Hold both deciding tests, plants and controls on `evidence`. `step` is told what begins."""
+    settings = settings or Settings()
+    begun = time.perf_counter()
+    people, seed = evidence.cohort, settings.seed
+    chosen = list(spaces) if spaces is not None else choose_spaces(evidence, settings.spaces)
+    measured = measure_spaces(chosen, evidence.real, evidence.patient_of, evidence.synthetic, seed=seed, step=step)
+    output, real = tables(measured), real_tables(measured)
+    step("copies")
+    reference = learn_reference(real, evidence.patient_of, len(people), len(evidence.synthetic))
+    copies = find_copies(output, reference, blank=evidence.blank)
+    copies = with_equal(copies, [(row, int(evidence.patient_of[other])) for row, other in evidence.equal])
+    step("dependence")
+    dependence = dependence_of(tables(of_whole_images(measured)), reference.floors, people, seed=seed)
+    share = copied_share(copies, people, len(evidence.synthetic), seed=seed)
+    powers = _plant_all(evidence, measured, reference, settings, step)
+    weakest, detectable = _least_power(powers, len(evidence.synthetic))
+    step("controls")
+    controls, blind = _controls(evidence, measured, reference, settings)
+    findings = Findings(
+        n_synthetic=len(evidence.synthetic),
+        cohort=people,
+        dependence=dependence,
+        copies=copies,
+        copied=copies.of(people.member),
+        control=copies.of(~people.member),
+        equal=len(evidence.equal),
+        share=share,
+        power=powers[weakest].share if weakest else None,
+        weakest=weakest,
+        detectable=detectable,
+        tolerance=settings.tolerance,
+        broken=tuple(negative.broken(controls, blind)),
+    )
+    first = next(iter(measured))
+    step("comparators")
+    return Memorization(
+        evidence=evidence,
+        settings=settings,
+        measured=measured,
+        reference=reference,
+        dependence=dependence,
+        copies=copies,
+        flagged=flag_patients(tables(of_whole_images(measured)), real, evidence.patient_of, reference, people),
+        annotation=annotate(output[first], real[first], evidence.patient_of, people),
+        share=share,
+        powers=powers,
+        controls=controls,
+        blind=blind,
+        judgement=judge(findings),
+        detectable=detectable,
+        weakest=weakest,
+        bound=bound(findings),
+        comparators=compare_spaces(_sets(evidence, of_whole_images(measured)), seed=seed),
+        equal=len(evidence.equal),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def choose_spaces(evidence: Evidence, names: Sequence[str] = ()) -> list[Space]:
+    """The named spaces, or all that fit; masks are compared only where both sets have them alike."""
+    alike = evidence.real.header.mask_labels == evidence.synthetic.header.mask_labels
+    given = evidence.real if alike else without_masks(evidence.real)
+    if names:
+        return spaces_named(tuple(names), given)
+    return [*default_spaces(given), *spaces_named(REGIONS, given)]
+
+
+def as_result(found: Memorization) -> Result:
+    """The published form; docs/leakage.md tells every field."""
+    people, copies = found.evidence.cohort, found.copies
+    return Result(
+        benchmark=NAME,
+        verdict=found.judgement.verdict,
+        scores={
+            "copied_share": found.share,
+            "minimal_detectable_share": _detectable_score(found),
+            **{f"detection_power/{kind}": _power_score(power) for kind, power in found.powers.items()},
+        },
+        per_site=_per_site(found),
+        details={
+            "sentences": list(found.judgement.sentences),
+            "notes": list(found.evidence.notes),
+            "tolerance": found.settings.tolerance,
+            "bound": found.bound,
+            "dependence": asdict(found.dependence) | {"fires": found.dependence.fires},
+            "extraction": {
+                "images": copies.of(people.member),
+                "control_images": copies.of(~people.member),
+                "control_rate": copies.of(~people.member) / len(found.evidence.synthetic),
+                "equal_to_a_real_image": found.equal,
+                "why": copies.why,
+                "thresholds": {name: asdict(threshold) for name, threshold in copies.thresholds.items()},
+                "copies": _copies(found),
+                "alike_patients": [[people.names[one], people.names[other]] for one, other in copies.twins],
+            },
+            "patients": {
+                "rate": found.flagged.rate,
+                "by_site": {site: list(names) for site, names in found.flagged.by_site.items()},
+                "shortest_list": dict(found.flagged.shortest),
+                "smallest_p": found.annotation.smallest,
+            },
+            "spaces": _spaces(found),
+            "power": _powers(found),
+            "controls": _controls_as_table(found),
+            "comparators": {space: {k: asdict(v) for k, v in of.items()} for space, of in found.comparators.items()},
+        },
+        inputs={"real": Input.of(found.evidence.real), "synthetic": Input.of(found.evidence.synthetic)},
+        seed=found.settings.seed,
+        settings=asdict(found.settings),
+        seconds=found.seconds,
+    )
+
+
+def _plant_all(
+    evidence: Evidence,
+    measured: Mapping[str, MeasuredSpace],
+    reference: Reference,
+    settings: Settings,
+    step: Step,
+) -> dict[str, Power]:
+    powers = {}
+    for kind in KINDS if settings.full else SHORT:
+        step(f"planting copies: {kind}")
+        planted = plant(evidence.real, evidence.patient_of, kind, seed=settings.seed)
+        if planted is None:
+            continue
+        seen = {name: space.against(planted.images, hidden=planted.hidden) for name, space in measured.items()}
+        owners = evidence.patient_of[planted.sources]
+        by_space = {name: _found({name: table}, reference, owners) for name, table in seen.items()}
+        powers[kind] = Power(found=_found(seen, reference, owners), planted=len(owners), by_space=by_space)
+    return powers
+
+
+def _found(seen: Mapping[str, PatientDistances], reference: Reference, owners: NDArray[np.int64]) -> int:
+    """How many plants count as copies of the patient they were made from."""
+    copies = find_copies(seen, reference)
+    return int((reference.person[copies.patients] == reference.person[owners[copies.rows]]).sum())
+
+
+def _least_power(powers: Mapping[str, Power], n_synthetic: int) -> tuple[str, float | None]:
+    """The kind of copy found least of those that count, and the smallest share of it found in 80 % of all sets."""
+    counted = {kind: powers[kind] for kind in SHORT if kind in powers}
+    if not counted:
+        return "", None
+    weakest = min(counted, key=lambda kind: counted[kind].share)
+    return weakest, counted[weakest].smallest_share(n_synthetic)
+
+
+def _controls(
+    evidence: Evidence, measured: Mapping[str, MeasuredSpace], reference: Reference, settings: Settings
+) -> tuple[dict[str, Control], Blind]:
+    people, owners = evidence.cohort, evidence.patient_of
+    whole = of_whole_images(measured)
+    output, real = tables(whole), real_tables(measured)
+    given: dict[str, Any] = {"seed": settings.seed, "repeats": settings.control_repeats}
+    found = [
+        negative.halves_of_holdout(name, real, shown, owners, people, whole=tuple(whole), **given)
+        for name, shown in _passed_off(evidence, measured, settings.seed).items()
+    ]
+    found.append(negative.shuffled_roles(output, reference.floors, people, **given))
+    found.append(negative.split_among_members(output, reference.floors, people, **given))
+    features = {
+        name: negative.per_patient(np.asarray(space.references), owners, len(people)) for name, space in whole.items()
+    }
+    features["brightness and contrast"] = facts_of_images(evidence.real, people)
+    blind = negative.tell_apart(features, people, seed=settings.seed)
+    return {control.name: control for control in found}, blind
+
+
+def _passed_off(evidence: Evidence, measured: Mapping[str, MeasuredSpace], seed: int) -> dict[str, Shown]:
+    """Real images as honest output: as they are, blurred, noisy. Of large sets a sample."""
+    rng = np.random.default_rng([seed, *b"shown"])
+    rows = np.sort(rng.permutation(len(evidence.real))[:MOST_SHOWN])
+    owners = evidence.patient_of[rows]
+    held = {"half of the holdout": Shown(tables=negative.rows_of(real_tables(measured), rows), owners=owners)}
+    for name, change in (("blurred holdout", blurred), ("noisy holdout", noised)):
+        changed = change_all(evidence.real.rows(rows), change, seed=seed)
+        found = {space: of.against(changed, exclude=owners) for space, of in measured.items()}
+        held[name] = Shown(tables=found, owners=owners)
+    return held
+
+
+def _sets(evidence: Evidence, measured: Mapping[str, MeasuredSpace]) -> dict[str, RealAndSynthetic]:
+    owners = evidence.patient_of
+    member = np.flatnonzero(evidence.cohort.member[owners])
+    holdout = np.flatnonzero(~evidence.cohort.member[owners])
+    return {
+        name: RealAndSynthetic(
+            members=take(space.references, member),
+            member_patients=owners[member],
+            holdout=take(space.references, holdout),
+            holdout_patients=owners[holdout],
+            synthetic=space.features,
+        )
+        for name, space in measured.items()
+    }
+
+
+def _detectable_score(found: Memorization) -> Score:
+    n = len(found.evidence.synthetic)
+    if found.detectable is None:
+        return Score(value=None, why=f"planted copies ({found.weakest or 'of any kind'}) are not found", n=n)
+    return Score(value=found.detectable, baseline=1 / n, n=n)
+
+
+def _power_score(power: Power) -> Score:
+    low, high = clopper_pearson(power.found, power.planted)
+    return Score(value=power.share, low=low, high=high, baseline=0.0, n=power.planted)
+
+
+def _per_site(found: Memorization) -> dict[str, dict[str, Score]]:
+    people, copies, n = found.evidence.cohort, found.copies, len(found.evidence.synthetic)
+    scores: dict[str, dict[str, Score]] = {}
+    for number, site in enumerate(people.sites):
+        here = people.site == number
+        hits, control = copies.of(here & people.member), copies.of(here & ~people.member)
+        low, high = clopper_pearson(hits, n)
+        p = found.dependence.per_site.get(site)
+        few = found.dependence.why or "too few patients for a test of its own, or the only site"
+        scores[site] = {
+            "copied_images_share": Score(value=hits / n, low=low, high=high, baseline=0.0, control=control / n, n=n),
+            "dependence_p": Score(value=p, why="" if p is not None else few, n=int(here.sum())),
+            "flagged_patients": Score(value=len(found.flagged.by_site[site]), n=int((here & people.member).sum())),
+        }
+    return scores
+
+
+def _copies(found: Memorization) -> list[dict[str, Any]]:
+    people, cases = found.evidence.cohort, found.evidence.synthetic.cases["case"]
+    return [
+        {
+            "case": str(cases.iloc[row]),
+            "patient": people.names[patient],
+            "role": "member" if people.member[patient] else "holdout",
+            "site": people.sites[people.site[patient]],
+            "space": space,
+            "ratio": float(ratio),
+            "p": float(found.annotation.p[row]),
+        }
+        for row, patient, space, ratio in zip(
+            found.copies.rows, found.copies.patients, found.copies.spaces, found.copies.ratios, strict=True
+        )
+    ]
+
+
+def _spaces(found: Memorization) -> dict[str, Any]:
+    return {
+        name: {"reidentification": asdict(reidentification(space.space, found.evidence.real))}
+        for name, space in found.measured.items()
+    }
+
+
+def _powers(found: Memorization) -> dict[str, Any]:
+    n = len(found.evidence.synthetic)
+    return {
+        kind: {
+            "power": power.share,
+            "planted": power.planted,
+            "by_space": {name: hits / power.planted for name, hits in power.by_space.items()},
+            "smallest_share": power.smallest_share(n),
+            "ladder": ladder(power, n),
+        }
+        for kind, power in found.powers.items()
+    }
+
+
+def _controls_as_table(found: Memorization) -> dict[str, Any]:
+    listed: dict[str, Any] = {name: asdict(control) for name, control in found.controls.items()}
+    return listed | {"blind baseline": asdict(found.blind) | {"holds": found.blind.holds}}
