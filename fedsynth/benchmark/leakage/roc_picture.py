@@ -4,24 +4,29 @@ from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import stats
 
 from fedsynth.benchmark.leakage.curves import RESOLVED_BY, Curve
 from fedsynth.images.montage import COLOURS
 
-WIDTH, HEIGHT = 760, 560
-LEFT, TOP, BOTTOM, RIGHT = 70, 46, 58, 24
-PAPER, INK, GREY, PALE = (255, 255, 255), (30, 30, 34), (120, 120, 126), (232, 232, 236)
+WIDTH, HEIGHT = 960, 560
+LEFT, TOP, BOTTOM, RIGHT = 70, 46, 58, 224
+PAPER, INK, GREY = (255, 255, 255), (30, 30, 34), (120, 120, 126)
+PALE, BAND = (232, 232, 236), (220, 225, 234)
 DARKER = 0.72
+BAND_POINTS = 300
 
 Point = tuple[float, float]
 
 
-def roc_picture(curves: Mapping[str, Curve], *, n_holdout: int, title: str) -> Image.Image:
-    """One line per attack over the dashed line of guessing; grey on the left is what the holdout cannot resolve."""
+def roc_picture(curves: Mapping[str, Curve], *, n_members: int, n_holdout: int, title: str) -> Image.Image:
+    """One line per attack over the band that 95 % of guessing reach; left of the rule the holdout is too small."""
     page = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw = ImageDraw.Draw(page)
     lowest = 10.0 ** -max(1, int(np.ceil(np.log10(max(2, n_holdout)))))
-    _draw_ground(draw, lowest, min(1.0, RESOLVED_BY / n_holdout))
+    _draw_ground(draw, lowest)
+    _draw_chance(draw, lowest, n_members, n_holdout)
+    _draw_rule(draw, _x(min(1.0, RESOLVED_BY / n_holdout), lowest))
     for number, curve in enumerate(curves.values()):
         draw.line(_steps(curve, lowest), fill=_colour(number), width=2)
     _draw_legend(draw, list(curves))
@@ -29,9 +34,8 @@ def roc_picture(curves: Mapping[str, Curve], *, n_holdout: int, title: str) -> I
     return page
 
 
-def _draw_ground(draw: ImageDraw.ImageDraw, lowest: float, resolved: float) -> None:
+def _draw_ground(draw: ImageDraw.ImageDraw, lowest: float) -> None:
     left, right = _x(lowest, lowest), _x(1, lowest)
-    draw.rectangle((left, _y(1), _x(resolved, lowest), _y(0)), fill=(245, 245, 247))
     for power in range(round(np.log10(lowest)), 1):
         x = _x(10.0**power, lowest)
         draw.line([(x, _y(0)), (x, _y(1))], fill=PALE)
@@ -40,24 +44,41 @@ def _draw_ground(draw: ImageDraw.ImageDraw, lowest: float, resolved: float) -> N
         draw.line([(left, _y(share)), (right, _y(share))], fill=PALE)
         draw.text((left - 8, _y(share)), f"{share:.1f}", fill=GREY, font=_font(12), anchor="rm")
     draw.rectangle((left, _y(1), right, _y(0)), outline=GREY)
-    rates = np.geomspace(lowest, 1, 120)
-    points = [(_x(rate, lowest), _y(rate)) for rate in rates]
-    for first in range(0, len(points) - 1, 2):
-        draw.line(points[first : first + 2], fill=GREY, width=1)
-    draw.text((left + 6, _y(1) + 6), "too few holdout patients to resolve", fill=GREY, font=_font(11))
-    middle = (left + right) / 2
-    draw.text((middle, HEIGHT - 26), "holdout patients taken for members", fill=INK, font=_font(13), anchor="ma")
+    draw.text(
+        ((left + right) / 2, HEIGHT - 26), "holdout patients taken for members", fill=INK, font=_font(13), anchor="ma"
+    )
     sideways = Image.new("L", (220, 20), 0)
     ImageDraw.Draw(sideways).text((110, 2), "members recognised", fill=255, font=_font(13), anchor="ma")
     draw.bitmap((8, round((_y(0) + _y(1)) / 2) - 110), sideways.rotate(90, expand=True), fill=INK)
 
 
+def _draw_chance(draw: ImageDraw.ImageDraw, lowest: float, n_members: int, n_holdout: int) -> None:
+    """Of random scores, the members above the (k + 1)-th holdout patient are beta-binomially many."""
+    k = np.unique(np.geomspace(1, n_holdout, BAND_POINTS).round().astype(int)) - 1
+    bounds = [stats.betabinom.ppf(share, n_members, k + 1, n_holdout - k) / n_members for share in (0.025, 0.975)]
+    rates = np.append(k / n_holdout, 1.0)
+    low, high = (_steps(Curve(false_positive=rates, true_positive=np.append(of, 1.0)), lowest) for of in bounds)
+    draw.polygon([*high, *reversed(low)], fill=BAND)
+
+
+def _draw_rule(draw: ImageDraw.ImageDraw, x: float) -> None:
+    """Where ten holdout patients are expected beyond the threshold."""
+    for y in np.arange(_y(1), _y(0), 8):
+        draw.line([(x, y), (x, y + 4)], fill=GREY)
+    if x > LEFT + 190:
+        draw.text((x - 6, _y(1) + 6), "too few holdout patients", fill=GREY, font=_font(12), anchor="ra")
+
+
 def _draw_legend(draw: ImageDraw.ImageDraw, labels: list[str]) -> None:
-    """Top left below the remark: an attack that works runs above it, one that does not far below."""
+    """At the right, with the band of guessing last."""
+    left = WIDTH - RIGHT + 18
     for number, label in enumerate(labels):
-        y = TOP + 30 + 17 * number
-        draw.line([(LEFT + 10, y), (LEFT + 32, y)], fill=_colour(number), width=3)
-        draw.text((LEFT + 40, y), label, fill=INK, font=_font(12), anchor="lm")
+        y = TOP + 12 + 22 * number
+        draw.line([(left, y), (left + 24, y)], fill=_colour(number), width=3)
+        draw.text((left + 32, y), label, fill=INK, font=_font(13), anchor="lm")
+    y = TOP + 12 + 22 * len(labels)
+    draw.rectangle((left, y - 6, left + 24, y + 6), fill=BAND)
+    draw.text((left + 32, y), "95 % of guessing", fill=INK, font=_font(13), anchor="lm")
 
 
 def _steps(curve: Curve, lowest: float) -> list[Point]:
@@ -80,7 +101,8 @@ def _y(share: float) -> float:
 
 
 def _colour(number: int) -> tuple[int, int, int]:
-    red, green, blue = (int(DARKER * part) for part in COLOURS[number % len(COLOURS)])
+    fading = DARKER ** (1 + number // len(COLOURS))  # a second round of the same hues is darker still
+    red, green, blue = (int(fading * part) for part in COLOURS[number % len(COLOURS)])
     return red, green, blue
 
 

@@ -139,7 +139,7 @@ def rate_score(scores: NDArray[np.float64], member: NDArray[np.bool_], rate: flo
     return Score(value=true_positive_rate(scores, member, rate), low=low, high=high, baseline=rate, n=len(member))
 
 
-def details_of(found: Membership, told: Told, *, seed: int) -> dict[str, Any]:
+def details_of(found: Membership, told: Told) -> dict[str, Any]:
     """Everything beside the scores: words, p-values, controls, the ROC of every attack."""
     cohort = found.cohort
     return {

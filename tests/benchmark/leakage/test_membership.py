@@ -178,7 +178,7 @@ def test_numbers_stand_beside_interval_baseline_and_control() -> None:
     assert next(iter(rates.values())).baseline == 0.1
     assert "needs 1000" in list(rates.values())[1].why
     assert set(site_scores(found, seed=0)) == {"site 0", "site 1"}
-    roc = details_of(found, judge(found), seed=0)["attacks"]["distance@components"]["roc"]
+    roc = details_of(found, judge(found))["attacks"]["distance@components"]["roc"]
     assert np.trapezoid(roc["true_positive"], roc["false_positive"]) == pytest.approx(
         auc(next(a.scores for a in found.attacks if a.label == "distance@components"), found.cohort.member)
     )

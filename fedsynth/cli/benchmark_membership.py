@@ -1,0 +1,146 @@
+"""`fedsynth benchmark membership`: can members be told from patients who were never seen, by what was released?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedsynth.cli.screen import print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from fedsynth.benchmark.leakage.attacking import Attacked, Scoring
+    from fedsynth.benchmark.score import Result
+    from fedsynth.run import Run
+
+STEPS = 5
+
+
+def membership(
+    run: Annotated[Path | None, typer.Argument(help="The run; the newest if no sets are given.")] = None,
+    real: Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")] = None,
+    synthetic: Annotated[Path | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="SET", help="Synthetic set of a generator fitted on the reference patients only."),
+    ] = None,
+    spaces: Annotated[str, typer.Option(help="Feature spaces, as in pixels,encoder.")] = "pixels,components,encoder",
+    seed: Annotated[int, typer.Option(min=0, help="One seed gives one result.")] = 0,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the result and its ROC here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Attack every patient: does anything released tell members from the holdout beyond what controls do?
+
+    A run's own networks are an attack too: whoever receives them, a federation's server above all, can score patients
+    with them. Exit code 0: no attack succeeds. 1: members are told apart. 2: bad input. 3: inconclusive or invalid.
+    """
+    from fedsynth.benchmark.leakage.attacking import Settings, as_result, run_membership
+    from fedsynth.benchmark.leakage.evidence import open_evidence
+    from fedsynth.images import ImageSet
+
+    evidence = open_evidence(run, real, synthetic)
+    if run is None and evidence.run is not None:
+        typer.echo(f"the newest run: {evidence.run.folder}", err=True)
+    chosen = tuple(name.strip() for name in spaces.split(",") if name.strip())
+    calibrating = None if reference is None else ImageSet.load(reference)
+    done = 0
+    with progress_bar("attacking") as bar:
+
+        def step(text: str) -> None:
+            nonlocal done
+            done += 1
+            bar(done, max(done, STEPS))
+
+        found = run_membership(
+            evidence,
+            Settings(spaces=chosen, seed=seed),
+            critic=_critic_of(evidence.run, own=real is None and synthetic is None),
+            reference=calibrating,
+            step=step,
+        )
+    _publish(found, as_result(found), report, as_json=as_json)
+
+
+def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
+    """What the run's networks think of an image, where the run's own sets are looked at."""
+    if run is None or not own:
+        return None
+    from fedsynth.training.judging import judge_of
+
+    return judge_of(run)
+
+
+def _publish(found: "Attacked", result: "Result", report: Path | None, *, as_json: bool) -> None:
+    from fedsynth.benchmark.leakage.attacking import NAME
+    from fedsynth.benchmark.leakage.verdict import exit_code
+
+    run = found.evidence.run
+    written = [] if run is None else [run.benchmark(NAME)]
+    if report is not None:
+        written.append(report / f"{NAME}.json")
+    for path in written:
+        result.save(path)
+    picture = None if not written else written[-1].with_name("membership-roc.png")
+    if picture is not None:
+        _draw(found, picture)
+        written.append(picture)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        _print(found, result)
+        for path in written:
+            typer.echo(f"written    {path}")
+    raise typer.Exit(exit_code(found.told.verdict))
+
+
+def _draw(found: "Attacked", path: Path) -> None:
+    from io import BytesIO
+
+    from fedsynth.benchmark.leakage.curves import roc
+    from fedsynth.benchmark.leakage.roc_picture import roc_picture
+    from fedsynth.files import write_bytes
+
+    people = found.found.cohort
+    curves = {attack.label: roc(attack.scores, people.member) for attack in found.found.attacks}
+    title = f"Membership attacks on {people.n_members} members and {people.n_holdout} holdout patients"
+    encoded = BytesIO()
+    picture = roc_picture(curves, n_members=people.n_members, n_holdout=people.n_holdout, title=title)
+    picture.save(encoded, "PNG")
+    write_bytes(path, encoded.getvalue())
+
+
+def _print(found: "Attacked", result: "Result") -> None:
+    people = found.found.cohort
+    typer.echo(f"real       {people.n_members} members and {people.n_holdout} holdout patients")
+    typer.echo(f"synthetic  {len(found.evidence.synthetic)} images")
+    for note in found.evidence.notes:
+        typer.echo(f"note       {note}")
+    typer.echo("\nAUC: how often a member scores above a holdout patient (0.5 is guessing), with 95 % interval")
+    rows = []
+    for attack in found.found.attacks:
+        score = result.scores[attack.label]
+        control = "" if score.control is None else f"{score.control:.2f}"
+        among = f"{attack.among_members.mean():.2f}" if len(attack.among_members) else ""
+        rows.append([attack.label, str(score), f"{attack.p_value:.3f}", control, among])
+    print_table(["attack", "AUC", "p alone", "honest set", "among members"], rows)
+    blind = found.found.blind
+    typer.echo(f"\nblind      members and holdout without any release: AUC {blind.auc:.2f}, p = {blind.p_value:.2g}")
+    _print_rates(found, result)
+    _print_sites(result)
+    typer.echo(f"\nverdict    {found.told.verdict.upper()}")
+    typer.echo(f"           {found.told.words}\n")
+
+
+def _print_rates(found: "Attacked", result: "Result") -> None:
+    """What the strongest attack recognises at few false alarms."""
+    label = str(result.details["strongest"])
+    typer.echo(f"\nMembers recognised by {label}")
+    for name, score in result.scores.items():
+        if name.startswith(f"{label}, "):
+            typer.echo(f"           {name.removeprefix(f'{label}, ')}: {score}")
+
+
+def _print_sites(result: "Result") -> None:
+    label = str(result.details["strongest"])
+    if result.per_site:
+        typer.echo("")
+        print_table(["site", f"AUC of {label}"], [[site, str(of[label])] for site, of in result.per_site.items()])
