@@ -1,16 +1,19 @@
-"""Programs that an engine starts and ends again, with all that they started. It knows process ids, not Flower."""
+"""Programs that an engine starts and ends again, with all that they started. It knows process ids, not Flower.
 
-import ctypes
+A mark is a NAME=VALUE that stands in the environment of these programs and of nobody else's: it finds them even when
+their parents have died. Run as a program, this file waits for its starter's death and ends whoever bears the mark.
+"""
+
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PDEATHSIG = 1  # prctl: a signal for the child when its parent dies, also by kill -9
+SECONDS = 8.0  # to stop when asked
 
 
 def start(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
@@ -24,15 +27,11 @@ def start(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> "subp
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others in order
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
 
 
-def end(process: "subprocess.Popen[bytes]", *, mark: str = "", seconds: float = 8.0) -> None:
-    """Ask the program to stop, wait, and kill what is left of it and of all that it had started, by their ids.
-
-    `mark` is a NAME=VALUE that only its own environment holds: it finds those whose parents died before them.
-    """
+def end(process: "subprocess.Popen[bytes]", *, mark: str = "", seconds: float = SECONDS) -> None:
+    """Ask the program to stop, wait, and kill what is left of it and of all that it had started, by their ids."""
     family = descendants(process.pid) | marked(mark)
     with suppress(ProcessLookupError):
         process.terminate()
@@ -42,15 +41,34 @@ def end(process: "subprocess.Popen[bytes]", *, mark: str = "", seconds: float = 
         if process.poll() is not None and not any(_lives(*one) for one in family.items()):
             return
         time.sleep(0.05)
-    for pid, born in family.items():
-        if _lives(pid, born):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         process.kill()
     process.wait()
-    while any(_lives(*one) for one in family.items()) and time.monotonic() < until + seconds:
-        time.sleep(0.01)  # the system takes a moment to clear away what it has killed
+    _kill(family, seconds)
+
+
+def end_marked(mark: str, *, seconds: float = SECONDS) -> None:
+    """Ask everybody who bears the mark to stop, and kill who does not."""
+    family = marked(mark)
+    for pid in family:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + seconds
+    while any(_lives(*one) for one in family.items()) and time.monotonic() < until:
+        time.sleep(0.05)
+    _kill(family | marked(mark), seconds)
+
+
+@contextmanager
+def leashed(mark: str) -> Iterator[None]:
+    """Whoever bears the mark outlives this process by seconds at most, also when it is killed in the block."""
+    command = [sys.executable, "-I", __file__, mark]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as keeper:  # noqa: S603
+        try:
+            yield
+        finally:
+            assert keeper.stdin is not None
+            keeper.stdin.close()  # what its death would do
 
 
 def descendants(root: int) -> dict[int, str]:
@@ -78,6 +96,16 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+def _kill(family: Mapping[int, str], seconds: float) -> None:
+    for pid, born in family.items():
+        if _lives(pid, born):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + seconds
+    while any(_lives(*one) for one in family.items()) and time.monotonic() < until:
+        time.sleep(0.01)  # the system takes a moment to clear away what it has killed
+
+
 def _everybody() -> list[int]:
     return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
@@ -96,5 +124,12 @@ def _lives(pid: int, born: str) -> bool:
     return fields[19] == born and fields[0] != "Z"
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
+def _keep_watch() -> None:
+    """Wait until the starter closes the pipe, or dies, which closes it too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    end_marked(sys.argv[1])
+
+
+if __name__ == "__main__":
+    _keep_watch()

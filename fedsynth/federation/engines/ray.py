@@ -4,6 +4,7 @@ It starts a SuperLink of its own on a port of its own, hands it an app of a few 
 and ends everything it started. The apps are the same as everywhere.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -22,11 +23,12 @@ from pathlib import Path
 import tomli_w
 
 from fedsynth import __version__, files
-from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation.engines import processes
 
 HOME, LOG, SUPERLINK_LOG = "flower", "run.log", "superlink.log"
 CONNECTION = "fedsynth"
+MARK = "FLWR_HOME"  # of this run alone: it tells its processes from all others
 START_SECONDS = 60.0
 BEAT_SECONDS = 0.25
 Scalar = bool | int | float | str
@@ -50,22 +52,51 @@ def run_on_ray(
     home = folder / HOME
     with files.told_when_unwritable(home):
         home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fs-") as scratch, _superlink(home, Path(scratch)) as (server, env):
-        app = Path(scratch) / "app"
-        write_app(app, run_config)
-        log = home / LOG
-        log.write_bytes(b"")
-        running = processes.start(_flwr_run(app, sites=sites, workers=workers, gpus=gpus), env=env, log=log)
-        try:
-            while running.poll() is None:
-                if server.poll() is not None:
-                    raise FedSynthError("Flower's SuperLink died", file=home / SUPERLINK_LOG)
-                beat()
-                time.sleep(BEAT_SECONDS)
-        finally:
-            processes.end(running)
-        beat()
-        _check_status(log, env)
+    mark = f"{MARK}={home.resolve()}"
+    with _alone(home), tempfile.TemporaryDirectory(prefix="fs-") as scratch, processes.leashed(mark):
+        processes.end_marked(mark)  # of a run that was killed here a moment ago
+        with _superlink(home, Path(scratch), mark) as (server, env):
+            app = Path(scratch) / "app"
+            write_app(app, run_config)
+            command = _flwr_run(app, sites=sites, workers=workers, gpus=gpus)
+            _run_to_the_end(command, server, home, env, beat)
+            _check_status(home / LOG, env)
+
+
+def _run_to_the_end(
+    command: list[str],
+    server: "subprocess.Popen[bytes]",
+    home: Path,
+    env: Mapping[str, str],
+    beat: Callable[[], None],
+) -> None:
+    log = home / LOG
+    log.write_bytes(b"")
+    running = processes.start(command, env=env, log=log)
+    try:
+        while running.poll() is None:
+            if server.poll() is not None:
+                raise FedSynthError("Flower's SuperLink died", file=home / SUPERLINK_LOG)
+            beat()
+            time.sleep(BEAT_SECONDS)
+    finally:
+        processes.end(running)
+    beat()
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Nobody else runs this run on Ray: whatever is left over here may be ended."""
+    handle = os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        remedy = "wait until it ends, or choose another run directory"
+        raise RefusedError("another process works in this run", file=home.parent, remedy=remedy) from None
+    else:
+        yield
+    finally:
+        os.close(handle)
 
 
 def require_ray() -> None:
@@ -97,7 +128,7 @@ def write_app(folder: Path, run_config: Mapping[str, Scalar]) -> None:
 
 
 @contextmanager
-def _superlink(home: Path, scratch: Path) -> Iterator[tuple["subprocess.Popen[bytes]", dict[str, str]]]:
+def _superlink(home: Path, scratch: Path, mark: str) -> Iterator[tuple["subprocess.Popen[bytes]", dict[str, str]]]:
     """A SuperLink that lives as long as the block, on a free port of this machine's loopback, in memory."""
     port = _free_port()
     env = _environment(home, scratch)
@@ -112,13 +143,13 @@ def _superlink(home: Path, scratch: Path) -> Iterator[tuple["subprocess.Popen[by
         _wait_for(port, server, log)
         yield server, env
     finally:
-        processes.end(server, mark=f"FLWR_HOME={env['FLWR_HOME']}")
+        processes.end(server, mark=mark)
 
 
 def _environment(home: Path, scratch: Path) -> dict[str, str]:
     """Nothing phones home, installs or shares a folder with another user; one thread computes at each site."""
     own = {
-        "FLWR_HOME": str(home.resolve()),
+        MARK: str(home.resolve()),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

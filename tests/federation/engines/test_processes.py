@@ -80,15 +80,16 @@ def test_nobody_else_is_touched(launch):
         other.kill()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent died")
 def test_a_killed_starter_takes_its_programs_along(tmp_path):
     text = f"""
-import os, sys
+import os
 from pathlib import Path
 from fedsynth.federation.engines import processes
-started = processes.start([{PYTHON!r}, "-c", {SLEEP!r}], env=os.environ, log=Path({str(tmp_path / "log")!r}))
-print(started.pid, flush=True)
-os.kill(os.getpid(), 9)
+with processes.leashed("FEDSYNTH_TEST=leash"):
+    env = os.environ | {{"FEDSYNTH_TEST": "leash"}}
+    started = processes.start([{PYTHON!r}, "-c", {SLEEP!r}], env=env, log=Path({str(tmp_path / "log")!r}))
+    print(started.pid, flush=True)
+    os.kill(os.getpid(), 9)
 """
     said = subprocess.run([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, check=False)
     assert said.returncode == -9
@@ -96,3 +97,16 @@ os.kill(os.getpid(), 9)
     while alive(int(said.stdout)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not alive(int(said.stdout))
+
+
+def test_a_leash_ends_with_its_block(launch):
+    with processes.leashed("FEDSYNTH_TEST=block"):
+        process, _ = launch(f"print('up', flush=True); {SLEEP}", "up", FEDSYNTH_TEST="block")
+    assert process.wait(5) == -15
+
+
+def test_the_marked_are_ended_and_a_second_time_there_is_nobody(launch):
+    process, _ = launch(STUBBORN, "up", FEDSYNTH_TEST="stubborn")
+    processes.end_marked("FEDSYNTH_TEST=stubborn", seconds=0.3)
+    assert process.wait(5) == -9
+    processes.end_marked("FEDSYNTH_TEST=stubborn")

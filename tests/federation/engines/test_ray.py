@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedsynth import files
-from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation.engines import processes, ray
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
@@ -54,6 +54,12 @@ def test_nothing_phones_home_installs_or_is_shared_with_another_user(tmp_path):
     assert env["FLWR_DISABLE_UPDATE_CHECK"] == env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert env["FLWR_HOME"] == str(tmp_path / "home")
     assert env["RAY_TMPDIR"] == str(tmp_path / "s")
+
+
+def test_two_processes_in_one_run_are_refused(tmp_path):
+    (tmp_path / ray.HOME).mkdir()
+    with ray._alone(tmp_path / ray.HOME), pytest.raises(RefusedError, match="another process works in this run"):
+        ray.run_on_ray(TINY.to_run_config(tmp_path), tmp_path, sites=2, workers=1)
 
 
 def tiny_run(folder, settings):
