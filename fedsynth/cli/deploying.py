@@ -63,6 +63,30 @@ def renew(out: Path = OUT, days: int = typer.Option(730, help="How long they are
 
 
 @deploy.command()
+def cost(
+    folder: Path = FOLDER,
+    like: Path = typer.Option(..., metavar="SET", help="An image set like the hospitals': phantoms of their size do."),
+) -> None:
+    """Count what each hospital will send and receive, before anyone joins."""
+    from fedsynth.config import load_toml
+    from fedsynth.federation.deploy.cost import POLLING, count_cost
+    from fedsynth.federation.deploy.places import load_server
+    from fedsynth.federation.exchange import Facts
+    from fedsynth.federation.settings import FederationSettings
+    from fedsynth.images import ImageSet
+
+    settings = load_toml(FederationSettings, load_server(folder).settings)
+    found = count_cost(settings, Facts.of(ImageSet.load(like, every_voxel=False)))
+    typer.echo(f"Each hospital, each round: {_size(found.bytes_down)} down, {_size(found.bytes_up)} up")
+    typer.echo(f"  ({' and '.join(found.networks) or 'nothing'}); whole run of {found.rounds} rounds: ", nl=False)
+    typer.echo(
+        f"{_size(found.total_bytes)} for each hospital, {_size(settings.sites * found.total_bytes)} at the server"
+    )
+    least, most = (settings.rounds * seconds / 60 for seconds in POLLING)
+    typer.echo(f"Waiting besides training: {least:.1f} to {most:.1f} minutes; fewer and longer rounds wait less.")
+
+
+@deploy.command()
 def serve(
     folder: Path = FOLDER,
     run: bool = typer.Option(False, "--run", help="Train what federation.toml says, or resume it; then end."),
@@ -102,6 +126,13 @@ def join(folder: Path = typer.Argument(..., help="The hospital's folder, or its 
     from fedsynth.federation.deploy.joining import join as start
 
     start(folder, _say)
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} bytes"
 
 
 def _say(line: str) -> None:

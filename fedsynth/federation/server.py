@@ -80,7 +80,7 @@ def meet(settings: FederationSettings, sites: Sites) -> Met:
             raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
     training = settings.training()
-    family = fresh_family(training, _shape(facts, settings.pairing))
+    family = fresh_family(training, shape_of(facts, settings.pairing))
     plan = None if settings.privacy is None else plan_privacy(training, family, settings.total_steps)[0]
     return Met(sites=tuple(sorted(willing)), facts=facts, family=family, plan=plan)
 
@@ -233,7 +233,8 @@ def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]]) -> tuple[
     return tuple(sum(weight * metrics.get(name, 0.0) for weight, metrics in replies) / total for name in names)
 
 
-def _shape(facts: Facts, pairing: str) -> ImageShape:
+def shape_of(facts: Facts, pairing: str) -> ImageShape:
+    """What the family is built for."""
     if not pairing:
         return facts.shape
     return read_pairing(pairing, facts.channels, facts.mask_labels).shape(facts.shape, facts.mask_labels)

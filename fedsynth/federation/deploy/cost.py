@@ -1,0 +1,42 @@
+"""What a run will cost each hospital in traffic and waiting, counted before anyone joins.
+
+Counted from the networks themselves; it asks nobody and reads no voxel.
+"""
+
+from dataclasses import dataclass
+
+from flwr.app import Array
+
+from fedsynth.federation.exchange import Facts
+from fedsynth.federation.server import shape_of
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.training.preparing import fresh_family
+
+POLLING = (9.0, 20.0)  # seconds a round takes with nothing to train, measured with one and with three hospitals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one hospital: `bytes_up` and `bytes_down` in each of the `rounds`, and which networks these are."""
+
+    networks: tuple[str, ...]
+    bytes_up: int
+    bytes_down: int
+    rounds: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both ways, over the whole run."""
+        return self.rounds * (self.bytes_up + self.bytes_down)
+
+
+def count_cost(settings: FederationSettings, facts: Facts) -> Cost:
+    """For hospitals whose images are like `facts` say."""
+    family = fresh_family(settings.training(), shape_of(facts, settings.pairing))
+    networks = settings.leaving(family.shared, family.sampler)
+    sent = sum(
+        len(Array(value.numpy()).data)
+        for name, value in family.nets.state_dict().items()
+        if name.split(".")[0] in networks
+    )
+    return Cost(networks=networks, bytes_up=sent, bytes_down=sent, rounds=settings.rounds)

@@ -1,0 +1,244 @@
+"""The whole of it on loopback: a server and three hospitals as processes of their own, killed without warning.
+
+TLS, node authentication and the door are on. Every process carries a mark in its environment, by which each is found
+and ended by its own number, whatever became of its parents and of the test.
+"""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsynth import config
+from fedsynth.federation.deploy.carrying import load_settings, write_app
+from fedsynth.federation.deploy.certificates import make_node_key
+from fedsynth.federation.deploy.flower import Flower, program
+from fedsynth.federation.deploy.folders import Plan, init
+from fedsynth.federation.deploy.places import load_server
+from fedsynth.images import ImageSet
+from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
+from fedsynth.privacy.ledger import read_ledger
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]
+
+SITES = ("north", "south", "west")
+PATIENCE = 400.0
+MARK = "FEDSYNTH_DEPLOYED_TEST"
+RUN = """
+generator = "dcgan"
+sites = 3
+rounds = 4
+local-steps = 2
+count = 6
+[options]
+base = 8
+[privacy]
+epsilon = 8.0
+patients = 10
+draw = 3
+fakes = 8
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail(f"after {seconds:.0f} s: not yet {what}")
+        time.sleep(0.5)
+
+
+@dataclass
+class Deployment:
+    """One federation on disk, and the processes started for it."""
+
+    out: Path
+    port: int
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    @property
+    def run(self) -> Path:
+        return self.out / "server" / "run"
+
+    def start(self, name: str, *options: str) -> "subprocess.Popen[bytes]":
+        """A party's own start script, as its service unit would call it."""
+        bin_folder = Path(sys.executable).parent
+        environment = {**os.environ, MARK: self.mark, "FEDSYNTH": str(bin_folder / "fedsynth"), "OMP_NUM_THREADS": "1"}
+        with (self.out / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                ["/bin/sh", str(self.out / name / "start.sh"), *options], env=environment, stdout=log, stderr=log
+            )
+        self.started.append(process)
+        return process
+
+    def said(self, name: str) -> str:
+        path = self.out / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def rows(self) -> list[dict[str, str]]:
+        path = self.run / "rounds.csv"
+        return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+    def processes(self) -> dict[int, list[int]]:
+        """Those that carry the mark, each with its children."""
+        marked: dict[int, int] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    environment = (entry / "environ").read_bytes()
+                    if f"{MARK}={self.mark}".encode() in environment:
+                        status = (entry / "stat").read_text()
+                        marked[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
+                except OSError:
+                    continue
+        return {pid: [child for child, parent in marked.items() if parent == pid] for pid in marked}
+
+    def kill(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kill -9 it and everything below it: the plug is pulled."""
+        tree, queue = self.processes(), [process.pid]
+        while queue:
+            pid = queue.pop()
+            queue += tree.get(pid, [])
+            _kill(pid)
+        process.wait(30)
+
+    def end(self) -> None:
+        while left := self.processes():
+            for pid in left:
+                _kill(pid)
+            for process in self.started:
+                process.poll()
+            time.sleep(0.2)
+        for process in self.started:
+            process.wait(30)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _real(folder: Path, seed: int) -> None:
+    """Images that fedsynth takes for a real hospital's: phantoms that do not say so."""
+    settings = PhantomSettings(patients=20, slices=2, size=16, sites=1, seed=seed)
+    images = make_phantoms(folder.with_suffix(".phantoms"), settings, workers=1)
+    images.with_cases(images.cases, provenance={}).save(folder)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    made = Deployment(out=tmp_path / "out", port=_free_port())
+    init(made.out, SITES, Plan(host="localhost", port=made.port))
+    server = made.out / "server"
+    (server / "federation.toml").write_text(RUN)
+    (server / "server.toml").write_text((server / "server.toml").read_text().replace("0.0.0.0", "127.0.0.1"))
+    for seed, name in enumerate(SITES):
+        _real(tmp_path / name, seed)
+        site = config.parse_toml(made.out / name / "site.toml") | {"images": str(tmp_path / name)}
+        config.save_toml(made.out / name / "site.toml", site)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def _keep(deployment: Deployment, hospitals: dict[str, "subprocess.Popen[bytes]"], pause: dict[str, float]) -> None:
+    """What the service units do: start again what ended, after a while."""
+    for name, process in hospitals.items():
+        if process.poll() is not None and time.monotonic() > pause.get(name, 0):
+            pause[name] = time.monotonic() + 15
+            hospitals[name] = deployment.start(name)
+
+
+def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deployment: Deployment) -> None:
+    server = deployment.start("server", "--run")
+    _wait(lambda: "open at" in deployment.said("server"), "open")
+    hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
+
+    def keeping(condition: Callable[[], bool]) -> Callable[[], bool]:
+        def kept() -> bool:
+            _keep(deployment, hospitals, pause)
+            return condition()
+
+        return kept
+
+    _wait(keeping(lambda: len(deployment.rows()) >= 3), "at the end of round 1")
+    deployment.kill(hospitals["south"])
+    pause["south"] = time.monotonic() + 65  # as long as its unit waits
+    _wait(keeping(lambda: any(row["answered"] == "false" for row in deployment.rows())), "without the killed hospital")
+    deployment.kill(server)
+    assert (deployment.run / "checkpoints").exists()
+    server = deployment.start("server", "--run")
+    _wait(keeping(lambda: server.poll() is not None), "at the end of the run")
+
+    assert server.returncode == 0, deployment.said("server")[-3000:]
+    rows = deployment.rows()
+    assert sorted({row["round"] for row in rows}) == ["1", "2", "3", "4"]
+    out = [(row["site"], row["reason"]) for row in rows if row["answered"] == "false"]
+    assert {site for site, _ in out} == {"south"}
+    last = {row["site"]: row["answered"] for row in rows if row["round"] == "4"}
+    assert last == dict.fromkeys(SITES, "true")
+    assert (deployment.run / "checkpoints" / "generator.safetensors").is_file()
+    assert len(ImageSet.load(deployment.run / "synthetic")) == 6
+    for name in SITES:
+        (ledger,) = (deployment.out / name / "ledger").rglob("ledger.jsonl")
+        assert read_ledger(ledger)
+        (egress,) = (deployment.out / name / "state").glob("run-*/egress.jsonl")
+        left = [json.loads(line) for line in egress.read_text().splitlines()]
+        assert len([one for one in left if one["message"] == "train"]) >= 3
+    for log in (deployment.out / "server" / "state").glob("*.log"):
+        assert "telemetry.flower.ai" not in log.read_text(errors="replace")
+    for name in SITES:
+        hospitals[name].terminate()
+    _wait(lambda: not deployment.processes(), "all ended", 60)
+
+
+def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
+    """With the authority's certificate, which is no secret, and a key of their own."""
+    deployment.start("server")
+    _wait(lambda: "open at" in deployment.said("server"), "open")
+    authority = deployment.out / "north" / "authority.pem"
+    key = make_node_key("outsider")
+    (tmp_path / "outsider.key").write_bytes(key.private)
+    (tmp_path / "outsider.pub").write_bytes(key.public)
+    place = load_server(deployment.out / "server")
+    app = write_app(place, load_settings(place))
+    outsider = Flower(home=tmp_path / "home")
+    reached = {"address": f"localhost:{deployment.port}", "root-certificates": str(authority)}
+    config.save_toml(outsider.home / "config.toml", {"superlink": {"default": "it", "it": reached}})
+    tried = (("supernode", "register", str(tmp_path / "outsider.pub")), ("run", str(app)), ("supernode", "list"))
+    for arguments in tried:
+        command = [program("flwr"), *arguments]
+        done = subprocess.run(command, env=outsider.environment(), capture_output=True, text=True, timeout=120)
+        assert done.returncode != 0, arguments
+        assert "this server takes" in done.stderr, arguments  # what the door says with its 403
+    refused = [line for line in deployment.said("server").splitlines() if " refused POST '/v1/control/" in line]
+    assert len(refused) == 3
+    command = [program("flower-supernode"), "--superlink", f"localhost:{deployment.port}", "--port", str(_free_port())]
+    command += ["--root-certificates", str(authority)]
+    environment = {**outsider.environment(), MARK: deployment.mark}
+    for own in (["--auth-supernode-private-key", str(tmp_path / "outsider.key")], []):
+        done = subprocess.run([*command, *own], env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode != 0, own
+    nodes = Flower(home=place.state / "flower").ask("supernode", "list")["nodes"]
+    assert len(nodes) == 3  # the three of the folder and nobody else
+    assert {node["status"] for node in nodes} == {"registered"}
