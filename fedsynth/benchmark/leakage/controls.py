@@ -84,12 +84,16 @@ def halves_of_holdout(
 
     `real` are the tables of all real images against all but their own patient, which `owners` names. The first
     repetition has the roles as they are; the others draw them anew, or all would rise and fall with one draw and no
-    binomial bound would hold for them. Dependence is tested in the spaces `whole`, in all if none are named.
+    binomial bound would hold for them. For the same reason two patients who are alike count once, not whenever a half
+    puts them on different sides. Dependence is tested in the spaces `whole`, in all if none are named.
     """
+    known: set[tuple[int, int]] = set()
 
     def fires(rng: np.random.Generator, number: int) -> bool:
         half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
-        if half.copies:
+        new = half.alike - known
+        known.update(new)
+        if new:
             return True
         tested = {space: half.tables[space] for space in whole or half.tables}
         return _dependence_fires(tested, half.floors, half.people, rng, number)
@@ -158,12 +162,15 @@ LEVEL = dependence.LEVEL + extraction.LEVEL
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Half:
-    """One repetition: the tables of what is passed off as synthetic, the patients left, and how many copies."""
+    """One repetition: the tables of what is passed off as synthetic, the patients left, and who counts as a copy.
+
+    `alike` are pairs of a patient passed off and the member that an image of his counts as a copy of, in their order.
+    """
 
     tables: Tables
     floors: Mapping[str, float]
     people: Cohort
-    copies: int
+    alike: set[tuple[int, int]]
 
 
 def _half(
@@ -179,8 +186,10 @@ def _half(
     among = _only(rows_of(real, others), kept, len(cohort))
     reference = learn_reference(among, number_of[owners[others]], len(people), len(output))
     passed_off = _only(rows_of(shown.tables, output), kept, len(cohort))
-    copies = find_copies(passed_off, reference).of(people.member)
-    return _Half(tables=passed_off, floors=reference.floors, people=people, copies=copies)
+    copies = find_copies(passed_off, reference)
+    pairs = np.sort(np.stack([shown.owners[output[copies.rows]], kept[copies.patients]], axis=1), axis=1)
+    alike = {(int(one), int(other)) for one, other in pairs[people.member[copies.patients]]}
+    return _Half(tables=passed_off, floors=reference.floors, people=people, alike=alike)
 
 
 def _dependence_fires(

@@ -1,0 +1,33 @@
+"""Two patients who are alike, as siblings or one person under two names, must not void an honest report."""
+
+import numpy as np
+import pytest
+
+from fedsynth.benchmark.leakage.controls import Shown, halves_of_holdout
+from fedsynth.benchmark.leakage.neighbours import PatientDistances, patient_distances
+from tests.benchmark.leakage.patients import cohort, features
+
+
+def halves(rows: np.ndarray, owners: np.ndarray, people, *, seed: int, shown: PatientDistances | None = None):
+    table = patient_distances(rows, rows, owners, len(people), exclude=owners)
+    output = Shown(tables={"one": table if shown is None else shown}, owners=owners)
+    return halves_of_holdout("halves", {"one": table}, output, owners, people, seed=seed, repeats=20)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pair_counts_once(seed):
+    people = cohort(40, 40, seed=seed)
+    rows, owners, _ = features(80, 4, seed=seed)
+    noise = np.random.default_rng(seed).normal(size=(4, rows.shape[1])).astype(np.float32)
+    rows[owners == 1] = rows[owners == 0] + 0.2 * noise
+    control = halves(rows, owners, people, seed=seed)
+    assert control.holds, f"{control.fired} of {control.runs}"
+
+
+def test_many_pairs_still_trip_the_control():
+    """Everybody in the holdout passed off as nearly somebody else: no half of it can be taken for honest."""
+    people = cohort(40, 40, seed=9)
+    rows, owners, _ = features(80, 4, seed=9)
+    moved = rows[np.roll(np.arange(len(rows)), 4)] + 0.01
+    table = patient_distances(moved.astype(np.float32), rows, owners, len(people), exclude=owners)
+    assert not halves(rows, owners, people, seed=9, shown=table).holds
