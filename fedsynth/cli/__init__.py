@@ -17,6 +17,7 @@ from fedsynth.cli.inspect import inspect
 from fedsynth.cli.listing import listing
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
+from fedsynth.cli.reporting import report
 from fedsynth.cli.simulating import simulate
 from fedsynth.cli.site import site
 from fedsynth.cli.split import split
@@ -85,6 +86,7 @@ app.add_typer(benchmark, name="benchmark")
 app.add_typer(site, name="site")
 app.add_typer(deploy, name="deploy")
 app.command()(compare)
+app.command()(report)
 
 
 def main() -> None:

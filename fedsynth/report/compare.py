@@ -30,16 +30,16 @@ def differences(rows: Sequence[Facts]) -> list[str]:
     return [*found, f"trained with different seeds: {sorted(map(str, seeds))}"] if len(seeds) > 1 else found
 
 
-def reasons(rows: Sequence[Facts]) -> list[str]:
-    """What the cells without a number say, each once."""
+def reasons(rows: Sequence[Facts], *, damaged: bool = True) -> list[str]:
+    """What the cells without a number say, each once; and which results are `damaged`."""
     said = {
         f"{COLUMNS[name].strip()}: {cell.why}": None
         for row in rows
         for name, cell in row.cells.items()
         if cell.why and cell.text != "not run"
     }
-    damaged = {text: None for row in rows for text in row.damaged}
-    return [*said, *damaged]
+    broken = {text: None for row in rows for text in row.damaged} if damaged else {}
+    return [*said, *broken]
 
 
 def as_csv(rows: Sequence[Facts], columns: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsynth.benchmark.score import Result, Score, load_result
+from fedsynth.config import parse_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.privacy.statement import statement
 from fedsynth.run import Run, open_run
@@ -31,13 +32,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything that the table and the report say about one run."""
+    """Everything that the table and the report say about one run. `public`: it was trained on phantoms alone."""
 
     run: Run
     settings: Mapping[str, Any]
     cells: Mapping[str, Cell]
     results: Mapping[str, Result] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
+    public: bool = False
 
 
 COLUMNS = {
@@ -80,7 +82,8 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         "megabytes": _traffic(rounds, settings),
         "seconds": _seconds(rounds),
     }
-    return Facts(run=run, settings=settings, cells=cells, results=results, damaged=damaged)
+    public = bool(parse_toml(run.checkpoints / CARD).get("public", False))
+    return Facts(run=run, settings=settings, cells=cells, results=results, damaged=damaged, public=public)
 
 
 def _results(run: Run) -> tuple[dict[str, Result], tuple[str, ...]]:
@@ -124,9 +127,9 @@ def _privacy(run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]]
 def _cumulative(run: Run, declared: Mapping[str, Any]) -> Cell:
     store = Path(declared["store"]) if "store" in declared else None
     try:
-        found = statement(run.folder, store=store)["per_site"].values()
-    except FedSynthError as error:
-        return Cell(text="-", why=str(error))
+        found = list(statement(run.folder, store=store)["per_site"].values())
+    except FedSynthError:
+        found = []
     totals = [one["epsilon"] for one in found if one.get("epsilon") is not None]
     if not totals:
         return Cell(text="-", why="no ledger: phantoms need none, and a hospital's own stays with it")

@@ -1,0 +1,82 @@
+"""The question first: may these images be shared? Answered from the results that there are, never beyond them.
+
+It decides nothing that the benchmarks left open: what was not measured is said to be missing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsynth.report.facts import INSECURE, PLAIN, Facts
+
+QUESTION = "May these images be shared instead of the real ones?"
+NOT_PRIVATE_OUTPUT = (
+    "Numbers measured on real patients are not themselves private outputs: epsilon covers the generator and what is "
+    "drawn from it, not this page."
+)
+
+Tone = Literal["yes", "no", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A short answer, how it is meant, and the sentences behind it."""
+
+    headline: str
+    tone: Tone
+    sentences: Sequence[str]
+
+
+def answer(facts: Facts) -> Answer:
+    """From the memorization verdict first, then the guarantee, then what the images are good for."""
+    memory = facts.results.get("memorization")
+    verdict = None if memory is None else memory.verdict
+    headline, tone = _headline(verdict)
+    sentences = [_leak(facts), _guarantee(facts), *_use(facts), NOT_PRIVATE_OUTPUT]
+    return Answer(headline=headline, tone=tone, sentences=sentences)
+
+
+def _headline(verdict: str | None) -> tuple[str, Tone]:
+    if verdict == "pass":
+        return "The tests found no copies, and would have found them at the tolerated share", "yes"
+    if verdict == "leak":
+        return "No: the set holds copies of patients", "no"
+    if verdict == "depends":
+        return "Not without a guarantee: the images depend on who was trained on", "open"
+    if verdict == "invalid":
+        return "Unknown: the test itself did not hold its controls", "open"
+    if verdict == "inconclusive":
+        return "Unknown: there was too little to measure with", "open"
+    return "Unknown: the leakage test was not run", "open"
+
+
+def _leak(facts: Facts) -> str:
+    cells = facts.cells
+    if "memorization" not in facts.results:
+        return "Run the test first: fedsynth benchmark memorization RUN"
+    return (
+        f"Memorization: {cells['verdict'].text}; copied share {cells['copied'].text}, smallest share that would have "
+        f"been noticed {cells['detectable'].text}; membership inference AUC {cells['membership'].text}."
+    )
+
+
+def _guarantee(facts: Facts) -> str:
+    epsilon = facts.cells["epsilon"]
+    if epsilon.text == PLAIN:
+        return "There is no guarantee: the generator was trained without differential privacy. Tests can only look."
+    if epsilon.text == INSECURE:
+        return "There is no guarantee: the run's randomness can be repeated."
+    return f"Guarantee: epsilon {epsilon.text} per patient in this run; over all runs {facts.cells['cumulative'].text}."
+
+
+def _use(facts: Facts) -> list[str]:
+    found = []
+    for name, measure, ratio in (
+        ("segmentation", "dice", "dice_ratio"),
+        ("classification", "accuracy", "accuracy_ratio"),
+    ):
+        if name in facts.results:
+            value, of = facts.cells[measure], facts.cells[ratio]
+            share = "" if of.value is None else f", {of.text} of what real images give"
+            found.append(f"Use, {name}: {value.text} on real holdout patients{share}.")
+    return found or ["What the images are good for was not measured."]

@@ -1,0 +1,153 @@
+"""One self-contained HTML page: the answer first, then the table, figures, pictures, and how to repeat it.
+
+It needs no network. The exported page has no pixels and no names of real patients.
+"""
+
+import base64
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fedsynth.config import to_toml
+from fedsynth.report.answer import QUESTION, answer
+from fedsynth.report.charts import Point, curves, scatter
+from fedsynth.report.compare import differences, reasons, shown_columns
+from fedsynth.report.facts import COLUMNS, Facts
+
+STYLE = """
+:root{color-scheme:light;--ink:#1c2226;--soft:#5c676e;--line:#d8dee2;--yes:#2f7d4f;--no:#b3382c;--open:#b07a00}
+*{box-sizing:border-box}body{margin:0;color:var(--ink);background:#fff;font:16px/1.5 system-ui,sans-serif}
+main{max-width:62rem;margin:0 auto;padding:1.2rem}h1{font-size:1.5rem;margin:.2rem 0}
+h2{font-size:1.15rem;margin:2rem 0 .6rem}
+.answer{border-left:6px solid var(--open);padding:.6rem 1rem;background:#f7f9fa}.answer.yes{border-color:var(--yes)}
+.answer.no{border-color:var(--no)}
+.answer strong{font-size:1.25rem;display:block}.soft{color:var(--soft);font-size:.9rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;min-width:100%}
+th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
+figure{margin:.8rem 0}svg,img{max-width:100%;height:auto}img{image-rendering:pixelated}
+svg text{font:12px system-ui,sans-serif;fill:#5c676e}
+.grid{stroke:#e6eaed}.axis{stroke:#5c676e}
+.key{list-style:none;padding:0;margin:.2rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
+.key span{display:inline-block;width:.8rem;height:.8rem;margin-right:.35rem;border-radius:2px}
+pre{background:#f7f9fa;padding:.7rem;overflow-x:auto;font-size:.82rem}.mark{color:var(--no);font-weight:600}
+@media print{main{max-width:none}h2{break-after:avoid}figure,table{break-inside:avoid}}
+"""
+
+
+STAYS = '<p class="mark">This copy may show patients: it stays at the site. --export makes one that may not.</p>'
+LOCAL = ("images", "store", "start", "sites", "workspace")
+"""Settings that may hold paths of this machine."""
+
+
+def report_page(rows: Sequence[Facts], *, export: bool = False, title: str = "fedsynth report") -> str:
+    """The page of one run or of several side by side. With `export` nothing in it shows or names a patient."""
+    first = rows[0]
+    parts = [_answers(rows), _table(rows), _frontier(rows)]
+    for row in rows:
+        parts += [_pictures(row, export=export), _training(row)]
+    parts += [_open_questions(rows, export=export), _repeat(rows, export=export)]
+    whose = first.run.folder.name + (" and others" if len(rows) > 1 else "")
+    body = f"<p class='soft'>{escape(whose)}</p>{'' if export else STAYS}{''.join(parts)}"
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
+    )
+    page = f"<head>{head}</head><body><main>{body}</main></body>"
+    return f'<!doctype html><html lang="en">{page}</html>\n'
+
+
+def _answers(rows: Sequence[Facts]) -> str:
+    parts = [f"<h1>{QUESTION}</h1>"]
+    for row in rows:
+        found = answer(row)
+        whose = f"<span class='soft'>{escape(row.run.folder.name)}</span>" if len(rows) > 1 else ""
+        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in found.sentences)
+        parts.append(f'<div class="answer {found.tone}">{whose}<strong>{escape(found.headline)}</strong>{said}</div>')
+    return "".join(parts)
+
+
+def _table(rows: Sequence[Facts]) -> str:
+    columns = shown_columns(rows)
+    head = "".join(f"<th>{escape(COLUMNS[name].strip())}</th>" for name in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td title="{escape(row.cells[name].why)}">{escape(row.cells[name].text)}</td>' for name in columns)
+        + "</tr>"
+        for row in rows
+    )
+    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    apart = "".join(f"<li>{escape(line)}</li>" for line in differences(rows)) if len(rows) > 1 else ""
+    said = f"<p>Not comparable without care:</p><ul>{apart}</ul>" if apart else ""
+    note = "<p class='soft'>Brackets: 95 % intervals over patients.</p>"
+    return f"<h2>What was spent, what leaked, what it is good for</h2>{table}{note}{said}"
+
+
+def _frontier(rows: Sequence[Facts]) -> str:
+    points = []
+    for row in rows:
+        epsilon, result = row.cells["epsilon"].value, row.results.get("segmentation")
+        scores = {} if result is None else result.scores
+        score = scores.get("dice/synthetic", scores.get("dice/synthetic+augmentation"))
+        if epsilon is not None and score is not None and score.value is not None:
+            points.append(Point(x=epsilon, y=score.value, low=score.low, high=score.high, name=row.run.folder.name))
+    drawn = scatter(points, x="epsilon per patient", y="Dice on real patients") if len(points) > 1 else ""
+    return f"<h2>Privacy and utility</h2>{drawn}" if drawn else ""
+
+
+def _pictures(row: Facts, *, export: bool) -> str:
+    """What the generator makes; beside real images and with the nearest pairs only where patients may be shown."""
+    run, parts = row.run, []
+    if not export or row.public or row.cells["verdict"].text == "pass":
+        sheets = [run.samples / "synthetic.png", *sorted(run.samples.glob("step-*.png"))[-1:]]
+        parts += [_picture(path, "Made by the generator.") for path in sheets if path.is_file()][:1]
+    else:
+        parts.append("<p>No picture: what a generator made is shown outside only after the leakage test passed.</p>")
+    if not export:
+        beside = [run.samples / "real-and-synthetic.png", *sorted(run.folder.glob("sites/*/real-and-synthetic.png"))]
+        parts += [_picture(path, "Made and real images side by side.") for path in beside if path.is_file()]
+        for path in sorted(run.folder.glob("sites/*/memorization/pairs.png")):
+            parts.append(_picture(path, f"Nearest pairs at {path.parent.parent.name}. Shows patients."))
+    return f"<h2>Pictures: {escape(run.folder.name)}</h2>{''.join(parts)}" if parts else ""
+
+
+def _picture(path: Path, text: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    image = f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+    return f'<figure>{image}<figcaption class="soft">{escape(text)}</figcaption></figure>'
+
+
+def _training(row: Facts) -> str:
+    if not row.run.rounds.is_file():
+        return ""
+    series: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    with row.run.rounds.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            for name, value in line.items():
+                if name.endswith("_loss") and value:
+                    series[name][line["site"]].append((float(line["round"]), float(value)))
+    drawn = [curves(sites, x="round", y=name.replace("_", " ")) for name, sites in sorted(series.items())]
+    return f"<h2>Training, per site</h2>{''.join(drawn)}" if any(drawn) else ""
+
+
+def _open_questions(rows: Sequence[Facts], *, export: bool) -> str:
+    found = reasons(rows, damaged=not export)  # a damaged file is named with its path
+    items = "".join(f"<li>{escape(line)}</li>" for line in found)
+    return f"<h2>What could not be known</h2><ul>{items}</ul>" if items else ""
+
+
+def _repeat(rows: Sequence[Facts], *, export: bool) -> str:
+    parts = []
+    for row in rows:
+        hashes = {r.inputs["real"].sha256 for r in row.results.values() if "real" in r.inputs}
+        data = "".join(f"<p class='soft'>real images: sha256 {escape(one)}</p>" for one in sorted(hashes))
+        settings = to_toml(_without_paths(row.settings) if export else row.settings)
+        parts.append(f"<h3>{escape(row.run.folder.name)}</h3>{data}<pre>{escape(settings)}</pre>")
+    return f"<h2>How to repeat it</h2>{''.join(parts)}"
+
+
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in settings.items() if key not in LOCAL or isinstance(value, int)}
+    return {key: _without_paths(value) if isinstance(value, Mapping) else value for key, value in kept.items()}

@@ -1,0 +1,120 @@
+"""The page: well formed, self-contained, honest in its headline, and without patients when it leaves the site."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fedsynth.benchmark.score import Score
+from fedsynth.cli import app
+from fedsynth.report.answer import answer
+from fedsynth.report.charts import Point, curves, scatter
+from fedsynth.report.facts import read_facts
+from fedsynth.report.page import report_page
+from tests.report.test_compare import add_result, make_run
+
+VOID = {"meta", "link", "img", "polyline", "line", "circle"}
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert tag in VOID or self.open.pop() == tag
+
+
+def read(page):
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def leak(run, verdict, value=0.0):
+    scores = {"copied_share": Score(value=value), "minimal_detectable_share": Score(value=0.005)}
+    add_result(run, "memorization", scores, verdict=verdict)
+
+
+def with_pictures(run):
+    for path in (run.samples / "synthetic.png", run.site("a") / "real-and-synthetic.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(path)
+
+
+def test_the_page_is_well_formed_and_asks_nothing_of_a_network(tmp_path):
+    run = make_run(tmp_path / "a", epsilon=8.0)
+    leak(run, "pass")
+    with_pictures(run)
+    found = read(report_page([read_facts(run.folder)]))
+    assert all(link.startswith("data:") for link in found.links)
+    assert sum(link.startswith("data:image/png") for link in found.links) == 2
+
+
+def test_the_exported_page_shows_nobody_and_names_no_place(tmp_path):
+    run = make_run(tmp_path / "a", images=str(tmp_path / "secret"))
+    leak(run, "leak", 0.1)
+    with_pictures(run)
+    page = report_page([read_facts(run.folder)], export=True)
+    assert "data:image/png" not in page
+    assert str(tmp_path) not in page
+    leak(run, "pass")
+    assert len(re.findall("data:image/png", report_page([read_facts(run.folder)], export=True))) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tone", "said"),
+    [
+        ("pass", "yes", "no copies"),
+        ("leak", "no", "copies"),
+        ("depends", "open", "depend"),
+        ("invalid", "open", "Unknown"),
+    ],
+)
+def test_the_headline_says_no_more_than_the_verdict(tmp_path, verdict, tone, said):
+    run = make_run(tmp_path / "a")
+    leak(run, verdict)
+    found = answer(read_facts(run.folder))
+    assert found.tone == tone
+    assert said in found.headline
+    assert any("no guarantee" in sentence for sentence in found.sentences)
+
+
+def test_without_a_test_nothing_is_promised(tmp_path):
+    found = answer(read_facts(make_run(tmp_path / "a").folder))
+    assert found.tone == "open"
+    assert "not run" in found.headline
+
+
+def test_several_runs_have_a_frontier(tmp_path):
+    rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in (("a", 8.0), ("b", 2.0))]
+    page = report_page(rows)
+    read(page)
+    assert page.count("<circle") == 2
+    assert "epsilon per patient" in page
+
+
+def test_figures_have_axes_and_leave_out_what_is_not_a_number():
+    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss")
+    assert drawn.count(",") == 2
+    assert ">round<" in drawn
+    assert ">loss<" in drawn
+    assert curves({"a": []}, x="round", y="loss") == ""
+    assert "<line x1" in scatter([Point(x=1, y=2, low=1, high=3, name="<a>")], x="e", y="d")
+    assert "&lt;a&gt;" in scatter([Point(x=1, y=2, name="<a>")], x="e", y="d")
+
+
+def test_the_command_writes_the_page(tmp_path):
+    run = make_run(tmp_path / "a")
+    done = CliRunner().invoke(app, ["report", str(run.folder)])
+    assert done.exit_code == 0, done.output
+    assert run.report.is_file()
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "nothing")]).exit_code == 2
