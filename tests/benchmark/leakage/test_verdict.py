@@ -1,0 +1,94 @@
+"""The rule of the verdict, case by case: what is found beats what is not known; silence alone never passes."""
+
+import numpy as np
+import pytest
+
+from fedsynth.benchmark.leakage.cohort import Cohort
+from fedsynth.benchmark.leakage.dependence import Dependence
+from fedsynth.benchmark.leakage.extraction import Copies
+from fedsynth.benchmark.leakage.verdict import Findings, bound, exit_code, judge
+from fedsynth.benchmark.score import Score
+
+PEOPLE = Cohort(
+    names=tuple("abcdefgh"),
+    member=np.array([True] * 4 + [False] * 4),
+    stratum=np.zeros(8, np.int64),
+    site=np.zeros(8, np.int64),
+)
+
+
+def copies_of(*patients, why=""):
+    n = len(patients)
+    return Copies(
+        rows=np.arange(n),
+        patients=np.array(patients, np.int64),
+        spaces=("pixels",) * n,
+        ratios=np.zeros(n),
+        surprise=np.zeros(n),
+        thresholds={},
+        why=why,
+    )
+
+
+def dependence(p, why=""):
+    return Dependence(p_value=p, min_patients=5, single={}, per_site={}, permutations=1999, why=why)
+
+
+def findings(*patients, **changes):
+    copies = changes.pop("copies", copies_of(*patients))
+    given = {
+        "n_synthetic": 1000,
+        "cohort": PEOPLE,
+        "dependence": dependence(0.5),
+        "copies": copies,
+        "copied": copies.of(PEOPLE.member),
+        "control": copies.of(~PEOPLE.member),
+        "equal": 0,
+        "share": Score(value=0.0, low=0.0, high=0.004),
+        "power": 1.0,
+        "weakest": "blurred",
+        "detectable": 0.001,
+        "tolerance": 0.01,
+        "broken": (),
+    }
+    return Findings(**given | changes)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "words"),
+    [
+        (findings(), "pass", "no proof of privacy"),
+        (findings(0), "leak", "1 of 1000 synthetic images is a copy of a patient"),
+        (findings(0, 1, 1), "leak", "3 of 1000 synthetic images are copies of 2 patients"),
+        (findings(0, 1, 2, 4), "leak", "there is 1"),
+        (findings(dependence=dependence(0.001)), "depends", "p = 0.001"),
+        (findings(0, dependence=dependence(0.001)), "leak", "depends on who"),
+        (findings(4), "invalid", "holdout"),
+        (findings(0, 4), "invalid", "look at the pairs"),
+        (findings(0, broken=("a control fired",)), "invalid", "a control fired"),
+        (findings(0, equal=1, broken=("a control fired",)), "leak", "byte for byte"),
+        (findings(dependence=dependence(None, "roles came along")), "inconclusive", "roles came along"),
+        (findings(copies=copies_of(why="6 patients")), "inconclusive", "10 real patients would do"),
+        (findings(power=0.0), "inconclusive", "not found"),
+        (findings(power=None, weakest=""), "inconclusive", "not found"),
+        (findings(share=Score(value=0.0, low=0.0, high=0.02)), "inconclusive", "368 synthetic images"),
+        (findings(power=0.3), "inconclusive", "synthetic images without a copy would do"),
+        (findings(detectable=0.02), "inconclusive", "only 2 %"),
+        (findings(detectable=None), "inconclusive", "no share"),
+    ],
+)
+def test_the_verdict_and_what_it_says(found, verdict, words):
+    judged = judge(found)
+    assert judged.verdict == verdict
+    assert words.lower() in " ".join(judged.sentences).lower()
+
+
+def test_the_bound_is_divided_by_the_power_and_is_a_share():
+    assert bound(findings()) == 0.004
+    assert bound(findings(power=0.5)) == 0.008
+    assert bound(findings(power=0.001)) == 1
+    assert bound(findings(power=0.0)) == 1
+
+
+def test_exit_codes_stop_a_release_script():
+    assert [exit_code(word) for word in ("pass", "leak", "depends", "inconclusive", "invalid")] == [0, 1, 3, 3, 3]
