@@ -1,0 +1,114 @@
+"""Sites that send garbage or another shape, stall, or die: what the server keeps, and what it says of them."""
+
+import time
+from dataclasses import replace
+from threading import Event
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from safetensors.numpy import load_file
+
+from fedsynth.federation import client_app, server_app
+from fedsynth.federation.engines.local import run_locally
+from fedsynth.training.settings import cpu_threads
+from tests.federation.tiny import SETTINGS, rows, start, weights
+
+FOUR = replace(SETTINGS, sites=4, min_sites=3, rounds=2)
+
+
+def run_with(tmp_path, settings, site_0, workers=1, watch=lambda progress: None):
+    """A run in which site 0 does as it likes with the orders that it gets: `site_0(message, context)`."""
+    run = start(tmp_path, settings, patients=12)
+
+    def app(message, context):
+        own = context.node_config["partition-id"] == 0 and message.metadata.message_type == "train"
+        return (site_0 if own else client_app.app)(message, context)
+
+    with cpu_threads(1):
+        table = settings.to_run_config(run.folder)
+        run_locally(server_app.app, app, sites=settings.sites, run_config=table, workers=workers, watch=watch)
+    return run
+
+
+def sending(change):
+    """A site that trains and then sends something else: `change` of each array."""
+
+    def site(message, context):
+        reply = client_app.app(message, context)
+        arrays = {name: change(array.numpy()) for name, array in reply.content["arrays"].items()}
+        spoilt = ArrayRecord({name: Array(value) for name, value in arrays.items()})
+        return Message(RecordDict({**reply.content, "arrays": spoilt}), reply_to=message)
+
+    return site
+
+
+def garbage(value):
+    return np.full_like(value, 1e6)
+
+
+def reasons(run, site="site-0"):
+    return [row["reason"] for row in rows(run) if row["site"] == site]
+
+
+@pytest.mark.parametrize("strategy", ["fedmedian", "trimmed-mean"])
+def test_robust_strategies_hold_against_one_site_that_sends_garbage(tmp_path, strategy):
+    settings = replace(FOUR, strategy=strategy, rounds=1)
+    run = run_with(tmp_path, settings, sending(garbage))
+    assert reasons(run) == [""]  # nothing shows that it is garbage
+    states = [load_file(run.site(f"site-{i}") / "state-000001.safetensors") for i in (1, 2, 3)]
+    for name, value in load_file(run.checkpoints / "round-0001.safetensors").items():
+        if "/" not in name:
+            honest = np.stack([state[f"nets.{name}"] for state in states])
+            assert np.all((value >= honest.min(0)) & (value <= honest.max(0))), name
+
+
+def test_the_mean_does_not(tmp_path):
+    run = run_with(tmp_path, FOUR, sending(garbage))
+    assert max(np.abs(value).max() for value in weights(run).values()) > 1e5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda value: value[None], "sent another shape"),
+        (lambda value: value.astype(np.float64), "sent another shape"),
+        (lambda value: np.where(value == value.max(), np.inf, value), "sent what is not a number"),
+    ],
+)
+def test_what_cannot_be_averaged_is_left_out_and_the_round_goes_on(tmp_path, change, reason):
+    run = run_with(tmp_path, FOUR, sending(change))
+    assert reasons(run) == [reason, reason]
+    assert reasons(run, "site-1") == ["", ""]
+    assert all(np.isfinite(value).all() for value in weights(run).values())
+
+
+def test_a_site_that_stalls_is_left_behind_busy_and_comes_back(tmp_path):
+    go_on, done = Event(), Event()
+
+    def site(message, context):
+        if not done.is_set():
+            go_on.wait(60)
+        reply = client_app.app(message, context)
+        done.set()
+        return reply
+
+    def watch(progress):
+        if progress.round == 4 and not progress.replies:
+            go_on.set()
+            assert done.wait(60)
+            time.sleep(0.3)  # until its thread has ended
+
+    run = run_with(tmp_path, replace(FOUR, rounds=4, deadline=2.0), site, workers=4, watch=watch)
+    busy = "still busy with an earlier round"
+    assert reasons(run) == ["did not answer in time", busy, busy, ""]
+    assert reasons(run, "site-1") == [""] * 4
+
+
+def test_an_exception_reaches_the_server_as_a_code_alone(tmp_path):
+    def site(message, context):
+        raise MemoryError("/srv/hospital/patient-Meier")
+
+    run = run_with(tmp_path, FOUR, site)
+    assert reasons(run) == ["out of memory", "out of memory"]
+    assert "Meier" not in run.rounds.read_text()
