@@ -38,7 +38,7 @@ class Dependence:
     """The joint p-value, and that of each space, statistic and site that it was made from.
 
     `p_value` is None where nothing can be tested, and `why` says why. `per_site` are joint p-values of each site's own
-    statistics. `min_patients` is the smallest number of copied patients for which the test could fire.
+    statistics. `min_patients` is the smallest number of copied patients for which firing is no luck.
     """
 
     p_value: float | None
