@@ -1,0 +1,77 @@
+"""The benchmark's own tests as the study of them calls them: tables of distances in, one line of results out."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.benchmark.leakage.cohort import Cohort
+from fedsynth.benchmark.leakage.comparators import RealAndSynthetic, compare
+from fedsynth.benchmark.leakage.copied import copied_share, flag_patients
+from fedsynth.benchmark.leakage.dependence import dependence_of
+from fedsynth.benchmark.leakage.extraction import find_copies, learn_reference
+from fedsynth.benchmark.leakage.neighbours import PatientDistances
+from fedsynth.benchmark.leakage.verdict import Findings, judge
+
+COMPARATORS = ("authenticity", "c_t", "closer_to_members", "adaptive_extraction")
+COLUMNS = ("p_value", "dependence", "copied", "control", "verdict", "listed", "false", *COMPARATORS)
+
+Tables = Mapping[str, PatientDistances]
+
+
+def decide(
+    tables: Tables,
+    among: Tables,
+    owner: NDArray[np.int64],
+    cohort: Cohort,
+    seed: int,
+    leaked: NDArray[np.int64],
+) -> dict[str, object]:
+    """Dependence, extraction, the list and the verdict, with the detection power taken for one."""
+    n = len(next(iter(tables.values())).distances)
+    reference = learn_reference(among, owner, len(cohort), n)
+    copies = find_copies(tables, reference)
+    dependence = dependence_of(tables, reference.floors, cohort, seed=seed)
+    flagged = flag_patients(tables, among, owner, reference, cohort)
+    named = [name for of_site in flagged.by_site.values() for name in of_site]
+    guilty = {cohort.names[patient] for patient in leaked}
+    copied, control = copies.of(cohort.member), copies.of(~cohort.member)
+    findings = Findings(
+        n_synthetic=n,
+        cohort=cohort,
+        dependence=dependence,
+        copies=copies,
+        copied=copied,
+        control=control,
+        equal=0,
+        share=copied_share(copies, cohort, n, seed=seed),
+        power=1.0,
+        weakest="",
+        detectable=1 / n,
+        tolerance=0.01,
+        broken=(),
+    )
+    return {
+        "p_value": dependence.p_value,
+        "dependence": int(dependence.fires),
+        "copied": copied,
+        "control": control,
+        "verdict": judge(findings).verdict,
+        "listed": len(named),
+        "false": sum(name not in guilty for name in named),
+    }
+
+
+def compared(
+    real: NDArray[np.floating], owner: NDArray[np.int64], synthetic: NDArray[np.floating], cohort: Cohort, seed: int
+) -> dict[str, object]:
+    """The comparators on the same set, given features in one space."""
+    inside = cohort.member[owner]
+    sets = RealAndSynthetic(
+        members=real[inside],
+        member_patients=owner[inside],
+        holdout=real[~inside],
+        holdout_patients=owner[~inside],
+        synthetic=synthetic,
+    )
+    return {name: score.value for name, score in compare(sets, seed=seed, repeats=0, only=COMPARATORS).items()}

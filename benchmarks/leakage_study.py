@@ -1,0 +1,117 @@
+"""How often the leakage benchmark fires on honest output, and how often on leaks, beside the comparators.
+
+    OMP_NUM_THREADS=1 python benchmarks/leakage_study.py features [--repetitions 300] [--only NAME ...]
+    OMP_NUM_THREADS=1 python benchmarks/leakage_study.py phantoms --pool FOLDER [--repetitions 13]
+    OMP_NUM_THREADS=1 python benchmarks/leakage_study.py table
+
+Every repetition is a line of results/leakage.csv, seeded by its scenario and number; what stands there is not run
+again. The tests are the benchmark's own. In `features` patients, images and output are drawn from a known world; in
+`phantoms` they are pictures of a pool of phantoms, made at the first call, and the spaces are those that the benchmark
+fits. 200 patients with 5 images, half members and half holdout, and 700 synthetic images, unless the scenario says
+otherwise.
+"""
+
+import argparse
+import csv
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from leakage import pictures, table, worlds
+from leakage.judging import COLUMNS, compared, decide
+
+from fedsynth.benchmark.leakage.cohort import Cohort
+from fedsynth.benchmark.leakage.neighbours import patient_distances
+
+RESULTS = Path(__file__).parent / "results" / "leakage.csv"
+COMPARED = 50
+"""The comparators look at the first so many repetitions on features."""
+HEAD = ("part", "scenario", "repetition", *COLUMNS, "seconds")
+
+
+def one_of_features(scenario: str, repetition: int) -> dict[str, object]:
+    """One repetition of a scenario on features."""
+    rng = np.random.default_rng([repetition, zlib.crc32(scenario.encode())])
+    made_by = worlds.SCENARIOS[scenario]
+    w = worlds.world(rng, made_by)
+    synthetic, leaked = made_by.make(w, rng)
+    spaces = worlds.feature_spaces(w.images, synthetic)
+    tables = {name: patient_distances(made, real, w.owner, worlds.PATIENTS) for name, (real, made) in spaces.items()}
+    among = {name: patient_distances(r, r, w.owner, 32, exclude=w.owner) for name, (r, _) in spaces.items()}
+    sites = tuple(f"site-{number}" for number in range(made_by.sites))
+    names = tuple(f"{number:04}" for number in range(worlds.PATIENTS))
+    cohort = Cohort(names=names, member=w.member, stratum=w.site, site=w.site, sites=sites)
+    real, made = spaces["whitened"]
+    found = decide(tables, among, w.owner, cohort, repetition, leaked)
+    return found | (compared(real, w.owner, made, cohort, repetition) if repetition < COMPARED else {})
+
+
+def run_features(repetitions: int, only: Iterable[str]) -> None:
+    """Every scenario and repetition that is not in the file yet, repetition by repetition."""
+    done = finished("features")
+    for repetition in range(repetitions):
+        for scenario in only:
+            if (scenario, repetition) not in done:
+                begun = time.perf_counter()
+                append("features", scenario, repetition, one_of_features(scenario, repetition), begun)
+
+
+def run_phantoms(repetitions: int, pool: Path) -> None:
+    """So many real sets, with whatever is not in the file yet: the spaces are fitted once for each."""
+    phantoms, done = pictures.open_pool(pool), finished("phantoms")
+    for number in range(repetitions):
+        wanted = [pair for pair in pictures.repetitions_of(number) if pair not in done]
+        begun = time.perf_counter()
+        for scenario, repetition, found in pictures.one_real_set(phantoms, number, wanted) if wanted else ():
+            append("phantoms", scenario, repetition, found, begun)
+            begun = time.perf_counter()
+
+
+def finished(part: str) -> set[tuple[str, int]]:
+    """The repetitions that stand in the file."""
+    return {(line["scenario"], int(line["repetition"])) for line in read() if line["part"] == part}
+
+
+def read() -> Iterator[dict[str, str]]:
+    """All repetitions so far."""
+    if RESULTS.is_file():
+        with RESULTS.open(newline="") as file:
+            yield from list(csv.DictReader(file))
+
+
+def append(part: str, scenario: str, repetition: int, found: Mapping[str, object], begun: float) -> None:
+    """One more repetition."""
+    line = {"part": part, "scenario": scenario, "repetition": repetition, **found}
+    rounded = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in line.items()}
+    new = not RESULTS.is_file()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, HEAD, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(rounded | {"seconds": f"{time.perf_counter() - begun:.1f}"})
+
+
+def main() -> None:
+    """Run a part, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("features", "phantoms", "table"))
+    parser.add_argument("--repetitions", type=int, default=300)
+    parser.add_argument("--only", nargs="+", choices=tuple(worlds.SCENARIOS), default=tuple(worlds.SCENARIOS))
+    parser.add_argument("--pool", type=Path)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    if chosen.part == "table":
+        print(table.markdown(list(read())))
+    elif chosen.part == "features":
+        run_features(chosen.repetitions, chosen.only)
+    elif chosen.pool is None:
+        parser.error("phantoms need --pool FOLDER, where they are or will be made")
+    else:
+        run_phantoms(chosen.repetitions, chosen.pool)
+
+
+if __name__ == "__main__":
+    main()
