@@ -71,15 +71,15 @@ def leashed(mark: str) -> Iterator[None]:
             keeper.stdin.close()  # what its death would do
 
 
-def descendants(root: int) -> dict[int, str]:
-    """The processes that `root` started, and theirs, with the time of birth: a number that is used anew has another."""
+def descendants(*roots: int) -> dict[int, str]:
+    """The processes that `roots` started, and theirs, with the time of birth: a number that is used anew has another."""
     parents: dict[int, tuple[int, str]] = {}
     for pid in _everybody():
         with suppress(OSError, IndexError):
             fields = _stat(pid)
             parents[pid] = int(fields[1]), fields[19]
     found: dict[int, str] = {}
-    newest = {root}
+    newest = set(roots)
     while newest:
         newest = {pid for pid, (parent, _) in parents.items() if parent in newest and pid not in found}
         found |= {pid: parents[pid][1] for pid in newest}
@@ -87,13 +87,13 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def marked(mark: str) -> dict[int, str]:
-    """The processes whose environment holds `mark`, with the time each was born."""
+    """The processes whose environment holds `mark` and those that they started, some of which rename it away."""
     found = {}
     for pid in _everybody() if mark else ():
         with suppress(OSError, IndexError):
             if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found[pid] = _stat(pid)[19]
-    return found
+    return found | descendants(*found)
 
 
 def _kill(family: Mapping[int, str], seconds: float) -> None:
