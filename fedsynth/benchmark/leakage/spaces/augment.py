@@ -37,7 +37,8 @@ def augment(images: Tensor, changes: Changes, generator: Generator) -> Tensor:
     warp = F.interpolate(rough, size=images.shape[2:], mode="bilinear" if axes == 2 else "trilinear")
     moved = F.grid_sample(images, places + warp.movedim(1, -1), align_corners=False)
     pool = F.avg_pool2d if axes == 2 else F.avg_pool3d
-    moved = torch.where(draw(0, 1) < changes.blurred, pool(moved, 3, 1, 1), moved)
+    blurred = torch.nonzero(draw(0, 1, 1)[:, 0] < changes.blurred)[:, 0]
+    moved[blurred] = pool(moved[blurred], 3, 1, 1)
     curved = moved + draw(-changes.curve, changes.curve) * (0.25 - moved.square()) * (moved != 0)
     noise = torch.randn(images.shape, generator=generator) * draw(0, changes.noise)
     return curved + noise

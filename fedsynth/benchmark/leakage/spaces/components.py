@@ -4,14 +4,11 @@ The channels of a cell are sorted, so that mixed-up channels hide nothing. Robus
 the leading components. Fitted on members and holdout together.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from fedsynth.benchmark.leakage.spaces.appearance import Grid, appearances
-from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace
+from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace, remembered
 from fedsynth.images import ImageSet
-from fedsynth.images.rows import Stack
 
 MOST = 64
 """Components at most; also no more than a quarter of the images, nor such as hold almost no variance."""
@@ -30,15 +27,15 @@ class Components(GridSpace):
         self._mean = np.zeros(1, np.float32)
         self._basis = np.zeros((1, 1), np.float32)
 
-    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+    def grids(self, images: ImageSet) -> Grid:
         """Ranks of the images as they lie."""
-        return appearances(images)
+        return remembered(images, "appearance", lambda: appearances(images.images))
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Find the components of `real`, or of an even sample where there are many images."""
         rng = np.random.default_rng([seed, *b"components"])
         chosen = np.sort(rng.permutation(len(real))[:SAMPLE])
-        rows = np.concatenate([_sorted(grid) for _, grid in self.grids(real.rows(chosen).images)])
+        rows = _sorted(self.grids(real)[chosen])
         self._mean = rows.mean(axis=0)
         rows -= self._mean
         _, spread, axes = np.linalg.svd(rows, full_matrices=False)

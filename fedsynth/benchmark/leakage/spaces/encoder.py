@@ -4,7 +4,8 @@ InfoNCE over patients: two changed images of a patient, of one slice or of two, 
 those of other patients. It learns from members and holdout alike.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,9 @@ from torch import Tensor, nn
 
 from fedsynth.benchmark.leakage.spaces.appearance import EDGE, Grid, appearances
 from fedsynth.benchmark.leakage.spaces.augment import Changes, augment
-from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace
+from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace, remembered
 from fedsynth.errors import ConfigError
 from fedsynth.images import ImageSet
-from fedsynth.images.rows import Stack
 
 WIDTH = {2: 32, 3: 16}
 NUMBERS = 64
@@ -28,6 +28,7 @@ STEPS, PATIENTS = 240, 64
 SAME_IMAGE = 0.5
 """The share of pairs that are two changes of one image; the others are different images of the patient."""
 TEMPERATURE, RATE, DECAY = 0.1, 3e-3, 1e-2
+MEMORY = (0.9, 0.999)
 GAIN = 3.0
 """Ranks have a deviation of about a third; the network gets them at one."""
 FORMAT = "fedsynth-encoder-1"
@@ -51,9 +52,9 @@ class Encoder(GridSpace):
         self.changes = changes or Changes()
         self.network: nn.Module | None = None
 
-    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+    def grids(self, images: ImageSet) -> Grid:
         """Ranks of the images as they lie."""
-        return appearances(images)
+        return remembered(images, "appearance", lambda: appearances(images.images))
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Train on `real`, or take the weights given; the same seed gives the same network on one thread."""
@@ -62,9 +63,10 @@ class Encoder(GridSpace):
             super().fit(real, seed=seed)
             return
         rng = np.random.default_rng([seed, *b"encoder"])
-        chosen = real.rows(np.sort(rng.permutation(len(real))[:MOST]))
-        grid = torch.from_numpy(np.concatenate([part for _, part in self.grids(chosen.images)]))
-        names = chosen.cases["patient"].where(chosen.cases["patient"] != "", chosen.cases["case"])
+        chosen = np.sort(rng.permutation(len(real))[:MOST])
+        grid = torch.from_numpy(self.grids(real)[chosen])
+        cases = real.cases.iloc[chosen]
+        names = cases["patient"].where(cases["patient"] != "", cases["case"])
         owner = np.unique(names.to_numpy().astype(str), return_inverse=True)[1]
         telling = grid.flatten(1).any(dim=1).numpy()
         with torch.random.fork_rng(devices=[]):
@@ -86,18 +88,14 @@ class Encoder(GridSpace):
     def _train(self, net: nn.Module, grid: Tensor, rows_of: list[np.ndarray], rng: np.random.Generator) -> None:
         rows_of = [rows for rows in rows_of if len(rows)]
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=self.steps)
-        for _ in range(self.steps):
+        update = _Adam(net)
+        for step in range(self.steps):
             patients = rng.permutation(len(rows_of))[:PATIENTS]
             pairs = np.array([rng.choice(rows_of[patient], 2) for patient in patients])
             pairs[:, 1] = np.where(rng.random(len(pairs)) < SAME_IMAGE, pairs[:, 0], pairs[:, 1])
             changed = augment(grid[pairs.T.ravel()], self.changes, generator)
             loss = contrast(*_forward(net, changed).chunk(2))
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+            update(loss, RATE * math.sin(math.pi * (step + 1) / (self.steps + 1)))
 
 
 def save_network(path: Path, net: nn.Module, *, channels: int, cells: Sequence[int]) -> None:
@@ -124,6 +122,30 @@ def load_network(path: Path, real: ImageSet) -> nn.Module:
     net = network(int(about["channels"]), cells)
     net.load_state_dict(found)
     return net
+
+
+class _Adam:
+    """AdamW by hand: the one of torch takes seconds to import what it does not need here."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.parameters = list(net.parameters())
+        self.mean = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.square = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.steps = 0
+
+    def __call__(self, loss: Tensor, rate: float) -> None:
+        """One step down `loss`."""
+        self.steps += 1
+        gradients = torch.autograd.grad(loss, self.parameters)
+        with torch.no_grad():
+            for parameter, mean, square, gradient in zip(
+                self.parameters, self.mean, self.square, gradients, strict=True
+            ):
+                mean.lerp_(gradient, 1 - MEMORY[0])
+                square.lerp_(gradient.square(), 1 - MEMORY[1])
+                size = (square / (1 - MEMORY[1] ** self.steps)).sqrt_().add_(1e-8)
+                parameter.mul_(1 - rate * DECAY)
+                parameter.addcdiv_(mean, size, value=-rate / (1 - MEMORY[0] ** self.steps))
 
 
 def contrast(one: Tensor, other: Tensor) -> Tensor:

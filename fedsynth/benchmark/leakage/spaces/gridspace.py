@@ -3,21 +3,25 @@
 import tempfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.benchmark.leakage.spaces.appearance import Grid, views
+from fedsynth.errors import ImageSetError
 from fedsynth.images import ImageSet
-from fedsynth.images.rows import Stack
+from fedsynth.images.rows import blocks
 
 Features = NDArray[np.float32]
 FAR = 3.0
 """Blank images lie so many times as far from the centre as real ones: about as far from everybody."""
 IN_MEMORY = 2**28
 """Tables of features above this many bytes lie in unnamed temporary files."""
+
+_MADE: WeakKeyDictionary[ImageSet, dict[str, Grid]] = WeakKeyDictionary()
 
 
 class GridSpace(ABC):
@@ -35,8 +39,8 @@ class GridSpace(ABC):
         self._length = 1.0
 
     @abstractmethod
-    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
-        """The grids of the images in pieces, each with the number of its first row; all 0 where nothing is shown."""
+    def grids(self, images: ImageSet) -> Grid:
+        """One grid per image, all 0 where nothing is shown."""
 
     @abstractmethod
     def embed(self, grid: Grid) -> Features:
@@ -44,13 +48,9 @@ class GridSpace(ABC):
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Remember where real images lie: blank ones are put away from there."""
-        found = np.concatenate([self.embed(grid) for _, grid in self.grids(self.stack(real))])
+        found = np.concatenate([self.embed(grid) for _, grid in blocks(self.grids(real))])
         self._centre = found.mean(axis=0)
         self._length = FAR * float(np.median(np.linalg.norm(found - self._centre, axis=1)))
-
-    def stack(self, images: ImageSet) -> Stack:
-        """What of the set is looked at."""
-        return images.images
 
     def features(self, images: ImageSet) -> Features:
         """One row per image as it is."""
@@ -65,7 +65,7 @@ class GridSpace(ABC):
         if self._centre is None:
             raise RuntimeError(f"the space {self.name!r} was not fitted")
         tables: list[Features] = []
-        for start, grid in self.grids(self.stack(images)):
+        for start, grid in blocks(self.grids(images)):
             orbit = list(islice(views(grid), n_views))
             seen = [*orbit, *(-view for view in orbit[:n_inverted])]
             tables = tables or _tables(len(seen), len(images), len(self._centre))
@@ -76,6 +76,21 @@ class GridSpace(ABC):
                 table[start : start + len(grid)] = self.embed(view)
                 table[start + blank] = places
         return tables
+
+
+def remembered(images: ImageSet, name: str, make: Callable[[], Iterable[tuple[int, Grid]]]) -> Grid:
+    """The grids that `make` gives piece by piece, made once for each set and `name`, and kept while the set is."""
+    known = _MADE.setdefault(images, {})
+    if name not in known:
+        table: Grid | None = None
+        for start, grid in make():
+            if table is None:
+                table = _tables(1, len(images), *grid.shape[1:])[0]
+            table[start : start + len(grid)] = grid
+        if table is None:
+            raise ImageSetError("there are no images to compare", file=images.folder)
+        known[name] = table
+    return known[name]
 
 
 def own_places(names: Iterable[str], centre: Features, length: float) -> Features:
@@ -91,7 +106,7 @@ def own_places(names: Iterable[str], centre: Features, length: float) -> Feature
     return (centre + direction).astype(np.float32)
 
 
-def _tables(number: int, n: int, width: int) -> list[Features]:
-    if number * n * width * 4 <= IN_MEMORY:
-        return [np.empty((n, width), np.float32) for _ in range(number)]
-    return [np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=(n, width)) for _ in range(number)]
+def _tables(number: int, *shape: int) -> list[NDArray[np.float32]]:
+    if number * int(np.prod(shape)) * 4 <= IN_MEMORY:
+        return [np.empty(shape, np.float32) for _ in range(number)]
+    return [np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape) for _ in range(number)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.benchmark.leakage.spaces.appearance import Grid, pooled
-from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace
+from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace, remembered
 from fedsynth.errors import ImageSetError
 from fedsynth.images import ImageSet
 from fedsynth.images.rows import Stack, blocks
@@ -38,17 +38,16 @@ class Masks(GridSpace):
         self._labels = tumour_labels(labels) or tuple(range(1, len(labels)))
         super().fit(real, seed=seed)
 
-    def stack(self, images: ImageSet) -> Stack:
-        """The masks of the set."""
-        if images.masks is None:
-            raise ImageSetError(
-                "the set has no masks to compare", file=images.folder, remedy="leave the space masks out"
-            )
-        return images.masks
-
-    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+    def grids(self, images: ImageSet) -> Grid:
         """Nested regions, one channel each, so that a voxel that differs in its label only differs by a little."""
-        for start, block in blocks(images, n_bytes=2**22):
+        masks = images.masks
+        if masks is None:
+            remedy = "leave the space masks out"
+            raise ImageSetError("the set has no masks to compare", file=images.folder, remedy=remedy)
+        return remembered(images, f"masks {self._labels}", lambda: self._regions(masks))
+
+    def _regions(self, masks: Stack) -> Iterator[tuple[int, Grid]]:
+        for start, block in blocks(masks, n_bytes=2**22):
             regions = np.stack([np.isin(block, self._labels[first:]) for first in range(len(self._labels))], axis=1)
             regions[regions[:, 0].reshape(len(block), -1).mean(axis=1) < FEWEST] = False
             yield start, pooled(regions.astype(np.float32), EDGE[block.ndim - 1])

@@ -5,15 +5,14 @@ that shifts, small turns and small crops hide little. A region of the frame by i
 pasted pieces, whose other parts are of somebody else.
 """
 
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
 
 from fedsynth.benchmark.leakage.spaces.appearance import Grid, appearances, pooled
-from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace
+from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace, remembered
 from fedsynth.benchmark.leakage.spaces.pose import posed
-from fedsynth.images.rows import Stack
+from fedsynth.images import ImageSet
 
 Region = Literal["left", "right", "upper", "lower", "centre"]
 REGIONS: tuple[Region, ...] = get_args(Region)
@@ -26,9 +25,9 @@ class Pixels(GridSpace):
 
     name = "pixels"
 
-    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+    def grids(self, images: ImageSet) -> Grid:
         """Ranks of the posed images."""
-        return posed(images)
+        return remembered(images, "posed", lambda: posed(images.images))
 
     def embed(self, grid: Grid) -> Features:
         """Means over larger cells."""
@@ -36,15 +35,18 @@ class Pixels(GridSpace):
 
 
 class RegionPixels(GridSpace):
-    """The ranks of one part of the frame."""
+    """The ranks of one part of the frame, as it is and mirrored."""
+
+    n_views = 2
+    n_inverted = 0
 
     def __init__(self, region: Region) -> None:
         super().__init__()
         self.name, self.region = region, region
 
-    def grids(self, images: Stack) -> Iterator[tuple[int, Grid]]:
+    def grids(self, images: ImageSet) -> Grid:
         """Ranks of the images as they lie."""
-        return appearances(images)
+        return remembered(images, "appearance", lambda: appearances(images.images))
 
     def embed(self, grid: Grid) -> Features:
         """Means over the cells of the region; volumes are cut along their first two axes."""
