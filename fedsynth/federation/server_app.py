@@ -33,6 +33,7 @@ from fedsynth.run import Run, create_run
 
 JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begins
 PATIENCE_SECONDS = 3600.0
+HELLO_SECONDS = 300.0  # a site builds its networks before it greets
 LONGEST_PAUSE = 3.0
 
 app = ServerApp()
@@ -127,9 +128,10 @@ class GridSites:
         self._hellos = {node: hello for node, hello in self._hellos.items() if node in present}
         new = {str(node): node for node in present - self._hellos.keys()}
         contents = {name: hello_content(self._experiment) for name in new}
-        for name, (message, _, _) in self._send(HELLO, contents, new, self._settings.deadline).items():
-            if message is not None:
-                self._hellos[new[name]] = read_hello(message)
+        for name, (message, _, _) in self._send(HELLO, contents, new, HELLO_SECONDS).items():
+            hello = Hello(site="", refused=Code.BUSY) if message is None else read_hello(message)
+            if hello.refused is not Code.BUSY:  # it will be asked again
+                self._hellos[new[name]] = hello
 
     def _nodes(self) -> dict[str, int]:
         """The node of each willing site. Of two that claim one name, the one that came last: the other died."""

@@ -99,6 +99,7 @@ def fits(mechanisms: Iterable[Mechanism], budget: Budget) -> bool:
     return _renyi(merged, budget.delta) <= budget.epsilon or epsilon_of(merged, budget.delta) <= budget.epsilon
 
 
+@lru_cache(maxsize=64)  # every site of a federation asks for the same
 def calibrate(budget: Budget, *, rate: float, steps: int) -> float:
     """The least noise multiplier, of four digits, for which `steps` draws at `rate` stay within `budget`.
 
