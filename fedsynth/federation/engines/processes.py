@@ -72,7 +72,7 @@ def leashed(mark: str) -> Iterator[None]:
 
 
 def descendants(*roots: int) -> dict[int, str]:
-    """The processes that `roots` started, and theirs, with the time of birth: a number that is used anew has another."""
+    """The processes that `roots` started, and theirs, with the time of birth: a number used anew has another."""
     parents: dict[int, tuple[int, str]] = {}
     for pid in _everybody():
         with suppress(OSError, IndexError):
