@@ -16,11 +16,14 @@ from fedsynth.benchmark.leakage.blind import Blind, blind_baseline, centred_by_s
 from fedsynth.benchmark.leakage.cohort import Cohort
 from fedsynth.benchmark.leakage.curves import aucs
 from fedsynth.benchmark.leakage.honest import Control, control_aucs, random_halves
-from fedsynth.benchmark.leakage.statistics.permutation import marginal_p, min_p, permute_roles
+from fedsynth.benchmark.leakage.statistics.permutation import assignments, marginal_p, min_p, permute_roles
 from fedsynth.images.rows import Stack
 
 HALVES = 10
 PERMUTATIONS = 1999
+LEVEL = 0.05
+Z_POWER = 0.8416
+"""80 % of a normal distribution lie below it."""
 CRITIC = "critic"
 DENSITY_SPACE = "components"
 
@@ -117,7 +120,7 @@ def infer_membership(
         p_value=min_p(observed, null),
         honest_p=honest_p,
         members_p=members_p,
-        resolvable_auc=_resolvable(null),
+        resolvable_auc=_resolvable(null, cohort),
         permutations=permutations,
     )
 
@@ -166,13 +169,30 @@ def _split_members(
 def _redrawn(
     scores: Mapping[str, NDArray[np.float64]], cohort: Cohort, n: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The AUC of every attack, (attacks,), and under redrawn roles, (n, attacks)."""
-    roles = np.vstack([cohort.member[None], permute_roles(cohort.member, cohort.stratum, n, rng)])
-    reached = np.column_stack([aucs(values, roles) for values in scores.values()])
+    """The AUC of every attack, (attacks,), and under redrawn roles, (n, attacks).
+
+    Only of patients whose stratum has both roles: nothing can be learnt from the others, and their fixed roles would
+    make the test look sharper than it is.
+    """
+    asked = _in_mixed_strata(cohort)
+    if not asked.any():
+        return np.full(len(scores), 0.5), np.full((n, len(scores)), 0.5)
+    member = cohort.member[asked]
+    roles = np.vstack([member[None], permute_roles(member, cohort.stratum[asked], n, rng)])
+    reached = np.column_stack([aucs(values[asked], roles) for values in scores.values()])
     return reached[0], reached[1:]
 
 
-def _resolvable(null: NDArray[np.float64]) -> float:
-    """The smallest AUC that the joint test at 5 % finds with 80 % power, by its own null."""
-    critical = float(np.quantile(null.max(axis=1), 0.95))
-    return min(1.0, critical + 0.8416 * float(null.std(axis=0).max()))
+def _in_mixed_strata(cohort: Cohort) -> NDArray[np.bool_]:
+    members = np.bincount(cohort.stratum[cohort.member], minlength=cohort.stratum.max() + 1)
+    others = np.bincount(cohort.stratum[~cohort.member], minlength=cohort.stratum.max() + 1)
+    return ((members > 0) & (others > 0))[cohort.stratum]
+
+
+def _resolvable(null: NDArray[np.float64], cohort: Cohort) -> float:
+    """The smallest AUC that the joint test at 5 % finds with 80 % power, by its own null; 1 where it cannot fire."""
+    spread = float(null.std(axis=0).max())
+    if assignments(cohort.member, cohort.stratum) < 1 / LEVEL or spread < 1e-9:
+        return 1.0
+    critical = float(np.quantile(null.max(axis=1), 1 - LEVEL))
+    return min(1.0, critical + Z_POWER * spread)

@@ -22,10 +22,9 @@ from fedsynth.benchmark.leakage.curves import (
     true_positive_interval,
     true_positive_rate,
 )
-from fedsynth.benchmark.leakage.membership import Attack, Membership
+from fedsynth.benchmark.leakage.membership import LEVEL, Z_POWER, Attack, Membership
 from fedsynth.benchmark.score import Score, Verdict
 
-LEVEL = 0.05
 LARGEST_UNSEEN = 0.75
 """A test that could miss a larger AUC than this reassures nobody."""
 SMALLEST_SITE = 4
@@ -80,7 +79,10 @@ def patients_needed(found: Membership) -> int:
     """Members (and as many holdout patients) with which an AUC of `LARGEST_UNSEEN` would be found, roughly."""
     members, holdout = found.cohort.n_members, found.cohort.n_holdout
     alike = 2 * members * holdout / (members + holdout)
-    return math.ceil(alike * ((found.resolvable_auc - 0.5) / (LARGEST_UNSEEN - 0.5)) ** 2)
+    beyond = LARGEST_UNSEEN - 0.5
+    # An AUC of n against n has a null variance of about 1 / (6 n); 2.5 is the critical value over some ten attacks.
+    fewest = ((2.5 + Z_POWER) / beyond) ** 2 / 6
+    return math.ceil(max(fewest, alike * ((found.resolvable_auc - 0.5) / beyond) ** 2))
 
 
 def scores_of(found: Membership, *, seed: int) -> dict[str, Score]:

@@ -39,6 +39,8 @@ def attacked(
         made = (shared[chosen] + rng.normal(size=made.shape) * np.sqrt(0.5)).astype(np.float32)
     if kind == "blurred":
         made *= np.float32(0.7)
+    if kind == "flat":
+        rows, made = np.zeros_like(rows), np.zeros_like(made)
     if kind == "biased":
         rows[patients.member[of]] += 0.8
     given = None
@@ -158,6 +160,11 @@ def test_few_patients_and_roles_that_were_not_drawn_are_inconclusive() -> None:
     told = judge(attacked("honest", members=8, holdout=8))
     assert told.verdict == "inconclusive"
     assert "members and as many holdout patients would show" in told.words
+    alone = cohort(20, 20)
+    told = judge(attacked("honest", members=20, holdout=20, stratum=alone.member.astype(int)))  # nothing to redraw
+    assert told.verdict == "inconclusive"
+    assert judge(attacked("honest", members=1, holdout=1)).verdict == "inconclusive"
+    assert judge(attacked("flat")).verdict == "inconclusive"
     told = judge(attacked("copies", not_drawn="the set does not record how its roles were drawn"))
     assert told.verdict == "inconclusive"
     assert "does not record" in told.words

@@ -25,7 +25,7 @@ def attack_by_distance(targets: Targets, synthetic: Stack, reference: Stack | No
     the nearest image of that set, otherwise by the nearest of another real patient.
     """
     table = to_other_patients(targets)
-    floor = FLOOR * float(np.median(table.distances[:, 0]))
+    floor = _floor(table)
     released = np.log(np.maximum(to_nearest(targets, synthetic), floor))
     everybody = np.ones(targets.n_patients, bool)
     others = to_allowed(table, everybody) if reference is None else to_nearest(targets, reference)
@@ -40,6 +40,12 @@ def attack_by_distance(targets: Targets, synthetic: Stack, reference: Stack | No
         "distance": Attacked(scores=by_patient(-released, targets), honest=_stacked(plain, targets)),
         "calibrated": Attacked(scores=by_patient(others - released, targets), honest=_stacked(calibrated, targets)),
     }
+
+
+def _floor(table: PatientDistances) -> float:
+    """A small part of what lies between patients, so that a copy is no infinity."""
+    between = table.distances[:, 0][table.distances[:, 0] > 0]
+    return FLOOR * float(np.median(between[np.isfinite(between)])) if np.isfinite(between).any() else 1.0
 
 
 def to_nearest(targets: Targets, release: Stack) -> NDArray[np.float64]:

@@ -1,5 +1,7 @@
 """Every attack by hand or against a slow oracle, blind to roles, and stronger on copies than on honest sets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -42,6 +44,13 @@ def test_an_exact_copy_is_no_infinity() -> None:
     found = attack_by_distance(line([[False] * 4]), np.array([[14.0]], np.float32))
     assert np.isfinite(found["distance"].scores).all()
     assert np.argmax(found["calibrated"].scores) == 2
+
+
+def test_constant_features_single_out_nobody() -> None:
+    flat = replace(line([[False, True, False, False]]), features=np.zeros((5, 1), np.float32))
+    found = attack_by_distance(flat, np.zeros((2, 1), np.float32)) | attack_by_density(flat, flat.features, seed=0)
+    for attacked in found.values():
+        assert np.ptp(attacked.scores) == pytest.approx(0)
 
 
 def test_what_was_released_is_found_mirrored() -> None:
