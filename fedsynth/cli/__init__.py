@@ -21,6 +21,7 @@ from fedsynth.cli.reporting import report
 from fedsynth.cli.simulating import simulate
 from fedsynth.cli.site import site
 from fedsynth.cli.split import split
+from fedsynth.cli.suite import suite
 from fedsynth.cli.synthesizing import export_set, synthesize
 from fedsynth.cli.training import train
 from fedsynth.errors import FedSynthError
@@ -87,6 +88,7 @@ app.add_typer(site, name="site")
 app.add_typer(deploy, name="deploy")
 app.command()(compare)
 app.command()(report)
+app.command()(suite)
 
 
 def main() -> None:
