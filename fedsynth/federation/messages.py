@@ -39,9 +39,10 @@ class Hello:
     refused: Code | None = None
 
 
-def order_content(order: Order, arrays: Mapping[str, Any]) -> RecordDict:
-    """An order for a round."""
-    return RecordDict({ARRAYS: _to_record(arrays), WORDS: ConfigRecord(asdict(order))})
+def order_contents(orders: Mapping[str, Order], arrays: Mapping[str, Any]) -> dict[str, RecordDict]:
+    """Everybody's order for a round; the arrays are turned into bytes once, and bytes can be shared."""
+    record = _to_record(arrays)
+    return {name: RecordDict({ARRAYS: record, WORDS: ConfigRecord(asdict(order))}) for name, order in orders.items()}
 
 
 def read_order(message: Message) -> tuple[Order, Arrays]:

@@ -80,4 +80,9 @@ def _opened(run: Path, changed: int) -> Federation:
 
 
 def _sites_file(run: Path) -> SitesFile:
-    return load_sites(run / SITES)
+    return _read_sites(run / SITES, (run / SITES).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_sites(path: Path, changed: int) -> SitesFile:
+    return load_sites(path)

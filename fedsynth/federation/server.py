@@ -3,6 +3,7 @@
 Replies are taken in the order of the sites' names, whatever order they arrived in, so that one seed gives one result.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.averaging import Averaging, make_averaging
+from fedsynth.federation.central import CentralGenerator
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from fedsynth.federation.exchange import Arrays, Facts, Order
 from fedsynth.federation.messages import Hello, Reply
@@ -91,6 +93,7 @@ class Rounds:
     def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
         self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
         self._parameters = {name for name, _ in met.family.nets.named_parameters()}
+        self._steps = settings.exchange_steps
         self._averaging = self._strategy()
         self.at = newest_checkpoint(run.checkpoints) or self._start()
         self._averaging.start(self.at.weights)
@@ -100,16 +103,24 @@ class Rounds:
 
     def go(self, sites: Sites, watch: Watch) -> Checkpoint:
         """All rounds that are left."""
-        while self.at.round < self.settings.rounds:
-            number = self.at.round + 1
-            watch(Progress(round=number, rounds=self.settings.rounds))
-            replies = self._ask(number, sites)
+        per_round = self.settings.local_steps // self._steps
+        collected: list[Reply] = []
+        while self.at.round < self.settings.rounds * per_round:
+            number, place = self.at.round // per_round + 1, self.at.round % per_round
+            if not place or not collected:
+                watch(Progress(round=number, rounds=self.settings.rounds))
+            replies = self._ask(self.at.round + 1, sites)
+            collected += replies
             answered = [reply for reply in replies if reply.reason is None]
             if len(answered) < self.settings.quorum:
-                self._record.add(number, replies)
+                self._record.add(number, merged(collected))
                 raise self._too_few(number, replies)
-            self.at = self._next(number, answered)
+            self.at = self._next(self.at.round + 1, answered)
             save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+            if place + 1 < per_round:
+                continue
+            replies, collected = merged(collected), []
+            answered = [reply for reply in replies if reply.reason is None]
             self._record.add(number, replies)
             spent = {
                 r.site: self.spent(r.outcome.metrics["charged"]) for r in answered if "charged" in r.outcome.metrics
@@ -124,7 +135,9 @@ class Rounds:
             return math.nan
         return _epsilon(self.met.plan, int(charged))
 
-    def _strategy(self) -> Averaging:
+    def _strategy(self) -> Averaging | CentralGenerator:
+        if self.settings.federation == "central-generator":
+            return CentralGenerator(self.settings, copy.deepcopy(self.met.family))
         buffers = [name for name, _ in self.met.family.nets.named_buffers()]
         return make_averaging(self.settings.strategy, self.settings.strategy_options, buffers=buffers)
 
@@ -151,7 +164,7 @@ class Rounds:
         return [replies[name] for name in sorted(replies)]
 
     def _order(self, number: int, attempt: int) -> Order:
-        steps = self.settings.local_steps
+        steps = self._steps
         return Order(
             round=number, first_step=(number - 1) * steps, steps=steps, experiment=self.experiment, attempt=attempt
         )
@@ -184,7 +197,7 @@ class Rounds:
 
     def _moved_average(self, old: Arrays, new: Arrays, number: int) -> Arrays:
         """The sampler's moving average after the round, as if the weights had gone straight from `old` to `new`."""
-        steps = self.settings.local_steps
+        steps = self._steps
         kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
         return {
             name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
@@ -200,6 +213,33 @@ class Rounds:
             f"in round {number} {answered} of {len(replies)} sites answered, {self.settings.quorum} must ({missing})"
         )
         return FedSynthError(problem, remedy="mend it and go on with --resume")
+
+
+def merged(replies: Sequence[Reply]) -> list[Reply]:
+    """A row for each site from all its replies of a round: what it sent last, mean losses, sums of the rest."""
+    names = sorted({reply.site for reply in replies})
+    return [_merged([reply for reply in replies if reply.site == name]) for name in names]
+
+
+def _merged(replies: Sequence[Reply]) -> Reply:
+    if len(replies) == 1:
+        return replies[0]
+    told = [reply.outcome.metrics for reply in replies if reply.reason is None]
+    metrics = dict(told[-1]) if told else {}
+    for name in metrics:
+        values = [one[name] for one in told if math.isfinite(one[name])]
+        if name.endswith("_loss") and values:
+            metrics[name] = math.fsum(values) / len(values)
+        elif name == "steps":
+            metrics[name] = math.fsum(values)
+    return replace(
+        replies[-1],
+        outcome=replace(replies[-1].outcome, metrics=metrics),
+        reason=next((reply.reason for reply in reversed(replies) if reply.reason is not None), None),
+        seconds=math.fsum(reply.seconds for reply in replies),
+        bytes_up=sum(reply.bytes_up for reply in replies),
+        bytes_down=sum(reply.bytes_down for reply in replies),
+    )
 
 
 def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:

@@ -21,7 +21,7 @@ from fedsynth.federation.messages import (
     Reply,
     content_bytes,
     hello_content,
-    order_content,
+    order_contents,
     read_hello,
     read_outcome,
 )
@@ -109,7 +109,7 @@ class GridSites:
         self._greet()
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
-        contents = {name: order_content(order, arrays) for name, order in reached.items()}
+        contents = order_contents(reached, arrays)
         replies = [Reply(site=name, reason=Code.UNREACHABLE) for name in orders if name not in reached]
         for name, (message, seconds, down) in self._send(TRAIN, contents, nodes, self._settings.deadline).items():
             if message is None:

@@ -69,6 +69,9 @@ class FederationSettings:
         if self.weighting == "patients" and self.privacy is not None:
             remedy = "take uniform, or declared:NAME=N,..."
             raise ConfigError("a private run never weights by patients: their number would leave", remedy=remedy)
+        if self.federation == "central-generator" and self.strategy != "fedavg":
+            problem = "a generator at the server takes steps along the sites' gradients and has no strategy"
+            raise ConfigError(problem, value=self.strategy, remedy="leave --strategy away")
         self.training()  # checks what belongs to the sites
 
     def training(self) -> TrainSettings:
@@ -91,6 +94,11 @@ class FederationSettings:
     def total_steps(self) -> int:
         """Steps of each site over all rounds."""
         return self.rounds * self.local_steps
+
+    @property
+    def exchange_steps(self) -> int:
+        """Steps between two messages: a generator at the server needs an answer after every one."""
+        return 1 if self.federation == "central-generator" else self.local_steps
 
     @property
     def quorum(self) -> int:
@@ -129,7 +137,11 @@ class FederationSettings:
         """The networks that leave a site, of those that a family shares."""
         if self.federation == "none":
             return ()
-        return shared if self.share == "all" else tuple(net for net in shared if net in sampler)
+        return (
+            shared
+            if self.share == "all" and self.federation == "average"
+            else tuple(net for net in shared if net in sampler)
+        )
 
     def to_run_config(self, run: Path) -> dict[str, Scalar]:
         """As Flower's scalars: every key is always there, a text of no letters stands for None."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsynth.errors import FedSynthError
+from fedsynth.federation.central import refuse_what_is_not_central
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Asked
@@ -49,6 +50,9 @@ class SiteWork:
         self.facts = Facts.of(images)
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
+        if settings.federation == "central-generator":
+            refuse_what_is_not_central(self.family)
+            self.trainer.elsewhere = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
         place.policy.check(_asked(settings, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
         place.policy.check_patients(len(self.prepared.holder.patients))
@@ -78,6 +82,7 @@ class SiteWork:
     ) -> Outcome:
         self._restore(before=order.round)
         self._in_memory, self._moved = None, True
+        self.trainer.held_out.clear()
         self._receive(received)
         self.trainer.step = order.first_step
         if self._insecure_seed is not None:
@@ -96,7 +101,7 @@ class SiteWork:
         record.save()
         metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
         self._save(order, digest, metrics)
-        return Outcome(arrays=self._arrays(), metrics=metrics)
+        return Outcome(arrays=self._leaving_arrays(), metrics=metrics)
 
     def _metrics(self, losses: Mapping[str, float], steps: int) -> dict[str, float]:
         """The same keys at every site. In private runs nothing here is counted from patients: losses are of fakes."""
@@ -121,6 +126,18 @@ class SiteWork:
 
     def _arrays(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state().items()}
+
+    def _leaving_arrays(self) -> Arrays:
+        """Weights; or gradients in their place, where the generator takes its steps at the server."""
+        arrays = self._arrays()
+        for net, gradients in self.trainer.held_out.items():
+            for (name, value), gradient in zip(self.family.nets[net].named_parameters(), gradients, strict=True):
+                sent = torch.zeros_like(value) if gradient is None else gradient
+                arrays[f"{net}.{name}"] = sent.detach().cpu().numpy().copy()
+        if self.trainer.elsewhere and not self.trainer.held_out:
+            named = {name for name, _ in self.family.nets.named_parameters()}
+            arrays |= {name: np.zeros_like(value) for name, value in arrays.items() if name in named}
+        return arrays
 
     def _shared_state(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.family.nets.state_dict().items() if k.split(".")[0] in self.leaving}
@@ -169,7 +186,7 @@ class SiteWork:
         """The result of this very order, where it was computed and did not arrive."""
         path = self._path(order.round)
         notes = read_notes(path) if path.exists() else {}
-        if notes.get("received") != digest:
+        if notes.get("received") != digest or self.trainer.elsewhere:  # a gradient is not kept: it is taken again
             return None
         if self._in_memory != (order.round, path.stat().st_mtime_ns):
             try:

@@ -44,7 +44,10 @@ class Gradients(Protocol):
 
 
 class Trainer:
-    """A family with its optimisers, moving average and step counter. `gradients` decides plain or private."""
+    """A family with its optimisers, moving average and step counter. `gradients` decides plain or private.
+
+    Networks named in `elsewhere` are updated by somebody else, who takes their gradients from `held_out`.
+    """
 
     def __init__(
         self, family: Model, recipe: Recipe, *, seed: int, total_steps: int, gradients: Gradients, device: torch.device
@@ -52,6 +55,8 @@ class Trainer:
         self.family, self.recipe, self.seed, self.total_steps = family.to(device), recipe, seed, total_steps
         self.gradients = gradients
         self.step = 0
+        self.elsewhere: frozenset[str] = frozenset()
+        self.held_out: dict[str, list[Tensor | None]] = {}
         self.average = MovingAverage(family, recipe.ema)
         self.optimisers = {turn.net: self._optimiser(turn.net) for turn in family.turns}
         self._watch = Watch(device)
@@ -75,13 +80,21 @@ class Trainer:
             draws = step_draws(self.seed, self.step, number)
             loss, gradient = self.gradients(turn, self.step, self.progress, draws)
             self._watch.check(self.step, turn.net, loss, gradient)
-            self._apply(turn.net, gradient)
+            if turn.net in self.elsewhere:
+                self.held_out[turn.net] = gradient
+                self.family.after_update(turn.net)
+            else:
+                self.apply(turn.net, gradient)
             losses.setdefault(turn.net, float(loss))  # a second turn of a network is a penalty, not its loss
         self.average.update(self.family, self.step)
         self.step += 1
         return losses
 
-    def _apply(self, net: str, gradient: list[Tensor | None]) -> None:
+    def apply(self, net: str, gradient: list[Tensor | None], *, settle: bool = True) -> None:
+        """One optimiser update of a network, at the rate of the step at hand.
+
+        Without `settle` the family is not told: what its buffers fold in was seen elsewhere.
+        """
         parameters = list(self.family.nets[net].parameters())
         for parameter, value in zip(parameters, gradient, strict=True):
             parameter.grad = value
@@ -89,7 +102,8 @@ class Trainer:
             group["lr"] = self._rate(net)
         self.optimisers[net].step()
         self.optimisers[net].zero_grad(set_to_none=True)
-        self.family.after_update(net)
+        if settle:
+            self.family.after_update(net)
 
     def _optimiser(self, net: str) -> torch.optim.Adam:
         return torch.optim.Adam(self.family.nets[net].parameters(), self._rate(net), self.recipe.betas)

@@ -81,6 +81,7 @@ def test_each_on_its_own_pools_its_images_once(tmp_path: Path, held: Path) -> No
     assert sorted(case.rsplit("-", 1)[0] for case in cases) == ["site-1-synthetic"] * 3 + ["site-2-synthetic"] * 3
 
 
+@pytest.mark.slow
 def test_a_private_run_says_what_was_spent(tmp_path: Path, held: Path) -> None:
     small = [*SMALL[:6], "--count", "4"]
     said = run("--sites", 2, "--data", held, "--partition", "iid", *small, *NETS, "--epsilon", 8, "--patients", 10,
