@@ -1,6 +1,7 @@
 """What a run costs: noise calibrated once for all its private steps, and the epsilon of any list of blocks.
 
-Knows rates, noise and counts of steps. Never sees a patient, a network or the true number of patients.
+Knows rates, noise and counts of steps. Never sees a patient, a network or the true number of patients. The accountants
+are imported where they are used: half of what starting a process costs, and plain runs need none.
 """
 
 import math
@@ -10,10 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 
 import numpy as np
-from dp_accounting.pld import privacy_loss_distribution as pld
-from dp_accounting.privacy_accountant import NeighboringRelation
 from numpy.typing import NDArray
-from opacus.accountants.analysis import prv, rdp
 from scipy.special import ndtr
 
 from fedsynth.errors import ConfigError
@@ -164,6 +162,8 @@ def _merge(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
 
 @lru_cache(maxsize=512)
 def _renyi_curve(rate: float, noise: float) -> NDArray[np.float64]:
+    from opacus.accountants.analysis import rdp
+
     return np.asarray(rdp.compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=ORDERS), dtype=float)
 
 
@@ -235,6 +235,8 @@ class _Addition(_Removal):
 
 def _prv(mechanisms: tuple[Mechanism, ...], delta: float, renyi: float, direction: type[_Removal]) -> float:
     """Opacus's numerical composition (Gopi et al. 2021) in one direction, upper end."""
+    from opacus.accountants.analysis import prv
+
     losses = [direction(one.rate, one.noise) for one in mechanisms]
     steps = [one.steps for one in mechanisms]
     error, delta_error = min(max(RELATIVE_ERROR * renyi, 5e-4), 0.05), delta / 1000
@@ -258,6 +260,9 @@ def _replace_one(mechanisms: tuple[Mechanism, ...], delta: float) -> float:
     The pair that it composes is q N(-1) + (1 - q) N(0) against q N(1) + (1 - q) N(0): opposite gradients of full clip
     norm. Where that is out of reach: group privacy of one removal and one addition, which always holds.
     """
+    from dp_accounting.pld import privacy_loss_distribution as pld
+    from dp_accounting.privacy_accountant import NeighboringRelation
+
     if not mechanisms:
         return 0.0
     if _renyi(mechanisms, delta) <= LARGEST_BY_PRV:
