@@ -109,14 +109,22 @@ class Carrier:
         while True:
             self.link.check_alive()
             self._tell_rounds()
-            self.hospitals.reconcile()
-            if time.monotonic() - looked >= (_ENDING if is_trained(self.place) else BETWEEN):
-                run = self.link.flower.ask("ls", "--run-id", run_id)["runs"][0]
-                if str(run["status"]).startswith("finished"):
-                    self._tell_rounds()
-                    return str(run["status"]), str(run.get("status-details") or "")
-                looked = time.monotonic()
+            try:
+                self.hospitals.reconcile()
+                if time.monotonic() - looked >= (_ENDING if is_trained(self.place) else BETWEEN):
+                    looked = time.monotonic()
+                    status, details = self._look(run_id)
+                    if status.startswith("finished"):
+                        self._tell_rounds()
+                        return status, details
+            except FedSynthError as error:  # a question that was not answered in time is asked again
+                self.report(f"Flower did not answer: {error}")
+                time.sleep(_ENDING)
             time.sleep(0.5)
+
+    def _look(self, run_id: str) -> tuple[str, str]:
+        run = self.link.flower.ask("ls", "--run-id", run_id)["runs"][0]
+        return str(run["status"]), str(run.get("status-details") or "")
 
     def _stop_leftovers(self) -> None:
         """What a killed server left running in Flower's memory keeps hospitals busy for nobody."""

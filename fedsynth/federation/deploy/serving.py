@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fedsynth import files
+from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.carrying import Carrier, draw, is_trained, load_settings
 from fedsynth.federation.deploy.certificates import LOOPBACK
 from fedsynth.federation.deploy.checks import check_certificate, check_pair
@@ -47,7 +48,10 @@ def _serve(place: ServerPlace, settings: FederationSettings | None, report: Call
         while True:
             time.sleep(_RECONCILE)
             link.check_alive()
-            hospitals.reconcile()
+            try:
+                hospitals.reconcile()
+            except FedSynthError as error:
+                report(f"Flower did not answer: {error}")
 
 
 def check_server(place: ServerPlace) -> str:

@@ -93,8 +93,12 @@ class Hospitals:
             self.flower.ask("supernode", "unregister", kept.pop(name))
             self.report(f"{name} is shut out: its key was taken away")
         for name in [name for name in wanted if name not in kept]:
-            kept[name] = self._register(wanted[name])
-            self.report(f"{name} is let in, with the key {wanted[name].name}")
+            try:
+                kept[name] = self._register(wanted[name])
+            except FedSynthError as error:  # one wrong file must not stop the others
+                self.report(f"{name} is not let in: {error}")
+            else:
+                self.report(f"{name} is let in, with the key {wanted[name].name}")
         if kept != self.known:
             self.known = kept
             config.save_toml(self.record, kept)
