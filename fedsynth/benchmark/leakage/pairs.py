@@ -26,7 +26,7 @@ from fedsynth.images.sheet import note_of
 from fedsynth.images.slicing import upright
 
 SHOWN = 8
-HEADS = ("synthetic", "nearest member", "nearest holdout", "difference to member")
+HEADS = ("synthetic", "nearest member", "nearest holdout", "difference")
 HONEST = ("a holdout image", *HEADS[1:])
 
 
@@ -130,17 +130,30 @@ def _nearest_row(measured: MeasuredSpace, image: ImageSet, rows: NDArray[np.intp
 
 def _cell(evidence: Evidence, images: ImageSet, row: int, pair: _Pair) -> Cell:
     real, channel = evidence.real, _channel(evidence.real)
-    shown, member = _plane(images, row, channel), _plane(real, pair.member[0], channel)
+    shown = _plane(images, row, channel)
+    member, turned = _aligned(_plane(real, pair.member[0], channel), shown)
     holdout = np.zeros_like(shown) if pair.holdout is None else _plane(real, pair.holdout[0], channel)
     values = (shown, member, holdout, np.abs(shown - member))
     tiles: list[Pixels] = [as_tile(value) for value in values]
     case, patient = images.cases["case"].iloc[row], real.cases["patient"].iloc[pair.member[0]]
     far = "none" if pair.holdout is None else f"{pair.holdout[1]:.3g}"
     lines = (
-        f"{case}, nearest member {patient}",
+        f"{case}, nearest member {patient}{turned}",
         f"{pair.space}: distance {pair.member[1]:.3g}, to holdout {far}; ratio {pair.ratio:.2f}, p = {pair.p:.2g}",
     )
     return Cell(tiles=[tiles], lines=lines)
+
+
+def _aligned(plane: NDArray[np.float32], to: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+    """The picture mirrored as it fits best, and what was done: a mirrored copy would not look like one otherwise."""
+    mirrored = {
+        "": plane,
+        " (mirrored)": plane[:, ::-1],
+        " (upside down)": plane[::-1],
+        " (turned by half)": plane[::-1, ::-1],
+    }
+    how = min(mirrored, key=lambda name: float(np.abs(mirrored[name] - to).mean()) - 1e-3 * (name == ""))
+    return mirrored[how], how
 
 
 def _plane(images: ImageSet, row: int, channel: int) -> NDArray[np.float32]:
