@@ -91,13 +91,15 @@ def test_an_honest_set_passes_and_an_overfitted_one_does_not(tmp_path: Path) -> 
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
 
     of_members(real).save(tmp_path / "synthetic", overwrite=True)
-    leaking = call(*arguments, "--json")
+    synthetic_set(blobs(60, 1, 3)).save(tmp_path / "reference")
+    leaking = call(*arguments, "--reference", tmp_path / "reference", "--json")
     assert leaking.exit_code == 1, leaking.output
     found = json.loads(leaking.stdout)
     best = found["scores"]["calibrated@components"]
     assert best["low"] > 0.8
     assert 0.3 < best["control"] < 0.7
     assert found["inputs"]["real"]["roles"] == {"member": 50, "holdout": 50}
+    assert found["inputs"]["reference"]["images"] == 60
 
 
 ATTACKS = ("distance", "calibrated", "density", "monte_carlo")
