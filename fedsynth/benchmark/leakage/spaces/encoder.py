@@ -23,8 +23,10 @@ from fedsynth.images import ImageSet
 
 WIDTH = {2: 32, 3: 16}
 NUMBERS = 64
-STEPS, PATIENTS = 240, 64
-"""Updates, and patients in each."""
+PATIENTS = 64
+"""Patients in an update."""
+EXPOSURES, FEWEST_STEPS, MOST_STEPS = 115, 200, 360
+"""Updates are as many as show every patient so often, within these bounds: at most some fifteen seconds in 2-D."""
 SAME_IMAGE = 0.5
 """The share of pairs that are two changes of one image; the others are different images of the patient."""
 TEMPERATURE, RATE, DECAY = 0.1, 3e-3, 1e-2
@@ -44,7 +46,9 @@ class Encoder(GridSpace):
     n_views = 2
     n_inverted = 0
 
-    def __init__(self, *, steps: int = STEPS, changes: Changes | None = None, weights: Path | None = None) -> None:
+    def __init__(
+        self, *, steps: int | None = None, changes: Changes | None = None, weights: Path | None = None
+    ) -> None:
         super().__init__()
         self.weights = weights
         self.name = self.name if weights is None else weights.stem
@@ -89,13 +93,15 @@ class Encoder(GridSpace):
         rows_of = [rows for rows in rows_of if len(rows)]
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         update = _Adam(net)
-        for step in range(self.steps):
+        shown = EXPOSURES * len(rows_of) // min(PATIENTS, len(rows_of))
+        steps = self.steps or min(MOST_STEPS, max(FEWEST_STEPS, shown))
+        for step in range(steps):
             patients = rng.permutation(len(rows_of))[:PATIENTS]
             pairs = np.array([rng.choice(rows_of[patient], 2) for patient in patients])
             pairs[:, 1] = np.where(rng.random(len(pairs)) < SAME_IMAGE, pairs[:, 0], pairs[:, 1])
             changed = augment(grid[pairs.T.ravel()], self.changes, generator)
             loss = contrast(*_forward(net, changed).chunk(2))
-            update(loss, RATE * math.sin(math.pi * (step + 1) / (self.steps + 1)))
+            update(loss, RATE * math.sin(math.pi * (step + 1) / (steps + 1)))
 
 
 def save_network(path: Path, net: nn.Module, *, channels: int, cells: Sequence[int]) -> None:

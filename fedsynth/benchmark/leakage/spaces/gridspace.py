@@ -70,8 +70,7 @@ class GridSpace(ABC):
             seen = [*orbit, *(-view for view in orbit[:n_inverted])]
             tables = tables or _tables(len(seen), len(images), len(self._centre))
             blank = np.flatnonzero(~grid.reshape(len(grid), -1).any(axis=1))
-            names = images.header.origin + "/" + images.cases["case"].iloc[start + blank]
-            places = own_places(names, self._centre, self._length)
+            places = own_places(images, start + blank, self._centre, self._length)
             for table, view in zip(tables, seen, strict=True):
                 table[start : start + len(grid)] = self.embed(view)
                 table[start + blank] = places
@@ -93,15 +92,16 @@ def remembered(images: ImageSet, name: str, make: Callable[[], Iterable[tuple[in
     return known[name]
 
 
-def own_places(names: Iterable[str], centre: Features, length: float) -> Features:
-    """A random place for each image that shows nothing, by its origin and name, at `length` from `centre`.
+def own_places(images: ImageSet, rows: NDArray[np.int64], centre: Features, length: float) -> Features:
+    """A random place for each image that shows nothing, at `length` from `centre`: by set, name and voxels.
 
-    Blank images are all alike; as they are they would count as copies of the one patient who has a blank image.
+    Blank images (or masks) are all alike; as they are, they would count as copies of the one patient who has such.
     """
-    drawn = [np.random.default_rng(zlib.crc32(name.encode())).normal(size=len(centre)) for name in names]
-    if not drawn:
+    if not len(rows):
         return np.empty((0, len(centre)), np.float32)
-    direction = np.stack(drawn)
+    names = [f"{images.header!r}/{images.cases['case'].iloc[row]}".encode() for row in rows]
+    seeds = [zlib.crc32(images.images[int(row)].tobytes(), zlib.crc32(n)) for row, n in zip(rows, names, strict=True)]
+    direction = np.stack([np.random.default_rng(seed).normal(size=len(centre)) for seed in seeds])
     direction *= length / np.linalg.norm(direction, axis=1, keepdims=True)
     return (centre + direction).astype(np.float32)
 

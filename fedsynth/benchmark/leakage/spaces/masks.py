@@ -17,7 +17,7 @@ from fedsynth.images.rows import Stack, blocks
 from fedsynth.images.tissue import tumour_labels
 
 EDGE = {2: 32, 3: 16}
-NUMBERS = 1024
+NUMBERS = 512
 FEWEST = 0.003
 """A region that covers a smaller share of the frame has no shape of its own."""
 
@@ -26,6 +26,7 @@ class Masks(GridSpace):
     """Occupancy of cells by each label: by each lesion where the labels name lesions, otherwise by each tissue."""
 
     name = "masks"
+    n_views = 4
     n_inverted = 0
 
     def __init__(self) -> None:

@@ -109,8 +109,7 @@ class OutsideNetwork:
             for part, view in zip(parts, islice(views(values), n_views), strict=True):
                 found = self._ask(torch.from_numpy(np.ascontiguousarray(view)))
                 if self._centre is not None and len(blank):
-                    names = images.header.origin + "/" + images.cases["case"].iloc[start + blank]
-                    found[blank] = own_places(names, self._centre, self._length)
+                    found[blank] = own_places(images, start + blank, self._centre, self._length)
                 part.append(found)
         return [np.concatenate(part) for part in parts]
 
