@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsynth.cli.benchmark_audit import audit
 from fedsynth.cli.benchmark_membership import membership
 from fedsynth.cli.benchmark_utility import classification, fidelity, segmentation
 from fedsynth.cli.screen import print_json, print_table, progress_bar
@@ -193,6 +194,7 @@ def _print_comparators(found: "Memorization") -> None:
 
 
 benchmark.command()(membership)
+benchmark.command()(audit)
 benchmark.command()(segmentation)
 benchmark.command()(classification)
 benchmark.command()(fidelity)

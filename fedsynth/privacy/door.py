@@ -3,7 +3,7 @@
 Knows nothing of families, optimisers or images: `fetch` brings tensors for the patients it is asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ class Door:
         self._turns, self._n = dict(turns), len(patients)
         self._ledger, self._run, self._cap = ledger, run, cap
         self._prepaid = dict.fromkeys(turns, 0)
+        self.on_release: Callable[[str, Sums, float], None] | None = None
         self._group = None if ledger is None else ledger.group(patients)
         earlier = [] if ledger is None else ledger.charges(run)
         _refuse_better_claim(plan, earlier, insecure=not randomness.private)
@@ -104,7 +105,8 @@ class Door:
         """One private gradient of a turn: draw patients, clip and sum, add noise, divide by the public batch size.
 
         Each call draws anew. The result may be used without further care; add the free half to it and step.
-        Parameters that this stage of growth does not use are not among the keys.
+        Parameters that this stage of growth does not use are not among the keys. `on_release` is shown a copy of what
+        leaves, and nothing else: an auditor stands there.
         """
         if self._prepaid[turn] < 1:
             raise RuntimeError(f"a private step of {turn!r} was not charged")
@@ -113,7 +115,10 @@ class Door:
         drawn = self.randomness.chosen(self._n, settings.rate)
         sums = self._turns[turn].clipped_sum(drawn, fetch, progress)
         scale = self.plan.noise * settings.clip
-        return {name: self._noised(value, scale) / settings.batch for name, value in sums.items()}
+        released = {name: self._noised(value, scale) / settings.batch for name, value in sums.items()}
+        if self.on_release is not None:
+            self.on_release(turn, {name: value.clone() for name, value in released.items()}, progress)
+        return released
 
     def _noised(self, value: Tensor, scale: float) -> Tensor:
         """Added in float64, so that the noise is not cut to the few digits of the sum before it has hidden it."""

@@ -110,6 +110,16 @@ class Ledger:
         with self._locked():
             self._refuse_above(cap, group, list(planned))
 
+    def forecast(self, group: Group, planned: Iterable[Mechanism], delta: float) -> tuple[float, float]:
+        """The most that any patient of `group` has spent, over all sites and runs, and would have after `planned`."""
+        with self._locked():
+            met = [[one.mechanism for one in charges] for charges in self._histories(group)]
+        more = list(planned)
+        return (
+            max(compose(one, delta).epsilon for one in met),
+            max(compose([*one, *more], delta).epsilon for one in met),
+        )
+
     def steps_charged(self, run: str) -> int:
         """Private steps that `run` has been charged at this site, lost blocks included."""
         with self._locked():
@@ -133,7 +143,7 @@ class Ledger:
         return sum(charge.steps for charge in read_ledger(self.path) if charge.run == run)
 
     def _refuse_above(self, cap: Budget, group: Group, planned: list[Mechanism]) -> None:
-        for history in histories(group.tags, self._everywhere(), self.identities):
+        for history in self._histories(group):
             mechanisms = [charge.mechanism for charge in history]
             if fits([*mechanisms, *planned], cap):
                 continue
@@ -144,6 +154,9 @@ class Ledger:
                 f"{before:.3g} is spent and this would make it {after:.3g}",
                 remedy="fewer steps, more noise, or a higher cap in the site's policy",
             )
+
+    def _histories(self, group: Group) -> list[list[Charge]]:
+        return histories(group.tags, self._everywhere(), self.identities)
 
     def _everywhere(self) -> list[Charge]:
         """The charges of every site in the store: a patient may stand in several, and pays in each."""

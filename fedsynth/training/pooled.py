@@ -30,6 +30,7 @@ SHEET_IMAGES = 12
 BLOCK = 25  # steps that are charged together, and lost together in a crash
 
 OnStep = Callable[[StepReport, int], None]
+OnPrepared = Callable[[Prepared], None]
 
 
 def run_training(
@@ -39,16 +40,20 @@ def run_training(
     *,
     resume: bool = False,
     on_step: OnStep = lambda report, total: None,
+    on_prepared: OnPrepared = lambda prepared: None,
 ) -> Card:
     """Train to the end, writing state, losses and sample sheets as it goes; the run directory is locked meanwhile.
 
-    A diverged run raises after the last good state was kept. `on_step` is called with each report and the total.
+    A diverged run raises after the last good state was kept. `on_step` is called with each report and the total,
+    `on_prepared` with the trainer of the images before its first step: an auditor watches from there.
     """
     with run.locked(), cpu_threads(settings.threads):
         if settings.pairing == LABEL_TO_IMAGE and find(settings.generator).kind != "training-free":
             masks = prepare(images, mask_settings(settings), disk=Disk.of(run), masks_only=True)
             _train(masks, Place(run=run, name=MASKS), resume=resume, on_step=on_step)
-        return _train(prepare(images, settings, disk=Disk.of(run)), Place(run=run), resume=resume, on_step=on_step)
+        prepared = prepare(images, settings, disk=Disk.of(run))
+        on_prepared(prepared)
+        return _train(prepared, Place(run=run), resume=resume, on_step=on_step)
 
 
 @dataclass(frozen=True, kw_only=True)

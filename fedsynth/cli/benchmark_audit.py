@@ -1,0 +1,192 @@
+"""`fedsynth benchmark audit`: try to contradict a claimed epsilon. Exit code 0 none found, 1 fail, 2 bad input, 3 else.
+
+It belongs to `benchmark` and stands apart because it trains.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsynth.cli.screen import print_json, print_table, progress_bar
+from fedsynth.errors import ConfigError, RefusedError
+
+if TYPE_CHECKING:
+    from fedsynth.run import Run
+    from fedsynth.study.audit import Audited
+    from fedsynth.training.preparing import Prepared
+    from fedsynth.training.settings import TrainSettings
+
+PRIVATE = "Privacy"
+
+
+def audit(
+    run: Annotated[Path | None, typer.Argument(help="The run whose training is audited; the newest if none.")] = None,
+    real: Annotated[Path | None, typer.Option(metavar="SET", help="Real set, instead of the run's.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", "-g", help="Family, where there is no run.")] = None,
+    canaries: Annotated[int, typer.Option(help="Made-up patients, each in or out by a coin.")] = 200,
+    images: Annotated[int, typer.Option(help="Images to draw from the generator.")] = 400,
+    steps: Annotated[int | None, typer.Option(help="Steps of each training, instead of the run's or family's.")] = None,
+    claim: Annotated[
+        float | None,
+        typer.Option(help="The epsilon to contradict, where it is not the plan's.", rich_help_panel=PRIVATE),
+    ] = None,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="Train privately with it; may be repeated.", rich_help_panel=PRIVATE)
+    ] = None,
+    delta: Annotated[float, typer.Option(help="Of --claim and --epsilon.", rich_help_panel=PRIVATE)] = 1e-5,
+    patients: Annotated[
+        int | None, typer.Option(help="With --epsilon: declared public number.", rich_help_panel=PRIVATE)
+    ] = None,
+    draw: Annotated[int | None, typer.Option(help="Expected patients per step.", rich_help_panel=PRIVATE)] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where the ledger lives; else $FEDSYNTH_STORE.", rich_help_panel=PRIVATE)
+    ] = None,
+    spend: Annotated[
+        bool, typer.Option("--spend", help="Yes, charge real patients for this training.", rich_help_panel=PRIVATE)
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of canaries and plain trainings; coins stay secret.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the trainings go; new or empty.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Does a training keep its claimed epsilon? A training of its own with canary patients tries to contradict it.
+
+    Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
+    """
+    from fedsynth.images import ImageSet
+    from fedsynth.run import create_run
+    from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code, hold_audit, rehearse
+    from fedsynth.training.settings import Privacy
+
+    audited_run = _run(run, real, generator)
+    settings = _settings(audited_run, real, generator, steps)
+    privacy = {"delta": delta, "patients": patients, "draw": draw, "store": store}
+    budgets = [_with_budget(settings, one, privacy, Privacy) for one in epsilon or []] or [settings]
+    asked = AuditSettings(canaries=canaries, images=images, seed=seed, claim=claim, delta=delta, looks=len(budgets))
+    opened = ImageSet.load(settings.images)
+    rehearsed = [rehearse(opened, one) for one in budgets]
+    cost = _agree_on_cost(rehearsed, spend=spend)
+    base = _place(audited_run, out, len(budgets))
+    found = []
+    for number, one in enumerate(budgets):
+        folder = None if out is None else (out if len(budgets) == 1 else out / f"training-{number + 1}")
+        place = create_run(one, generator=one.generator, seed=one.seed, folder=folder, base=base)
+        with progress_bar(f"training {one.generator} with canaries") as advance:
+            found.append(
+                hold_audit(
+                    opened,
+                    one,
+                    asked,
+                    place,
+                    step=lambda text: typer.echo(f"{text} ...", err=True),
+                    on_step=lambda report, total, show=advance: show(report.step + 1, total),  # type: ignore[misc]
+                )
+            )
+    result = as_result(found, opened, settings, asked, cost)
+    if audited_run is not None:
+        result.save(audited_run.benchmark(NAME))
+    result.save(found[-1].run.benchmark(NAME))
+    if as_json:
+        print_json(result.as_json())
+    else:
+        for one_found in found:
+            _print(one_found)
+        typer.echo(f"result     {(audited_run or found[-1].run).benchmark(NAME)}")
+    assert result.verdict is not None
+    raise typer.Exit(exit_code(result.verdict))
+
+
+def _run(run: Path | None, real: Path | None, generator: str | None) -> "Run | None":
+    from fedsynth.run import newest_run, open_run
+
+    if run is not None:
+        if generator is not None:
+            raise ConfigError("a run has its own generator", value=generator, remedy="leave --generator out")
+        return open_run(run)
+    if (real is None) != (generator is None):
+        missing = "--generator NAME" if generator is None else "--real SET"
+        raise ConfigError("an audit without a run needs a set and a generator", remedy=f"give {missing} as well")
+    if real is not None:
+        return None
+    newest = newest_run()
+    typer.echo(f"the newest run: {newest.folder}", err=True)
+    return newest
+
+
+def _settings(run: "Run | None", real: Path | None, generator: str | None, steps: int | None) -> "TrainSettings":
+    from fedsynth.study.audit import settings_of
+    from fedsynth.training.settings import TrainSettings
+
+    if run is None:
+        assert real is not None
+        assert generator is not None
+        settings = TrainSettings(generator=generator, images=real.resolve(), sheets=0)
+    else:
+        settings = replace(settings_of(run), sheets=0)
+        settings = settings if real is None else replace(settings, images=real.resolve())
+    return settings if steps is None else replace(settings, steps=steps)
+
+
+def _with_budget(settings: "TrainSettings", epsilon: float, given: dict[str, Any], kind: Any) -> "TrainSettings":
+    said = {name: value for name, value in given.items() if value is not None}
+    if settings.privacy is not None:
+        said.pop("delta")
+        return replace(settings, privacy=replace(settings.privacy, epsilon=epsilon, **said))
+    if given["patients"] is None:
+        remedy = "give --patients N, a round public number near the truth"
+        raise ConfigError("--epsilon needs the declared number of patients", remedy=remedy)
+    return replace(settings, privacy=kind(epsilon=epsilon, **said))
+
+
+def _agree_on_cost(rehearsed: "list[Prepared]", *, spend: bool) -> dict[str, float] | None:
+    """Say what real patients would pay, and stop unless that was agreed to."""
+    from fedsynth.privacy.accounting import rounded_up
+    from fedsynth.study.audit import cost_of
+
+    cost = cost_of(rehearsed)
+    if cost is None:
+        return None
+    said = (
+        f"this audit trains on real patients: the most that any of them has spent goes from epsilon "
+        f"{rounded_up(cost.before, 3):g} to {rounded_up(cost.after, 3):g}"
+    )
+    if not spend:
+        raise RefusedError(said, remedy="give --spend if it is worth that; an audit on phantoms costs nobody anything")
+    typer.echo(said, err=True)
+    return {"before": cost.before, "after": cost.after}
+
+
+def _place(run: "Run | None", out: Path | None, trainings: int) -> Path:
+    """Audits are no runs to go on with: they stand where no command looks for the newest run."""
+    from fedsynth.files import refuse_existing
+    from fedsynth.run import RUNS
+
+    if out is not None and out.exists() and (trainings > 1 or not out.is_dir() or any(out.iterdir())):
+        refuse_existing(out, marker="config.toml")
+    return (RUNS if run is None else run.folder) / "audits"
+
+
+def _print(found: "Audited") -> None:
+    from fedsynth.study.audit import EVERYWHERE, VIEWS
+
+    inside = int(found.canaries.included.sum())
+    claimed = found.why_no_claim if found.claim is None else f"epsilon {found.claim:g} at delta {found.delta:g}"
+    typer.echo(f"claimed    {claimed}")
+    typer.echo(f"canaries   {len(found.canaries)}, of which {inside} took part; the coins are in {found.run.folder}")
+    rows = []
+    for place, of in found.bounds.items():
+        for view in VIEWS:
+            if view in of:
+                one = of[view]
+                above = found.hits[view] if place == EVERYWHERE else {}
+                told = ", ".join(f"{kind} {value:.2f}" for kind, value in above.items())
+                guessed = f"{one.right} of {one.guesses}"
+                rows.append([place, view, guessed, f"{one.epsilon:.2f}", f"{one.ceiling:.2f}", told])
+    print_table(["where", "view", "coins right", "epsilon at least", "at most provable", "in above out, by kind"], rows)
+    for view, why in found.missing.items():
+        typer.echo(f"not seen   {view}: {why}")
+    typer.echo(f"control    {found.control:.2f} for coins that had no part in it; it should be 0")
+    typer.echo(f"verdict    {found.verdict.upper()}")
+    for sentence in found.sentences:
+        typer.echo(f"           {sentence}")

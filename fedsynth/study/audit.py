@@ -1,0 +1,355 @@
+"""The audit: a training of its own with canary patients, and the epsilon that guessing their coins proves at least.
+
+A bound above the claim refutes it. A bound below it confirms nothing: how much so many canaries could have shown at
+most stands beside it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.benchmark.leakage.statistics.epsilon import EpsilonBound, best_bound
+from fedsynth.benchmark.leakage.statistics.intervals import LEVEL
+from fedsynth.benchmark.score import Input, Result, Score, Verdict
+from fedsynth.errors import ConfigError
+from fedsynth.generators.catalog import find
+from fedsynth.images import ImageSet
+from fedsynth.privacy.accounting import compose
+from fedsynth.privacy.ledger import Ledger, default_store
+from fedsynth.privacy.randomness import Randomness, SecretRandomness
+from fedsynth.run import Run
+from fedsynth.study.canaries import FEWEST, Canaries, make_canaries
+from fedsynth.study.views import Scores, look
+from fedsynth.study.watching import Watch
+from fedsynth.training.disk import HOLDER
+from fedsynth.training.holder import Holder
+from fedsynth.training.pooled import run_training
+from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.settings import TrainSettings, cpu_threads
+from fedsynth.training.trainer import StepReport
+
+NAME = "audit"
+COINS = "canaries.csv"
+VIEWS = ("updates", "critic", "generator", "images")
+EVERYWHERE = "all sites"
+
+Step = Callable[[str], None]
+OnStep = Callable[[StepReport, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """How an audit is held: `images` are drawn from the generator; `claim` is what is claimed of runs without plan.
+
+    `looks` counts the trainings that are audited together: their bounds hold all at once.
+    """
+
+    canaries: int = 200
+    images: int = 400
+    seed: int = 0
+    claim: float | None = None
+    delta: float = 1e-5
+    looks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.canaries < FEWEST:
+            remedy = "fewer can hardly contradict any claim: a perfect attack on 20 proves epsilon 1"
+            raise ConfigError(f"--canaries must be at least {FEWEST}", value=self.canaries, remedy=remedy)
+        if self.images < 1:
+            raise ConfigError("--images must be at least 1", value=self.images)
+        if self.claim is not None and not self.claim >= 0:
+            raise ConfigError("a claimed epsilon is not negative", value=self.claim)
+        if not 0 <= self.delta < 1:
+            raise ConfigError("delta must lie in [0, 1)", value=self.delta)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audited:
+    """What one training showed: bounds by place (all sites, or one) and view; `missing` views with the reason.
+
+    `control` is the largest bound for coins that had no part in it; it should be zero.
+    """
+
+    claim: float | None
+    why_no_claim: str
+    delta: float
+    bounds: Mapping[str, Mapping[str, EpsilonBound]]
+    missing: Mapping[str, str]
+    control: float
+    hits: Mapping[str, Mapping[str, float]]
+    canaries: Canaries
+    run: Run
+    seconds: float
+
+    @property
+    def lower(self) -> float:
+        """The largest epsilon that any place and view proves."""
+        return max((one.epsilon for of in self.bounds.values() for one in of.values()), default=0.0)
+
+    @property
+    def ceiling(self) -> float:
+        """What a perfect attack on all these canaries would have proved."""
+        return max((one.ceiling for one in self.bounds[EVERYWHERE].values()), default=0.0)
+
+    @property
+    def verdict(self) -> Verdict:
+        """A contradiction, none, or no claim that could be contradicted."""
+        if self.claim is None:
+            return "inconclusive"
+        return "fail" if self.lower > self.claim else "no contradiction found"
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict for people."""
+        proved = f"at least epsilon {self.lower:.2f} was spent, with {LEVEL:.0%} confidence"
+        if self.claim is None:
+            return [f"nothing is claimed ({self.why_no_claim}), so nothing can be contradicted; {proved}"]
+        if self.verdict == "fail":
+            return [f"the claimed epsilon {self.claim:g} is false: {proved}"]
+        said = [f"the guesses prove epsilon {self.lower:.2f}, and {self.claim:g} is claimed: no contradiction"]
+        said.append("an audit can only contradict a claim; it never confirms one")
+        if self.ceiling <= self.claim:
+            said.append(
+                f"even a perfect attack on {len(self.canaries)} canaries would prove only {self.ceiling:.2f}: "
+                "a broken mechanism below that cannot show here; more canaries reach further"
+            )
+        return said
+
+
+def refuse_unauditable(settings: TrainSettings) -> None:
+    """What has no claim by its nature is not audited."""
+    entry = find(settings.generator)
+    if settings.pairing or entry.kind in ("paired", "training-free"):
+        problem = f"{settings.generator} is not audited: paired and training-free families are never private"
+        raise ConfigError(problem, remedy="`fedsynth benchmark membership` measures what they leak")
+
+
+def rehearse(images: ImageSet, settings: TrainSettings) -> Prepared:
+    """Refuse what cannot work before anything is written or charged."""
+    refuse_unauditable(settings)
+    with cpu_threads(settings.threads):
+        return prepare(images, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What audits would add to what patients have spent: the largest epsilon before and after, at the run's delta."""
+
+    before: float
+    after: float
+    patients: int
+
+
+def cost_of(rehearsed: Sequence[Prepared]) -> Cost | None:
+    """The cost of one private training each; None where nobody is charged: plain runs, phantoms."""
+    plans = [one.plan for one in rehearsed if one.plan is not None]
+    if not plans or rehearsed[0].images.header.phantoms:
+        return None
+    settings, first = rehearsed[0].settings, rehearsed[0].holder
+    assert settings.privacy is not None
+    planned, delta = [plan.mechanism for plan in plans], settings.privacy.delta
+    store = default_store() if settings.privacy.store is None else settings.privacy.store
+    n = len(first.patients)
+    if not store.is_dir():
+        return Cost(before=0.0, after=compose(planned, delta).epsilon, patients=n)
+    ledger = Ledger(HOLDER, store)
+    before, after = ledger.forecast(ledger.group(first.patients), planned, delta)
+    return Cost(before=before, after=after, patients=n)
+
+
+def hold_audit(
+    images: ImageSet,
+    settings: TrainSettings,
+    audit: AuditSettings,
+    run: Run,
+    *,
+    randomness: Randomness | None = None,
+    step: Step = lambda text: None,
+    on_step: OnStep = lambda report, total: None,
+) -> Audited:
+    """Train once in `run` as `settings` say, with canaries among the members of `images`, and guess their coins.
+
+    The coins are written to the run directory before the training. `randomness` flips them, for tests; else the
+    operating system does.
+    """
+    refuse_unauditable(settings)
+    started = time.monotonic()
+    secret = SecretRandomness() if randomness is None else randomness
+    members = training_members(images)
+    step("making canaries")
+    canaries = make_canaries(members, audit.canaries, seed=audit.seed, randomness=secret)
+    canaries.record(run.folder / COINS)
+    watch = Watch(canaries, Holder(members), seed=audit.seed)
+    claims: list[tuple[float | None, str]] = []
+
+    def prepared(one: Prepared) -> None:
+        watch.attach(one)
+        claims.append(_claim(one, audit))
+
+    step("training with canaries")
+    run_training(canaries.joined(members), settings, run, on_step=on_step, on_prepared=prepared)
+    with cpu_threads(settings.threads):
+        scores, missing = look(run, canaries, images=audit.images, seed=audit.seed, step=step)
+    if watch.scores is None:
+        missing["updates"] = watch.why
+    else:
+        scores["updates"] = watch.scores
+    step("guessing the coins")
+    (claim, why), delta = claims[0], audit.delta if settings.privacy is None else settings.privacy.delta
+    bounds = prove(scores, canaries.included, canaries.sites, delta=delta, looks=audit.looks, seed=audit.seed)
+    unrelated = secret.integers(2, (len(canaries),)).numpy() == 1
+    control = prove(scores, unrelated, canaries.sites, delta=delta, looks=audit.looks, seed=audit.seed)
+    return Audited(
+        claim=claim,
+        why_no_claim=why,
+        delta=delta,
+        bounds=bounds,
+        missing=missing,
+        control=max(one.epsilon for of in control.values() for one in of.values()),
+        hits=_hits(scores, canaries),
+        canaries=canaries,
+        run=run,
+        seconds=time.monotonic() - started,
+    )
+
+
+def prove(
+    scores: Mapping[str, Scores],
+    included: NDArray[np.bool_],
+    sites: Sequence[str],
+    *,
+    delta: float,
+    looks: int = 1,
+    seed: int = 0,
+) -> dict[str, dict[str, EpsilonBound]]:
+    """The bound of every view, over all canaries and site by site, corrected so that all of them hold together."""
+    places = {EVERYWHERE: np.ones(len(included), bool)}
+    if len(set(sites)) > 1:
+        places |= {site or "(no site)": np.array(sites) == site for site in sorted(set(sites))}
+    rng = np.random.default_rng([seed, *b"ties"])
+    looks *= len(places) * len(scores)
+    return {
+        place: {
+            view: best_bound(scores[view][here], included[here], delta=delta, rng=rng, looks=looks)
+            for view in VIEWS
+            if view in scores
+        }
+        for place, here in places.items()
+    }
+
+
+def as_result(
+    audited: Sequence[Audited],
+    images: ImageSet,
+    settings: TrainSettings,
+    audit: AuditSettings,
+    spent: Mapping[str, float] | None = None,
+) -> Result:
+    """The result in its common form; several trainings are reported by the one whose bound exceeds its claim most."""
+    worst = max(audited, key=lambda one: one.lower - (one.claim if one.claim is not None else np.inf))
+    table: dict[str, Any] = {"generator": settings.generator, "canaries": audit.canaries, "images": audit.images}
+    table |= {"level": LEVEL, "claim": audit.claim, "trainings": len(audited), "run_seed": settings.seed}
+    return Result(
+        benchmark=NAME,
+        verdict=verdict_of(audited),
+        scores={"epsilon_lower_bound": _score(worst, EVERYWHERE, worst.lower)}
+        | {f"epsilon_{view}": _score(worst, EVERYWHERE, one.epsilon) for view, one in worst.bounds[EVERYWHERE].items()},
+        per_site={
+            place: {f"epsilon_{view}": _score(worst, place, one.epsilon) for view, one in of.items()}
+            for place, of in worst.bounds.items()
+            if place != EVERYWHERE
+        },
+        details={"trainings": [_described(one) for one in audited], "spent": spent},
+        inputs={"real": Input.of(images)},
+        seed=audit.seed,
+        settings=table,
+        seconds=sum(one.seconds for one in audited),
+    )
+
+
+def verdict_of(audited: Sequence[Audited]) -> Verdict:
+    """Of several trainings: one contradiction is enough, and no claim at all says nothing."""
+    verdicts = [one.verdict for one in audited]
+    if "fail" in verdicts:
+        return "fail"
+    return "no contradiction found" if "no contradiction found" in verdicts else "inconclusive"
+
+
+def exit_code(verdict: Verdict) -> int:
+    """0 where no contradiction was found, 1 for a contradiction, 3 where nothing could be told."""
+    return {"no contradiction found": 0, "fail": 1}.get(verdict, 3)
+
+
+def with_epsilon(settings: TrainSettings, epsilon: float) -> TrainSettings:
+    """The same run with another budget."""
+    assert settings.privacy is not None
+    return replace(settings, privacy=replace(settings.privacy, epsilon=epsilon))
+
+
+def settings_of(run: Run) -> TrainSettings:
+    """What a pooled run was told. A federated one trains elsewhere."""
+    from fedsynth import config
+
+    if "rounds" in run.settings():
+        remedy = "audit its settings on one holder's images: --real SET --generator NAME --epsilon E --patients N"
+        raise ConfigError("a federated run is not audited as a whole yet", file=run.folder, remedy=remedy)
+    return config.load_toml(TrainSettings, run.config)
+
+
+def _claim(prepared: Prepared, audit: AuditSettings) -> tuple[float | None, str]:
+    """What is claimed of a training: `--claim`, or what its plan promises."""
+    if audit.claim is not None:
+        return audit.claim, ""
+    if prepared.plan is None or prepared.door is None:
+        return None, "the run is not private"
+    if not prepared.door.private:
+        return None, "its randomness can be repeated (--insecure-seed)"
+    return prepared.plan.claim.epsilon, ""
+
+
+def _hits(scores: Mapping[str, Scores], canaries: Canaries) -> dict[str, dict[str, float]]:
+    """By view and kind, how often a canary that took part scores above one that did not: 0.5 is chance."""
+    kinds = np.array(canaries.kinds)
+    found: dict[str, dict[str, float]] = {}
+    for view, values in scores.items():
+        found[view] = {}
+        for kind in map(str, sorted(set(kinds))):
+            inside = values[(kinds == kind) & canaries.included]
+            outside = values[(kinds == kind) & ~canaries.included]
+            if len(inside) and len(outside):
+                above = (inside[:, None] > outside).mean() + (inside[:, None] == outside).mean() / 2
+                found[view][kind] = round(float(above), 3)
+    return found
+
+
+def _score(audited: Audited, place: str, value: float) -> Score:
+    sites = audited.canaries.sites
+    n = len(sites) if place == EVERYWHERE else sum((site or "(no site)") == place for site in sites)
+    return Score(value=value, low=value, baseline=0.0, control=audited.control, n=n)
+
+
+def _described(one: Audited) -> dict[str, Any]:
+    return {
+        "verdict": one.verdict,
+        "sentences": one.sentences,
+        "claimed": one.claim,
+        "delta": one.delta,
+        "lower_bound": one.lower,
+        "ceiling": one.ceiling,
+        "control": one.control,
+        "bounds": {
+            place: {
+                view: {"epsilon": b.epsilon, "ceiling": b.ceiling, "guesses": b.guesses, "right": b.right}
+                for view, b in of.items()
+            }
+            for place, of in one.bounds.items()
+        },
+        "missing": dict(one.missing),
+        "told_apart": one.hits,
+        "canaries": {"all": len(one.canaries), "included": int(one.canaries.included.sum())},
+        "run": str(one.run.folder),
+    }

@@ -1,0 +1,180 @@
+"""Canary patients: made-up patients of whom a secret coin decides, before the training, whether they take part.
+
+Nobody's image goes into them, whatever set they resemble. They know nothing of training, scores or claims.
+"""
+
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedsynth import files
+from fedsynth.images import ImageSet
+from fedsynth.images.check import COLUMNS
+from fedsynth.images.header import Header
+from fedsynth.images.imageset import concatenate
+from fedsynth.images.phantom.acquire import CHANNELS
+from fedsynth.images.phantom.cohort import SMALLEST, PhantomSettings, phantom_images
+from fedsynth.images.phantom.fields import Viewport
+from fedsynth.images.phantom.patient import LABELS, Labels
+from fedsynth.images.phantom.scanner import default_hospitals
+from fedsynth.privacy.randomness import Randomness, SecretRandomness
+
+KINDS = ("pattern", "ordinary", "pattern", "mislabelled", "pattern")
+"""The order in which kinds follow each other: high-contrast patterns, phantoms, phantoms with another's label map."""
+FEWEST, IMAGES = 20, 4
+
+Canary = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
+"""Images (n, channels, ...), masks (n, ...) and the class of one canary."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Canaries:
+    """All canaries, taking part or not. `images` holds every one's images, canary after canary, equally many each.
+
+    The other three have an item per canary. `included` is the secret of the coin: what scores a canary must not see it.
+    """
+
+    images: ImageSet
+    kinds: tuple[str, ...]
+    sites: tuple[str, ...]
+    included: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def images_each(self) -> int:
+        """Images of one canary."""
+        return len(self.images) // len(self)
+
+    @property
+    def names(self) -> list[str]:
+        """The canaries' names as patients, in their order."""
+        return list(self.images.cases["patient"].iloc[:: self.images_each])
+
+    def joined(self, members: ImageSet) -> ImageSet:
+        """The training set: `members` and the canaries whose coin fell so."""
+        rows = np.flatnonzero(np.repeat(self.included, self.images_each))
+        bare = members.with_cases(members.cases, split=None)
+        return concatenate([bare, self.images.rows(rows)], name=members.header.name)
+
+    def record(self, path: Path) -> None:
+        """Write the coins, before the training, so that nobody can say they were chosen afterwards."""
+        table = {"canary": self.names, "kind": self.kinds, "site": self.sites, "included": self.included.astype(int)}
+        files.write_text(path, pd.DataFrame(table).to_csv(index=False, lineterminator="\n"))
+
+
+def make_canaries(like: ImageSet, count: int, *, seed: int, randomness: Randomness | None = None) -> Canaries:
+    """`count` canaries for the members `like`: their sizes, channels, classes, labels and sites, none of their images.
+
+    The canaries follow from the seed, their names and coins do not: those come from the operating system, and no two
+    audits share a name, so that a ledger takes every audit's canaries for patients of their own.
+    """
+    secret = SecretRandomness() if randomness is None else randomness
+    each = IMAGES if like.header.dimensions == 2 else 1
+    named = sorted(set(like.cases["site"]))
+    sites = tuple(named[i % len(named)] for i in range(count))
+    kinds = tuple(_kind(i // len(named), like) for i in range(count))
+    made = [_make(i, kind, like, each, seed) for i, kind in enumerate(kinds)]
+    token = secrets.token_hex(4)
+    rows = []
+    for number, (site, (_, _, label)) in enumerate(zip(sites, made, strict=True)):
+        name = f"canary-{token}-{number:05d}"
+        shared = {"patient": name, "site": site, "role": _role(like), "class": label}
+        rows += [shared | {"case": f"{name}-{i}", "slice": str(i) if each > 1 else ""} for i in range(each)]
+    images = ImageSet(
+        header=replace(like.header, name="canaries", split=None),
+        cases=pd.DataFrame(rows, columns=list(COLUMNS), dtype=str),
+        images=_as_kind(np.concatenate([one for one, _, _ in made]), like),
+        masks=np.concatenate([mask for _, mask, _ in made]) if like.masks is not None else None,
+    )
+    return Canaries(images=images, kinds=kinds, sites=sites, included=secret.integers(2, (count,)).numpy() == 1)
+
+
+def _kind(place: int, like: ImageSet) -> str:
+    """Small images have no room for a phantom, and a label cannot be wrong where there is none."""
+    kind = KINDS[place % len(KINDS)]
+    if max(like.size) < SMALLEST:
+        return "pattern"
+    return "ordinary" if kind == "mislabelled" and like.masks is None and not like.header.classes else kind
+
+
+def _role(like: ImageSet) -> str:
+    return "" if set(like.cases["role"]) == {""} else "member"
+
+
+def _make(number: int, kind: str, like: ImageSet, each: int, seed: int) -> Canary:
+    rng = np.random.default_rng([seed, *b"canary", number])
+    if kind == "pattern":
+        return _pattern(like, each, rng)
+    images, masks, label = _phantom(like, each, seed=int(rng.integers(2**31)))
+    if kind == "mislabelled":
+        _, masks, other = _phantom(like, each, seed=int(rng.integers(2**31)))
+        wrong = [name for name in like.header.classes if name != label]
+        label = str(rng.choice(wrong)) if wrong else other
+        masks = np.flip(masks, axis=1).copy()
+    return images, masks, label
+
+
+def _pattern(like: ImageSet, each: int, rng: np.random.Generator) -> Canary:
+    """Black and white blocks, coarse or fine, much or little of either; the same picture in all its slices."""
+    image = np.stack([_blocks(like.size, [rng.random()], rng) * 255 for _ in like.header.channels])
+    n_labels = max(1, len(like.header.mask_labels))
+    mask = _blocks(like.size, [1 / n_labels] * (n_labels - 1), rng)
+    classes = like.header.classes
+    label = str(rng.choice(classes)) if classes else ""
+    return np.repeat(image[None], each, 0).astype(np.uint8), np.repeat(mask[None], each, 0).astype(np.uint8), label
+
+
+def _blocks(size: tuple[int, ...], shares: list[float], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Blocks numbered 0, 1, ... with the given shares of 1, 2, ...; 0 takes the rest."""
+    counts = [int(rng.integers(2, min(16, n) + 1)) for n in size]
+    drawn = np.digitize(rng.random(counts), np.cumsum([1 - sum(shares), *shares])[:-1])
+    return drawn[np.ix_(*[np.arange(n) * count // n for n, count in zip(size, counts, strict=True)])]
+
+
+def _phantom(like: ImageSet, each: int, *, seed: int) -> Canary:
+    """A brain phantom cut to the set's size, with as many of its channels, labels and classes as fit."""
+    header = like.header
+    size = max(like.size)
+    slices = min(each, len(Viewport(size=size).planes))
+    labels: Labels = next((key for key, names in LABELS.items() if names == header.mask_labels), "tumour")
+    dimensions: Literal[2, 3] = 2 if header.dimensions == 2 else 3
+    settings = PhantomSettings(
+        patients=1, slices=slices, size=size, sites=1, seed=seed, dimensions=dimensions, labels=labels
+    )
+    drawn = phantom_images(0, settings, default_hospitals(1))
+    images = np.stack([_cut(one.image[_channels(header)], like.size) for one in drawn])
+    masks = np.stack([_cut(one.mask, like.size) for one in drawn])
+    masks = np.minimum(masks, max(0, len(header.mask_labels) - 1))
+    repeats = np.arange(each) % len(drawn)
+    return images[repeats], masks[repeats].astype(np.uint8), _class(drawn[0].row["class"], header.classes)
+
+
+def _channels(header: Header) -> list[int]:
+    """Which of the phantom's channels stands for each of the set's: the one of its name, or any."""
+    return [CHANNELS.index(name) if name in CHANNELS else i % len(CHANNELS) for i, name in enumerate(header.channels)]
+
+
+def _class(name: str, classes: tuple[str, ...]) -> str:
+    if not classes or name in classes:
+        return name if classes else ""
+    return classes[sum(name.encode()) % len(classes)]
+
+
+def _cut(values: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The middle of the last axes; a phantom is as large as the set's largest side."""
+    for axis, want in enumerate(size, start=values.ndim - len(size)):
+        first = (values.shape[axis] - want) // 2
+        values = np.take(values, np.arange(first, first + want), axis)
+    return values
+
+
+def _as_kind(images: NDArray[np.uint8], like: ImageSet) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """As the set stores its images: bytes, or numbers between zero and one."""
+    return images if like.images.dtype == np.uint8 else np.asarray(images / np.float32(255), np.float32)

@@ -1,0 +1,264 @@
+"""The white-box view of an audit: which canaries do the gradients that leave a training carry?
+
+It stands where the guarded door lets a noised sum out (in plain runs: where the trainer gets its gradient) and sees
+what leaves there, the networks, and the images as the strongest adversary of the guarantee would. It changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from fedsynth.privacy.door import Door
+from fedsynth.protocol import Draws, Model, SeededDraws, Tensors, Turn
+from fedsynth.study.canaries import Canaries
+from fedsynth.training.holder import Holder
+from fedsynth.training.preparing import Prepared
+from fedsynth.training.private import PrivateGradients
+from fedsynth.training.streams import stream_seed
+from fedsynth.training.trainer import Gradients, PlainGradients
+
+WATCHED = {"private": 100, "plain": 30}
+"""Steps that are looked at, evenly over the training: each look costs as much as a step that reads every canary."""
+OTHERS = 256
+MEMORY = 2**30
+FAKES, CHUNK = 64, 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """What might be in a gradient: one row per canary, then other contributions, each as large as is to be expected.
+
+    `spread` is the variance of how often a row is really there, in units of what is expected; infinite: unknown.
+    """
+
+    values: Tensor
+    spread: Tensor
+
+
+class Watch:
+    """Adds up, over the steps of one training, how much likelier each canary is in than out.
+
+    Every gradient seen is explained by least squares from the canaries' own gradients, those of other patients and the
+    made images: what points towards one canary and not towards the others speaks for it. `scores` is None while
+    nothing could be seen, `why` then says why.
+    """
+
+    def __init__(self, canaries: Canaries, others: Holder, *, seed: int) -> None:
+        self._canaries, self._seed = canaries, seed
+        self._holder = Holder(canaries.images)
+        self._others = others
+        self._sum, self._weight = np.zeros(len(canaries)), np.zeros(len(canaries))
+        self._seen, self.why = 0, "no gradient that reads patients was seen"
+
+    @property
+    def scores(self) -> NDArray[np.float64] | None:
+        """Per canary the logarithm of the odds that it takes part; None where nothing was seen.
+
+        Odds that scatter more than they promise to are shrunk, kind by kind: else the kind that least squares explains
+        worst would look the surest. Coins play no part in it.
+        """
+        if not self._seen:
+            return None
+        kinds, odds = np.array(self._canaries.kinds), self._sum.copy()
+        for kind in set(kinds):
+            own = kinds == kind
+            odds[own] -= np.median(odds[own])
+            promised = np.mean(self._weight[own] + self._weight[own] ** 2 / 4)
+            odds[own] *= min(1.0, promised / max(np.mean(odds[own] ** 2), 1e-12)) ** 0.5
+        return odds
+
+    def attach(self, prepared: Prepared) -> None:
+        """Watch this training from its first step on."""
+        model, gradients = prepared.trainer.family, prepared.trainer.gradients
+        kind = "plain" if prepared.door is None else "private"
+        every = max(1, prepared.trainer.total_steps // WATCHED[kind])
+        if model.couples_samples:
+            self.why = "the networks mix samples: no canary has a gradient of its own"
+        elif self._too_large(model):
+            self.why = f"the networks are too large to hold {len(self._canaries)} canaries' gradients in memory"
+        elif isinstance(gradients, PrivateGradients):
+            self._watch_door(prepared, gradients, every)
+        elif isinstance(gradients, PlainGradients):
+            prepared.trainer.gradients = _Overheard(gradients, self, every)
+
+    def _too_large(self, model: Model) -> bool:
+        sizes = [sum(p.numel() for p in model.nets[turn.net].parameters()) for turn in _private(model)]
+        rows = len(self._canaries) + OTHERS
+        return max(sizes, default=0) * rows * 4 > MEMORY
+
+    def _watch_door(self, prepared: Prepared, gradients: PrivateGradients, every: int) -> None:
+        assert prepared.door is not None
+        door, trainer = prepared.door, prepared.trainer
+        turns = {turn.net: turn for turn in _private(trainer.family)}
+
+        def released(net: str, sums: Tensors, progress: float) -> None:
+            if trainer.step % every == 0:
+                rows = self._private_rows(gradients, door, turns[net], sums, progress)
+                self.see(rows, torch.cat([value.flatten() for value in sums.values()]))
+
+        door.on_release = released
+
+    def see(self, rows: Rows, gradient: Tensor) -> None:
+        """One gradient that left: the log odds of every canary, as if rows were there independently of each other."""
+        if not torch.isfinite(rows.values).all():
+            return
+        n = len(self._canaries)
+        seen, v = gradient.double(), rows.values.double()
+        spread = rows.spread.double()
+        mean = torch.ones(len(v), dtype=torch.float64)
+        mean[:n] = 0.5
+        overlap = v @ v.T
+        met = v @ seen - overlap @ mean
+        rest = seen - mean @ v
+        noise = _noise_per_value(overlap, met, rest)
+        damped = torch.linalg.inv(overlap + torch.diag(noise / spread))
+        share = damped @ overlap
+        found = damped @ met
+        uncertain = spread.clamp(max=1e3).clone()
+        uncertain[:n] = uncertain[:n] / 2 + 0.25  # half the canaries are never there
+        own = share.diagonal()
+        variance = noise * (share @ damped).diagonal() + (share.square() * uncertain).sum(1) - own.square() * 0.25
+        odds = own * found / variance.clamp_min(1e-12)
+        self._sum += odds[:n].nan_to_num().numpy()
+        self._weight += (own.square() / variance.clamp_min(1e-12))[:n].nan_to_num().numpy()
+        self._seen += 1
+
+    def _private_rows(
+        self, gradients: PrivateGradients, door: Door, turn: Turn, sums: Tensors, progress: float
+    ) -> Rows:
+        """Every canary's clipped gradient as the door would add it, times the rate at which it is drawn."""
+        model, settings = gradients.family, door.plan.settings
+        draws = SeededDraws(stream_seed(self._seed, "watch", self._seen))
+        own, rest = self._patients(draws, views=settings.views)
+        values = []
+        for batch in (own, rest):
+            noise = gradients.parts.noise(_n(batch) * settings.views, draws)
+            each = _each(model, turn, batch, noise, progress, tuple(sums), views=settings.views)
+            norms = each.norm(dim=1, keepdim=True).nan_to_num()
+            values.append(each.nan_to_num() * (settings.clip / norms.clamp_min(settings.clip)))
+        scale = settings.rate / settings.batch
+        spread = [torch.full((len(one),), max(1 / settings.rate - 1, 0.05)) for one in values]
+        others = values[1].mean(0, keepdim=True) * len(self._others.patients)
+        rows = torch.cat([*values, others]) * scale
+        return Rows(values=rows, spread=torch.cat([*spread, torch.tensor([1e6])]))
+
+    def plain_rows(self, gradients: PlainGradients, turn: Turn, progress: float) -> Rows:
+        """Every canary's gradient, the mean of its images, times its expected share of the batch; and the fakes'."""
+        model = gradients.family
+        draws = SeededDraws(stream_seed(self._seed, "watch", self._seen))
+        each_has = self._canaries.images_each
+        own = _with_views(self._holder.fetch(np.arange(len(self._holder.images))), each_has)
+        chosen = np.argsort(draws.uniform((len(self._others.images),)).numpy())[:OTHERS]
+        rest = _with_views(self._others.fetch(chosen), 1)
+        names = tuple(name for name, _ in model.nets[turn.net].named_parameters())
+        values = []
+        for batch, views in ((own, each_has), (rest, 1)):
+            noise = _noise(gradients, _n(batch) * views, draws)
+            values.append(_each(model, turn, batch, noise, progress, names, views=views))
+        images = len(self._others.images) + len(self._canaries) * each_has / 2
+        met = gradients.batch * each_has / images  # how often a batch is expected to hold a canary's images
+        fakes = _fakes(gradients, turn, progress, draws)
+        others = values[1].mean(0) * len(self._others.images) / images
+        rows = [values[0] * each_has / images, values[1] / images, torch.stack([others, fakes])]
+        spread = [torch.full((len(own["image"]),), 1 / met), torch.full((len(chosen),), images / gradients.batch)]
+        return Rows(values=torch.cat(rows), spread=torch.cat([*spread, torch.tensor([1e6, 1e6])]))
+
+    def _patients(self, draws: Draws, *, views: int) -> tuple[Tensors, Tensors]:
+        """The canaries and some other patients with `views` of their images each: tensors (patients, views, ...)."""
+        canaries = [self._picked(rows, views, draws) for rows in self._holder.rows]
+        n = len(self._others.patients)
+        some = np.argsort(draws.uniform((n,)).numpy())[:OTHERS]
+        others = [self._picked(self._others.rows[i], views, draws) for i in some]
+        return (
+            _with_views(self._holder.fetch(np.concatenate(canaries)), views),
+            _with_views(self._others.fetch(np.concatenate(others)), views),
+        )
+
+    def _picked(self, rows: NDArray[np.int64], views: int, draws: Draws) -> NDArray[np.int64]:
+        order = np.argsort(draws.uniform((len(rows),)).numpy())
+        return np.asarray(np.resize(rows[order], views))
+
+
+class _Overheard:
+    """A plain trainer's gradients, which an auditor hears as they are used."""
+
+    def __init__(self, inner: PlainGradients, watch: Watch, every: int) -> None:
+        self.inner, self.watch, self.every = inner, watch, every
+
+    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
+        loss, found = self.inner(turn, step, progress, draws)
+        if turn.reads_patients and step % self.every == 0:
+            parameters = self.inner.family.nets[turn.net].parameters()
+            filled = [
+                torch.zeros_like(p) if one is None else one.detach() for p, one in zip(parameters, found, strict=True)
+            ]
+            rows = self.watch.plain_rows(self.inner, turn, progress)
+            self.watch.see(rows, torch.cat([one.flatten() for one in filled]))
+        return loss, found
+
+
+_: Callable[..., Gradients] = _Overheard
+
+
+def _private(model: Model) -> list[Turn]:
+    return [turn for turn in model.turns if turn.reads_patients]
+
+
+def _n(batch: Tensors) -> int:
+    return len(batch["image"])
+
+
+def _with_views(batch: Tensors, views: int) -> Tensors:
+    return {name: value.reshape(-1, views, *value.shape[1:]) for name, value in batch.items()}
+
+
+def _noise(gradients: PlainGradients, n: int, draws: Draws) -> Tensors:
+    noise = gradients.family.noise(n, draws)
+    if gradients.augmentation is not None:
+        noise |= gradients.augmentation.noise(n, gradients.family.shape.dimensions, draws)
+    return noise
+
+
+def _fakes(gradients: PlainGradients, turn: Turn, progress: float, draws: Draws) -> Tensor:
+    """The gradient of the free half for other fakes than the trainer's: what it looks like on the average."""
+    model, condition = gradients.family, {}
+    if model.shape.n_classes:
+        n = model.shape.n_classes
+        condition = {"label": torch.eye(n)[draws.integers(n, (FAKES,))]}
+    loss = model.free_loss(turn, condition, _noise(gradients, FAKES, draws), progress).mean()
+    parameters = list(model.nets[turn.net].parameters())
+    if not loss.requires_grad:
+        return torch.zeros(sum(p.numel() for p in parameters))
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    pairs = zip(parameters, found, strict=True)
+    return torch.cat([(torch.zeros_like(p) if one is None else one).flatten() for p, one in pairs])
+
+
+def _each(
+    model: Model, turn: Turn, batch: Tensors, noise: Tensors, progress: float, names: tuple[str, ...], *, views: int
+) -> Tensor:
+    """The gradient of every patient, its views averaged, by the named parameters of the turn's network: (n, values)."""
+    prefix = f"nets.{turn.net}."
+    own = {prefix + name: dict(model.nets[turn.net].named_parameters())[name].detach() for name in names}
+
+    def loss(values: Tensors, batch: Tensors, noise: Tensors) -> Tensor:
+        return torch.as_tensor(functional_call(model, values, (turn, batch, noise, progress)).mean())
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=CHUNK, randomness="error")
+    found: Tensors = each(own, batch, _with_views(noise, views))
+    rows: Tensor = torch.cat([found[prefix + name].flatten(1) for name in names], 1)
+    return rows
+
+
+def _noise_per_value(overlap: Tensor, met: Tensor, rest: Tensor) -> Tensor:
+    """The variance of what the rows cannot explain, per value of the gradient."""
+    ridge = 1e-6 * overlap.diagonal().mean() * torch.eye(len(overlap), dtype=torch.float64)
+    explained = met @ torch.linalg.solve(overlap + ridge, met)
+    left = max(len(rest) - len(overlap), 1)
+    variance: Tensor = (rest.square().sum() - explained) / left
+    return variance.clamp_min(1e-30)

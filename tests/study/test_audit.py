@@ -1,0 +1,143 @@
+"""The audit as a whole: silent on coins that had no part, silent on the real door, loud on every planted fault."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedsynth.benchmark.leakage.statistics.epsilon import ceiling
+from fedsynth.benchmark.score import load_result
+from fedsynth.errors import ConfigError
+from fedsynth.privacy.randomness import SecretRandomness
+from fedsynth.run import create_run
+from fedsynth.study.audit import (
+    EVERYWHERE,
+    Audited,
+    AuditSettings,
+    as_result,
+    cost_of,
+    exit_code,
+    hold_audit,
+    prove,
+    rehearse,
+)
+from fedsynth.training import preparing
+from fedsynth.training.settings import Privacy, TrainSettings
+from tests.training.tiny import tiny_set
+
+SETTINGS = TrainSettings(generator="dcgan", images=Path("tiny"), steps=40, sheets=0, options={"latent": 4, "base": 4})
+PRIVATE = replace(SETTINGS, steps=20, privacy=Privacy(epsilon=1, patients=70, draw=35, fakes=16, views=2))
+IMAGES = tiny_set(patients=20)
+
+
+def audit_of(tmp_path: Path, settings: TrainSettings, **changes: object) -> Audited:
+    asked = AuditSettings(canaries=100, images=20, **changes)  # type: ignore[arg-type]
+    if settings.privacy is not None:
+        settings = replace(settings, privacy=replace(settings.privacy, store=tmp_path / "store"))
+    run = create_run(settings, generator="dcgan", folder=tmp_path / "run")
+    return hold_audit(IMAGES, settings, asked, run)
+
+
+def test_guesses_without_knowledge_prove_nothing_more_often_than_promised() -> None:
+    rng = np.random.default_rng(0)
+    fired = 0
+    for number in range(200):
+        coins = rng.integers(0, 2, 60) == 1
+        scores = {view: rng.normal(size=60) for view in ("updates", "critic", "images")}
+        bounds = prove(scores, coins, ["a", "b"] * 30, delta=1e-5, seed=number)
+        fired += any(one.epsilon > 0 for of in bounds.values() for one in of.values())
+    assert fired <= 20  # 5 % of 200, and the 99.9 % binomial error above it
+
+
+def test_perfect_guesses_reach_the_ceiling() -> None:
+    coins = np.random.default_rng(1).permutation(200) < 100
+    bounds = prove({"updates": coins + 0.0}, coins, [""] * 200, delta=1e-5)
+    assert set(bounds) == {EVERYWHERE}
+    found = bounds[EVERYWHERE]["updates"]
+    assert found.epsilon == pytest.approx(found.ceiling) == pytest.approx(ceiling(200, 1e-5, looks=5))
+
+
+def test_bounds_of_a_randomised_response_stay_below_its_epsilon() -> None:
+    """Scores that tell each coin with odds e to one are epsilon-private: the bound must respect that."""
+    rng, above = np.random.default_rng(2), 0
+    for number in range(100):
+        coins = rng.integers(0, 2, 200) == 1
+        told = np.where(rng.random(200) < np.e / (1 + np.e), coins, ~coins) + 0.0
+        bounds = prove({"updates": told, "critic": told}, coins, [""] * 200, delta=1e-5, seed=number)
+        above += any(one.epsilon > 1 for one in bounds[EVERYWHERE].values())
+    assert above <= 12
+
+
+def test_a_plain_run_that_claims_epsilon_one_is_caught(tmp_path: Path) -> None:
+    found = audit_of(tmp_path, SETTINGS, claim=1.0)
+    assert found.verdict == "fail"
+    assert found.lower > 1.5
+    assert (tmp_path / "run" / "canaries.csv").is_file()
+
+
+def test_the_real_private_training_is_not_contradicted(tmp_path: Path) -> None:
+    found = audit_of(tmp_path, PRIVATE)
+    assert found.claim is not None
+    assert found.claim <= 1
+    assert found.verdict == "no contradiction found"
+    assert set(found.bounds[EVERYWHERE]) == {"updates", "critic", "generator", "images"}
+    assert "never confirms" in " ".join(found.sentences)
+
+
+class WeakNoise(SecretRandomness):
+    """FAULT: noise divided by far too much (the latents of the fakes, at scale one, are left alone)."""
+
+    def gaussian(self, shape: tuple[int, ...], scale: float) -> torch.Tensor:
+        return super().gaussian(shape, scale if scale == 1.0 else scale / 100)
+
+
+def test_forgotten_noise_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "SecretRandomness", WeakNoise)
+    found = audit_of(tmp_path, PRIVATE)
+    assert found.verdict == "fail"
+    assert found.claim is not None
+    assert found.lower > found.claim
+
+
+def test_the_result_has_the_common_form(tmp_path: Path) -> None:
+    found = audit_of(tmp_path, replace(SETTINGS, steps=2))
+    result = as_result([found], IMAGES, SETTINGS, AuditSettings())
+    result.save(tmp_path / "audit.json")
+    read = load_result(tmp_path / "audit.json")
+    assert (read.benchmark, read.verdict) == ("audit", "inconclusive")
+    assert read.scores["epsilon_lower_bound"].n == 100
+    assert read.details["trainings"][0]["ceiling"] == pytest.approx(found.ceiling)
+    assert exit_code("fail") == 1
+    assert exit_code("no contradiction found") == 0
+    assert exit_code("inconclusive") == 3
+
+
+def test_real_patients_are_told_what_an_audit_costs_and_phantoms_nothing(tmp_path: Path) -> None:
+    settings = replace(PRIVATE, privacy=replace(PRIVATE.privacy, store=tmp_path / "store"))  # type: ignore[type-var]
+    rehearsed = rehearse(IMAGES, settings)
+    first = cost_of([rehearsed])
+    assert first is not None
+    assert first.before == 0
+    assert first.after <= 1
+    hold_audit(
+        IMAGES,
+        settings,
+        AuditSettings(canaries=20, images=1),
+        create_run(settings, generator="dcgan", folder=tmp_path / "run"),
+    )
+    second = cost_of([rehearse(IMAGES, settings)])
+    assert second is not None
+    assert second.before == pytest.approx(first.after, rel=0.02)
+    assert second.after > 1.2 * second.before
+    phantoms = IMAGES.with_cases(IMAGES.cases, provenance={"phantom": {"seed": 1}})
+    assert cost_of([rehearse(phantoms, settings)]) is None
+    assert cost_of([rehearse(IMAGES, SETTINGS)]) is None
+
+
+def test_what_cannot_be_private_is_not_audited() -> None:
+    with pytest.raises(ConfigError, match="never private"):
+        rehearse(IMAGES, TrainSettings(generator="label-gmm", images=Path("tiny")))
+    with pytest.raises(ConfigError, match="at least 20"):
+        AuditSettings(canaries=5)
