@@ -11,6 +11,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
+from fedsynth.federation.packing import pack, unpack
 from fedsynth.federation.refusals import Code
 
 ARRAYS, METRICS, WORDS = "arrays", "metrics", "words"
@@ -75,8 +76,11 @@ def read_outcome(message: Message) -> tuple[Outcome, Code | None]:
     """A round's result, or the code in its place."""
     if (code := _refusal(message)) is not None:
         return Outcome(), code
-    metrics = {name: float(value) for name, value in _metrics(message).items()}
-    return Outcome(arrays=_from_record(message), metrics=metrics), None
+    try:
+        metrics = {name: float(value) for name, value in _metrics(message).items()}
+        return Outcome(arrays=_from_record(message), metrics=metrics), None
+    except (KeyError, ValueError, TypeError):
+        return Outcome(), Code.SHAPE
 
 
 def facts_content(site: str, facts: Facts) -> RecordDict:
@@ -112,16 +116,16 @@ def content_bytes(message: Message) -> int:
 def _refusal(message: Message) -> Code | None:
     if message.has_error():
         return Code.parse(str(message.error.reason))
-    words = _words(message)
+    words = _words(message) if WORDS in message.content else {}
     return Code.parse(str(words[REFUSED])) if REFUSED in words else None
 
 
 def _to_record(arrays: Mapping[str, Any]) -> ArrayRecord:
-    return ArrayRecord({name: Array(value) for name, value in arrays.items()})
+    return ArrayRecord({name: pack(value) for name, value in arrays.items()})
 
 
 def _from_record(message: Message) -> Arrays:
-    return {name: array.numpy() for name, array in _array_record(message).items()}
+    return {name: unpack(array) for name, array in _array_record(message).items()}
 
 
 def _words(message: Message) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
 from fedsynth.federation import client_app, server_app
@@ -81,6 +81,28 @@ def test_what_cannot_be_averaged_is_left_out_and_the_round_goes_on(tmp_path, cha
     assert reasons(run) == [reason, reason]
     assert reasons(run, "site-1") == ["", ""]
     assert all(np.isfinite(value).all() for value in weights(run).values())
+
+
+def nonsense(message, context):
+    return Message(RecordDict({"words": ConfigRecord({"site": "site-0"})}), reply_to=message)
+
+
+def no_bytes(message, context):
+    reply = client_app.app(message, context)
+    spoilt = {
+        name: Array(array.dtype, array.shape, array.stype, b"") for name, array in reply.content["arrays"].items()
+    }
+    return Message(RecordDict({**reply.content, "arrays": ArrayRecord(spoilt)}), reply_to=message)
+
+
+def nothing(message, context):
+    return Message(RecordDict(), reply_to=message)
+
+
+@pytest.mark.parametrize("site", [nonsense, no_bytes, nothing])
+def test_a_reply_that_is_none_is_left_out(tmp_path, site):
+    run = run_with(tmp_path, FOUR, site)
+    assert reasons(run) == ["sent another shape"] * 2
 
 
 def test_a_site_that_stalls_is_left_behind_busy_and_comes_back(tmp_path):
