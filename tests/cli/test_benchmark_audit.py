@@ -1,0 +1,91 @@
+"""`fedsynth benchmark audit` as people meet it: what it costs, what it says, what it refuses, how it exits."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fedsynth import cli
+from fedsynth.privacy.ledger import Ledger
+from tests.training.tiny import tiny_set
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def audit(*arguments: object) -> Result:
+    return run("benchmark", "audit", "--canaries", "40", "--images", "5", *arguments)
+
+
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "store"))
+    tiny_set(patients=8).save(tmp_path / "real")
+    return tmp_path / "real"
+
+
+def test_a_false_claim_fails_and_stands_in_the_result(real: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audited"
+    found = audit("--real", real, "-g", "dcgan", "--steps", "30", "--claim", "0.01", "--out", out)
+    assert found.exit_code == 1
+    assert "FAIL" in found.output
+    assert "the claimed epsilon 0.01 is false" in found.output
+    result = json.loads((out / "benchmarks" / "audit.json").read_text())
+    assert result["verdict"] == "fail"
+    assert result["details"]["trainings"][0]["lower_bound"] > 0.01
+    assert (out / "canaries.csv").is_file()
+
+
+def test_without_a_claim_nothing_can_be_told(real: Path) -> None:
+    found = audit("--real", real, "-g", "dcgan", "--steps", "1", "--json")
+    assert found.exit_code == 3
+    assert json.loads(found.stdout)["verdict"] == "inconclusive"
+    assert not list(Path("runs").glob("*/config.toml")), "an audit must not become the newest run"
+
+
+def test_real_patients_are_charged_only_where_that_was_agreed_to(real: Path, tmp_path: Path) -> None:
+    private = ("--real", real, "-g", "dcgan", "--steps", "2", "--epsilon", "2", "--patients", "40")
+    refused = audit(*private)
+    assert refused.exit_code == 2
+    assert "from epsilon 0 to" in refused.output
+    assert "--spend" in refused.output
+    assert not (tmp_path / "store").exists()
+    assert not Path("runs").exists()
+    agreed = audit(*private, "--spend")
+    assert agreed.exit_code == 0, agreed.output
+    assert "NO CONTRADICTION FOUND" in agreed.output
+    assert sum(charge.steps for charge in Ledger("pooled", tmp_path / "store").charges()) == 2
+
+
+def test_a_run_is_audited_by_its_own_settings(real: Path) -> None:
+    assert run("train", real, "-g", "dcgan", "--steps", "2", "--sheets", "0", "--run", "runs/one").exit_code == 0
+    found = audit("--claim", "50")
+    assert found.exit_code == 0, found.output
+    assert "the newest run: runs/one" in found.output
+    assert "even a perfect attack on 40 canaries would prove only" in found.output
+    assert Path("runs/one/benchmarks/audit.json").is_file()
+    assert len(list(Path("runs/one/audits").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-g", "dcgan"), "give --real SET"),
+        (("--real", "real"), "give --generator NAME"),
+        (("--real", "nowhere", "-g", "dcgan"), "there is no such folder"),
+        (("--real", "real", "-g", "dcgna"), "did you mean 'dcgan'"),
+        (("--real", "real", "-g", "dcgan", "--canaries", "5"), "--canaries must be at least 20"),
+        (("--real", "real", "-g", "dcgan", "--epsilon", "1"), "--patients N"),
+        (("--real", "real", "-g", "label-gmm"), "never private"),
+        ((), "there is no run yet"),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(real: Path, arguments: tuple[str, ...], said: str) -> None:
+    found = audit(*arguments)
+    assert found.exit_code == 2
+    assert said in found.output
+    assert len(found.output.strip().splitlines()) == 1
+    assert not Path("runs").exists()
