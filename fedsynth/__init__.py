@@ -1,3 +1,15 @@
 """fedsynth: federated, private, synthetic medical images, and an honest answer to "may we share them?"."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {"ImageSet": "images", "compare": "api", "evaluate": "api", "simulate": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    """The Python interface, imported at its first use; its types stand in `__init__.pyi`."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

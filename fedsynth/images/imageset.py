@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ from fedsynth.errors import ImageSetError, nearest
 from fedsynth.images.check import HEADER, IMAGES, MASKS, TABLE, check_shapes, check_table, check_values
 from fedsynth.images.header import PHANTOM, Header
 from fedsynth.images.rows import Rows, Stack, take
+
+if TYPE_CHECKING:
+    from fedsynth.images.handing_over import TorchImages
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,6 +117,18 @@ class ImageSet:
         """The same voxels under another table, and, where given, with other header values (`split=`, `name=`)."""
         header = replace(self.header, **changes)  # type: ignore[arg-type]
         return ImageSet(header=header, cases=cases.reset_index(drop=True), images=self.images, masks=self.masks)
+
+    def dataset(self) -> "TorchImages":
+        """As a torch Dataset of dictionaries: `image`, `mask`, `label`, `case`, `patient`."""
+        from fedsynth.images.handing_over import TorchImages
+
+        return TorchImages(self)
+
+    def as_dicts(self) -> "list[dict[str, Any]]":
+        """As MONAI's list of dictionaries: `image`, the mask under `label`, and the row of the table."""
+        from fedsynth.images.handing_over import as_dicts
+
+        return as_dicts(self)
 
     @property
     def size(self) -> tuple[int, ...]:

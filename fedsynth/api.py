@@ -1,0 +1,155 @@
+"""The command line in a few calls, for notebooks: simulate, evaluate, compare. Results are data frames.
+
+Heavy imports happen inside the calls, so that `import fedsynth` stays quick.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsynth.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedsynth.images import ImageSet
+    from fedsynth.run import Run
+
+EVALUATIONS = ("memorization", "fidelity", "segmentation", "classification")
+
+
+def simulate(
+    *,
+    sites: int | Path | str = 4,
+    data: Path | str | None = None,
+    partition: str = "natural",
+    run: Path | str | None = None,
+    workers: int = 1,
+    **settings: Any,
+) -> "Run":
+    """Train one generator over several hospitals and draw its synthetic set; gives the run directory.
+
+    `sites` is how many hospitals, or a sites file; without `data` they hold phantoms. `settings` are those of
+    `fedsynth simulate` with underscores: `generator="dcgan", rounds=10, privacy={"epsilon": 8, "patients": 100}`.
+    """
+    from fedsynth import config
+    from fedsynth.federation.products import finish
+    from fedsynth.federation.settings import FederationSettings
+    from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
+    from fedsynth.images.sites_file import SitesFile, default_sites, load_sites
+    from fedsynth.run import RUNS
+
+    folder = None if run is None else Path(run)
+    if not isinstance(sites, int):
+        file = load_sites(Path(sites))
+    elif data is None:
+        file = default_sites(sites)
+    else:
+        images = Path(data).resolve()
+        file = SitesFile(
+            name=images.name, images=images, partition=partition, sites=sites, seed=settings.get("seed", 0)
+        )
+    base = RUNS if folder is None else folder.resolve().parent
+    with open_hospitals(file, base) as hospitals:
+        table = {name.replace("_", "-"): value for name, value in settings.items()}
+        if "privacy" in table:
+            table["privacy"] = {name.replace("_", "-"): value for name, value in table["privacy"].items()}
+        read = config.read_table(FederationSettings, {"sites": len(hospitals.federation.sites), **table})
+        place = begin(read, hospitals, folder)
+    run_rounds(read, place, workers=workers)
+    finish(read, place)
+    return place
+
+
+def evaluate(
+    run: "Run | Path | str | None" = None,
+    *,
+    real: "ImageSet | Path | str | None" = None,
+    synthetic: "ImageSet | Path | str | None" = None,
+    benchmarks: Sequence[str] = ("memorization", "fidelity"),
+    seed: int = 0,
+    **task: Any,
+) -> "pd.DataFrame":
+    """Measure a run, or any two sets: a row per score with its interval, baseline and control.
+
+    `task` are settings of the task networks: `steps=200, network="unet"`. The verdicts are in `frame.attrs`. Results of
+    a run are kept in it.
+    """
+    import pandas as pd
+
+    for name in benchmarks:
+        if name not in EVALUATIONS:
+            raise ConfigError("there is no such benchmark", value=name, remedy=nearest(name, EVALUATIONS))
+    place, images, made = _sets(run, real, synthetic)
+    results = {name: _measure(name, place, images, made, seed, task) for name in benchmarks}
+    if place is not None:
+        for name, result in results.items():
+            result.save(place.benchmark(name))
+    rows = [
+        {"benchmark": name, "score": key, **vars(score)}
+        for name, result in results.items()
+        for key, score in result.scores.items()
+    ]
+    frame = pd.DataFrame(rows)
+    frame.attrs["verdicts"] = {name: result.verdict for name, result in results.items() if result.verdict}
+    return frame
+
+
+def compare(*runs: "Run | Path | str") -> "pd.DataFrame":
+    """Runs side by side as `fedsynth compare` shows them: a row each. What differs between them is in `frame.attrs`."""
+    import pandas as pd
+
+    from fedsynth.report.compare import differences, reasons, shown_columns
+    from fedsynth.report.facts import read_facts
+
+    rows = [read_facts(_folder(run)) for run in runs]
+    columns = shown_columns(rows)
+    frame = pd.DataFrame([{name: row.cells[name].text for name in columns} for row in rows]).set_index("run")
+    frame.attrs["differs"], frame.attrs["reasons"] = differences(rows), reasons(rows)
+    return frame
+
+
+def _folder(run: "Run | Path | str") -> Path:
+    from fedsynth.run import Run
+
+    return run.folder if isinstance(run, Run) else Path(run)
+
+
+def _sets(run: Any, real: Any, synthetic: Any) -> "tuple[Run | None, ImageSet, ImageSet]":
+    from fedsynth.benchmark.leakage.evidence import real_images_of, synthetic_images_of
+    from fedsynth.images import ImageSet
+    from fedsynth.run import newest_run, open_run
+
+    def opened(images: Any) -> ImageSet:
+        return images if isinstance(images, ImageSet) else ImageSet.load(images)
+
+    if run is None and real is not None and synthetic is not None:
+        return None, opened(real), opened(synthetic)
+    place = newest_run() if run is None else open_run(_folder(run))
+    images = opened(real) if real is not None else real_images_of(place)
+    return place, images, opened(synthetic) if synthetic is not None else synthetic_images_of(place)
+
+
+def _measure(
+    name: str, place: "Run | None", images: "ImageSet", made: "ImageSet", seed: int, task: dict[str, Any]
+) -> Any:
+    if name == "memorization":
+        from fedsynth.benchmark.leakage.evidence import gather
+        from fedsynth.benchmark.leakage.memorization import Settings, run_memorization
+        from fedsynth.benchmark.leakage.published import as_result
+
+        return as_result(run_memorization(gather(images, made, place), Settings(seed=seed)))
+    if name == "fidelity":
+        from fedsynth.benchmark.utility.fidelity import run_fidelity
+
+        return run_fidelity(images, made, seed=seed)
+    from fedsynth.benchmark.utility.utility import Plan, run_utility
+    from fedsynth.config import as_table
+    from fedsynth.study.learners import TaskLearner
+    from fedsynth.training.tasks import TaskSettings
+
+    network = "unet" if name == "segmentation" else "densenet"
+    settings = TaskSettings(**{"network": network, **task})
+    arms = [(arm, False) for arm in ("real", "synthetic", "real+synthetic")]
+    plan = Plan(kind=name, arms=arms, seed=seed, settings=as_table(settings))  # type: ignore[arg-type]
+    return run_utility(images, made, plan, TaskLearner(settings))
