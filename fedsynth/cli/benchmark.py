@@ -87,8 +87,8 @@ STEPS = 16
 
 
 def _publish(found: "Memorization", report: Path | None, *, export: bool, as_json: bool) -> None:
-    from fedsynth.benchmark.leakage.memorization import NAME, as_result
     from fedsynth.benchmark.leakage.pairs import write_pairs
+    from fedsynth.benchmark.leakage.published import NAME, as_result
     from fedsynth.benchmark.leakage.verdict import exit_code
     from fedsynth.benchmark.leakage.withheld import withhold
 

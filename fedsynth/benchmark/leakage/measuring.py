@@ -16,6 +16,11 @@ from fedsynth.images.rows import Stack, take
 
 DEPTH = 256
 """So many of the nearest patients of an image are kept; who is further away hardly matters."""
+SHALLOW = 8
+"""Of regions, which are only asked for copies."""
+MANY_PAIRS = 5 * 10**7
+FEW_VIEWS = {2: 4, 3: 8}
+"""Of larger sets only the mirror images are compared, or a run would take hours: the first so many, by dimensions."""
 
 Step = Callable[[str], None]
 """Called with the name of what begins."""
@@ -34,6 +39,7 @@ class MeasuredSpace:
     patient_of: NDArray[np.int64]
     synthetic: PatientDistances
     real: PatientDistances
+    depth: int = DEPTH
 
     def against(
         self,
@@ -47,7 +53,7 @@ class MeasuredSpace:
         if hidden is not None and len(hidden):
             kept = np.setdiff1d(np.arange(len(owners)), hidden)
             references, owners = take(references, kept), owners[kept]
-        return patient_distances(queries(self.space, images), references, owners, DEPTH, exclude=exclude)
+        return patient_distances(queries(self.space, images), references, owners, self.depth, exclude=exclude)
 
 
 def measure_spaces(
@@ -63,6 +69,8 @@ def measure_spaces(
     found = {}
     for space in spaces:
         step(f"space {space.name}: learning")
+        depth = DEPTH if is_whole(space) else SHALLOW
+        limit_views(space, real, len(synthetic))
         space.fit(real, seed=seed)
         references = space.features(real)
         step(f"space {space.name}: distances")
@@ -72,8 +80,9 @@ def measure_spaces(
             references=references,
             features=asked[0],
             patient_of=patient_of,
-            synthetic=patient_distances(asked, references, patient_of, DEPTH),
-            real=patient_distances(queries(space, real), references, patient_of, DEPTH, exclude=patient_of),
+            synthetic=patient_distances(asked, references, patient_of, depth),
+            real=patient_distances(queries(space, real), references, patient_of, depth, exclude=patient_of),
+            depth=depth,
         )
     return found
 
@@ -91,8 +100,20 @@ def tables(measured: Mapping[str, MeasuredSpace]) -> dict[str, PatientDistances]
 
 def of_whole_images(measured: Mapping[str, MeasuredSpace]) -> dict[str, MeasuredSpace]:
     """The spaces that look at whole images: regions are there to find collages and would only dilute the rest."""
-    whole = {name: space for name, space in measured.items() if getattr(space.space, "region", None) is None}
+    whole = {name: space for name, space in measured.items() if is_whole(space.space)}
     return whole or dict(measured)
+
+
+def is_whole(space: Space) -> bool:
+    """Whether a space looks at whole images."""
+    return getattr(space, "region", None) is None
+
+
+def limit_views(space: Space, real: ImageSet, n_synthetic: int) -> None:
+    """Fewer views of the images of large sets, the same for synthetic and real ones."""
+    few = FEW_VIEWS[real.header.dimensions]
+    if len(real) * max(len(real), n_synthetic) > MANY_PAIRS and getattr(space, "n_views", 0) > few:
+        space.n_views = few  # type: ignore[attr-defined]
 
 
 def real_tables(measured: Mapping[str, MeasuredSpace]) -> dict[str, PatientDistances]:

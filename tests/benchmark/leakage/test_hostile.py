@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from fedsynth.benchmark.leakage.evidence import gather
-from fedsynth.benchmark.leakage.memorization import Settings, as_result, run_memorization
+from fedsynth.benchmark.leakage.memorization import Settings, run_memorization
+from fedsynth.benchmark.leakage.published import as_result
 from fedsynth.benchmark.leakage.spaces import spaces_named
 from fedsynth.benchmark.leakage.withheld import withhold
 from fedsynth.benchmark.score import load_result
