@@ -126,7 +126,7 @@ def test_brighter_members_void_the_test(tmp_path: Path) -> None:
 
 def test_a_run_brings_its_critic(tmp_path: Path) -> None:
     real = real_set().save(tmp_path / "real")
-    settings = TrainSettings(generator="mlp", images=tmp_path / "real", steps=30, batch=16, sheets=0)
+    settings = TrainSettings(generator="mlp", images=tmp_path / "real", steps=3, batch=16, sheets=0)
     run = create_run(settings, generator="mlp", folder=tmp_path / "runs/one")
     run_training(real, settings, run)
     synthetic_set(blobs(80, 1, 2)).save(run.synthetic)

@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, ImageSet]:
     images = tiny_set(patients=8, size=16)
     roles = np.where(images.cases["patient"].str[1:].astype(int) < 4, "member", "holdout")
     images = images.with_cases(images.cases.assign(role=roles))
-    settings = TrainSettings(generator="mlp", images=Path("images"), steps=60, batch=8, sheets=0, seed=1)
+    settings = TrainSettings(generator="mlp", images=Path("images"), steps=12, batch=8, sheets=0, seed=1)
     run = create_run(settings, generator="mlp", folder=tmp_path_factory.mktemp("runs") / "run")
     run_training(images, settings, run)
     return run, images
