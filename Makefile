@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := fedsynth tests benchmarks cli.py
 
-.PHONY: setup demo check test test-slow format clean
+.PHONY: setup simulate demo check test test-slow docs format clean
 
 setup: $(READY)
 
@@ -14,7 +14,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## the first thing to run: everything that it makes lies in runs/demo
+simulate: $(READY)  ## the first thing to run: four hospitals, what leaks, what the images are good for
+	$(BIN)/fedsynth suite benchmarks/quick.toml --out runs/quick --jobs 2
+
+demo: $(READY)  ## the smallest thing: one pooled generator and its pictures, in runs/demo
 	mkdir -p runs
 	$(BIN)/fedsynth phantom runs/demo/hospitals --size 32 --overwrite
 	$(BIN)/fedsynth inspect runs/demo/hospitals --sheet runs/demo/hospitals.png --overwrite
@@ -35,6 +38,9 @@ test: $(READY)  ## everything that takes seconds
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+docs: $(READY)  ## the page of the command line, from the code
+	$(BIN)/python -m fedsynth.cli.documenting > docs/cli.md
 
 format: $(READY)
 	$(BIN)/ruff check --fix-only $(SOURCES)
