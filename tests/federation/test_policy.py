@@ -1,4 +1,6 @@
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +74,13 @@ def test_an_empty_policy_allows_private_runs_alone(write):
 def test_a_policy_that_is_named_and_missing_is_never_a_yes(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         load_policy(tmp_path / "policy.toml")
+
+
+def test_the_guide_names_every_key_and_no_other():
+    guide = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    section = guide.partition("## What a hospital allows")[2].partition("\n## ")[0]
+    keys = [field.name.replace("_", "-") for field in fields(Policy)]
+    assert re.findall(r"^\| `([a-z-]+)` \|", section, re.M) == keys
 
 
 @pytest.mark.parametrize(
