@@ -28,7 +28,7 @@ from fedsynth.federation.messages import (
 from fedsynth.federation.place import SitePlace, open_place
 from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
 from fedsynth.federation.settings import FederationSettings, from_run_config
-from fedsynth.federation.watching import watcher
+from fedsynth.federation.watching import opened, watcher
 from fedsynth.federation.work import SiteWork
 
 KEPT = 32  # sites whose networks stay in memory; more are read from their disks again
@@ -114,6 +114,8 @@ def _work(
             _works.move_to_end(key)
             return found
     made = SiteWork(place, settings, experiment=experiment)
+    if place.simulated:
+        opened(place.name, made.prepared)
     with _lock:
         _works[key] = made
         while len(_works) > KEPT:

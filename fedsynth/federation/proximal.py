@@ -11,7 +11,7 @@ class Proximal:
     """A site's gradients with FedProx's pull towards the received weights; it reads weights only."""
 
     def __init__(self, gradients: Gradients, family: Model, strength: float) -> None:
-        self._gradients, self._family, self._strength = gradients, family, strength
+        self.gradients, self._family, self._strength = gradients, family, strength
         self._received: dict[str, Tensor] = {}
 
     def receive(self) -> None:
@@ -20,7 +20,7 @@ class Proximal:
 
     def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
         """See `Gradients`."""
-        loss, gradients = self._gradients(turn, step, progress, draws)
+        loss, gradients = self.gradients(turn, step, progress, draws)
         named = self._family.nets[turn.net].named_parameters()
         received = [(value.detach(), self._received[f"{turn.net}.{name}"]) for name, value in named]
         pulls = [proximal_pull(value, start, self._strength) for value, start in received]

@@ -7,15 +7,20 @@ from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.server import Met, as_tensors
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.run import Run
+from fedsynth.tasks.catalog import NETWORKS
 from fedsynth.training.checkpoint import Card, save_sampler
 from fedsynth.training.preparing import INSECURE, PLAIN, claim_text
 
-CRITIC = "critic.safetensors"
+CRITIC, NETWORK = "critic.safetensors", "network.safetensors"
 
 
 def release(settings: FederationSettings, run: Run, met: Met, end: Checkpoint) -> None:
     """Write generator, card and critic. Where every site kept its own there is nothing at the server to release."""
     if not end.average:
+        return
+    if settings.generator in NETWORKS:  # a task network draws nothing and has no card
+        content = save(as_tensors(end.average), {"network": settings.generator})
+        files.write_bytes(run.checkpoints / NETWORK, content)
         return
     save_sampler(run.checkpoints, as_tensors(end.average), card_of(settings, run, met, end))
     seen = {name: value for name, value in end.weights.items() if name.split(".")[0] not in met.family.sampler}

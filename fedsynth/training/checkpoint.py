@@ -19,6 +19,7 @@ from fedsynth.config import load_toml, save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import build
 from fedsynth.generators.family import Family, ImageShape
+from fedsynth.protocol import Model
 from fedsynth.training.trainer import Trainer
 
 WEIGHTS, CARD = "generator.safetensors", "generator.toml"
@@ -120,7 +121,7 @@ def read_notes(path: Path) -> dict[str, str]:
         return {}
 
 
-def start_from(path: Path, family: Family, generator: str) -> None:
+def start_from(path: Path, family: Model, generator: str) -> None:
     """Give a fresh family the networks of another run's state; optimisers and averages start anew."""
     tensors, _ = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}

@@ -4,7 +4,7 @@ A private run is planned from declared numbers alone: this file hands the door n
 whether a holder trains alone or in a federation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -13,7 +13,6 @@ import torch
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe, build, find
-from fedsynth.generators.family import Family, ImageShape
 from fedsynth.generators.pairing import read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.privacy.accounting import rounded_up
@@ -22,7 +21,9 @@ from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, Randomness, SecretRandomness
+from fedsynth.protocol import ImageShape, Model
 from fedsynth.run import open_run
+from fedsynth.tasks.catalog import NETWORKS, build_task
 from fedsynth.training.checkpoint import Card, load_generator, start_from
 from fedsynth.training.disk import HOLDER, STATE, Disk
 from fedsynth.training.holder import Holder, MaskHolder
@@ -32,6 +33,7 @@ from fedsynth.training.trainer import PlainGradients, Trainer
 
 PLAIN = "none: trained without differential privacy"
 UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
+TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
 INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
 FIRST_WEIGHTS = Lock()  # networks are initialised from torch's global random state, which all threads share
 
@@ -138,14 +140,21 @@ def training_members(images: ImageSet) -> ImageSet:
 
 def recipe_of(settings: TrainSettings) -> Recipe:
     """The family's recipe, plain or private, with what the user said put in its place."""
+    if settings.generator in NETWORKS:
+        return settings.over(replace(TASK_RECIPE, ema=(settings.steps or TASK_RECIPE.steps) / 40))
     entry = find(settings.generator)
     return settings.over(entry.recipe if settings.privacy is None else entry.private_recipe)
 
 
-def fresh_family(settings: TrainSettings, shape: ImageShape) -> Family:
-    """The networks with their first weights, which follow from the seed: the same at every holder of a federation."""
+def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
+    """The networks with their first weights, which follow from the seed: the same at every holder of a federation.
+
+    A task network's name stands where a family's would: whoever trains the one trains the other.
+    """
     with FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        if settings.generator in NETWORKS:
+            return build_task(settings.generator, shape, **settings.options)
         return build(settings.generator, shape, private=settings.privacy is not None, **settings.options)
 
 
@@ -193,7 +202,7 @@ def prepare(
     return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before)
 
 
-def plan_privacy(settings: TrainSettings, family: Family, steps: int) -> tuple[PrivatePlan, Feasibility]:
+def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> tuple[PrivatePlan, Feasibility]:
     """The mechanism of the whole run and what the gauge says of it, from declared numbers."""
     assert settings.privacy is not None
     plan = make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
@@ -206,7 +215,7 @@ def _prepare_private(
     privacy: Privacy,
     recipe: Recipe,
     holder: Holder,
-    family: Family,
+    family: Model,
     augmentation: Augmentation | None,
     before: Card | None,
     disk: Disk | None,

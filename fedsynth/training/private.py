@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fedsynth.errors import ConfigError
 from fedsynth.generators.augment import Augmentation
-from fedsynth.generators.family import Family
 from fedsynth.privacy.door import Door, draw_views
 from fedsynth.privacy.gradients import PatientGradients
 from fedsynth.privacy.independence import check_independence
@@ -43,7 +42,7 @@ def steps_by_turn(family: Model, steps: int, *, first: int = 0) -> dict[str, int
 class PrivateParts:
     """The losses of a family as the door wants them: checked for independence, ready to be clipped per patient."""
 
-    def __init__(self, family: Family, settings: PrivateSettings, *, augmentation: Augmentation | None) -> None:
+    def __init__(self, family: Model, settings: PrivateSettings, *, augmentation: Augmentation | None) -> None:
         family.augment = augmentation
         self.family, self.augmentation, self.settings = family, augmentation, settings
         _refuse_shared_nets(family)

@@ -35,9 +35,9 @@ def private(tmp_path: Path, *, insecure: bool = True) -> FederationSettings:
 
 def hospitals(folder: Path, sites: int = 2, patients: int = 9, images: ImageSet | None = None) -> SitesFile:
     """The set on disk and a sites file that gives patient i to site i modulo their number."""
-    held = tiny_set(patients=patients) if images is None else images
     if not (folder / "set").exists():
-        held.save(folder / "set")
+        (tiny_set(patients=patients) if images is None else images).save(folder / "set")
+    held = ImageSet.load(folder / "set")
     people = sorted(set(held.cases["patient"]))
     entries = [SiteEntry(name=f"site-{i}", select=Select(patient=tuple(people[i::sites]))) for i in range(sites)]
     return SitesFile(name="tiny", images=folder / "set", site=tuple(entries))
