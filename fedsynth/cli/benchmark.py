@@ -114,13 +114,15 @@ def _publish(found: "Memorization", report: Path | None, *, export: bool, as_jso
 
 
 def _print(found: "Memorization") -> None:
+    from fedsynth.benchmark.leakage.published import notes_of
+
     evidence, people = found.evidence, found.evidence.cohort
     typer.echo(
         f"real       {len(evidence.real)} images: {people.n_members} members and {people.n_holdout} holdout patients "
         f"at {len(people.sites)} {'site' if len(people.sites) == 1 else 'sites'}"
     )
     typer.echo(f"synthetic  {len(evidence.synthetic)} images")
-    for note in evidence.notes:
+    for note in notes_of(found):
         typer.echo(f"note       {note}")
     typer.echo("")
     _print_tests(found)

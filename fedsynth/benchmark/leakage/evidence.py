@@ -144,10 +144,10 @@ def _check_alike(real: ImageSet, synthetic: ImageSet) -> None:
             problem = f"the sets differ in {what}: the real one has {here}, the synthetic one {there}"
             remedy = "bring both to one form with `fedsynth import` or `fedsynth relabel`"
             raise ImageSetError(problem, file=synthetic.folder, remedy=remedy)
-    strange = set(synthetic.cases["class"]) - set(real.cases["class"]) - {""}
+    strange = set(synthetic.cases["class"]) - set(real.header.classes) - {""}
     if strange:
-        known = f"the real set has {', '.join(sorted(set(real.cases['class']) - {''})) or 'no classes'}"
-        problem = "the synthetic set has a class that no real image has"
+        known = f"the real set has {', '.join(real.header.classes) or 'no classes'}"
+        problem = "the synthetic set has a class that the real set does not know"
         raise ImageSetError(problem, file=synthetic.folder, value=sorted(strange)[0], remedy=known)
 
 

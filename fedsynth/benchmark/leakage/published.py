@@ -26,7 +26,7 @@ def as_result(found: Memorization) -> Result:
         per_site=_per_site(found),
         details={
             "sentences": list(found.judgement.sentences),
-            "notes": list(found.evidence.notes),
+            "notes": notes_of(found),
             "tolerance": found.settings.tolerance,
             "bound": found.bound,
             "dependence": asdict(found.dependence) | {"fires": found.dependence.fires},
@@ -56,6 +56,19 @@ def as_result(found: Memorization) -> Result:
         settings=asdict(found.settings),
         seconds=found.seconds,
     )
+
+
+def notes_of(found: Memorization) -> list[str]:
+    """What a reader must know about the sets, names of patients left out."""
+    member = found.evidence.cohort.member
+    across = sum(bool(member[one] != member[other]) for one, other in found.copies.twins)
+    notes = list(found.evidence.notes)
+    if found.copies.twins:
+        notes.append(
+            f"{len(found.copies.twins)} pairs of patients are so alike that they may be one person each, {across} of "
+            "them across members and holdout; they count as one (alike_patients)"
+        )
+    return notes
 
 
 def _detectable_score(found: Memorization) -> Score:

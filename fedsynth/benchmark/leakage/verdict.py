@@ -115,8 +115,8 @@ def _dependence(found: Findings) -> str:
             "membership benchmark."
         )
     return (
-        f"No sign that the output depends on who was trained on (p = {test.p_value:.2g}). This "
-        f"test {alone_could_fire(test)}; fewer would only show as copies."
+        f"No sign that the output depends on who was trained on (p = {test.p_value:.2g}). This test "
+        f"{alone_could_fire(test)}; those would show as copies."
     )
 
 
@@ -172,7 +172,7 @@ def alone_could_fire(test: Dependence) -> str:
     """From how many patients on the dependence test could see a leak at all."""
     if test.min_patients is None:
         return f"can never fire at p <= {LEVEL:g} with so few patients"
-    return f"can fire from {_count(test.min_patients, 'copied patient')} on"
+    return f"sees leaks of {_count(test.min_patients, 'patient')} or more, of fewer only by luck"
 
 
 def _count(n: int, of: str) -> str:

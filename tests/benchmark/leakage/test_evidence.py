@@ -76,7 +76,7 @@ def test_missing_roles_are_refused(roles, words):
     [
         ({"size": 10}, "differ in size"),
         ({"channels": ("t2",)}, "differ in channels"),
-        ({"classes": ("b",)}, "a class that no real image has"),
+        ({"classes": ("b",)}, "a class that the real set does not know"),
         ({"images": np.zeros((6, 1, 8, 8), np.uint8)}, "all 6 synthetic images are of one colour"),
     ],
 )

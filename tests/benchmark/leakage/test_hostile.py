@@ -166,6 +166,16 @@ def test_copied_masks_under_new_pictures_are_found(real, fresh):
     assert set(found.copies.spaces) == {"masks"}
 
 
+@pytest.mark.parametrize("n_patients", [2, 4, 9])
+def test_too_few_patients_are_inconclusive_and_told_what_would_do(n_patients, real, fresh):
+    named = real.patients[real.patients["role"] != "reference"]
+    by_role = [group["patient"].tolist() for _, group in named.groupby("role")]
+    few = [patient for pair in zip(*by_role, strict=False) for patient in pair][:n_patients]
+    found = measured(real.select(patient=set(few)), as_output(fresh), ("pixels",))
+    assert found.judgement.verdict in ("inconclusive", "invalid")
+    assert "10 real patients would do" in " ".join(found.judgement.sentences)
+
+
 @pytest.mark.slow
 def test_volumes(tmp_path):
     real = phantoms(tmp_path / "real", 1, patients=24, size=16, dimensions=3, sites=1)
