@@ -168,3 +168,16 @@ def test_renewed_certificates_are_taken_by_hospitals_as_they_are(tmp_path: Path)
     (out / "authority/authority.key").unlink()
     with pytest.raises(ConfigError, match="the authority is not here"):
         renew(out)
+
+
+def test_adding_and_renewing_say_what_to_copy_where(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    init(out, ("north",), Plan(host="h.org"))
+    before = (out / "server/certificates/server.pem").read_bytes()
+    added = CliRunner().invoke(app, ["deploy", "add", str(out), "south"])
+    assert (added.exit_code, "server/hospitals/south.pub" in added.output) == (0, True)
+    renewed = CliRunner().invoke(app, ["deploy", "renew", str(out), "--days", "30"])
+    assert (renewed.exit_code, str(out / "server/certificates") in renewed.output) == (0, True)
+    assert (out / "server/certificates/server.pem").read_bytes() != before
+    nowhere = CliRunner().invoke(app, ["deploy", "add", str(tmp_path), "west"])
+    assert (nowhere.exit_code, len(nowhere.output.splitlines())) == (2, 1)
