@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fedsynth.benchmark.leakage.evidence import Evidence
     from fedsynth.benchmark.leakage.memorization import Memorization, Settings
 
+PLANNED = 1000
+"""Synthetic images that a plan is for unless told otherwise."""
+
 benchmark = typer.Typer(no_args_is_help=True, help="Measure what a synthetic set leaks and what it is good for.")
 
 
@@ -22,7 +25,9 @@ benchmark = typer.Typer(no_args_is_help=True, help="Measure what a synthetic set
 def memorization(
     run: Annotated[Path | None, typer.Argument(help="The run; the newest if no sets are given.")] = None,
     real: Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")] = None,
-    synthetic: Annotated[Path | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it.")] = None,
+    synthetic: Annotated[
+        str | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it. With --plan: how many images.")
+    ] = None,
     spaces: Annotated[str, typer.Option(help="Feature spaces, as in pixels,encoder; all that fit if empty.")] = "",
     tolerance: Annotated[float, typer.Option(help="The copied share that may stand.")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="One seed gives one result.")] = 0,
@@ -34,7 +39,6 @@ def memorization(
     plan: Annotated[bool, typer.Option("--plan", help="Only say what such numbers could resolve.")] = False,
     patients: Annotated[int, typer.Option(help="With --plan: real patients.")] = 200,
     slices: Annotated[int, typer.Option(help="With --plan: images of each.")] = 5,
-    n_synthetic: Annotated[int, typer.Option("--images", help="With --plan: synthetic images.")] = 1000,
     sites: Annotated[int, typer.Option(help="With --plan: hospitals.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -45,17 +49,25 @@ def memorization(
     if not 0 < tolerance < 1:
         raise ConfigError("the tolerance is a share between 0 and 1", value=tolerance)
     if plan:
-        _plan(patients, slices, n_synthetic, sites, tolerance, as_json)
+        _plan(patients, slices, _number(synthetic), sites, tolerance, as_json)
         return
     from fedsynth.benchmark.leakage.evidence import open_evidence
     from fedsynth.benchmark.leakage.memorization import Settings
 
-    evidence = open_evidence(run, real, synthetic)
+    evidence = open_evidence(run, real, None if synthetic is None else Path(synthetic))
     if run is None and evidence.run is not None:
         typer.echo(f"the newest run: {evidence.run.folder}", err=True)
     chosen = tuple(name.strip() for name in spaces.split(",") if name.strip())
     found = _measure(evidence, Settings(tolerance=tolerance, seed=seed, full=full, spaces=chosen))
     _publish(found, report, export=export, as_json=as_json)
+
+
+def _number(text: str | None) -> int:
+    if text is None:
+        return PLANNED
+    if not text.isdecimal():
+        raise ConfigError("with --plan, --synthetic is a number of images", value=text)
+    return int(text)
 
 
 def _plan(patients: int, slices: int, synthetic: int, sites: int, tolerance: float, as_json: bool) -> None:

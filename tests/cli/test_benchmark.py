@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
 
 
 def test_a_plan_needs_no_images():
-    assert "members" in call("--plan", "--patients", 40, "--slices", 2, "--images", 300).stdout
+    assert "300 synthetic images" in call("--plan", "--patients", 40, "--slices", 2, "--synthetic", 300).stdout
     told = json.loads(call("--plan", "--patients", 40, "--json").stdout)
     assert told["patients"] == 40
     assert told["alpha"] == 0.04
@@ -67,6 +67,7 @@ def test_an_export_shows_and_names_nobody(folders, tmp_path):
     ("arguments", "words"),
     [
         (["--tolerance", "0"], "tolerance"),
+        (["--plan", "--synthetic", "set"], "a number of images"),
         (["--real", "nowhere", "--synthetic", "nowhere"], "no such folder"),
         (["--real", "nowhere"], "--synthetic"),
         (["nowhere"], "no such run"),
