@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedsynth.benchmark.leakage.memorization import Memorization
-from fedsynth.benchmark.leakage.plants import Power, ladder
+from fedsynth.benchmark.leakage.plants import Power, ladder, smallest_share
 from fedsynth.benchmark.leakage.spaces import reidentification
 from fedsynth.benchmark.leakage.statistics.intervals import clopper_pearson
 from fedsynth.benchmark.score import Input, Result, Score
@@ -133,6 +133,9 @@ def _powers(found: Memorization) -> dict[str, Any]:
             "planted": power.planted,
             "by_space": {name: hits / power.planted for name, hits in power.by_space.items()},
             "smallest_share": power.smallest_share(n),
+            "smallest_share_by_space": {
+                name: smallest_share(hits / power.planted, n) for name, hits in power.by_space.items()
+            },
             "ladder": ladder(power, n),
         }
         for kind, power in found.powers.items()
