@@ -48,7 +48,7 @@ class _NoteError(Exception):
 class _Server:
     """What one look at the server gave: its clock, or why it was not reached."""
 
-    when: datetime | None = None
+    apart: float | None = None
     problem: str = ""
     note: str = ""
 
@@ -181,15 +181,23 @@ def _look_at(site: SiteFile) -> _Server:
         context = ssl.create_default_context(cafile=site.authority)
         connection = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
         try:
+            asked = datetime.now(UTC)
             connection.request("GET", "/health")
-            dated = connection.getresponse().getheader("date")
+            theirs = _date(connection.getresponse().getheader("date"))
+            answered = datetime.now(UTC)
         finally:
             connection.close()
     except ssl.SSLCertVerificationError as error:
         return _Server(problem=f"its certificate is refused: {error.verify_message}")
     except (OSError, http.client.HTTPException) as error:
         return _Server(note=f"not reached: {str(error) or type(error).__name__}")
-    return _Server(when=_date(dated))
+    return _Server(apart=None if theirs is None else seconds_apart(theirs, asked=asked, answered=answered))
+
+
+def seconds_apart(theirs: datetime, *, asked: datetime, answered: datetime) -> float:
+    """By how much this clock is ahead of theirs (behind: negative), as far as waiting for the answer cannot explain."""
+    ahead, behind = (asked - theirs).total_seconds(), (theirs - answered).total_seconds()
+    return ahead if ahead > 0 else -behind if behind > 0 else 0.0
 
 
 def _server(site: SiteFile, found: _Server) -> str:
@@ -204,11 +212,12 @@ def _server(site: SiteFile, found: _Server) -> str:
 def _clock(site: SiteFile, server: _Server) -> str:
     """Against the server's where it told its time, else against the newest file that this site wrote."""
     now = datetime.now(UTC)
-    if server.when is not None:
-        ahead = (now - server.when).total_seconds()
-        if ahead > AHEAD or ahead < -BEHIND:
-            way = "ahead of" if ahead > 0 else "behind"
-            problem = f"the clock is {abs(ahead):.0f} s {way} the server's, which would refuse what this site signs"
+    if server.apart is not None:
+        if server.apart > AHEAD or server.apart < -BEHIND:
+            way = "ahead of" if server.apart > 0 else "behind"
+            problem = (
+                f"the clock is {abs(server.apart):.0f} s {way} the server's, which would refuse what this site signs"
+            )
             raise FedSynthError(problem, remedy="synchronise it (NTP)")
         return f"{now:%Y-%m-%d %H:%M} UTC, as the server's"
     newest = max((path.stat().st_mtime for path in site.folder.glob("*") if path.is_file()), default=0.0)

@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedsynth.cli import app
 from fedsynth.config import save_toml
 from fedsynth.errors import ConfigError
 from fedsynth.federation.deploy.certificates import make_authority, make_node_key, make_server_certificate
+from fedsynth.federation.site_check import seconds_apart
 from fedsynth.federation.site_file import SiteFile, load_site_file
 from fedsynth.images import Header, ImageSet
 from fedsynth.privacy.ledger import Charge, Ledger
@@ -359,3 +361,13 @@ def test_paths_start_at_the_files_own_folder(tmp_path, monkeypatch):
     assert read.address == ("fed.example.org", 443)
     with pytest.raises(ConfigError):
         SiteFile(name=" ", images=tmp_path, folder=tmp_path, policy=tmp_path)
+
+
+def test_waiting_for_an_answer_is_no_difference_of_clocks():
+    """On a busy machine the answer, or this program, may take half a minute."""
+    asked = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+    answered = asked + timedelta(seconds=40)
+    apart = partial(seconds_apart, asked=asked, answered=answered)
+    assert [apart(asked + timedelta(seconds=late)) for late in (0, 20, 40)] == [0, 0, 0]
+    assert apart(asked - timedelta(seconds=9)) == 9
+    assert apart(answered + timedelta(seconds=400)) == -400
