@@ -26,6 +26,8 @@ TOP = 0.01
 PERMUTATIONS = 1999
 LEVEL = 0.04
 """Dependence may fire by chance in 4 of 100 honest sets and extraction in 1: the procedure in 5."""
+AVOIDS = 0.002
+"""Output that keeps away from members was filtered with them at hand; that fires in 2 of 1,000 honest sets."""
 SMALLEST_SITE = 8
 """Members and holdout that a site needs for statistics of its own; with fewer its patients count in the pooled ones."""
 AT_ONCE = 2**20
@@ -38,7 +40,8 @@ class Dependence:
     """The joint p-value, and that of each space, statistic and site that it was made from.
 
     `p_value` is None where nothing can be tested, and `why` says why. `per_site` are joint p-values of each site's own
-    statistics. `min_patients` is the smallest number of copied patients for which firing is no luck.
+    statistics. `min_patients` is the smallest number of copied patients for which firing is no luck. `avoidance_p` is
+    the joint p-value, over spaces, of the output lying further from members than from the holdout.
     """
 
     p_value: float | None
@@ -46,12 +49,18 @@ class Dependence:
     single: Mapping[str, float]
     per_site: Mapping[str, float]
     permutations: int
+    avoidance_p: float | None = None
     why: str = ""
 
     @property
     def fires(self) -> bool:
         """Whether the output depends on who was in."""
-        return self.p_value is not None and self.p_value <= LEVEL
+        return self.avoids or (self.p_value is not None and self.p_value <= LEVEL)
+
+    @property
+    def avoids(self) -> bool:
+        """Whether it depends on them by keeping away from them."""
+        return self.avoidance_p is not None and self.avoidance_p <= AVOIDS
 
 
 def dependence_of(
@@ -77,6 +86,7 @@ def dependence_of(
     values, names, sites = statistics_under(tables, floors, cohort, roles, rows)
     observed, null = values[0], values[1:]
     single = dict(zip(names, marginal_p(observed, null).tolist(), strict=True))
+    means = np.flatnonzero(np.array(sites) == -1)[:: len(STATISTICS)]
     own = {site: np.flatnonzero(np.array(sites) == site) for site in dict.fromkeys(sites) if site >= 0}
     return Dependence(
         p_value=joint_p(values),
@@ -84,6 +94,7 @@ def dependence_of(
         single=single,
         per_site={cohort.sites[site]: joint_p(values[:, at]) for site, at in own.items()},
         permutations=permutations,
+        avoidance_p=joint_p(-values[:, means]),
     )
 
 

@@ -108,6 +108,11 @@ def _dependence(found: Findings) -> str:
     test = found.dependence
     if test.p_value is None:
         return f"Whether the output depends on who was trained on could not be tested: {test.why}."
+    if test.avoids:
+        return (
+            f"The output keeps away from those trained on more than chance allows (p = {test.avoidance_p:.2g}): "
+            "it was chosen or filtered with their images at hand, and where it is missing tells who they are."
+        )
     if test.fires:
         return (
             f"The output depends on who was trained on (p = {test.p_value:.2g}): as a whole it lies nearer to the "

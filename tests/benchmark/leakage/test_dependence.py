@@ -156,3 +156,16 @@ def test_the_joint_p_is_the_rank_of_the_smallest_and_exact_in_size():
     found = np.array([joint_p(rng.normal(size=(50, 12))) for _ in range(400)])
     for alpha in (0.04, 0.2):
         assert 0.3 * alpha < (found <= alpha + 1e-9).mean() < 2 * alpha
+
+
+def test_output_filtered_against_members_depends_on_them_by_keeping_away():
+    people = cohort(60)
+    real, patient_of = features(60, 2, 1)
+    honest = features(400, 1, 2)[0]
+    near = patient_distances(honest, real[people.member[patient_of]], np.arange(60), 1).distances[:, 0]
+    kept = p_of(people, real, patient_of, honest[np.argsort(near)[200:]], permutations=1999)
+    assert kept.p_value > 0.5, "nothing lies near a member"
+    assert kept.avoidance_p <= 0.001
+    assert kept.avoids
+    assert kept.fires
+    assert not p_of(people, real, patient_of, honest, permutations=1999).avoids

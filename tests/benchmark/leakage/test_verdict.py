@@ -92,3 +92,10 @@ def test_the_bound_is_divided_by_the_power_and_is_a_share():
 
 def test_exit_codes_stop_a_release_script():
     assert [exit_code(word) for word in ("pass", "leak", "depends", "inconclusive", "invalid")] == [0, 1, 3, 3, 3]
+
+
+def test_output_that_keeps_away_from_members_depends_on_them():
+    away = Dependence(p_value=0.99, min_patients=5, single={}, per_site={}, permutations=1999, avoidance_p=0.0005)
+    judged = judge(findings(dependence=away))
+    assert judged.verdict == "depends"
+    assert "keeps away" in judged.sentences[0]
