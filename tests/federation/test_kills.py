@@ -1,7 +1,6 @@
 """Kill -9 of the whole run at points nobody chose, then --resume: the end is the same, bit for bit."""
 
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from fedsynth.privacy.ledger import Ledger
 from fedsynth.run import Run
 from tests.federation.tiny import SETTINGS, assert_same, private, rows, simulated, start
 
+ROUNDS = 24
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -33,36 +33,30 @@ print("done", flush=True)
 def killed_until_done(run: Run, *, kills: int, seed: int) -> int:
     """How often the run was killed; every process lives a little longer than the last one, by chance."""
     rng, killed = random.Random(seed), 0
-    while True:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run.folder)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
-        if killed < kills:
+    while not (run.checkpoints / "generator.safetensors").exists():
+        command = [sys.executable, "-c", PROGRAM, str(run.folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            if killed == kills:
+                assert process.wait(timeout=300) == 0
+                continue
             wait_for_work(run, process, rng)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            if (run.checkpoints / "generator.safetensors").exists():
-                return killed
-            killed += 1
-            continue
-        assert process.wait(timeout=300) == 0
-        return killed
+            process.kill()
+        killed += 1
+    return killed
 
 
 def wait_for_work(run: Run, process: "subprocess.Popen[str]", rng: random.Random) -> None:
-    """Until the run has written a little more than before, and then a moment that nobody knows."""
+    """Until a few more rounds are kept than before, and then a moment that nobody knows."""
 
-    def written() -> int:
-        return sum(path.stat().st_mtime_ns for path in run.folder.rglob("*.safetensors") if path.exists())
+    def kept() -> int:
+        return max((int(path.stem[6:]) for path in run.checkpoints.glob("round-*.safetensors")), default=0)
 
-    before, changes, wanted = written(), 0, rng.randint(1, 6)
-    deadline = time.monotonic() + 120
-    while changes < wanted and process.poll() is None and time.monotonic() < deadline:
-        now = written()
-        changes += now != before
-        before = now
-        time.sleep(0.002)
-    time.sleep(rng.random() * 0.02)
+    wanted = kept() + rng.randint(0, 2)
+    while kept() < wanted and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(rng.random() * 0.04)
 
 
 @pytest.mark.slow
@@ -74,12 +68,12 @@ def test_killed_at_random_points_the_end_is_the_same(tmp_path: Path, kind: str) 
         "generator-only": replace(SETTINGS, share="generator"),
         "fedadam": replace(SETTINGS, strategy="fedadam"),
     }
-    settings = replace(changes[kind], rounds=8, local_steps=4)
+    settings = replace(changes[kind], rounds=ROUNDS, local_steps=4)
     whole = simulated(tmp_path, settings, "whole")
     broken = start(tmp_path, settings, "broken")
     assert killed_until_done(broken, kills=5, seed=11) >= 2
     assert_same(whole, broken)
-    assert [row["round"] for row in rows(broken)] == [str(n) for n in range(1, 9) for _ in range(2)]
+    assert [row["round"] for row in rows(broken)] == [str(n) for n in range(1, ROUNDS + 1) for _ in range(2)]
 
 
 @pytest.mark.slow
