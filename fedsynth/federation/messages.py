@@ -10,6 +10,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedsynth.federation.engines.flower_names import GONE
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 from fedsynth.federation.packing import pack, unpack
 from fedsynth.federation.refusals import Code
@@ -115,7 +116,7 @@ def content_bytes(message: Message) -> int:
 
 def _refusal(message: Message) -> Code | None:
     if message.has_error():
-        return Code.parse(str(message.error.reason))
+        return Code.UNREACHABLE if message.error.code in GONE else Code.parse(str(message.error.reason))
     words = _words(message) if WORDS in message.content else {}
     return Code.parse(str(words[REFUSED])) if REFUSED in words else None
 

@@ -5,9 +5,8 @@ Counted from the networks themselves; it asks nobody and reads no voxel.
 
 from dataclasses import dataclass
 
-from flwr.app import Array
-
-from fedsynth.federation.exchange import Facts
+from fedsynth.federation.exchange import Facts, Order
+from fedsynth.federation.messages import ARRAYS, order_contents
 from fedsynth.federation.server import shape_of
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.training.preparing import fresh_family
@@ -34,9 +33,8 @@ def count_cost(settings: FederationSettings, facts: Facts) -> Cost:
     """For hospitals whose images are like `facts` say."""
     family = fresh_family(settings.training(), shape_of(facts, settings.pairing))
     networks = settings.leaving(family.shared, family.sampler)
-    sent = sum(
-        len(Array(value.numpy()).data)
-        for name, value in family.nets.state_dict().items()
-        if name.split(".")[0] in networks
-    )
+    arrays = {name: value.numpy() for name, value in family.nets.state_dict().items() if name.split(".")[0] in networks}
+    order = Order(round=1, first_step=0, steps=settings.local_steps, experiment="")
+    (message,) = order_contents({"": order}, arrays).values()
+    sent = sum(len(array.data) for array in message.array_records[ARRAYS].values())
     return Cost(networks=networks, bytes_up=sent, bytes_down=sent, rounds=settings.rounds)

@@ -11,12 +11,15 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_U
 os.environ.update(QUIET)
 
 from flwr.app import Message  # noqa: E402
+from flwr.common.constant import ErrorCode  # noqa: E402
 from flwr.supercore.run import Run as FlowerRun  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
-__all__ = ["QUIET", "SERVER_NODE", "FlowerRun", "TaskIdentity", "identity", "number"]
+__all__ = ["GONE", "QUIET", "SERVER_NODE", "FlowerRun", "TaskIdentity", "identity", "number"]
 
 SERVER_NODE = 1
+GONE = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED)
+"""Codes of the errors that Flower itself puts in the place of an answer: the node, or its program, has died."""
 
 
 @contextmanager

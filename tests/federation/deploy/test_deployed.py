@@ -24,9 +24,11 @@ import pytest
 from fedsynth import config
 from fedsynth.federation.deploy.carrying import load_settings, write_app
 from fedsynth.federation.deploy.certificates import make_node_key
+from fedsynth.federation.deploy.cost import count_cost
 from fedsynth.federation.deploy.flower import Flower, program
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.places import load_server
+from fedsynth.federation.exchange import Facts
 from fedsynth.images import ImageSet
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 from fedsynth.privacy.ledger import read_ledger
@@ -39,7 +41,7 @@ MARK = "FEDSYNTH_DEPLOYED_TEST"
 RUN = """
 generator = "dcgan"
 sites = 3
-rounds = 4
+rounds = 7
 local-steps = 2
 count = 6
 [options]
@@ -169,6 +171,17 @@ def _keep(deployment: Deployment, hospitals: dict[str, "subprocess.Popen[bytes]"
             hospitals[name] = deployment.start(name)
 
 
+def _south(deployment: Deployment) -> list[str]:
+    """Whether the hospital that is killed answered, round by round."""
+    return [row["answered"] for row in deployment.rows() if row["site"] == "south"]
+
+
+def _counted(deployment: Deployment) -> int:
+    """What `fedsynth deploy cost` would have said before."""
+    images = ImageSet.load(deployment.out.parent / "north")
+    return count_cost(load_settings(load_server(deployment.out / "server")), Facts.of(images)).bytes_down
+
+
 def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deployment: Deployment) -> None:
     server = deployment.start("server", "--run")
     _wait(lambda: "open at" in deployment.said("server"), "open")
@@ -184,7 +197,8 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
     _wait(keeping(lambda: len(deployment.rows()) >= 3), "at the end of round 1")
     deployment.kill(hospitals["south"])
     pause["south"] = time.monotonic() + 65  # as long as its unit waits
-    _wait(keeping(lambda: any(row["answered"] == "false" for row in deployment.rows())), "without the killed hospital")
+    _wait(keeping(lambda: _south(deployment)[-1:] == ["false"]), "without the killed hospital")
+    _wait(keeping(lambda: _south(deployment)[-1:] == ["true"]), "with the hospital that came back")
     deployment.kill(server)
     assert (deployment.run / "checkpoints").exists()
     server = deployment.start("server", "--run")
@@ -192,10 +206,10 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
 
     assert server.returncode == 0, deployment.said("server")[-3000:]
     rows = deployment.rows()
-    assert sorted({row["round"] for row in rows}) == ["1", "2", "3", "4"]
-    out = [(row["site"], row["reason"]) for row in rows if row["answered"] == "false"]
-    assert {site for site, _ in out} == {"south"}
-    last = {row["site"]: row["answered"] for row in rows if row["round"] == "4"}
+    assert sorted({row["round"] for row in rows}) == list("1234567")
+    assert {row["site"]: row["reason"] for row in rows if row["answered"] == "false"} == {"south": "cannot be reached"}
+    assert {row["bytes_down"] for row in rows if row["answered"] == "true"} == {str(_counted(deployment))}
+    last = {row["site"]: row["answered"] for row in rows if row["round"] == "7"}
     assert last == dict.fromkeys(SITES, "true")
     assert (deployment.run / "checkpoints" / "generator.safetensors").is_file()
     assert len(ImageSet.load(deployment.run / "synthetic")) == 6
@@ -204,7 +218,7 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
         assert read_ledger(ledger)
         (egress,) = (deployment.out / name / "state").glob("run-*/egress.jsonl")
         left = [json.loads(line) for line in egress.read_text().splitlines()]
-        assert len([one for one in left if one["message"] == "train"]) >= 3
+        assert len([one for one in left if one["message"] == "train"]) >= 4
     for log in (deployment.out / "server" / "state").glob("*.log"):
         assert "telemetry.flower.ai" not in log.read_text(errors="replace")
     for name in SITES:
