@@ -3,7 +3,8 @@
 It belongs to `benchmark` and stands apart because it trains.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,12 @@ from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
+    from fedsynth.federation.settings import FederationSettings
+    from fedsynth.images import ImageSet
     from fedsynth.run import Run
-    from fedsynth.study.audit import Audited
-    from fedsynth.training.preparing import Prepared
+    from fedsynth.study.audit import Audited, AuditSettings, Charging
     from fedsynth.training.settings import TrainSettings
+    from fedsynth.training.trainer import StepReport
 
 PRIVATE = "Privacy"
 
@@ -54,47 +57,70 @@ def audit(
 
     Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
     """
-    from fedsynth.images import ImageSet
-    from fedsynth.run import create_run
-    from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code, hold_audit, rehearse
-    from fedsynth.training.settings import Privacy
+    from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code
 
     audited_run = _run(run, real, generator)
-    settings = _settings(audited_run, real, generator, steps)
-    privacy = {"delta": delta, "patients": patients, "draw": draw, "store": store}
-    budgets = [_with_budget(settings, one, privacy, Privacy) for one in epsilon or []] or [settings]
+    given = {"delta": delta, "patients": patients, "draw": draw, "store": store}
+    training = _open(audited_run, real, generator, steps)
+    budgets = [_with_budget(training.settings, one, given) for one in epsilon or []] or [training.settings]
     asked = AuditSettings(canaries=canaries, images=images, seed=seed, claim=claim, delta=delta, looks=len(budgets))
-    opened = ImageSet.load(settings.images)
-    rehearsed = [rehearse(opened, one) for one in budgets]
-    cost = _agree_on_cost(rehearsed, spend=spend)
+    cost = _agree_on_cost(training, budgets, spend=spend)
     base = _place(audited_run, out, len(budgets))
     found = []
-    for number, one in enumerate(budgets):
+    for number, settings in enumerate(budgets):
         folder = None if out is None else (out if len(budgets) == 1 else out / f"training-{number + 1}")
-        place = create_run(one, generator=one.generator, seed=one.seed, folder=folder, base=base)
-        with progress_bar(f"training {one.generator} with canaries") as advance:
-            found.append(
-                hold_audit(
-                    opened,
-                    one,
-                    asked,
-                    place,
-                    step=lambda text: typer.echo(f"{text} ...", err=True),
-                    on_step=lambda report, total, show=advance: show(report.step + 1, total),  # type: ignore[misc]
-                )
-            )
-    result = as_result(found, opened, settings, asked, cost)
+        found.append(training.hold(settings, asked, base, folder))
+    result = as_result(found, training.images, training.settings, asked, cost)
     if audited_run is not None:
         result.save(audited_run.benchmark(NAME))
     result.save(found[-1].run.benchmark(NAME))
     if as_json:
         print_json(result.as_json())
     else:
-        for one_found in found:
-            _print(one_found)
+        for one in found:
+            _print(one)
         typer.echo(f"result     {(audited_run or found[-1].run).benchmark(NAME)}")
     assert result.verdict is not None
     raise typer.Exit(exit_code(result.verdict))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Training:
+    """What is trained once more: one holder's run or, where `federated` names it, that of several hospitals."""
+
+    settings: "TrainSettings | FederationSettings"
+    images: "ImageSet"
+    federated: "Run | None" = None
+
+    def charged(self, budgets: "Sequence[Any]") -> "list[Charging]":
+        """Refuse what cannot work; then whom these trainings charge."""
+        from fedsynth.study.audit import charging_of, rehearse
+        from fedsynth.study.federated_audit import charged_sites, members_of, refuse_federation
+
+        if self.federated is None:
+            return charging_of([rehearse(self.images, one) for one in budgets])
+        refuse_federation(budgets[0])
+        return charged_sites(members_of(self.federated), budgets)
+
+    def hold(self, settings: Any, asked: "AuditSettings", base: Path, folder: Path | None) -> "Audited":
+        """One training, and what it showed."""
+        from fedsynth.run import create_run
+        from fedsynth.study.audit import hold_audit
+        from fedsynth.study.federated_audit import hold_federated_audit
+
+        place = create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder, base=base)
+
+        def step(text: str) -> None:
+            typer.echo(f"{text} ...", err=True)
+
+        with progress_bar(f"training {settings.generator} with canaries") as advance:
+
+            def on_step(report: "StepReport", total: int) -> None:
+                advance(report.step + 1, total)
+
+            if self.federated is None:
+                return hold_audit(self.images, settings, asked, place, step=step, on_step=on_step)
+            return hold_federated_audit(self.federated, settings, asked, place, step=step, on_step=on_step)
 
 
 def _run(run: Path | None, real: Path | None, generator: str | None) -> "Run | None":
@@ -114,21 +140,43 @@ def _run(run: Path | None, real: Path | None, generator: str | None) -> "Run | N
     return newest
 
 
-def _settings(run: "Run | None", real: Path | None, generator: str | None, steps: int | None) -> "TrainSettings":
-    from fedsynth.study.audit import settings_of
+def _open(run: "Run | None", real: Path | None, generator: str | None, steps: int | None) -> _Training:
+    """The training as the run was told, or the family's own recipe on a set."""
+    from fedsynth import config
+    from fedsynth.images import ImageSet
+    from fedsynth.study.federated_audit import is_federated
     from fedsynth.training.settings import TrainSettings
 
+    if run is not None and is_federated(run):
+        return _open_federated(run, real, steps)
     if run is None:
         assert real is not None
         assert generator is not None
         settings = TrainSettings(generator=generator, images=real.resolve(), sheets=0)
     else:
-        settings = replace(settings_of(run), sheets=0)
+        settings = replace(config.load_toml(TrainSettings, run.config), sheets=0)
         settings = settings if real is None else replace(settings, images=real.resolve())
-    return settings if steps is None else replace(settings, steps=steps)
+    settings = settings if steps is None else replace(settings, steps=steps)
+    return _Training(settings=settings, images=ImageSet.load(settings.images))
 
 
-def _with_budget(settings: "TrainSettings", epsilon: float, given: dict[str, Any], kind: Any) -> "TrainSettings":
+def _open_federated(run: "Run", real: Path | None, steps: int | None) -> _Training:
+    """Steps are rounded up to whole rounds."""
+    from fedsynth import config
+    from fedsynth.federation.place import simulated_federation
+    from fedsynth.federation.settings import FederationSettings
+
+    if real is not None:
+        raise ConfigError("a federated run has its own hospitals", value=str(real), remedy="leave --real out")
+    settings = config.load_toml(FederationSettings, run.config)
+    if steps is not None:
+        settings = replace(settings, rounds=-(-steps // settings.local_steps))
+    return _Training(settings=settings, images=simulated_federation(run.folder).pooled, federated=run)
+
+
+def _with_budget(settings: Any, epsilon: float, given: dict[str, Any]) -> Any:
+    from fedsynth.training.settings import Privacy
+
     said = {name: value for name, value in given.items() if value is not None}
     if settings.privacy is not None:
         said.pop("delta")
@@ -136,15 +184,17 @@ def _with_budget(settings: "TrainSettings", epsilon: float, given: dict[str, Any
     if given["patients"] is None:
         remedy = "give --patients N, a round public number near the truth"
         raise ConfigError("--epsilon needs the declared number of patients", remedy=remedy)
-    return replace(settings, privacy=kind(epsilon=epsilon, **said))
+    return replace(settings, batch=None, privacy=Privacy(epsilon=epsilon, **said))
 
 
-def _agree_on_cost(rehearsed: "list[Prepared]", *, spend: bool) -> dict[str, float] | None:
+def _agree_on_cost(training: _Training, budgets: "Sequence[Any]", *, spend: bool) -> dict[str, float] | None:
     """Say what real patients would pay, and stop unless that was agreed to."""
     from fedsynth.privacy.accounting import rounded_up
     from fedsynth.study.audit import cost_of
 
-    cost = cost_of(rehearsed)
+    privacy = budgets[0].privacy
+    charged = training.charged(budgets)
+    cost = None if privacy is None else cost_of(charged, privacy.store, privacy.delta)
     if cost is None:
         return None
     said = (

@@ -7,6 +7,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -31,7 +32,8 @@ from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.watching import opened, watcher
 from fedsynth.federation.work import SiteWork
 
-KEPT = 32  # sites whose networks stay in memory; more are read from their disks again
+KEPT_BYTES = 2 * 2**30  # of networks that stay in memory; sites beyond are read from their disks again
+COPIES = 4  # of every weight: itself, two moments of its optimiser, a moving average
 
 app = ClientApp()
 _works: "OrderedDict[tuple[Any, ...], SiteWork]" = OrderedDict()
@@ -81,7 +83,7 @@ def _answer(
 ) -> RecordDict:
     place: SitePlace | None = None
     try:
-        settings, run = from_run_config(context.run_config)
+        settings, run = _told(tuple(sorted(context.run_config.items())))
         place = open_place(context.node_config, run, experiment)
         return do(place, settings)
     except NeutralError as error:
@@ -90,6 +92,12 @@ def _answer(
         folder = place.folder if place is not None else _log_folder(context)
         code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
         return refusal_content("" if place is None else place.name, code)
+
+
+@lru_cache(maxsize=8)
+def _told(run_config: tuple[tuple[str, Any], ...]) -> tuple[FederationSettings, Path]:
+    """What a run config says, read once."""
+    return from_run_config(dict(run_config))
 
 
 def _log_folder(context: Context) -> Path | None:
@@ -118,9 +126,13 @@ def _work(
         opened(place.name, made.prepared)
     with _lock:
         _works[key] = made
-        while len(_works) > KEPT:
+        while len(_works) > 1 and sum(map(_size, _works.values())) > KEPT_BYTES:
             _works.popitem(last=False)
     return made
+
+
+def _size(work: SiteWork) -> int:
+    return COPIES * sum(parameter.nbytes for parameter in work.family.parameters())
 
 
 def _items(table: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,8 @@ most stands beside it.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from fedsynth.benchmark.leakage.statistics.epsilon import EpsilonBound, best_bou
 from fedsynth.benchmark.leakage.statistics.intervals import LEVEL
 from fedsynth.benchmark.score import Input, Result, Score, Verdict
 from fedsynth.errors import ConfigError
+from fedsynth.federation.settings import FederationSettings
 from fedsynth.generators.catalog import find
 from fedsynth.images import ImageSet
-from fedsynth.privacy.accounting import compose
+from fedsynth.privacy.accounting import Mechanism, compose
 from fedsynth.privacy.ledger import Ledger, default_store
 from fedsynth.privacy.randomness import Randomness, SecretRandomness
 from fedsynth.run import Run
@@ -120,7 +122,7 @@ class Audited:
         return said
 
 
-def refuse_unauditable(settings: TrainSettings) -> None:
+def refuse_unauditable(settings: TrainSettings | FederationSettings) -> None:
     """What has no claim by its nature is not audited."""
     entry = find(settings.generator)
     if settings.pairing or entry.kind in ("paired", "training-free"):
@@ -136,29 +138,42 @@ def rehearse(images: ImageSet, settings: TrainSettings) -> Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Charging:
+    """One site's patients, and the trainings that they would be charged for."""
+
+    site: str
+    patients: Sequence[str]
+    planned: Sequence[Mechanism]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What audits would add to what patients have spent: the largest epsilon before and after, at the run's delta."""
+    """What audits would add to what any patient has spent: the largest epsilon before and after, at the run's delta."""
 
     before: float
     after: float
-    patients: int
 
 
-def cost_of(rehearsed: Sequence[Prepared]) -> Cost | None:
-    """The cost of one private training each; None where nobody is charged: plain runs, phantoms."""
-    plans = [one.plan for one in rehearsed if one.plan is not None]
-    if not plans or rehearsed[0].images.header.phantoms:
+def charging_of(rehearsed: Sequence[Prepared]) -> list[Charging]:
+    """Whom pooled trainings charge: nobody where they are plain, or show phantoms."""
+    planned = [one.plan.mechanism for one in rehearsed if one.plan is not None]
+    if not planned or rehearsed[0].images.header.phantoms:
+        return []
+    return [Charging(site=HOLDER, patients=rehearsed[0].holder.patients, planned=planned)]
+
+
+def cost_of(charged: Sequence[Charging], store: Path | None, delta: float) -> Cost | None:
+    """The largest cost over the sites; None where nobody is charged."""
+    if not charged:
         return None
-    settings, first = rehearsed[0].settings, rehearsed[0].holder
-    assert settings.privacy is not None
-    planned, delta = [plan.mechanism for plan in plans], settings.privacy.delta
-    store = default_store() if settings.privacy.store is None else settings.privacy.store
-    n = len(first.patients)
-    if not store.is_dir():
-        return Cost(before=0.0, after=compose(planned, delta).epsilon, patients=n)
-    ledger = Ledger(HOLDER, store)
-    before, after = ledger.forecast(ledger.group(first.patients), planned, delta)
-    return Cost(before=before, after=after, patients=n)
+    home = default_store() if store is None else store
+    if not home.is_dir():  # nothing was ever spent, and looking must not make a store
+        return Cost(before=0.0, after=max(compose(one.planned, delta).epsilon for one in charged))
+    pairs = []
+    for one in charged:
+        ledger = Ledger(one.site, home)
+        pairs.append(ledger.forecast(ledger.group(one.patients), one.planned, delta))
+    return Cost(before=max(before for before, _ in pairs), after=max(after for _, after in pairs))
 
 
 def hold_audit(
@@ -188,7 +203,7 @@ def hold_audit(
 
     def prepared(one: Prepared) -> None:
         watch.attach(one)
-        claims.append(_claim(one, audit))
+        claims.append(claim_of(one, audit))
 
     step("training with canaries")
     run_training(canaries.joined(members), settings, run, on_step=on_step, on_prepared=prepared)
@@ -200,20 +215,40 @@ def hold_audit(
         scores["updates"] = watch.scores
     step("guessing the coins")
     (claim, why), delta = claims[0], audit.delta if settings.privacy is None else settings.privacy.delta
-    bounds = prove(scores, canaries.included, canaries.sites, delta=delta, looks=audit.looks, seed=audit.seed)
+    seen = Seen(canaries=canaries, scores=scores, missing=missing, claim=claim, why_no_claim=why, delta=delta)
+    return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a training with canaries gave: the scores of every view, and what it claims."""
+
+    canaries: Canaries
+    scores: Mapping[str, Scores]
+    missing: Mapping[str, str]
+    claim: float | None
+    why_no_claim: str
+    delta: float
+
+
+def conclude(seen: Seen, audit: AuditSettings, run: Run, secret: Randomness, *, seconds: float) -> Audited:
+    """Guess the coins, and fresh ones that had no part in the training: the control."""
+    canaries = seen.canaries
+    given = {"delta": seen.delta, "looks": audit.looks, "seed": audit.seed}
+    bounds = prove(seen.scores, canaries.included, canaries.sites, **given)  # type: ignore[arg-type]
     unrelated = secret.integers(2, (len(canaries),)).numpy() == 1
-    control = prove(scores, unrelated, canaries.sites, delta=delta, looks=audit.looks, seed=audit.seed)
+    control = prove(seen.scores, unrelated, canaries.sites, **given)  # type: ignore[arg-type]
     return Audited(
-        claim=claim,
-        why_no_claim=why,
-        delta=delta,
+        claim=seen.claim,
+        why_no_claim=seen.why_no_claim,
+        delta=seen.delta,
         bounds=bounds,
-        missing=missing,
+        missing=seen.missing,
         control=max(one.epsilon for of in control.values() for one in of.values()),
-        hits=_hits(scores, canaries),
+        hits=_hits(seen.scores, canaries),
         canaries=canaries,
         run=run,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )
 
 
@@ -245,7 +280,7 @@ def prove(
 def as_result(
     audited: Sequence[Audited],
     images: ImageSet,
-    settings: TrainSettings,
+    settings: TrainSettings | FederationSettings,
     audit: AuditSettings,
     spent: Mapping[str, float] | None = None,
 ) -> Result:
@@ -284,23 +319,7 @@ def exit_code(verdict: Verdict) -> int:
     return {"no contradiction found": 0, "fail": 1}.get(verdict, 3)
 
 
-def with_epsilon(settings: TrainSettings, epsilon: float) -> TrainSettings:
-    """The same run with another budget."""
-    assert settings.privacy is not None
-    return replace(settings, privacy=replace(settings.privacy, epsilon=epsilon))
-
-
-def settings_of(run: Run) -> TrainSettings:
-    """What a pooled run was told. A federated one trains elsewhere."""
-    from fedsynth import config
-
-    if "rounds" in run.settings():
-        remedy = "audit its settings on one holder's images: --real SET --generator NAME --epsilon E --patients N"
-        raise ConfigError("a federated run is not audited as a whole yet", file=run.folder, remedy=remedy)
-    return config.load_toml(TrainSettings, run.config)
-
-
-def _claim(prepared: Prepared, audit: AuditSettings) -> tuple[float | None, str]:
+def claim_of(prepared: Prepared, audit: AuditSettings) -> tuple[float | None, str]:
     """What is claimed of a training: `--claim`, or what its plan promises."""
     if audit.claim is not None:
         return audit.claim, ""

@@ -57,6 +57,14 @@ class Canaries:
         """The canaries' names as patients, in their order."""
         return list(self.images.cases["patient"].iloc[:: self.images_each])
 
+    def of(self, site: str) -> "Canaries":
+        """Those of one site."""
+        chosen = np.flatnonzero(np.array(self.sites) == site)
+        rows = (chosen[:, None] * self.images_each + np.arange(self.images_each)).flatten()
+        kinds = tuple(self.kinds[i] for i in chosen)
+        images = self.images.rows(rows)
+        return Canaries(images=images, kinds=kinds, sites=(site,) * len(chosen), included=self.included[chosen])
+
     def joined(self, members: ImageSet) -> ImageSet:
         """The training set: `members` and the canaries whose coin fell so."""
         rows = np.flatnonzero(np.repeat(self.included, self.images_each))

@@ -4,8 +4,8 @@ It stands where the guarded door lets a noised sum out (in plain runs: where the
 what leaves there, the networks, and the images as the strongest adversary of the guarantee would. It changes nothing.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -74,7 +74,10 @@ class Watch:
 
     def attach(self, prepared: Prepared) -> None:
         """Watch this training from its first step on."""
-        model, gradients = prepared.trainer.family, prepared.trainer.gradients
+        model, owner = prepared.trainer.family, cast(_Owner, prepared.trainer)
+        while not isinstance(owner.gradients, PrivateGradients | PlainGradients):
+            owner = cast(_Owner, owner.gradients)  # FedProx pulls on top of them
+        gradients = owner.gradients
         kind = "plain" if prepared.door is None else "private"
         every = max(1, prepared.trainer.total_steps // WATCHED[kind])
         if model.couples_samples:
@@ -83,8 +86,8 @@ class Watch:
             self.why = f"the networks are too large to hold {len(self._canaries)} canaries' gradients in memory"
         elif isinstance(gradients, PrivateGradients):
             self._watch_door(prepared, gradients, every)
-        elif isinstance(gradients, PlainGradients):
-            prepared.trainer.gradients = _Overheard(gradients, self, every)
+        else:
+            owner.gradients = _Overheard(gradients, self, every)
 
     def _too_large(self, model: Model) -> bool:
         sizes = [sum(p.numel() for p in model.nets[turn.net].parameters()) for turn in _private(model)]
@@ -184,6 +187,12 @@ class Watch:
         return np.asarray(np.resize(rows[order], views))
 
 
+class _Owner(Protocol):
+    """Whoever asks for gradients."""
+
+    gradients: Gradients
+
+
 class _Overheard:
     """A plain trainer's gradients, which an auditor hears as they are used."""
 
@@ -200,9 +209,6 @@ class _Overheard:
             rows = self.watch.plain_rows(self.inner, turn, progress)
             self.watch.see(rows, torch.cat([one.flatten() for one in filled]))
         return loss, found
-
-
-_: Callable[..., Gradients] = _Overheard
 
 
 def _private(model: Model) -> list[Turn]:

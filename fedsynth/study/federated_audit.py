@@ -1,0 +1,182 @@
+"""The audit of a federation: the same rounds once more, in this process, with canary patients at every site."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedsynth import files
+from fedsynth.errors import ConfigError
+from fedsynth.federation import watching
+from fedsynth.federation.place import POLICY, simulated_federation
+from fedsynth.federation.server import Progress
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
+from fedsynth.images.imageset import concatenate
+from fedsynth.images.sites import Site
+from fedsynth.images.sites_file import SiteEntry, SitesFile
+from fedsynth.privacy.randomness import Randomness, SecretRandomness
+from fedsynth.run import Run
+from fedsynth.study.audit import (
+    COINS,
+    Audited,
+    AuditSettings,
+    Charging,
+    OnStep,
+    Seen,
+    Step,
+    claim_of,
+    conclude,
+    refuse_unauditable,
+)
+from fedsynth.study.canaries import Canaries, make_canaries
+from fedsynth.study.views import Scores, look
+from fedsynth.study.watching import Watch
+from fedsynth.training.holder import Holder
+from fedsynth.training.preparing import Prepared, plan_privacy, prepare, training_members
+from fedsynth.training.settings import cpu_threads
+from fedsynth.training.trainer import StepReport
+
+
+def is_federated(run: Run) -> bool:
+    """Whether several hospitals trained this run."""
+    return "rounds" in run.settings()
+
+
+def members_of(run: Run) -> list[Site]:
+    """The members of every hospital of a simulated run, under the hospital's name."""
+    return [
+        Site(name=site.name, images=training_members(site.images)) for site in simulated_federation(run.folder).sites
+    ]
+
+
+def refuse_federation(settings: FederationSettings) -> None:
+    """Only a federation with one generator can be audited as one."""
+    refuse_unauditable(settings)
+    if settings.federation == "none":
+        remedy = "audit a hospital's own training: --real SET --generator NAME"
+        raise ConfigError("these hospitals trained each for itself: there is no common generator", remedy=remedy)
+
+
+def charged_sites(sites: Sequence[Site], asked: Sequence[FederationSettings]) -> list[Charging]:
+    """Whom the rounds charge, hospital by hospital; nobody where they are plain, or show phantoms."""
+    charged = []
+    for site in sites:
+        if asked[0].privacy is None or site.images.header.phantoms:
+            continue
+        planned = []
+        for settings in asked:
+            assert settings.privacy is not None
+            declared = int(settings.declared.get(site.name, settings.privacy.patients))
+            training = replace(settings.training(), privacy=replace(settings.privacy, patients=declared))
+            with cpu_threads(1):
+                rehearsed = prepare(site.images, training)
+            plan, _ = plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
+            planned.append(plan.mechanism)
+        charged.append(Charging(site=site.name, patients=Holder(site.images).patients, planned=planned))
+    return charged
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ears:
+    """A watch at every hospital, and what each of their trainings claims."""
+
+    audit: AuditSettings
+    watches: dict[str, Watch]
+    claims: dict[str, tuple[float | None, str]]
+
+    def opened(self, site: str, prepared: Prepared) -> None:
+        self.watches[site].attach(prepared)
+        self.claims[site] = claim_of(prepared, self.audit)
+
+    def claim(self) -> tuple[float | None, str]:
+        """The federation's: the largest of the sites, whose patients are disjoint; none where one site has none."""
+        for claim, why in self.claims.values():
+            if claim is None:
+                return None, why
+        return max(claim for claim, _ in self.claims.values() if claim is not None), ""
+
+
+def hold_federated_audit(
+    audited: Run,
+    settings: FederationSettings,
+    audit: AuditSettings,
+    run: Run,
+    *,
+    randomness: Randomness | None = None,
+    step: Step = lambda text: None,
+    on_step: OnStep = lambda report, total: None,
+) -> Audited:
+    """Hold the rounds of `audited` once more, in `run`, with canaries among every hospital's members; guess the coins.
+
+    The hospitals' own policies bind here too. Their images are copied beside the canaries while it lasts, no longer.
+    """
+    started = time.monotonic()
+    sites = members_of(audited)
+    secret = SecretRandomness() if randomness is None else randomness
+    step("making canaries")
+    pooled = concatenate([site.images for site in sites], name="members")
+    canaries = make_canaries(pooled, audit.canaries, seed=audit.seed, randomness=secret)
+    canaries.record(run.folder / COINS)
+    watches = {
+        site.name: Watch(canaries.of(site.name), Holder(site.images), seed=audit.seed + i)
+        for i, site in enumerate(sites)
+    }
+    ears = _Ears(audit=audit, watches=watches, claims={})
+
+    def told(progress: Progress) -> None:
+        if progress.replies:
+            total = progress.rounds * settings.local_steps
+            on_step(StepReport(step=progress.round * settings.local_steps - 1, losses={}), total)
+
+    folder = run.folder / "images"
+    try:
+        file = _with_canaries(sites, canaries, run)
+        step("training with canaries at every site")
+        with open_hospitals(file, run.folder) as hospitals:
+            trained = begin(settings, hospitals, run.folder / "run")
+        _bind_by_policies(audited, trained, sites)
+        with watching.trainings(ears.opened):
+            run_rounds(settings, trained, watch=told)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    with cpu_threads(1):
+        scores, missing = look(trained, canaries, images=audit.images, seed=audit.seed, step=step)
+    updates, why = _joined(ears, canaries)
+    if updates is None:
+        missing["updates"] = why
+    else:
+        scores["updates"] = updates
+    step("guessing the coins")
+    claim, why_none = ears.claim()
+    delta = audit.delta if settings.privacy is None else settings.privacy.delta
+    seen = Seen(canaries=canaries, scores=scores, missing=missing, claim=claim, why_no_claim=why_none, delta=delta)
+    return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
+
+
+def _with_canaries(sites: Sequence[Site], canaries: Canaries, run: Run) -> SitesFile:
+    entries = []
+    for number, site in enumerate(sites):
+        folder = run.folder / "images" / f"site-{number}"
+        canaries.of(site.name).joined(site.images).save(folder)
+        entries.append(SiteEntry(name=site.name, images=folder.resolve()))
+    return SitesFile(name="audit", site=tuple(entries))
+
+
+def _bind_by_policies(audited: Run, trained: Run, sites: Sequence[Site]) -> None:
+    for site in sites:
+        policy = audited.site(site.name) / POLICY
+        if policy.exists():
+            files.write_bytes(trained.site(site.name) / POLICY, policy.read_bytes())
+
+
+def _joined(ears: _Ears, canaries: Canaries) -> tuple[Scores | None, str]:
+    """The odds of all sites in the order of the canaries."""
+    result = np.zeros(len(canaries))
+    for site, watch in ears.watches.items():
+        if watch.scores is None:
+            return None, watch.why
+        result[np.array(canaries.sites) == site] = watch.scores
+    return result, ""
