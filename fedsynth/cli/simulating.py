@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FAILURES, ENGINE = "Failures", "Engine"
 ENGINES = ("local", "ray")
+PRIVATE_STEPS = 10  # fewer and larger steps: every one of them is paid for
 SIZE = 32  # of the phantoms: two cores learn them in minutes; a sites file may ask for larger ones
 NO_SECURE_AGGREGATION = (
     "secure aggregation is not available: Flower has it only for its legacy interface, and rounds weights to steps of "
@@ -34,7 +35,9 @@ def simulate(
     ),
     generator: str | None = typer.Option(None, "--generator", "-g", help="Family. [default: dcgan]"),
     rounds: int | None = typer.Option(None, help="How often the hospitals meet. [default: 40]"),
-    local_steps: int | None = typer.Option(None, help="Steps of each hospital between two meetings. [default: 50]"),
+    local_steps: int | None = typer.Option(
+        None, help="Steps of each hospital between two meetings. [default: 50; private: 10]"
+    ),
     strategy: str | None = typer.Option(
         None,
         metavar="NAME[:OPTION=VALUE,...]",
@@ -205,6 +208,8 @@ def _open(
         if asked is not None:
             _refuse_other(config.as_table(sites_asked(place)), config.as_table(asked), place)
         return settings, place
+    if "privacy" in given:
+        given = {"local-steps": PRIVATE_STEPS, **given}
     file = asked or _phantoms(4)
     known = len(file.hospitals) if file.phantom else file.sites or len(file.site) or given.get("min-sites", 1)
     check_family(config.read_table(FederationSettings, {"sites": known, **given}))  # before phantoms are made
