@@ -17,6 +17,7 @@ from fedsynth.cli.inspect import inspect
 from fedsynth.cli.listing import listing
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
+from fedsynth.cli.releasing import release
 from fedsynth.cli.reporting import report
 from fedsynth.cli.simulating import simulate
 from fedsynth.cli.site import site
@@ -89,6 +90,7 @@ app.add_typer(deploy, name="deploy")
 app.command()(compare)
 app.command()(report)
 app.command()(suite)
+app.command()(release)
 
 
 def main() -> None:

@@ -1,0 +1,139 @@
+"""The release gate: a synthetic set leaves only when every criterion that a hospital wrote down is met.
+
+What was not measured is not met. The set goes out with a card that says what it is and what it is not.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedsynth import files
+from fedsynth.benchmark.score import Score, content_hash
+from fedsynth.errors import ConfigError, nearest
+from fedsynth.images import ImageSet
+from fedsynth.report.answer import NOT_PRIVATE_OUTPUT
+from fedsynth.report.facts import BENCHMARKS, Facts
+
+VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
+CARD = "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criteria:
+    """What must hold. `verdicts` names benchmarks and the verdicts that let a set pass.
+
+    `most` and `least` bound scores as `benchmark.score`: the worse end of the interval counts, where there is one.
+    `max_epsilon` of 0 asks for no guarantee; anything else refuses runs without one.
+    """
+
+    verdicts: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"memorization": ("pass",)})
+    most: dict[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
+    max_epsilon: float = 0.0
+    licence: str = "not stated"
+    contact: str = "not stated"
+
+    def __post_init__(self) -> None:
+        for name, accepted in self.verdicts.items():
+            if name not in BENCHMARKS:
+                raise ConfigError("there is no such benchmark", value=name, remedy=nearest(name, BENCHMARKS))
+            for verdict in accepted:
+                if verdict not in VERDICTS:
+                    raise ConfigError("there is no such verdict", value=verdict, remedy=nearest(verdict, VERDICTS))
+        for name in (*self.most, *self.least):
+            if name.split(".")[0] not in BENCHMARKS or "." not in name:
+                remedy = "write benchmark.score, as in membership.auc"
+                raise ConfigError("a bound names no score of a benchmark", value=name, remedy=remedy)
+        if self.max_epsilon < 0:
+            raise ConfigError("'max-epsilon' must not be negative", value=self.max_epsilon)
+
+
+def objections(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> list[str]:
+    """Why the set may not leave; empty when it may."""
+    found = [*facts.damaged]
+    for name, accepted in criteria.verdicts.items():
+        result = facts.results.get(name)
+        if result is None:
+            found.append(f"{name} was not run")
+        elif result.verdict not in accepted:
+            found.append(f"{name}: the verdict is {result.verdict}, not {' or '.join(accepted)}")
+    found += [f for name, bound in criteria.most.items() if (f := _objection(facts, name, most=bound))]
+    found += [f for name, bound in criteria.least.items() if (f := _objection(facts, name, least=bound))]
+    found += _about_epsilon(facts, criteria)
+    measured = {r.inputs["synthetic"].sha256 for r in facts.results.values() if "synthetic" in r.inputs}
+    if measured and measured != {content_hash(synthetic)}:
+        found.append("the synthetic set is not the one that was measured: run the benchmarks again")
+    return found
+
+
+def release(facts: Facts, criteria: Criteria, synthetic: ImageSet, out: Path) -> ImageSet:
+    """Copy the set out with its card. Whoever calls this has looked at `objections`."""
+    released = synthetic.save(out)
+    files.write_text(out / CARD, card(facts, criteria, synthetic))
+    return released
+
+
+def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
+    """What it is, how it was made, what was measured, and what that does not mean."""
+    header, cells = synthetic.header, facts.cells
+    lines = [
+        f"# {header.name}",
+        "",
+        f"{len(synthetic)} synthetic images of {' x '.join(map(str, synthetic.size))} voxels; channels "
+        f"{', '.join(header.channels)}; classes {', '.join(header.classes) or 'none'}; labels "
+        f"{', '.join(header.mask_labels) or 'none'}. No image shows a person as such; none is for diagnosis.",
+        "",
+        "## How it was made",
+        f"Generator `{cells['generator'].text}`, {cells['federation'].text}.",
+        f"Privacy per patient: epsilon {cells['epsilon'].text} in this run, {cells['cumulative'].text} over all runs.",
+        "",
+        "## What was measured",
+        *(f"- {name}: {_told(facts, name)}" for name in BENCHMARKS if name in facts.results),
+        "",
+        "## Limits",
+        f"- {NOT_PRIVATE_OUTPUT}",
+        "- A test that found nothing is no proof: it found nothing that it could have found, as large as it says.",
+        "- A model trained on these images must be tested on real patients before anybody relies on it.",
+        "",
+        f"Licence: {criteria.licence}. Contact: {criteria.contact}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _told(facts: Facts, name: str) -> str:
+    result = facts.results[name]
+    verdict = f"{result.verdict}; " if result.verdict else ""
+    shown = [f"{key} {score}" for key, score in result.scores.items() if score.value is not None][:8]
+    return verdict + ", ".join(shown)
+
+
+def _objection(facts: Facts, name: str, *, most: float | None = None, least: float | None = None) -> str:
+    benchmark, _, key = name.partition(".")
+    result = facts.results.get(benchmark)
+    score = None if result is None else result.scores.get(key)
+    if score is None or score.value is None:
+        return f"{name} is not known{f': {score.why}' if score is not None else ''}"
+    worst = _worst(score, high=most is not None)
+    if most is not None and worst > most:
+        return f"{name} is up to {worst:.3g}, more than {most:g}"
+    if least is not None and worst < least:
+        return f"{name} may be as low as {worst:.3g}, less than {least:g}"
+    return ""
+
+
+def _worst(score: Score, *, high: bool) -> float:
+    end = score.high if high else score.low
+    assert score.value is not None
+    return score.value if end is None else end
+
+
+def _about_epsilon(facts: Facts, criteria: Criteria) -> list[str]:
+    if not criteria.max_epsilon:
+        return []
+    spent = facts.cells["epsilon"]
+    if spent.value is None:
+        return [f"a guarantee of epsilon {criteria.max_epsilon:g} is asked for, and the run is {spent.text}"]
+    total = facts.cells["cumulative"].value
+    worst = max(spent.value, total or 0.0)
+    if worst > criteria.max_epsilon:
+        return [f"patients have spent epsilon {worst:.3g}, more than {criteria.max_epsilon:g}"]
+    return []

@@ -1,0 +1,122 @@
+"""The gate opens only when everything that was asked for was measured and holds."""
+
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsynth.benchmark.score import Input, Score
+from fedsynth.cli import app
+from fedsynth.errors import FedSynthError
+from fedsynth.images import ImageSet
+from fedsynth.report.facts import read_facts
+from fedsynth.report.release import Criteria, objections
+from tests.report.test_compare import make_run
+from tests.training.tiny import tiny_set
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = make_run(tmp_path / "run", epsilon=8.0)
+    images = tiny_set()
+    blank = images.cases.assign(patient="", site="", role="")
+    made = replace(images, cases=blank, header=replace(images.header, origin="synthetic", split=None))
+    made.save(run.synthetic)
+    judge(run, "pass")
+    return run
+
+
+def judge(run, verdict, auc=0.55):
+    from fedsynth.benchmark.score import Result
+
+    inputs = {"real": Input(path="", sha256="x", images=1, patients=1, roles={})}
+    inputs["synthetic"] = Input.of(ImageSet.load(run.synthetic))
+    for name, score, said in (("memorization", "copied_share", verdict), ("membership", "auc", None)):
+        scores = {score: Score(value=auc if score == "auc" else 0.0, low=0.0, high=0.6 if score == "auc" else 0.004)}
+        Result(benchmark=name, scores=scores, inputs=inputs, seed=0, settings={}, seconds=1.0, verdict=said).save(
+            run.benchmark(name)
+        )
+
+
+def said(run, **criteria):
+    return objections(read_facts(run.folder), Criteria(**criteria), ImageSet.load(run.synthetic))
+
+
+def test_a_set_that_meets_everything_leaves_with_its_card(run, tmp_path):
+    done = CliRunner().invoke(app, ["release", str(run.folder), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert len(ImageSet.load(tmp_path / "out")) == len(tiny_set())
+    card = (tmp_path / "out" / "README.md").read_text()
+    for told in ("epsilon 8", "memorization: pass", "not themselves private", "Licence"):
+        assert told in card
+    again = CliRunner().invoke(app, ["release", str(run.folder), "--out", str(tmp_path / "out")])
+    assert again.exit_code == 2
+
+
+def test_criteria_come_from_a_file(run, tmp_path):
+    file = tmp_path / "release.toml"
+    file.write_text(
+        'max-epsilon = 4.0\nlicence = "CC0"\n[verdicts]\nmemorization = ["pass"]\n[most]\n"membership.auc" = 0.7\n'
+    )
+    done = CliRunner().invoke(
+        app, ["release", str(run.folder), "--out", str(tmp_path / "out"), "--criteria", str(file)]
+    )
+    assert done.exit_code == 1
+    assert "more than 4" in done.stderr
+    file.write_text("max-epsilom = 4.0\n")
+    done = CliRunner().invoke(
+        app, ["release", str(run.folder), "--out", str(tmp_path / "out"), "--criteria", str(file)]
+    )
+    assert done.exit_code == 2
+    assert "max-epsilon" in done.stderr
+
+
+def test_a_leak_stays(run, tmp_path):
+    judge(run, "leak")
+    done = CliRunner().invoke(app, ["release", str(run.folder), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "leak" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_worse_end_of_an_interval_counts(run):
+    assert said(run, most={"membership.auc": 0.65}) == []
+    assert "0.6" in said(run, most={"membership.auc": 0.58})[0]
+    assert "0.6" in said(run, least={"segmentation.dice/synthetic": 0.65})[0]
+
+
+def test_what_was_not_measured_is_not_met(run):
+    assert "not run" in said(run, verdicts={"audit": ["no contradiction found"]})[0]
+    assert "not known" in said(run, most={"membership.tpr": 0.1})[0]
+    run.benchmark("memorization").unlink()
+    assert any("memorization was not run" in reason for reason in said(run))
+
+
+def test_epsilon_is_bounded_and_a_run_without_one_is_refused(run, tmp_path):
+    assert said(run, max_epsilon=8.0) == []
+    assert "more than 4" in said(run, max_epsilon=4.0)[0]
+    plain = make_run(tmp_path / "plain")
+    tiny_set().save(plain.synthetic)
+    facts = read_facts(plain.folder)
+    assert any(
+        "not private" in reason for reason in objections(facts, Criteria(verdicts={}, max_epsilon=4), tiny_set())
+    )
+
+
+def test_another_set_than_the_measured_one_stays(run):
+    other = ImageSet.load(run.synthetic).rows(range(3))
+    assert "not the one" in objections(read_facts(run.folder), Criteria(), other)[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"verdicts": {"memorisation": ["pass"]}},
+        {"verdicts": {"audit": ["ok"]}},
+        {"most": {"auc": 1.0}},
+        {"max_epsilon": -1.0},
+    ],
+)
+def test_criteria_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(FedSynthError):
+        Criteria(**wrong)
