@@ -308,6 +308,13 @@ def test_memory_and_disk_give_the_same(tmp_path: Path) -> None:
     assert_same(kept, run)
 
 
+def test_sites_beyond_what_memory_may_hold_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = simulated(tmp_path, SETTINGS, "kept")
+    monkeypatch.setattr(client_app, "KEPT_BYTES", 0)
+    assert_same(kept, simulated(tmp_path, SETTINGS, "crowded"))
+    assert len(client_app._works) == 1
+
+
 CENTRAL = replace(SETTINGS, federation="central-generator", rounds=2, local_steps=3)
 
 
