@@ -110,23 +110,25 @@ class Rounds:
             if not place or not collected:
                 watch(Progress(round=number, rounds=self.settings.rounds))
             replies = self._ask(self.at.round + 1, sites)
-            collected += replies
+            collected += [_without_arrays(reply) for reply in replies]
             answered = [reply for reply in replies if reply.reason is None]
             if len(answered) < self.settings.quorum:
                 self._record.add(number, merged(collected))
                 raise self._too_few(number, replies)
             self.at = self._next(self.at.round + 1, answered)
+            ends = place + 1 == per_round
+            if ends:  # before the checkpoint: a resumed run cuts rows off, and could not add what is lacking
+                self._record.add(number, merged(collected))
             save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
-            if place + 1 < per_round:
-                continue
-            replies, collected = merged(collected), []
-            answered = [reply for reply in replies if reply.reason is None]
-            self._record.add(number, replies)
-            spent = {
-                r.site: self.spent(r.outcome.metrics["charged"]) for r in answered if "charged" in r.outcome.metrics
-            }
-            watch(Progress(round=number, rounds=self.settings.rounds, replies=tuple(replies), epsilon=spent))
+            if ends:
+                watch(self._told(number, merged(collected)))
+                collected = []
         return self.at
+
+    def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
+        charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
+        spent = {site: self.spent(steps) for site, steps in charged.items()}
+        return Progress(round=number, rounds=self.settings.rounds, replies=tuple(replies), epsilon=spent)
 
     def spent(self, charged: float) -> float:
         """Epsilon of so many charged steps, by the plan that everybody knows; nan where the run protects nobody."""
@@ -219,6 +221,10 @@ def merged(replies: Sequence[Reply]) -> list[Reply]:
     """A row for each site from all its replies of a round: what it sent last, mean losses, sums of the rest."""
     names = sorted({reply.site for reply in replies})
     return [_merged([reply for reply in replies if reply.site == name]) for name in names]
+
+
+def _without_arrays(reply: Reply) -> Reply:
+    return replace(reply, outcome=replace(reply.outcome, arrays={}))
 
 
 def _merged(replies: Sequence[Reply]) -> Reply:

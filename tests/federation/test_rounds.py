@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
-from fedsynth.federation import client_app
+from fedsynth.federation import client_app, server
 from fedsynth.federation.egress import read_egress
 from fedsynth.federation.server import straight_line
 from fedsynth.federation.settings import FederationSettings
@@ -348,3 +348,25 @@ def test_a_generator_that_reads_patients_does_not_go_to_the_server(tmp_path: Pat
     settings = replace(CENTRAL, generator="vae", options={})
     with pytest.raises(FedSynthError, match="settings do not fit the site"):
         simulated(tmp_path, settings)
+
+
+def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, keep = start(tmp_path, SETTINGS), server.save_checkpoint
+
+    for dies_before in (True, False):
+
+        def dying(folder, checkpoint, generator, before=dies_before):  # type: ignore[no-untyped-def]
+            if checkpoint.round == 2 and before:
+                raise InterruptedError
+            keep(folder, checkpoint, generator)
+            if checkpoint.round == 2:
+                raise InterruptedError
+
+        monkeypatch.setattr(server, "save_checkpoint", dying)
+        with pytest.raises(InterruptedError):
+            go(run, SETTINGS)
+        client_app.forget_everything()
+    monkeypatch.setattr(server, "save_checkpoint", keep)
+    go(run, SETTINGS)
+    assert [row["round"] for row in rows(run)] == ["1", "1", "2", "2", "3", "3"]
+    assert_same(run, simulated(tmp_path, SETTINGS, "whole"))
