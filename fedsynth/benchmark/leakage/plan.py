@@ -33,8 +33,8 @@ class Plan:
     `share_bound`: the copied share that no hit among the synthetic images leaves standing (95 %);
     `share_bound_at_power`: the same when the spaces find only eight copies of ten. `fewest_copied`: copied patients,
     however often, below which dependence fires by luck only, `luck` being how often at one fewer; with `surely_copied`
-    it is no luck wherever they lie. `shortest_list`: copied patients below which the list of patients stays empty.
-    `image_share`: copied share below which no single image's p-value is significant.
+    it is no luck wherever they lie. `shortest_list`: copied patients of one site below which its list of patients
+    stays empty. `image_share`: copied share below which no single image's p-value is significant.
     """
 
     patients: int
@@ -104,8 +104,9 @@ class Plan:
 
     def _list(self) -> str:
         if self.shortest_list is None:
-            return "always empty, there are too few holdout patients."
-        return f"empty unless at least {self.shortest_list} members stand out above every holdout patient."
+            return f"always empty, there are too few holdout patients{'' if self.sites == 1 else ' at a site'}."
+        there = "" if self.sites == 1 else " of one site"
+        return f"empty unless at least {self.shortest_list} members{there} stand out above every holdout patient there."
 
     def _single(self) -> str:
         if self.image_share > 1:
@@ -156,7 +157,7 @@ def plan(
     if not 0 < tolerance < 1:
         raise ConfigError("the tolerance is a share between 0 and 1", value=tolerance)
     shares = Shares() if shares is None else shares
-    role, stratum = _roles(patients, sites, shares)
+    role, stratum, site = _roles(patients, sites, shares)
     tested = role != "reference"
     member, within = role[tested] == "member", stratum[tested]
     n_members, n_holdout = int(member.sum()), int((~member).sum())
@@ -178,7 +179,7 @@ def plan(
         fewest_copied=fewest,
         surely_copied=fewest_patients(member, within, alpha, placed="worst"),
         luck=highest_power(member, within, n_members if fewest is None else fewest - 1, alpha),
-        shortest_list=fewest_discoveries(n_members, n_holdout, rate),
+        shortest_list=_shortest_list(member, site[tested], rate),
         image_share=resolution_limit(n_holdout, 0.05),
         smallest_false_positive_rate=min(rates, default=None),
         synthetic_needed=trials_for_bound(tolerance * POWER),
@@ -186,13 +187,20 @@ def plan(
     )
 
 
-def _roles(patients: int, sites: int, shares: Shares) -> tuple[np.ndarray, np.ndarray]:
+def _roles(patients: int, sites: int, shares: Shares) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     site = np.sort(np.arange(patients) % sites)
     cases = pd.DataFrame({"patient": [f"{i:07}" for i in range(patients)], "site": site.astype(str)})
     drawn, split = draw_roles(cases.assign(role="", **{"class": ""}), shares, 0)
     of_patient = strata(drawn, split.strata)
     numbers = {stratum: i for i, stratum in enumerate(sorted(set(of_patient.values())))}
-    return drawn["role"].to_numpy(str), np.array([numbers[of_patient[name]] for name in drawn["patient"]])
+    return drawn["role"].to_numpy(str), np.array([numbers[of_patient[name]] for name in drawn["patient"]]), site
+
+
+def _shortest_list(member: np.ndarray, site: np.ndarray, rate: float) -> int | None:
+    """Of the site where the list can be shortest; lists are made site by site."""
+    sizes = [(int(member[site == number].sum()), int((~member[site == number]).sum())) for number in np.unique(site)]
+    found = [fewest_discoveries(n_members, n_holdout, rate) for n_members, n_holdout in sizes if n_members]
+    return min((number for number in found if number is not None), default=None)
 
 
 def _enough_patients(patients: int, sites: int, shares: Shares, alpha: float) -> int | None:
@@ -200,7 +208,7 @@ def _enough_patients(patients: int, sites: int, shares: Shares, alpha: float) ->
     if not shares.member or not shares.holdout:
         return None
     for more in range(patients, patients + 40 * sites + 100):
-        role, stratum = _roles(more, sites, shares)
+        role, stratum, _ = _roles(more, sites, shares)
         tested = role != "reference"
         enough = tested.sum() >= SMALLEST_COHORT
         if enough and fewest_patients(role[tested] == "member", stratum[tested], alpha) is not None:

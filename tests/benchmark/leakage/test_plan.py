@@ -80,3 +80,10 @@ def test_it_says_the_numbers_and_is_json():
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ConfigError):
         plan(**{"patients": 10, "slices": 1, "synthetic": 10} | wrong)
+
+
+def test_lists_are_made_site_by_site():
+    assert plan(patients=200, slices=5, synthetic=700, shares=EQUAL, sites=4).shortest_list == 10  # 25 / 26 / .1
+    few = plan(patients=60, slices=5, synthetic=700, sites=10)
+    assert few.shortest_list is None  # 3 members, 2 or 3 holdout patients at a site
+    assert "at a site" in str(few)
