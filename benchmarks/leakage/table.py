@@ -86,7 +86,7 @@ def _nearer(line: Line) -> bool:
 
 HONEST: Sequence[Column] = (
     ("fires (leak or depends)", _share(_fires)),
-    ("dependence, p <= .04", _share(lambda line: line["dependence"] == "1")),
+    ("dependence fires", _share(lambda line: line["dependence"] == "1")),
     ("copies of members", _share(lambda line: line["copied"] != "0")),
     ("invalid: copies of holdout only", _share(lambda line: line["verdict"] == "invalid")),
     ("a patient is listed", _share(lambda line: line["listed"] != "0")),
@@ -94,7 +94,7 @@ HONEST: Sequence[Column] = (
 LEAKS: Sequence[Column] = (
     ("found (leak or depends)", _share(_fires)),
     ("verdict leak", _share(lambda line: line["verdict"] == "leak")),
-    ("dependence, p <= .04", _share(lambda line: line["dependence"] == "1")),
+    ("dependence fires", _share(lambda line: line["dependence"] == "1")),
     ("images called copies", _mean("copied")),
     ("patients listed", _mean("listed")),
     ("false ones among them", _false_discoveries),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsynth.benchmark.leakage.neighbours import nearest
+
 PATIENTS, IMAGES, SYNTHETIC, WIDTH = 200, 5, 700, 32
 WITHIN = 0.5
 
@@ -130,6 +132,14 @@ def identities(w: World, rng: np.random.Generator) -> Made:
     return made, np.sort(chosen)
 
 
+def filtered(w: World, rng: np.random.Generator) -> Made:
+    """Twice as many strangers' images as needed; the half nearer to members' images is thrown away."""
+    made = w.strangers(rng, 2 * SYNTHETIC)
+    inside = w.images[w.member[w.owner]]
+    near = nearest(made.astype(np.float32), inside.astype(np.float32), 1)[0][:, 0]
+    return made[np.argsort(near)[SYNTHETIC:]], np.flatnonzero(w.member)
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     "honest: sharp": honest(lambda x, rng: x),
     "honest: blurred": honest(lambda x, rng: 0.7 * x),
@@ -145,6 +155,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "new images of a tenth of the members, people alike": Scenario(make=identities, within=0.9),
     "1 % mixes of two members": Scenario(make=mixes),
     "1 % copies with much noise": Scenario(make=copies(7, 0.5)),
+    "output filtered to keep away from members": Scenario(make=filtered),
     "5 % near copies": Scenario(make=copies(35, 0.1)),
     "5 % near copies, 70 % members": Scenario(make=copies(35, 0.1), share=0.7),
 }
