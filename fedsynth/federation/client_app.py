@@ -43,7 +43,10 @@ _lock = Lock()
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Who the site is and what its images are like, or that its policy refuses."""
-    experiment = read_experiment(message)
+    try:
+        experiment = read_experiment(message)
+    except Exception as error:
+        return Message(_refuse(context, None, error, "hello"), reply_to=message)
 
     def greet(place: SitePlace, settings: FederationSettings) -> RecordDict:
         work = _work(place, settings, context, experiment, round=0)
@@ -57,7 +60,10 @@ def hello(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One round."""
-    order, arrays = read_order(message)
+    try:
+        order, arrays = read_order(message)
+    except Exception as error:
+        return Message(_refuse(context, None, error, "train"), reply_to=message)
 
     def work_a_round(place: SitePlace, settings: FederationSettings) -> RecordDict:
         fault = _fault(settings, place, order)
@@ -89,9 +95,14 @@ def _answer(
     except NeutralError as error:
         return refusal_content("" if place is None else place.name, error.code)
     except Exception as error:
-        folder = place.folder if place is not None else _log_folder(context)
-        code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
-        return refusal_content("" if place is None else place.name, code)
+        return _refuse(context, place, error, doing)
+
+
+def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: str) -> RecordDict:
+    """A neutral code in the place of an answer; the text goes into the site's log, where it knows of one."""
+    folder = place.folder if place is not None else _log_folder(context)
+    code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
+    return refusal_content("" if place is None else place.name, code)
 
 
 @lru_cache(maxsize=8)

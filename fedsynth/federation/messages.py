@@ -75,12 +75,12 @@ def outcome_content(site: str, outcome: Outcome) -> RecordDict:
 
 def read_outcome(message: Message) -> tuple[Outcome, Code | None]:
     """A round's result, or the code in its place."""
-    if (code := _refusal(message)) is not None:
-        return Outcome(), code
     try:
+        if (code := _refusal(message)) is not None:
+            return Outcome(), code
         metrics = {name: float(value) for name, value in _metrics(message).items()}
         return Outcome(arrays=_from_record(message), metrics=metrics), None
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return Outcome(), Code.SHAPE
 
 
@@ -99,17 +99,20 @@ def read_hello(message: Message) -> Hello:
     """A site's greeting or refusal; the name is empty where it did not get as far as that."""
     if message.has_error():
         return Hello(site="", refused=Code.parse(str(message.error.reason)))
-    words = _words(message)
-    site = str(words.pop(SITE))
-    if REFUSED in words:
-        return Hello(site=site, refused=Code.parse(str(words[REFUSED])))
-    facts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in words.items()}
-    return Hello(site=site, facts=Facts(**facts))
+    try:
+        words = _words(message)
+        site = str(words.pop(SITE))
+        if REFUSED in words:
+            return Hello(site=site, refused=Code.parse(str(words[REFUSED])))
+        facts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in words.items()}
+        return Hello(site=site, facts=Facts(**facts))
+    except (KeyError, TypeError):
+        return Hello(site="", refused=Code.FAILED)  # one greeting that is none must not stop the others
 
 
 def content_bytes(message: Message) -> int:
     """The size of the arrays in a message."""
-    if message.has_error() or ARRAYS not in message.content:
+    if message.has_error() or ARRAYS not in message.content.array_records:
         return 0
     return sum(len(array.data) for array in _array_record(message).values())
 

@@ -82,6 +82,7 @@ class Door:
         if not replayed:
             refuse_above(self._remaining, total)
             self._remaining -= total
+            self._charged += total
             for turn in sorted(steps):
                 self._write(steps[turn], round)
             if not self.private:

@@ -6,7 +6,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
 
 from fedsynth.federation import client_app, server_app
@@ -99,10 +99,31 @@ def nothing(message, context):
     return Message(RecordDict(), reply_to=message)
 
 
-@pytest.mark.parametrize("site", [nonsense, no_bytes, nothing])
+def other_records(message, context):
+    """Records of other kinds under the names that a reply has."""
+    reply = client_app.app(message, context)
+    spoilt = {"arrays": ConfigRecord({"a": 1}), "words": MetricRecord({"a": 1})}
+    return Message(RecordDict({**reply.content, **spoilt}), reply_to=message)
+
+
+@pytest.mark.parametrize("site", [nonsense, no_bytes, nothing, other_records])
 def test_a_reply_that_is_none_is_left_out(tmp_path, site):
     run = run_with(tmp_path, FOUR, site)
     assert reasons(run) == ["sent another shape"] * 2
+
+
+@pytest.mark.parametrize("greeting", [{}, {"words": ConfigRecord({"site": "site-0", "size": [1, 2]})}])
+def test_a_greeting_that_is_none_stops_nobody_else(tmp_path, greeting):
+    run = start(tmp_path, replace(FOUR, rounds=1), patients=12)
+
+    def app(message, context):
+        hello = message.metadata.message_type == "query.hello" and context.node_config["partition-id"] == 0
+        return Message(RecordDict(greeting), reply_to=message) if hello else client_app.app(message, context)
+
+    with cpu_threads(1):
+        table = replace(FOUR, rounds=1).to_run_config(run.folder)
+        run_locally(server_app.app, app, sites=4, run_config=table, workers=1)
+    assert [row["site"] for row in rows(run)] == ["site-1", "site-2", "site-3"]
 
 
 def test_a_site_that_stalls_is_left_behind_busy_and_comes_back(tmp_path):
