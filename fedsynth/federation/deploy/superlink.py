@@ -1,5 +1,6 @@
 """Flower's server on loopback, and the list of nodes it knows, kept equal to the public keys in a folder."""
 
+import hashlib
 import ssl
 import subprocess
 import time
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedsynth import config
 from fedsynth.errors import FedSynthError
@@ -57,12 +60,13 @@ def running_superlink(place: ServerPlace, port: int) -> Iterator[SuperLink]:
 
 @dataclass(kw_only=True)
 class Hospitals:
-    """Which hospitals are let in. `known` is what Flower was told: name to node."""
+    """Which hospitals are let in. `known` is what Flower was told: name to node; `prints` with which key."""
 
     place: ServerPlace
     flower: Flower
     report: Callable[[str], None]
     known: dict[str, str] = field(default_factory=dict)
+    prints: dict[str, str] = field(default_factory=dict)
     online: frozenset[str] = frozenset()
     keys: frozenset[tuple[str, int]] | None = None
     looked: float = 0.0
@@ -71,6 +75,11 @@ class Hospitals:
     def record(self) -> Path:
         """Which node is which hospital: Flower's own list says no names."""
         return self.place.state / "nodes.toml"
+
+    @property
+    def prints_record(self) -> Path:
+        """The fingerprint of the key that each hospital was let in with."""
+        return self.place.state / "keys.toml"
 
     def reconcile(self) -> None:
         """Register the keys that came, forget those that were taken away, and say who came and went.
@@ -86,12 +95,15 @@ class Hospitals:
     def _reconcile(self) -> None:
         if not self.known and self.record.exists():
             self.known = {str(name): str(node) for name, node in config.parse_toml(self.record).items()}
+        if not self.prints and self.prints_record.exists():
+            self.prints = {str(name): str(key) for name, key in config.parse_toml(self.prints_record).items()}
         listed = {node["node-id"]: node["status"] for node in self.flower.ask("supernode", "list")["nodes"]}
         wanted = {path.stem: path for path in sorted(self.place.keys.glob("*.pub"))}
         kept = {name: node for name, node in self.known.items() if node in listed}
-        for name in [name for name in kept if name not in wanted]:
+        prints = {name: _fingerprint(path) for name, path in wanted.items()}
+        for name in [name for name in kept if self.prints.get(name, prints.get(name)) != prints.get(name, "gone")]:
             self.flower.ask("supernode", "unregister", kept.pop(name))
-            self.report(f"{name} is shut out: its key was taken away")
+            self.report(f"{name} is shut out: its key was {'replaced' if name in wanted else 'taken away'}")
         for name in [name for name in wanted if name not in kept]:
             try:
                 kept[name] = self._register(wanted[name])
@@ -99,8 +111,9 @@ class Hospitals:
                 self.report(f"{name} is not let in: {error}")
             else:
                 self.report(f"{name} is let in, with the key {wanted[name].name}")
-        if kept != self.known:
-            self.known = kept
+        if kept != self.known or self.prints != {name: prints[name] for name in kept}:
+            self.known, self.prints = kept, {name: prints[name] for name in kept}
+            config.save_toml(self.prints_record, self.prints)
             config.save_toml(self.record, kept)
         self._say_who(frozenset(name for name, node in kept.items() if listed.get(node) == "online"))
 
@@ -120,6 +133,15 @@ class Hospitals:
         for name in sorted(self.online - online):
             self.report(f"{name} is offline")
         self.online = online
+
+
+def _fingerprint(path: Path) -> str:
+    """Of the key itself, whatever else stands in the file; empty where there is none."""
+    try:
+        key = read_public_key(path).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except FedSynthError:
+        return ""
+    return hashlib.sha256(key).hexdigest()
 
 
 def _answers(link: SuperLink, place: ServerPlace) -> bool:
