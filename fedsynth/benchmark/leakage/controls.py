@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from fedsynth.benchmark.leakage import dependence, extraction
+from fedsynth.benchmark.leakage.blind import MOST_PATIENTS
 from fedsynth.benchmark.leakage.cohort import Cohort
 from fedsynth.benchmark.leakage.dependence import dependence_of, joint_p
 from fedsynth.benchmark.leakage.extraction import find_copies, learn_reference
@@ -91,6 +92,8 @@ def halves_of_holdout(
 
     def fires(rng: np.random.Generator, number: int) -> bool:
         half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
+        if half is None:
+            return False
         new = half.alike - known
         known.update(new)
         if new:
@@ -125,12 +128,20 @@ def split_among_members(
     return _repeated("split among members", repeats, seed, fires)
 
 
-def tell_apart(features: Mapping[str, NDArray[np.floating]], cohort: Cohort, *, seed: int) -> Blind:
+def tell_apart(
+    features: Mapping[str, NDArray[np.floating]], cohort: Cohort, *, seed: int, most: int = MOST_PATIENTS
+) -> Blind:
     """A ridge regression of the role on patients' features (patients, d) in each space, against permuted roles.
 
-    Features and roles are taken relative to their stratum, every prediction is for a patient left out.
+    Features and roles are taken relative to their stratum, every prediction is for a patient left out. Of more than
+    `most` patients a sample is looked at, half of it members where there are as many.
     """
     rng = np.random.default_rng([seed, *b"blind"])
+    if len(cohort) > most:
+        by_role = (np.flatnonzero(cohort.member == role) for role in (True, False))
+        sample = np.sort(np.concatenate([rng.permutation(patients)[: most // 2] for patients in by_role]))
+        features = {space: np.asarray(rows)[sample] for space, rows in features.items()}
+        cohort = _part(cohort, sample)
     drawn = permute_roles(cohort.member, cohort.stratum, BLIND_PERMUTATIONS, rng)
     roles = _within(np.vstack([cohort.member[None], drawn]).T.astype(float), cohort.stratum)
     statistics, predicted = [], {}
@@ -175,13 +186,16 @@ class _Half:
 
 def _half(
     real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator, *, redraw: bool
-) -> _Half:
+) -> _Half | None:
+    """None where a holdout of one patient, or of few whose images are not shown, leaves nothing to pass off."""
     if redraw:
         cohort = cohort.with_members(permute_roles(cohort.member, cohort.stratum, 1, rng)[0])
     released = _one_half(np.flatnonzero(~cohort.member), cohort, rng)
     kept = np.setdiff1d(np.arange(len(cohort)), released)
     people, number_of = _part(cohort, kept), _numbers(kept, len(cohort))
     output = np.flatnonzero(np.isin(shown.owners, released))
+    if not len(output):
+        return None
     others = np.flatnonzero(~np.isin(owners, released))
     among = _only(rows_of(real, others), kept, len(cohort))
     reference = learn_reference(among, number_of[owners[others]], len(people), len(output))

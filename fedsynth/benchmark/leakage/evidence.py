@@ -31,7 +31,8 @@ class Evidence:
 
     `reference` are real images that no test looks at, free for fitting attacks; None where there are none. `blank` are
     synthetic images of one colour, which show nothing; `equal` are pairs of a synthetic and a real image of the same
-    bytes. `notes` are what a reader must know.
+    bytes. `unseen` says what of the output can be compared with nothing, so that silence about it proves nothing.
+    `notes` are what a reader must know.
     """
 
     real: ImageSet
@@ -42,7 +43,13 @@ class Evidence:
     run: Run | None = None
     blank: NDArray[np.bool_] = field(repr=False)
     equal: tuple[tuple[int, int], ...] = ()
+    unseen: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def equal_to_members(self) -> int:
+        """How many synthetic images are a member's image, byte for byte."""
+        return sum(bool(self.cohort.member[self.patient_of[row]]) for _, row in self.equal)
 
 
 def open_evidence(run: Path | None = None, real: Path | None = None, synthetic: Path | None = None) -> Evidence:
@@ -102,6 +109,7 @@ def gather(real: ImageSet, synthetic: ImageSet, run: Run | None = None) -> Evide
         run=run,
         blank=blank,
         equal=tuple((row, row_of[digest]) for row, digest in enumerate(prints) if digest in row_of),
+        unseen=_unseen(tested, synthetic),
         notes=tuple(_notes(tested, synthetic, blank, blank_real)),
     )
 
@@ -177,6 +185,15 @@ def _refuse_common_images(real: ImageSet, prints: Sequence[bytes], blank: NDArra
             )
             remedy = "give a person in two roles one patient name, import again and draw the roles anew"
             raise ImageSetError(problem, file=real.folder, remedy=remedy)
+
+
+def _unseen(real: ImageSet, synthetic: ImageSet) -> str:
+    if real.masks is None or synthetic.masks is None or real.header.mask_labels == synthetic.header.mask_labels:
+        return ""
+    return (
+        "The masks of the output may be members' masks, and could not be compared, as the sets have different labels: "
+        "bring both to one form with `fedsynth relabel`, or leave the masks out of what is shared."
+    )
 
 
 def _notes(real: ImageSet, synthetic: ImageSet, blank: NDArray[np.bool_], blank_real: NDArray[np.bool_]) -> list[str]:

@@ -107,13 +107,14 @@ def run_memorization(
         copies=copies,
         copied=copies.of(people.member),
         control=copies.of(~people.member),
-        equal=len(evidence.equal),
+        equal=evidence.equal_to_members,
         share=share,
         power=powers[weakest].share if weakest else None,
         weakest=weakest,
         detectable=detectable,
         tolerance=settings.tolerance,
         broken=tuple(negative.broken(controls, blind)),
+        unseen=evidence.unseen,
     )
     first = next(iter(measured))
     step("comparators")

@@ -20,8 +20,9 @@ class Findings:
     """Everything that a verdict rests on.
 
     `copied` and `control` are the numbers of synthetic images that count as copies of members and of holdout
-    patients; `equal` of those are the same bytes as a real image. `power` is the measured chance that a planted copy
-    is found, of the kind found least; None where none could be planted. `broken` says which controls failed.
+    patients; `equal` of the former are the same bytes as a member's image. `power` is the measured chance that a
+    planted copy is found, of the kind found least; None where none could be planted. `broken` says which controls
+    failed, `unseen` which part of the output nothing looked at.
     """
 
     n_synthetic: int
@@ -37,6 +38,7 @@ class Findings:
     detectable: float | None
     tolerance: float
     broken: Sequence[str]
+    unseen: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Judgement:
 
 def judge(found: Findings) -> Judgement:
     """The rule of the design: what is found beats what could not be known, and only what was looked for passes."""
-    if found.equal and found.copied:
+    if found.equal:
         return _judgement("leak", _leak(found), *found.broken)
     if found.broken:
         return _judgement("invalid", "These numbers mean nothing: " + "; ".join(found.broken) + ".")
@@ -86,7 +88,7 @@ def _judgement(verdict: Word, *sentences: str) -> Judgement:
 def _leak(found: Findings) -> str:
     patients = len({int(patient) for patient in found.copies.patients if found.cohort.member[patient]})
     whose = "of a patient who was trained on" if patients == 1 else f"of {patients} patients who were trained on"
-    equal = f"; {found.equal} are equal to a real image, byte for byte" if found.equal else ""
+    equal = f"; {found.equal} of them equal to a member's image, byte for byte" if found.equal else ""
     return (
         f"{found.copied} of {_count(found.n_synthetic, 'synthetic image')} "
         f"{'is a copy' if found.copied == 1 else 'are copies'} {whose}{equal}. "
@@ -143,7 +145,7 @@ def _resolved(found: Findings) -> str:
 
 def _missing(found: Findings) -> list[str]:
     """Why there is no answer, each with what would give one."""
-    said = []
+    said = [found.unseen] if found.unseen else []
     if found.dependence.p_value is None:
         said.append(_dependence(found))
     if found.copies.why:

@@ -24,14 +24,24 @@ def withhold(result: Result) -> Result:
         by_site = details["patients"]["by_site"]
         hashed = {site: [_hashed(name, key) for name in names] for site, names in by_site.items()}
         details["patients"] = {**details["patients"], "by_site": hashed}
-    inputs = {name: replace(given, path=Path(given.path).name) for name, given in result.inputs.items()}
-    return replace(result, details=details, inputs=inputs)
+    inputs = {name: replace(given, path="") for name, given in result.inputs.items()}
+    settings = dict(result.settings)
+    if "spaces" in settings:  # a space may be a file of weights
+        settings["spaces"] = [Path(space).name for space in settings["spaces"]]
+    return replace(result, details=details, inputs=inputs, settings=settings)
 
 
 def _without_names(extraction: dict[str, Any], hashed: Callable[[str], str]) -> dict[str, Any]:
-    copies = [{**copy, "patient": hashed(copy["patient"])} for copy in extraction["copies"]]
+    copies = [
+        {**copy, "patient": hashed(copy["patient"]), "case": _case(copy, hashed)} for copy in extraction["copies"]
+    ]
     alike = [[hashed(name) for name in pair] for pair in extraction["alike_patients"]]
     return {**extraction, "copies": copies, "alike_patients": alike}
+
+
+def _case(copy: dict[str, Any], hashed: Callable[[str], str]) -> str:
+    """The name of a synthetic image, but not where it names the patient: some generators call it after its model."""
+    return hashed(copy["case"]) if copy["patient"] in copy["case"] else str(copy["case"])
 
 
 def _hashed(name: str, key: bytes) -> str:

@@ -98,3 +98,20 @@ def test_the_blind_baseline_keeps_its_level(world):
 def test_a_control_is_broken_beyond_its_bound_only():
     assert Control(name="x", fired=5, runs=20, allowed=5).holds
     assert not Control(name="x", fired=6, runs=20, allowed=5).holds
+
+
+def test_a_holdout_of_one_patient_breaks_nothing(world):
+    """Half of him is nobody: such a repetition has nothing to pass off."""
+    _, owners, apart = world
+    alone = np.arange(N) != 17
+    people = Cohort(names=tuple(map(str, range(N))), member=alone, stratum=np.zeros(N), site=np.zeros(N, int))
+    shown = Shown(tables={"x": apart}, owners=owners)
+    assert halves_of_holdout("halves", {"x": apart}, shown, owners, people, seed=0, repeats=10).runs == 10
+
+
+def test_of_many_patients_the_blind_baseline_looks_at_a_sample(cohort, world):
+    """Its matrices grow with the square of patients: twenty thousand would not fit."""
+    real = _means(world[0])
+    assert tell_apart({"x": real}, cohort, seed=0, most=40).holds
+    shifted = real + 3 * (~cohort.member)[:, None] * (np.arange(12) < 6)
+    assert not tell_apart({"x": shifted}, cohort, seed=0, most=40).holds

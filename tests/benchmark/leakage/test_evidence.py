@@ -57,6 +57,29 @@ def test_images_of_the_same_bytes_are_found_also_between_number_kinds():
     assert gather(real, synthetic(images=pixels)).equal == ((3, 5),)
 
 
+@pytest.mark.parametrize(("row", "of_members"), [(1, 1), (5, 0)])
+def test_only_bytes_of_a_member_are_a_leak_whatever_else_is_wrong(row, of_members):
+    real = image_set()
+    pixels = np.array(synthetic().images)
+    pixels[0] = real.images[row]
+    found = gather(real, synthetic(images=pixels))
+    assert found.equal == ((0, row),)
+    assert found.equal_to_members == of_members
+
+
+def test_masks_under_other_labels_are_not_passed_over():
+    real, output = image_set(), synthetic()
+
+    def masked(images, *labels):
+        masks = np.zeros((len(images), 8, 8), np.uint8)
+        return replace(images, header=replace(images.header, mask_labels=("background", *labels)), masks=masks)
+
+    assert "could not be compared" in gather(masked(real, "tumour"), masked(output, "lesion")).unseen
+    for one, other in ((real, output), (masked(real, "tumour"), output), (real, masked(output, "lesion"))):
+        assert gather(one, other).unseen == ""
+    assert gather(masked(real, "tumour"), masked(output, "tumour")).unseen == ""
+
+
 @pytest.mark.parametrize(
     ("roles", "words"),
     [

@@ -67,6 +67,8 @@ def findings(*patients, **changes):
         (findings(0, 4), "invalid", "look at the pairs"),
         (findings(0, broken=("a control fired",)), "invalid", "a control fired"),
         (findings(0, equal=1, broken=("a control fired",)), "leak", "byte for byte"),
+        (findings(0, 4, 5, equal=0), "invalid", "holdout"),
+        (findings(unseen="Nobody looked at the masks."), "inconclusive", "looked at the masks"),
         (findings(dependence=dependence(None, "roles came along")), "inconclusive", "roles came along"),
         (findings(copies=copies_of(why="6 patients")), "inconclusive", "10 real patients would do"),
         (findings(power=0.0), "inconclusive", "not found"),
