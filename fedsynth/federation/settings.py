@@ -124,6 +124,11 @@ class FederationSettings:
             raise ConfigError("unknown --weighting", value=self.weighting, remedy=remedy)
         return dict(_size(part) for part in listed.split(",")) if listed else {}
 
+    def patients_of(self, site: str) -> int:
+        """The declared public number of a site's patients in a private run."""
+        assert self.privacy is not None
+        return int(self.declared.get(site, self.privacy.patients))
+
     def weight(self, site: str, metrics: Mapping[str, float]) -> float:
         """The weight of a site's reply: public in private runs."""
         if self.declared:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation.central import refuse_what_is_not_central
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 from fedsynth.federation.place import SitePlace
@@ -45,7 +45,7 @@ class SiteWork:
 
     def __init__(self, place: SitePlace, settings: FederationSettings, *, experiment: str) -> None:
         self.place, self.settings = place, settings
-        place.policy.check(_asked(settings))  # before any image is read
+        place.policy.check(_asked(settings, place.name))  # before any image is read
         images = place.images()
         self.facts = Facts.of(images)
         self.prepared = self._prepare(images, experiment)
@@ -54,7 +54,7 @@ class SiteWork:
             refuse_what_is_not_central(self.family)
             self.trainer.elsewhere = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
-        place.policy.check(_asked(settings, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
+        place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
         place.policy.check_patients(len(self.prepared.holder.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
         if self._proximal is not None:
@@ -69,6 +69,8 @@ class SiteWork:
 
     def train(self, order: Order, received: Mapping[str, NDArray[Any]], *, on_step: OnStep | None = None) -> Outcome:
         """One round. What was finished and lost on the way is sent again, and costs patients nothing."""
+        if not _within(order, self.settings):
+            raise NeutralError(Code.SETTINGS)
         if not self._busy.acquire(blocking=False):
             raise NeutralError(Code.BUSY)
         try:
@@ -146,6 +148,13 @@ class SiteWork:
     def _insecure_seed(self) -> int | None:
         return None if self.settings.privacy is None else self.settings.privacy.insecure_seed
 
+    @property
+    def _promise(self) -> str:
+        """A state remembers it: what was learnt without privacy never goes on as if it had been private."""
+        if self.settings.privacy is None:
+            return "plain"
+        return "private" if self._insecure_seed is None else "insecure"
+
     def _prepare(self, images: ImageSet, experiment: str) -> Prepared:
         settings, place = _own(self.settings, self.place), self.place
         training_members(images)  # says what is wrong with the roles before anything is built
@@ -167,6 +176,9 @@ class SiteWork:
         path = self._path(earlier[-1])
         if self._in_memory == (earlier[-1], path.stat().st_mtime_ns):
             return
+        if read_notes(path).get("promise", self._promise) != self._promise:
+            problem = "the state was trained under another promise to patients"
+            raise RefusedError(problem, file=path, remedy="start a new run")
         load_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown)
         if self.prepared.door is not None:
             self.prepared.door.check_resumed(int(read_notes(path).get("charged", "0")))
@@ -175,6 +187,7 @@ class SiteWork:
         """Keep this round's end and, for doing it again, the round before."""
         path = self._path(order.round)
         notes = {"received": digest, "metrics": json.dumps(metrics), "charged": str(int(metrics.get("charged", 0)))}
+        notes |= {"promise": self._promise}
         save_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown, notes=notes)
         self._in_memory = (order.round, path.stat().st_mtime_ns)
         for old in [number for number in self._rounds() if number < order.round][:-1]:
@@ -186,7 +199,10 @@ class SiteWork:
         """The result of this very order, where it was computed and did not arrive."""
         path = self._path(order.round)
         notes = read_notes(path) if path.exists() else {}
-        if notes.get("received") != digest or self.trainer.elsewhere:  # a gradient is not kept: it is taken again
+        if (notes.get("received"), notes.get("promise", self._promise)) != (
+            digest,
+            self._promise,
+        ) or self.trainer.elsewhere:  # a gradient is not kept: it is taken again
             return None
         if self._in_memory != (order.round, path.stat().st_mtime_ns):
             try:
@@ -197,17 +213,26 @@ class SiteWork:
         return Outcome(arrays=self._arrays(), metrics=json.loads(notes["metrics"]))
 
 
+def _within(order: Order, settings: FederationSettings) -> bool:
+    """Whether it is a round of this run: beyond its last step rates turn negative, and counts run for ever."""
+    numbers = (order.round, order.first_step, order.steps)
+    whole = all(isinstance(number, int) for number in numbers)
+    return whole and min(numbers) >= 0 and order.round > 0 and order.first_step + order.steps <= settings.total_steps
+
+
 def _own(settings: FederationSettings, place: SitePlace) -> TrainSettings:
     """What this site is told: its own declared size, and its own store whatever the server says."""
     training, privacy = settings.training(), settings.privacy
     if privacy is None:
         return training
-    patients = int(settings.declared.get(place.name, privacy.patients))
+    patients = settings.patients_of(place.name)
     store = privacy.store if place.simulated and place.store is None else place.store
     return replace(training, privacy=replace(privacy, patients=patients, store=store))
 
 
-def _asked(settings: FederationSettings, *, networks: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> Asked:
+def _asked(
+    settings: FederationSettings, site: str, *, networks: tuple[str, ...] = (), metrics: tuple[str, ...] = ()
+) -> Asked:
     privacy = settings.privacy
     private = privacy is not None and privacy.insecure_seed is None
     return Asked(
@@ -215,7 +240,7 @@ def _asked(settings: FederationSettings, *, networks: tuple[str, ...] = (), metr
         private=private,
         epsilon=privacy.epsilon if privacy is not None else None,
         delta=privacy.delta if privacy is not None else None,
-        patients=privacy.patients if privacy is not None else None,
+        patients=settings.patients_of(site) if privacy is not None else None,
         networks=networks,
         metrics=metrics,
     )

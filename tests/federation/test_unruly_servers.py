@@ -1,20 +1,23 @@
 """A server that asks for what it should not: what a real hospital's site answers, pays and keeps to itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
+from fedsynth.errors import RefusedError
 from fedsynth.federation import client_app
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Policy
+from fedsynth.federation.refusals import NeutralError, PolicyRefusedError
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.work import SiteWork
+from fedsynth.federation.work import SiteWork, _digest
 from fedsynth.images import ImageSet
 from fedsynth.privacy.ledger import Ledger
-from tests.federation.tiny import hospitals, private
+from tests.federation.tiny import SETTINGS, hospitals, private
 
 PRIVATE_ONLY = Policy(max_epsilon=9.0, delta=1e-3)
 
@@ -51,7 +54,9 @@ def test_a_private_round_that_failed_keeps_its_charge_and_the_site_comes_back(tm
         work.train(order(2), first.arrays, on_step=fail)
     assert charged(tmp_path) == 4
     assert work.train(order(3), first.arrays).metrics["charged"] == 6
-    assert work.train(order(4), first.arrays).metrics["steps"] == 0  # six steps were planned, two of them are lost
+    other = {name: value + 1 for name, value in first.arrays.items()}
+    assert work.train(order(3), other).metrics["steps"] == 0  # six steps were planned, two of them are lost
+    assert charged(tmp_path) == 6
 
 
 def test_the_same_round_with_other_weights_is_paid_for_again(tmp_path: Path) -> None:
@@ -77,3 +82,34 @@ def test_a_message_that_is_none_is_answered_by_a_code(tmp_path: Path) -> None:
                 answer = client_app.app(number(Message(content, 7, kind), "a"), context)
                 assert dict(answer.content.config_records["words"]) == {"site": "", "refused": "failed"}
     assert (tmp_path / "site.log").read_text().count("failed") == 4
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [order(1, first=10**9), order(2, first=-3), order(-1, first=0), order(1, steps=-1), order(1, steps=10**12)],
+)
+def test_orders_beyond_the_run_are_refused_and_cost_nothing(tmp_path: Path, asked: Order) -> None:
+    """Beyond its last step the rate would be negative, and a site would count to the end of time."""
+    work = work_of(tmp_path, SETTINGS, Policy(allow_plain=True))
+    with pytest.raises(NeutralError, match="settings do not fit"):
+        work.train(asked, work._arrays())
+
+
+def test_the_size_that_is_declared_for_a_site_must_be_enough_for_its_policy(tmp_path: Path) -> None:
+    settings = private(tmp_path, insecure=False)
+    small = replace(settings, weighting="declared:here=3")
+    with pytest.raises(PolicyRefusedError, match="3 declared patients are fewer than min-patients = 5"):
+        work_of(tmp_path, small, replace(PRIVATE_ONLY, min_patients=5))
+
+
+def test_what_was_learnt_without_privacy_never_goes_on_as_private(tmp_path: Path) -> None:
+    """The server greets with private settings, trains plainly while the policy allows it, and comes back."""
+    settings = private(tmp_path, insecure=False)
+    work_of(tmp_path, settings)
+    plain = work_of(tmp_path, replace(settings, privacy=None, batch=4), Policy(allow_plain=True))
+    sent = plain._arrays()
+    plain.train(order(1), sent)
+    private_again = work_of(tmp_path, settings)
+    with pytest.raises(RefusedError, match="another promise"):
+        private_again.train(order(2), sent)
+    assert private_again._finished(order(1), _digest(order(1), sent)) is None  # nor is what it sent then sent again
