@@ -218,11 +218,13 @@ def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_looks
     """From the ratios of real images, for `n_looks` images times spaces.
 
     With points spread evenly in d dimensions, -log(ratio) is exponential with mean 1/d; the tail shows d where it
-    counts. That its mean is known from only so many patients is in the quantile, which is that of a prediction.
+    counts. That its mean is known from only so many patients is in the quantile, which is that of a prediction. A
+    ratio of 1 is the limit of what is looked at and has no part in it.
     """
     depths = -np.log(ratios)
     order = np.argsort(depths, kind="stable")
-    n_tail = min(len(order) - 1, max(FEWEST_IN_TAIL, round(TAIL * len(order))))
+    telling = max(1, int((depths > 0).sum()))
+    n_tail = min(len(order) - 1, telling, max(FEWEST_IN_TAIL, round(TAIL * len(order))))
     tail = order[len(order) - n_tail :]
     start = float(depths[order[len(order) - n_tail - 1]])
     scale = max(float((depths[tail] - start).mean()), 1e-6)
@@ -243,8 +245,25 @@ def _twins(real: PatientDistances, usual: float, owners: NDArray[np.integer]) ->
     start = ranked[len(ranked) - 1 - n_tail]
     typical = max(float(np.median(ranked[len(ranked) - n_tail :] - start)) / np.log(2), 1e-6)  # outliers do not move it
     extreme = start + typical * 2 * np.log(n_tail / LEVEL)
-    rows = np.flatnonzero(depths > max(extreme, -np.log(0.5)))
-    return {(min(a, b), max(a, b)) for a, b in zip(owners[rows].tolist(), near.patients[rows].tolist(), strict=True)}
+    found = _nearest_pairs(owners, near, depths > max(extreme, -np.log(0.5)))
+    # Where a tail holds many pairs they hide each other: those who are nearest to each other, both, by all the ratios.
+    mutual = _nearest_pairs(owners, near, depths > max(_extreme_of_all(depths), -np.log(0.5)))
+    both = {pair for pair in mutual if pair[::-1] in mutual}
+    return {(min(pair), max(pair)) for pair in found | both}
+
+
+def _nearest_pairs(owners: NDArray[np.integer], near: Nearest, chosen: NDArray[np.bool_]) -> set[tuple[int, int]]:
+    return set(zip(owners[chosen].tolist(), near.patients[chosen].tolist(), strict=True))
+
+
+def _extreme_of_all(depths: NDArray[np.float64]) -> float:
+    """As far out as no ratio should be, from the middle of those below 1: a third of them may be of pairs."""
+    telling = depths[depths > 0]
+    if len(telling) < FEWEST_IN_TAIL:
+        return np.inf
+    low, high = np.quantile(telling, [0.3, 0.6])
+    scale = max(float(high - low) / np.log(0.7 / 0.4), 1e-6)
+    return float(low + scale * 1.25 * np.log(len(telling) / LEVEL))
 
 
 def _persons(twins: set[tuple[int, int]], n_patients: int) -> NDArray[np.int64]:

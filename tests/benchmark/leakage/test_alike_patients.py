@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedsynth.benchmark.leakage.controls import Shown, halves_of_holdout
+from fedsynth.benchmark.leakage.extraction import find_copies, learn_reference
 from fedsynth.benchmark.leakage.neighbours import PatientDistances, patient_distances
 from tests.benchmark.leakage.patients import cohort, features
 
@@ -31,3 +32,18 @@ def test_many_pairs_still_trip_the_control():
     moved = rows[np.roll(np.arange(len(rows)), 4)] + 0.01
     table = patient_distances(moved.astype(np.float32), rows, owners, len(people), exclude=owners)
     assert not halves(rows, owners, people, seed=9, shown=table).holds
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 4, 8])
+def test_pairs_do_not_hide_each_other_and_copies_are_still_found(pairs):
+    """One person under two names, eight times: left in, their ratios would be the smallest, and no copy below them."""
+    people, rng = 120, np.random.default_rng(3)
+    rows, owners, _ = features(people, 3, seed=3)
+    for one in range(0, 2 * pairs, 2):
+        rows[owners == one + 1] = rows[owners == one] + 0.1 * rng.normal(size=(3, rows.shape[1]))
+    apart = patient_distances(rows, rows, owners, people, exclude=owners)
+    reference = learn_reference({"one": apart}, owners, people, 700)
+    assert reference.twins == tuple((one, one + 1) for one in range(0, 2 * pairs, 2))
+    copied = rows[-60:] + 0.05 * rng.normal(size=(60, rows.shape[1])).astype(np.float32)
+    found = find_copies({"one": patient_distances(copied, rows, owners, people)}, reference)
+    assert len(found.rows) == 60

@@ -107,3 +107,16 @@ def test_a_far_second_patient_counts_as_the_usual_distance():
 def test_the_usual_distance_is_the_median_and_positive_for_equal_images():
     assert usual_distance(table([[1.0], [3.0], [0.0]], [[0], [1], [2]])) == pytest.approx(2)
     assert usual_distance(table([[0.0]], [[0]])) > 0
+
+
+def test_a_dozen_patients_of_one_image_are_no_licence_to_call_honest_output_copied():
+    """Half of their ratios are 1, the limit: taken for the tail, a fifth of all honest sets would hold a copy."""
+    called = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        real, honest = (rng.normal(size=(n, 16)).astype(np.float32) for n in (12, 700))
+        owners = np.arange(12)
+        apart = patient_distances(real, real, owners, 12, exclude=owners)
+        reference = learn_reference({"x": apart}, owners, 12, len(honest))
+        called += len(find_copies({"x": patient_distances(honest, real, owners, 12)}, reference).rows) > 0
+    assert called <= 2
