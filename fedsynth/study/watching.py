@@ -4,7 +4,9 @@ It stands where the guarded door lets a noised sum out (in plain runs: where the
 what leaves there, the networks, and the images as the strongest adversary of the guarantee would. It changes nothing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, cast
 
 import numpy as np
@@ -26,18 +28,22 @@ WATCHED = {"private": 100, "plain": 30}
 """Steps that are looked at, evenly over the training: each look costs as much as a step that reads every canary."""
 OTHERS = 256
 MEMORY = 2**30
-FAKES, CHUNK = 64, 32
+CHUNK = 32
+THINNED = 8
+"""Of a plain gradient, which has no noise, so many values for each row are enough."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """What might be in a gradient: one row per canary, then other contributions, each as large as is to be expected.
+    """What might be in a gradient: the canaries' rows, then other contributions, each as large as is to be expected.
 
-    `spread` is the variance of how often a row is really there, in units of what is expected; infinite: unknown.
+    `spread` is the variance of how often a row is really there, in units of what is expected. `owner` names the canary
+    of each of the first rows.
     """
 
     values: Tensor
     spread: Tensor
+    owner: NDArray[np.int64]
 
 
 class Watch:
@@ -91,7 +97,7 @@ class Watch:
 
     def _too_large(self, model: Model) -> bool:
         sizes = [sum(p.numel() for p in model.nets[turn.net].parameters()) for turn in _private(model)]
-        rows = len(self._canaries) + OTHERS
+        rows = len(self._distinct[0]) + OTHERS
         return max(sizes, default=0) * rows * 4 > MEMORY
 
     def _watch_door(self, prepared: Prepared, gradients: PrivateGradients, every: int) -> None:
@@ -110,7 +116,7 @@ class Watch:
         """One gradient that left: the log odds of every canary, as if rows were there independently of each other."""
         if not torch.isfinite(rows.values).all():
             return
-        n = len(self._canaries)
+        n = len(rows.owner)
         seen, v = gradient.double(), rows.values.double()
         spread = rows.spread.double()
         mean = torch.ones(len(v), dtype=torch.float64)
@@ -127,8 +133,9 @@ class Watch:
         own = share.diagonal()
         variance = noise * (share @ damped).diagonal() + (share.square() * uncertain).sum(1) - own.square() * 0.25
         odds = own * found / variance.clamp_min(1e-12)
-        self._sum += odds[:n].nan_to_num().numpy()
-        self._weight += (own.square() / variance.clamp_min(1e-12))[:n].nan_to_num().numpy()
+        np.add.at(self._sum, rows.owner, odds[:n].nan_to_num().numpy())
+        weight = own.square() / variance.clamp_min(1e-12)
+        np.add.at(self._weight, rows.owner, weight[:n].nan_to_num().numpy())
         self._seen += 1
 
     def _private_rows(
@@ -148,28 +155,38 @@ class Watch:
         spread = [torch.full((len(one),), max(1 / settings.rate - 1, 0.05)) for one in values]
         others = values[1].mean(0, keepdim=True) * len(self._others.patients)
         rows = torch.cat([*values, others]) * scale
-        return Rows(values=rows, spread=torch.cat([*spread, torch.tensor([1e6])]))
+        owner = np.arange(len(self._canaries))
+        return Rows(values=rows, spread=torch.cat([*spread, torch.tensor([1e6])]), owner=owner)
 
     def plain_rows(self, gradients: PlainGradients, turn: Turn, progress: float) -> Rows:
-        """Every canary's gradient, the mean of its images, times its expected share of the batch; and the fakes'."""
+        """The gradient of every image of a canary and of others, times its expected share of the batch."""
         model = gradients.family
         draws = SeededDraws(stream_seed(self._seed, "watch", self._seen))
-        each_has = self._canaries.images_each
-        own = _with_views(self._holder.fetch(np.arange(len(self._holder.images))), each_has)
+        own, times = self._distinct
         chosen = np.argsort(draws.uniform((len(self._others.images),)).numpy())[:OTHERS]
-        rest = _with_views(self._others.fetch(chosen), 1)
         names = tuple(name for name, _ in model.nets[turn.net].named_parameters())
         values = []
-        for batch, views in ((own, each_has), (rest, 1)):
-            noise = _noise(gradients, _n(batch) * views, draws)
-            values.append(_each(model, turn, batch, noise, progress, names, views=views))
-        images = len(self._others.images) + len(self._canaries) * each_has / 2
-        met = gradients.batch * each_has / images  # how often a batch is expected to hold a canary's images
-        fakes = _fakes(gradients, turn, progress, draws)
-        others = values[1].mean(0) * len(self._others.images) / images
-        rows = [values[0] * each_has / images, values[1] / images, torch.stack([others, fakes])]
-        spread = [torch.full((len(own["image"]),), 1 / met), torch.full((len(chosen),), images / gradients.batch)]
-        return Rows(values=torch.cat(rows), spread=torch.cat([*spread, torch.tensor([1e6, 1e6])]))
+        for batch in (self._holder.fetch(own), self._others.fetch(chosen)):
+            noise = _noise(gradients, _n(batch), draws)
+            values.append(_each(model, turn, _with_views(batch, 1), noise, progress, names, views=1))
+        images = len(self._others.images) + len(self._canaries.images) / 2
+        often = torch.from_numpy(np.concatenate([times, np.ones(len(chosen))])).float() / images
+        others = values[1].mean(0, keepdim=True) * len(self._others.images) / images
+        rows = [torch.cat(values) * often[:, None], others]
+        spread = torch.cat([1 / (gradients.batch * often), torch.tensor([1e6])])
+        return Rows(values=torch.cat(rows), spread=spread, owner=own // self._canaries.images_each)
+
+    @cached_property
+    def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of the canaries' images, those that one canary shows again left out, and how often it shows them."""
+        images, each = self._canaries.images, self._canaries.images_each
+        rows: list[int] = []
+        times: list[int] = []
+        for first in range(0, len(images), each):
+            shown = [np.asarray(images.images[row]).tobytes() for row in range(first, first + each)]
+            rows += [first + shown.index(one) for one in dict.fromkeys(shown)]
+            times += [shown.count(one) for one in dict.fromkeys(shown)]
+        return np.array(rows, np.int64), np.array(times, np.int64)
 
     def _patients(self, draws: Draws, *, views: int) -> tuple[Tensors, Tensors]:
         """The canaries and some other patients with `views` of their images each: tensors (patients, views, ...)."""
@@ -194,20 +211,24 @@ class _Owner(Protocol):
 
 
 class _Overheard:
-    """A plain trainer's gradients, which an auditor hears as they are used."""
+    """A plain trainer's gradients, which an auditor hears as they are used, without the half that made images give."""
 
     def __init__(self, inner: PlainGradients, watch: Watch, every: int) -> None:
         self.inner, self.watch, self.every = inner, watch, every
 
     def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
+        listening = turn.reads_patients and step % self.every == 0 and isinstance(draws, SeededDraws)
+        before = draws.generator.get_state() if listening and isinstance(draws, SeededDraws) else None
         loss, found = self.inner(turn, step, progress, draws)
-        if turn.reads_patients and step % self.every == 0:
-            parameters = self.inner.family.nets[turn.net].parameters()
-            filled = [
-                torch.zeros_like(p) if one is None else one.detach() for p, one in zip(parameters, found, strict=True)
-            ]
+        if before is not None:
+            again = SeededDraws(0)
+            again.generator.set_state(before)
+            free = self.inner.free_half(turn, step, progress, again)
+            parameters = list(self.inner.family.nets[turn.net].parameters())
             rows = self.watch.plain_rows(self.inner, turn, progress)
-            self.watch.see(rows, torch.cat([one.flatten() for one in filled]))
+            real = _flat(found, parameters) - _flat(free, parameters)
+            some = torch.randperm(len(real), generator=again.generator)[: THINNED * len(rows.values)]
+            self.watch.see(replace(rows, values=rows.values[:, some]), real[some])
         return loss, found
 
 
@@ -230,19 +251,10 @@ def _noise(gradients: PlainGradients, n: int, draws: Draws) -> Tensors:
     return noise
 
 
-def _fakes(gradients: PlainGradients, turn: Turn, progress: float, draws: Draws) -> Tensor:
-    """The gradient of the free half for other fakes than the trainer's: what it looks like on the average."""
-    model, condition = gradients.family, {}
-    if model.shape.n_classes:
-        n = model.shape.n_classes
-        condition = {"label": torch.eye(n)[draws.integers(n, (FAKES,))]}
-    loss = model.free_loss(turn, condition, _noise(gradients, FAKES, draws), progress).mean()
-    parameters = list(model.nets[turn.net].parameters())
-    if not loss.requires_grad:
-        return torch.zeros(sum(p.numel() for p in parameters))
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    pairs = zip(parameters, found, strict=True)
-    return torch.cat([(torch.zeros_like(p) if one is None else one).flatten() for p, one in pairs])
+def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Tensor:
+    """All gradients as one, zeros where there is none."""
+    pairs = zip(gradients, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(p) if one is None else one.detach()).flatten() for one, p in pairs])
 
 
 def _each(

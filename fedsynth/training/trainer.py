@@ -145,6 +145,17 @@ class PlainGradients:
         parameters = list(self.family.nets[turn.net].parameters())
         return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
+    def free_half(self, turn: Turn, step: int, progress: float, draws: Draws) -> list[Tensor | None]:
+        """The part of the gradient that made images give, for the same draws: what an auditor can take off."""
+        noise = self._noise(draws)
+        condition = self._condition(step, draws)
+        parameters = list(self.family.nets[turn.net].parameters())
+        with self._precision():
+            loss = self.family.free_loss(turn, condition, noise, progress).mean()
+        if not loss.requires_grad:
+            return [None] * len(parameters)
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
     def _batch_of(self, step: int) -> Tensors:
         if self._fetched is None or self._fetched[0] != step:
             batch = self.holder.fetch(batch_rows(self.seed, step, self.batch, self.holder.count))

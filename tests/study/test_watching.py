@@ -24,7 +24,8 @@ def rows_of(n: int, *, alike: float = 0.0, values: int = 4000) -> Rows:
     own = torch.nn.functional.normalize(torch.randn(n, values, generator=draws), dim=1)
     common = torch.nn.functional.normalize(torch.randn(1, values, generator=draws), dim=1)
     made = (1 - alike) ** 0.5 * own + alike**0.5 * common
-    return Rows(values=torch.cat([made, 30 * common]), spread=torch.tensor([0.05] * n + [1e6]))
+    spread = torch.tensor([0.05] * n + [1e6])
+    return Rows(values=torch.cat([made, 30 * common]), spread=spread, owner=np.arange(n))
 
 
 @pytest.mark.parametrize("alike", [0.0, 0.8])
