@@ -55,7 +55,10 @@ class SiteWork:
             self.trainer.elsewhere = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
         place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
-        place.policy.check_patients(len(self.prepared.holder.patients))
+        if (
+            self.prepared.door is None or not self.prepared.door.private
+        ):  # whether a private run is joined tells nothing
+            place.policy.check_patients(len(self.prepared.holder.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
         if self._proximal is not None:
             self.trainer.gradients = self._proximal

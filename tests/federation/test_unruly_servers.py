@@ -113,3 +113,15 @@ def test_what_was_learnt_without_privacy_never_goes_on_as_private(tmp_path: Path
     with pytest.raises(RefusedError, match="another promise"):
         private_again.train(order(2), sent)
     assert private_again._finished(order(1), _digest(order(1), sent)) is None  # nor is what it sent then sent again
+
+
+def test_whether_a_hospital_joins_a_private_run_does_not_depend_on_its_true_number(tmp_path: Path) -> None:
+    """Nine patients or ten: a refusal that follows the true number would tell the two apart with certainty."""
+    settings, policy = private(tmp_path, insecure=False), Policy(max_epsilon=9.0, delta=1e-3, min_patients=10)
+    assert settings.privacy is not None
+    large = replace(settings, privacy=replace(settings.privacy, patients=12))
+    work_of(tmp_path, large, policy)
+    with pytest.raises(PolicyRefusedError, match="declared patients are fewer"):
+        work_of(tmp_path, settings, policy)
+    with pytest.raises(PolicyRefusedError, match="fewer patients than"):
+        work_of(tmp_path, SETTINGS, Policy(allow_plain=True, min_patients=10))
