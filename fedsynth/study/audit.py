@@ -214,7 +214,7 @@ def hold_audit(
     else:
         scores["updates"] = watch.scores
     step("guessing the coins")
-    (claim, why), delta = claims[0], audit.delta if settings.privacy is None else settings.privacy.delta
+    (claim, why), delta = claims[0], delta_of(settings, audit)
     seen = Seen(canaries=canaries, scores=scores, missing=missing, claim=claim, why_no_claim=why, delta=delta)
     return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
 
@@ -328,6 +328,11 @@ def claim_of(prepared: Prepared, audit: AuditSettings) -> tuple[float | None, st
     if not prepared.door.private:
         return None, "its randomness can be repeated (--insecure-seed)"
     return prepared.plan.claim.epsilon, ""
+
+
+def delta_of(settings: TrainSettings | FederationSettings, audit: AuditSettings) -> float:
+    """The delta beside the claim: a claim made by hand has its own, and is not refuted at the plan's."""
+    return audit.delta if settings.privacy is None or audit.claim is not None else settings.privacy.delta
 
 
 def _hits(scores: Mapping[str, Scores], canaries: Canaries) -> dict[str, dict[str, float]]:

@@ -29,6 +29,7 @@ from fedsynth.study.audit import (
     Step,
     claim_of,
     conclude,
+    delta_of,
     refuse_unauditable,
 )
 from fedsynth.study.canaries import Canaries, make_canaries
@@ -151,7 +152,7 @@ def hold_federated_audit(
         scores["updates"] = updates
     step("guessing the coins")
     claim, why_none = ears.claim()
-    delta = audit.delta if settings.privacy is None else settings.privacy.delta
+    delta = delta_of(settings, audit)
     seen = Seen(canaries=canaries, scores=scores, missing=missing, claim=claim, why_no_claim=why_none, delta=delta)
     return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
 

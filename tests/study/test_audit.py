@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsynth.benchmark.leakage.statistics.epsilon import ceiling
+from fedsynth.benchmark.leakage.statistics.epsilon import ceiling, one_run_bound
 from fedsynth.benchmark.score import load_result
 from fedsynth.errors import ConfigError
 from fedsynth.privacy.randomness import SecretRandomness
@@ -19,6 +19,7 @@ from fedsynth.study.audit import (
     as_result,
     charging_of,
     cost_of,
+    delta_of,
     exit_code,
     hold_audit,
     prove,
@@ -50,6 +51,15 @@ def test_guesses_without_knowledge_prove_nothing_more_often_than_promised() -> N
         bounds = prove(scores, coins, [""] * 60, delta=1e-5, seed=number)
         fired += any(one.epsilon > 0 for of in bounds.values() for one in of.values())
     assert fired <= 12  # 5 % of 100, and the 99.9 % binomial error above it
+
+
+def test_a_claim_made_by_hand_is_held_against_its_own_delta() -> None:
+    """150 of 200 right refute epsilon 0.7 at delta 1e-5 and not at 1e-2: at the plan's, a true claim would fail."""
+    assert delta_of(PRIVATE, AuditSettings(claim=0.7, delta=1e-2)) == 1e-2
+    assert delta_of(PRIVATE, AuditSettings(delta=1e-2)) == 1e-5
+    assert delta_of(SETTINGS, AuditSettings(claim=0.7, delta=1e-2)) == 1e-2
+    at = [one_run_bound(canaries=200, guesses=200, right=150, delta=delta) for delta in (1e-5, 1e-2)]
+    assert at[0] > 0.7 > at[1]
 
 
 def test_perfect_guesses_reach_the_ceiling() -> None:
