@@ -13,6 +13,8 @@ from fedsynth.benchmark.score import Score
 Word = Literal["pass", "leak", "depends", "inconclusive", "invalid"]
 PASS, LEAK, NEITHER = 0, 1, 3
 """Exit codes; 2 is bad input."""
+LEAST_POWER = 0.5
+"""With less, no number of images passes: all copies may be of a patient whose copies are not seen."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,6 +158,12 @@ def _missing(found: Findings) -> list[str]:
             f"Planted copies ({found.weakest or 'of any kind'}) are not found, so nothing was shown by silence."
         )
         return said
+    if found.power < LEAST_POWER:
+        said.append(
+            f"Only {_percent(found.power)} of planted copies ({found.weakest}) are found, and a pass needs "
+            f"{_percent(LEAST_POWER)}: whoever is copied may be one of those whose copies are not seen. More real "
+            "patients would do."
+        )
     if bound(found) > found.tolerance:
         said.append(
             f"Up to {_percent(bound(found))} of the output could be copies (95 %), and the tolerance is "

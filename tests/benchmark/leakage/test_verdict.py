@@ -74,6 +74,8 @@ def findings(*patients, **changes):
         (findings(power=0.0), "inconclusive", "not found"),
         (findings(power=None, weakest=""), "inconclusive", "not found"),
         (findings(share=Score(value=0.0, low=0.0, high=0.02)), "inconclusive", "368 synthetic images"),
+        (findings(power=0.4), "inconclusive", "only 40 % of planted copies"),
+        (findings(power=0.5), "pass", "no proof of privacy"),
         (findings(power=0.3), "inconclusive", "synthetic images without a copy would do"),
         (findings(detectable=0.02), "inconclusive", "only 2 %"),
         (findings(detectable=None), "inconclusive", "no share"),
