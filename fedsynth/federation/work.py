@@ -55,9 +55,7 @@ class SiteWork:
             self.trainer.elsewhere = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
         place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
-        if (
-            self.prepared.door is None or not self.prepared.door.private
-        ):  # whether a private run is joined tells nothing
+        if self.prepared.door is None or not self.prepared.door.private:  # a refusal tells how many there are
             place.policy.check_patients(len(self.prepared.holder.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
         if self._proximal is not None:
