@@ -1,5 +1,7 @@
 """What server and sites tell each other, as plain values: orders, outcomes, and what a site's images are like."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +33,17 @@ class Outcome:
 
     arrays: Arrays = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def bounds_of(nets: Iterable[str], *, steps: int, classes: int, planned: int | None) -> dict[str, tuple[float, float]]:
+    """Which numbers a reply holds, all of them and no other, and within which bounds; of losses anything may be said.
+
+    `planned` are the private steps of the whole run, None in plain runs.
+    """
+    bounds = dict.fromkeys((f"{net}_loss" for net in nets), (-math.inf, math.inf)) | {"steps": (0.0, float(steps))}
+    if planned is not None:
+        return bounds | {"charged": (0.0, float(planned))}
+    return bounds | {"patients": (1.0, 1e9)} | {f"share_{i}": (0.0, 1.0) for i in range(classes)}
 
 
 @dataclass(frozen=True, kw_only=True)

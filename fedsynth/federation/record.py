@@ -17,11 +17,16 @@ class RoundRecord:
     """The table, written whole after every round. What a killed run wrote beyond its checkpoint is cut off.
 
     Private runs are not `timed`: a step takes longer the more patients were drawn. `spent` tells the epsilon of a
-    number of charged steps, where there is one.
+    number of charged steps at a site, where there is one.
     """
 
     def __init__(
-        self, path: Path, *, rounds: int, timed: bool, spent: Callable[[float], float] = lambda steps: math.nan
+        self,
+        path: Path,
+        *,
+        rounds: int,
+        timed: bool,
+        spent: Callable[[str, float], float] = lambda site, steps: math.nan,
     ) -> None:
         self._path, self._timed, self._spent = path, timed, spent
         self._rows = [row for row in _read(path) if int(row["round"]) <= rounds]
@@ -48,7 +53,7 @@ class RoundRecord:
             "bytes_up": str(reply.bytes_up),
             "bytes_down": str(reply.bytes_down),
             "steps": str(int(metrics["steps"])) if "steps" in metrics else "",
-            "epsilon": _number(self._spent(metrics["charged"])) if "charged" in metrics else "",
+            "epsilon": _number(self._spent(reply.site, metrics["charged"])) if "charged" in metrics else "",
         } | {name: _number(value) for name, value in metrics.items() if name.endswith("_loss")}
 
 

@@ -18,7 +18,7 @@ from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.averaging import Averaging, make_averaging
 from fedsynth.federation.central import CentralGenerator
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
-from fedsynth.federation.exchange import Arrays, Facts, Order
+from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, bounds_of
 from fedsynth.federation.messages import Hello, Reply
 from fedsynth.federation.record import RoundRecord
 from fedsynth.federation.refusals import Code
@@ -58,12 +58,13 @@ Watch = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Met:
-    """The federation as the server knows it when it begins."""
+    """The federation as the server knows it when it begins. `plan` claims what holds at every site of `plans`."""
 
     sites: tuple[str, ...]
     facts: Facts
     family: Model
     plan: PrivatePlan | None = None
+    plans: Mapping[str, PrivatePlan] = field(default_factory=dict)
 
 
 def meet(settings: FederationSettings, sites: Sites) -> Met:
@@ -83,8 +84,33 @@ def meet(settings: FederationSettings, sites: Sites) -> Met:
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
     training = settings.training()
     family = fresh_family(training, shape_of(facts, settings.pairing))
-    plan = None if settings.privacy is None else plan_privacy(training, family, settings.total_steps)[0]
-    return Met(sites=tuple(sorted(willing)), facts=facts, family=family, plan=plan)
+    plans = _plans(settings, sorted(willing), family)
+    return Met(sites=tuple(sorted(willing)), facts=facts, family=family, plan=_weakest(plans), plans=plans)
+
+
+def _plans(settings: FederationSettings, sites: Sequence[str], family: Model) -> dict[str, PrivatePlan]:
+    """Each site's mechanism, by the public size that was declared for it; none in plain runs."""
+    if settings.declared and (missing := set(sites) - settings.declared.keys()):
+        raise ConfigError("--weighting declares no size of a site", value=sorted(missing))
+    if settings.privacy is None:
+        return {}
+    training, privacy = settings.training(), settings.privacy
+    sizes = {site: settings.patients_of(site) for site in sites}
+    by_size = {
+        size: plan_privacy(replace(training, privacy=replace(privacy, patients=size)), family, settings.total_steps)[0]
+        for size in sorted(set(sizes.values()))
+    }
+    return {site: by_size[size] for site, size in sizes.items()}
+
+
+def _weakest(plans: Mapping[str, PrivatePlan]) -> PrivatePlan | None:
+    """A plan whose claim is no better than any site's."""
+    if not plans:
+        return None
+    claims = [plan.claim for plan in plans.values()]
+    worst = {name: max(getattr(claim, name) for claim in claims) for name in ("epsilon", "renyi", "replace_one")}
+    plan = next(iter(plans.values()))
+    return replace(plan, claim=replace(plan.claim, **worst))
 
 
 class Rounds:
@@ -94,6 +120,12 @@ class Rounds:
         self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
         self._parameters = {name for name, _ in met.family.nets.named_parameters()}
         self._steps = settings.exchange_steps
+        self._bounds = bounds_of(
+            (turn.net for turn in met.family.turns),
+            steps=self._steps,
+            classes=len(met.facts.classes),
+            planned=None if met.plan is None else met.plan.steps,
+        )
         self._averaging = self._strategy()
         self.at = newest_checkpoint(run.checkpoints) or self._start()
         self._averaging.start(self.at.weights)
@@ -127,15 +159,15 @@ class Rounds:
 
     def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
         charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
-        spent = {site: self.spent(steps) for site, steps in charged.items()}
+        spent = {site: self.spent(site, steps) for site, steps in charged.items()}
         return Progress(round=number, rounds=self.settings.rounds, replies=tuple(replies), epsilon=spent)
 
-    def spent(self, charged: float) -> float:
-        """Epsilon of so many charged steps, by the plan that everybody knows; nan where the run protects nobody."""
+    def spent(self, site: str, charged: float) -> float:
+        """Epsilon of so many charged steps, by the site's plan; nan where the run protects nobody."""
         privacy = self.settings.privacy
-        if self.met.plan is None or privacy is None or privacy.insecure_seed is not None:
+        if site not in self.met.plans or privacy is None or privacy.insecure_seed is not None:
             return math.nan
-        return _epsilon(self.met.plan, int(charged))
+        return _epsilon(self.met.plans[site], int(charged))
 
     def _strategy(self) -> Averaging | CentralGenerator:
         if self.settings.federation == "central-generator":
@@ -175,6 +207,8 @@ class Rounds:
         """The reply, or why it cannot be used."""
         if reply.reason is not None:
             return reply
+        if (wrong := self._wrong_numbers(reply.outcome.metrics)) is not None:
+            return replace(reply, outcome=Outcome(), reason=wrong)  # they are told to nobody
         sent, old = reply.outcome.arrays, self.at.weights
         alike = sent.keys() == old.keys() and all(
             sent[name].shape == old[name].shape and sent[name].dtype == old[name].dtype for name in old
@@ -184,6 +218,14 @@ class Rounds:
         if not all(np.isfinite(value).all() for value in sent.values() if value.dtype.kind == "f"):
             return replace(reply, reason=Code.NOT_FINITE)
         return reply
+
+    def _wrong_numbers(self, told: Mapping[str, float]) -> Code | None:
+        """One site's nan, or a weight of nothing, must not end the round for all."""
+        if told.keys() != self._bounds.keys():
+            return Code.SHAPE
+        bounded = {name: ends for name, ends in self._bounds.items() if not name.endswith("_loss")}
+        within = all(low <= told[name] <= high for name, (low, high) in bounded.items())
+        return None if within else Code.NOT_FINITE
 
     def _next(self, number: int, answered: Sequence[Reply]) -> Checkpoint:
         weighted = [(self.settings.weight(reply.site, reply.outcome.metrics), reply) for reply in answered]

@@ -112,6 +112,30 @@ def test_a_reply_that_is_none_is_left_out(tmp_path, site):
     assert reasons(run) == ["sent another shape"] * 2
 
 
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"steps": np.nan}, "sent what is not a number"),
+        ({"steps": 1e18}, "sent what is not a number"),
+        ({"patients": 0.0}, "sent what is not a number"),
+        ({"patients": np.inf}, "sent what is not a number"),
+        ({"share_0": -1e30}, "sent what is not a number"),
+        ({"share_x": 1.0}, "sent another shape"),
+        ({"charged": 1.0}, "sent another shape"),
+    ],
+)
+def test_numbers_that_cannot_be_are_left_out_and_the_round_goes_on(tmp_path, told, reason):
+    def site(message, context):
+        reply = client_app.app(message, context)
+        metrics = MetricRecord({**reply.content["metrics"], **told})
+        return Message(RecordDict({**reply.content, "metrics": metrics}), reply_to=message)
+
+    settings = replace(FOUR, rounds=1, strategy="fedmedian")
+    run = run_with(tmp_path, settings, site)
+    assert reasons(run) == [reason]
+    assert reasons(run, "site-1") == [""]
+
+
 @pytest.mark.parametrize("greeting", [{}, {"words": ConfigRecord({"site": "site-0", "size": [1, 2]})}])
 def test_a_greeting_that_is_none_stops_nobody_else(tmp_path, greeting):
     run = start(tmp_path, replace(FOUR, rounds=1), patients=12)

@@ -1,0 +1,43 @@
+"""What the server says of every site's epsilon, where their declared sizes differ."""
+
+from dataclasses import replace
+
+import pytest
+
+from fedsynth.errors import ConfigError
+from fedsynth.federation.exchange import Facts
+from fedsynth.federation.messages import Hello
+from fedsynth.federation.release import claim
+from fedsynth.federation.server import meet
+from fedsynth.privacy.accounting import rounded_up
+from fedsynth.training.settings import Privacy
+from tests.federation.tiny import SETTINGS
+from tests.training.tiny import tiny_set
+
+PRIVACY = Privacy(epsilon=8.0, patients=100, draw=10, delta=1e-3)
+
+
+class Two:
+    """Two willing hospitals that are never asked for a round."""
+
+    def meet(self) -> list[Hello]:
+        facts = Facts.of(tiny_set())
+        return [Hello(site=name, facts=facts) for name in ("large", "small")]
+
+    def ask(self, orders: object, arrays: object) -> list[object]:
+        raise AssertionError
+
+
+def test_every_site_is_told_by_its_own_plan_and_the_card_by_the_weakest() -> None:
+    settings = replace(SETTINGS, batch=None, privacy=PRIVACY, weighting="declared:large=100,small=20")
+    met = meet(settings, Two())  # type: ignore[arg-type]
+    assert {site: plan.settings.rate for site, plan in met.plans.items()} == {"large": 0.1, "small": 0.5}
+    worst = max(plan.claim.replace_one for plan in met.plans.values())
+    assert worst > min(plan.claim.replace_one for plan in met.plans.values()) + 1
+    assert f"replace-one {rounded_up(worst, 3):g}" in claim(settings, met)
+
+
+def test_a_site_without_a_declared_size_is_told_before_anybody_pays() -> None:
+    settings = replace(SETTINGS, weighting="declared:large=100")
+    with pytest.raises(ConfigError, match=r"declares no size of a site.*small"):
+        meet(settings, Two())  # type: ignore[arg-type]
