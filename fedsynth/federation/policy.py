@@ -81,7 +81,7 @@ class Policy:
         """Why no run at all could pass, or an empty text."""
         if self.max_epsilon == 0:
             return "'max-epsilon = 0' forbids private training and 'allow-plain' does not allow any other"
-        empty = [key for key in ("generators", "networks") if getattr(self, key) == ()]
+        empty = [key for key in ("generators", "networks", "metrics") if getattr(self, key) == ()]
         return f"'{empty[0]} = []' allows none" if empty else ""
 
     def _check_promise(self, asked: Asked) -> None:

@@ -106,7 +106,7 @@ class GridSites:
 
     def ask(self, orders: Mapping[str, Order], arrays: Arrays) -> list[Reply]:
         """One round; who does not answer until the deadline is late, who is not there cannot be reached."""
-        self._greet()
+        self._greet(self._settings.deadline)
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
         contents = order_contents(reached, arrays)
@@ -122,13 +122,14 @@ class GridSites:
             )
         return sorted(replies, key=lambda reply: reply.site)
 
-    def _greet(self) -> None:
-        """Ask nodes that are new for their names; forget those that are gone."""
+    def _greet(self, deadline: float | None = None) -> None:
+        """Ask nodes that are new for their names, no longer than a round may take; forget those that are gone."""
+        patience = HELLO_SECONDS if deadline is None else min(deadline, HELLO_SECONDS)
         present = set(self._grid.get_node_ids())
         self._hellos = {node: hello for node, hello in self._hellos.items() if node in present}
         new = {str(node): node for node in present - self._hellos.keys()}
         contents = {name: hello_content(self._experiment) for name in new}
-        for name, (message, _, _) in self._send(HELLO, contents, new, HELLO_SECONDS).items():
+        for name, (message, _, _) in self._send(HELLO, contents, new, patience).items():
             hello = Hello(site="", refused=Code.BUSY) if message is None else read_hello(message)
             if hello.refused is not Code.BUSY:  # it will be asked again
                 self._hellos[new[name]] = hello

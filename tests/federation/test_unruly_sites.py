@@ -10,7 +10,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from safetensors.numpy import load_file
 
 from fedsynth.federation import client_app, server_app
+from fedsynth.federation.engines.flower_names import identity
 from fedsynth.federation.engines.local import run_locally
+from fedsynth.federation.exchange import Order
+from fedsynth.federation.refusals import Code
 from fedsynth.training.settings import cpu_threads
 from tests.federation.tiny import SETTINGS, rows, start, weights
 
@@ -170,6 +173,27 @@ def test_a_site_that_stalls_is_left_behind_busy_and_comes_back(tmp_path):
     busy = "still busy with an earlier round"
     assert reasons(run) == ["did not answer in time", busy, busy, ""]
     assert reasons(run, "site-1") == [""] * 4
+
+
+def test_a_node_that_never_greets_holds_no_round_up_beyond_its_deadline():
+    class Silent:
+        pause = 0.01
+
+        def get_node_ids(self):
+            return [7]
+
+        def push_messages(self, messages):
+            return [str(i) for i, _ in enumerate(messages)]
+
+        def pull_messages(self, numbers):
+            return []
+
+    with identity():
+        sites = server_app.GridSites(Silent(), replace(SETTINGS, deadline=0.3), "x")
+        begun = time.monotonic()
+        order = Order(round=1, first_step=0, steps=2, experiment="x")
+        assert [reply.reason for reply in sites.ask({"site-0": order}, {})] == [Code.UNREACHABLE]
+    assert time.monotonic() - begun < 30  # it was greeted for five minutes, every round anew
 
 
 def test_an_exception_reaches_the_server_as_a_code_alone(tmp_path):

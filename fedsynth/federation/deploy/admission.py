@@ -54,7 +54,7 @@ def read_head(head: bytes) -> Request:
     lengths = [value for name, value in headers if name == "content-length"]
     coded = any(name == "transfer-encoding" for name, _ in headers)
     numbers = all(value.isdigit() and len(value) < _DIGITS for value in lengths)
-    if version != "HTTP/1.1" or coded or len(lengths) > 1 or not numbers:
+    if not _TOKEN.issuperset(method) or version != "HTTP/1.1" or coded or len(lengths) > 1 or not numbers:
         raise RefusedRequestError(400)
     length = int(lengths[0]) if lengths else 0
     if length > LARGEST_BODY:

@@ -75,7 +75,7 @@ delta = 1e-5
 # What a run may use and what may leave, by name. Without a list every name is allowed, [] allows none.
 # generators = ["dcgan", "wgan"]
 # networks = ["generator"]
-# metrics = []
+# metrics = ["steps", "charged", "generator_loss", "critic_loss"]
 """
 
 SERVER = """\

@@ -168,6 +168,7 @@ def test_everything_else_is_forbidden(door: Door, method: str, path: str) -> Non
         b"POST /v1/fleet/pull-messages HTTP/1.0\r\n\r\n",
         b"POST  /v1/fleet/pull-messages HTTP/1.1\r\n\r\n",
         b"POST /v1/fleet/pull-messages\r\n\r\n",
+        b"\x1b[2J\n200 /v1/control/x HTTP/1.1\r\n\r\n",  # would write lines of its own into the log
         b"\r\n\r\n",
         b"\xff\xfe POST x\r\n\r\n",
     ],
