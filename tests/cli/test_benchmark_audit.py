@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fedsynth import cli
+from fedsynth.federation import client_app
 from fedsynth.privacy.ledger import Ledger
+from tests.federation.tiny import SETTINGS, start
 from tests.training.tiny import tiny_set
 
 
@@ -89,3 +91,18 @@ def test_bad_input_is_one_line_and_changes_nothing(real: Path, arguments: tuple[
     assert said in found.output
     assert len(found.output.strip().splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def test_a_federated_run_is_audited_at_every_hospital(real: Path, tmp_path: Path) -> None:
+    place = start(tmp_path, SETTINGS)
+    found = audit(place.folder, "--steps", "3", "--claim", "50", "--json")
+    client_app.forget_everything()
+    assert found.exit_code == 0, found.output
+    result = json.loads(found.stdout)
+    assert set(result["per_site"]) == {"site-0", "site-1"}
+    assert len(result["per_site"]["site-0"]) == 4
+    (kept,) = (place.folder / "audits").iterdir()
+    assert "rounds = 2" in (kept / "config.toml").read_text()
+    refused = audit(place.folder, "--real", real)
+    assert refused.exit_code == 2
+    assert "has its own hospitals" in refused.output
