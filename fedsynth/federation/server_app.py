@@ -6,6 +6,7 @@ Flower's own error for a site that died names no site; so every message's number
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -27,7 +28,7 @@ from fedsynth.federation.messages import (
 )
 from fedsynth.federation.refusals import Code
 from fedsynth.federation.release import release
-from fedsynth.federation.server import Progress, Rounds, Watch, meet
+from fedsynth.federation.server import Met, Progress, Rounds, Watch, meet
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.run import Run, create_run
 
@@ -48,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
     with run.locked():
         experiment = experiment_of(run)
         sites = GridSites(grid, settings, experiment)
-        met = meet(settings, sites)
+        met = remembered(run, meet(settings, sites))
         rounds = Rounds(settings, run, met, experiment=experiment)
         release(settings, run, met, rounds.go(sites, watch))
 
@@ -78,6 +79,14 @@ def experiment_of(run: Run) -> str:
     if not place.exists():
         files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
     return place.read_text(encoding="utf-8").strip()
+
+
+def remembered(run: Run, met: Met) -> Met:
+    """A run that ever met patients is no run of phantoms, whoever is there when it is resumed."""
+    mark = run.folder / "met-patients"
+    if not met.facts.phantoms:
+        files.write_text(mark, "its generator has learnt from patients, who may be at sites that are not there now\n")
+    return replace(met, facts=replace(met.facts, phantoms=not mark.exists()))
 
 
 class GridSites:

@@ -1,15 +1,19 @@
 """What the server says of every site's epsilon, where their declared sizes differ."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fedsynth.errors import ConfigError
+from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.messages import Hello
-from fedsynth.federation.release import claim
+from fedsynth.federation.release import card_of, claim
 from fedsynth.federation.server import meet
+from fedsynth.federation.server_app import remembered
 from fedsynth.privacy.accounting import rounded_up
+from fedsynth.run import create_run
 from fedsynth.training.settings import Privacy
 from tests.federation.tiny import SETTINGS
 from tests.training.tiny import tiny_set
@@ -41,3 +45,26 @@ def test_a_site_without_a_declared_size_is_told_before_anybody_pays() -> None:
     settings = replace(SETTINGS, weighting="declared:large=100")
     with pytest.raises(ConfigError, match=r"declares no size of a site.*small"):
         meet(settings, Two())  # type: ignore[arg-type]
+
+
+class Some:
+    """Hospitals of phantoms or patients, by name."""
+
+    def __init__(self, **phantoms: bool) -> None:
+        facts = Facts.of(tiny_set())
+        self.hellos = [Hello(site=name, facts=replace(facts, phantoms=value)) for name, value in phantoms.items()]
+
+    def meet(self) -> list[Hello]:
+        return self.hellos
+
+
+def test_a_run_that_met_patients_is_never_public_again(tmp_path: Path) -> None:
+    """Resumed while the real hospital is away, its card said that no patient was ever read."""
+    settings = replace(SETTINGS, min_sites=1)
+    run = create_run(settings, generator="mlp", folder=tmp_path / "run")
+    phantoms, both = Some(made=True), Some(made=True, real=False)
+    public = []
+    for sites in (phantoms, both, phantoms):
+        met = remembered(run, meet(settings, sites))  # type: ignore[arg-type]
+        public.append(card_of(settings, run, met, Checkpoint(round=3, weights={}, average={})).public)
+    assert public == [True, False, False]
