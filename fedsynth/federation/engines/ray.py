@@ -109,7 +109,13 @@ def require_ray() -> None:
 def write_app(folder: Path, run_config: Mapping[str, Scalar]) -> None:
     """The whole app that Flower is given: names of what is installed, and the run config. No code travels."""
     project = {
-        "project": {"name": "fedsynth-run", "version": __version__.split("+")[0], "dependencies": []},
+        "project": {
+            "name": "fedsynth-run",
+            "version": __version__.split("+")[0],
+            "description": "One run of the installed fedsynth",
+            "license": {"text": "Apache-2.0"},
+            "dependencies": [],
+        },
         "tool": {
             "flwr": {
                 "app": {
