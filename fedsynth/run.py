@@ -47,6 +47,11 @@ class Run:
         return self.folder / "rounds.csv"
 
     @property
+    def roles(self) -> Path:
+        """A fingerprint of the patients and their roles at the start of training."""
+        return self.folder / "roles.sha256"
+
+    @property
     def checkpoints(self) -> Path:
         """Networks by round, and the released generator."""
         return self.folder / "checkpoints"

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from fedsynth import config
+from fedsynth import config, files
 from fedsynth.errors import ConfigError
 from fedsynth.federation import watching
 from fedsynth.federation.place import SITES
@@ -24,6 +24,7 @@ from fedsynth.images.parallel import Progress as Making
 from fedsynth.images.parallel import silent
 from fedsynth.images.sites import Federation, open_federation
 from fedsynth.images.sites_file import SiteEntry, SitesFile
+from fedsynth.images.split import roles_digest
 from fedsynth.run import RUNS, Run, create_run
 from fedsynth.training.preparing import Prepared, prepare, training_members
 from fedsynth.training.settings import cpu_threads
@@ -82,6 +83,7 @@ def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | Non
     run = create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder, base=base)
     if hospitals.made is not None:
         hospitals.made.rename(run.folder / PHANTOMS)
+    files.write_text(run.roles, roles_digest(hospitals.federation.pooled.cases) + "\n")
     config.save_toml(run.folder / ASKED, hospitals.asked)
     config.save_toml(run.folder / SITES, hospitals.file)
     return run

@@ -4,6 +4,7 @@ Roles are drawn per patient, at random within strata. The exact test of the leak
 many of a stratum's patients have each role, every assignment of those roles to its patients is equally likely.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -55,6 +56,12 @@ def strata(cases: pd.DataFrame, by: Sequence[str] = STRATA) -> dict[str, Stratum
         for seen, value in zip(found[patient], values, strict=True):
             seen.add(value)
     return {patient: tuple("+".join(sorted(seen - {""})) for seen in found[patient]) for patient in sorted(found)}
+
+
+def roles_digest(cases: pd.DataFrame) -> str:
+    """A fingerprint of who had which role: a run keeps it, so that roles drawn anew after training are noticed."""
+    pairs = sorted(set(zip(cases["patient"], cases["role"], strict=True)))
+    return hashlib.sha256("".join(f"{patient}\0{role}\n" for patient, role in pairs).encode()).hexdigest()
 
 
 def nested(fine: Mapping[str, Stratum], coarse: Mapping[str, Stratum]) -> bool:

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from fedsynth import files
+from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import find
 from fedsynth.generators.family import Family
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
+from fedsynth.images.split import roles_digest
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
 from fedsynth.training.disk import HOLDER, STATE, Disk
@@ -52,8 +54,20 @@ def run_training(
             masks = prepare(images, mask_settings(settings), disk=Disk.of(run), masks_only=True)
             _train(masks, Place(run=run, name=MASKS), resume=resume, on_step=on_step)
         prepared = prepare(images, settings, disk=Disk.of(run))
+        _keep_roles(run, images)
         on_prepared(prepared)
         return _train(prepared, Place(run=run), resume=resume, on_step=on_step)
+
+
+def _keep_roles(run: Run, images: ImageSet) -> None:
+    """Write down who had which role; a run does not go on with others."""
+    digest = roles_digest(images.cases)
+    if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != digest:
+        remedy = "bring the set back to what it was, or start a new run"
+        raise FedSynthError(
+            "the patients or their roles have changed since the run began", file=run.roles, remedy=remedy
+        )
+    files.write_text(run.roles, digest + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

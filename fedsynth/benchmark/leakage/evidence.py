@@ -19,6 +19,7 @@ from fedsynth.images.check import TABLE
 from fedsynth.images.rows import Stack, blocks
 from fedsynth.images.sites import open_federation
 from fedsynth.images.sites_file import load_sites
+from fedsynth.images.split import roles_digest
 from fedsynth.run import Run, newest_run, open_run
 
 TESTED = ("member", "holdout")
@@ -64,6 +65,8 @@ def open_evidence(run: Path | None = None, real: Path | None = None, synthetic: 
         raise ConfigError(f"one of two sets is missing: {missing}", remedy="give both, or a run")
     place = newest_run() if run is None else open_run(run)
     measured = ImageSet.load(real) if real is not None else real_images_of(place)
+    if real is None:
+        _refuse_other_roles(measured, place)
     return gather(measured, ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(place), place)
 
 
@@ -77,6 +80,14 @@ def real_images_of(run: Run) -> ImageSet:
         problem = "does not say which real images the run was trained on"
         raise ConfigError(problem, file=run.config, remedy="give --real SET")
     return ImageSet.load(path)
+
+
+def _refuse_other_roles(real: ImageSet, run: Run) -> None:
+    """Roles drawn after training say nothing of who was trained on."""
+    if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != roles_digest(real.cases):
+        problem = "the patients or their roles are not those that the run was trained with"
+        remedy = "bring the set back to what it was, or train again: roles are drawn before training"
+        raise ImageSetError(problem, file=real.folder or run.roles, remedy=remedy)
 
 
 def synthetic_images_of(run: Run) -> ImageSet:

@@ -9,6 +9,7 @@ import pytest
 from fedsynth.benchmark.leakage.evidence import gather, open_evidence
 from fedsynth.errors import ConfigError, ImageSetError
 from fedsynth.images import Header, ImageSet, Shares, Split
+from fedsynth.images.split import roles_digest
 from fedsynth.run import create_run
 
 ROLES = ["member", "member", "holdout", "holdout", "reference"]
@@ -172,3 +173,15 @@ def test_strata_are_those_of_the_recorded_split():
     cohort = gather(real.with_cases(cases, split=by_site), synthetic()).cohort
     assert cohort.sites == ("x", "y")
     assert cohort.stratum.tolist() == cohort.site.tolist() == [0, 1, 0, 1]
+
+
+def test_roles_drawn_anew_after_training_are_noticed(tmp_path):
+    real = image_set().save(tmp_path / "real")
+    run = create_run({"images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "run")
+    run.roles.write_text(roles_digest(real.cases) + "\n")
+    synthetic().save(run.synthetic)
+    assert open_evidence(run.folder).run == run
+    swapped = real.cases["role"].map({"member": "holdout", "holdout": "member"}).fillna(real.cases["role"])
+    real.with_cases(real.cases.assign(role=swapped)).save(tmp_path / "real", overwrite=True)
+    with pytest.raises(ImageSetError, match="trained with"):
+        open_evidence(run.folder)
