@@ -23,7 +23,7 @@ BENCHMARKS = ("memorization", "membership", "segmentation", "classification", "f
 class Suite:
     """A grid of cells. Either `images` names an image set with roles, or `phantom` holds options of `fedsynth phantom`.
 
-    `settings` hold for all cells, `private` only for those with an epsilon; `grid` maps a setting to the values that
+    `settings` hold for all cells, `private` goes over them in those with an epsilon; `grid` maps a setting to the values that
     it takes: an epsilon of 0 is a plain cell, the federation `pooled` one holder of all images. `benchmarks` maps each
     benchmark to its options.
     """
@@ -41,10 +41,9 @@ class Suite:
     def __post_init__(self) -> None:
         known = [key for key in (*run_config_keys(), "partition") if key not in NOT_FOR_CELLS]
         for where, table in (("settings", self.settings), ("grid", self.grid), ("private", self.private)):
-            allowed = PRIVATE_KEYS if where == "private" else known
             for key in table:
-                if key not in allowed:
-                    raise ConfigError(f"unknown key {where + '.' + key!r}", remedy=nearest(key, allowed))
+                if key not in known:
+                    raise ConfigError(f"unknown key {where + '.' + key!r}", remedy=nearest(key, known))
         for name in self.benchmarks:
             if name not in BENCHMARKS:
                 raise ConfigError("there is no such benchmark", value=name, remedy=nearest(name, BENCHMARKS))
