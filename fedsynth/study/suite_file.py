@@ -23,9 +23,9 @@ BENCHMARKS = ("memorization", "membership", "segmentation", "classification", "f
 class Suite:
     """A grid of cells. Either `images` names an image set with roles, or `phantom` holds options of `fedsynth phantom`.
 
-    `settings` hold for all cells, `private` goes over them in those with an epsilon; `grid` maps a setting to the values that
-    it takes: an epsilon of 0 is a plain cell, the federation `pooled` one holder of all images. `benchmarks` maps each
-    benchmark to its options.
+    `settings` hold for all cells, `private` goes over them in those with an epsilon; `grid` maps a setting to the
+    values that it takes: an epsilon of 0 is a plain cell, the federation `pooled` one holder of all images.
+    `benchmarks` maps each benchmark to its options.
     """
 
     name: str
