@@ -7,8 +7,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -46,9 +47,9 @@ def make_data(suite: Suite, out: Path) -> Path:
         return suite.images
     folder = out / DATA
     if not (folder / HEADER).is_file():
-        done = _fedsynth(["phantom", str(folder), *options(suite.phantom)])
-        if done.returncode:
-            raise FedSynthError(f"the phantoms could not be made: {_last_line(done.stderr)}", file=folder)
+        code, said = _children.run(["phantom", str(folder), *options(suite.phantom)])
+        if code:
+            raise FedSynthError(f"the phantoms could not be made: {_last_line(said)}", file=folder)
     return folder
 
 
@@ -78,7 +79,7 @@ def run_suite(
             done[0] += finished
             on_step(cell, step, done[0], count)
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    with ThreadPoolExecutor(max(1, jobs)) as pool, _children.ended_with_us(pool):
         return list(pool.map(lambda cell: _run_cell(cell, data, out / CELLS / cell.name, told), cells))
 
 
@@ -120,17 +121,54 @@ def _step(command: Sequence[str], mark: Path, run: Path) -> str:
     resumed = command[0] in ("simulate", "train") and (run / "config.toml").is_file()
     if resumed:
         command = [*command, "--resume"]
-    done = _fedsynth(command)
-    if mark.is_file() and done.returncode != BAD_INPUT:
+    code, said = _children.run(command)
+    if mark.is_file() and code != BAD_INPUT:
         return ""
-    return _last_line(done.stderr) or f"ended with code {done.returncode}"
+    return _last_line(said) or f"ended with code {code}"
 
 
-def _fedsynth(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-    return subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "fedsynth", *command], capture_output=True, text=True, env=settings, check=False
-    )
+class _Children:
+    """The processes at work. When this one is stopped they are too, and no further one begins."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped, self._lock = False, Lock()
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        """The exit code, and what was said on stderr."""
+        settings = {**os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+        with self._lock:
+            if self._stopped:
+                return 1, "stopped"
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "fedsynth", *command],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=settings,
+            )
+            self._running.add(process)
+        said = process.communicate()[1]
+        with self._lock:
+            self._running.discard(process)
+        return process.returncode, said
+
+    @contextmanager
+    def ended_with_us(self, pool: ThreadPoolExecutor) -> Iterator[None]:
+        """Whatever breaks off the block (Ctrl-C, a polite kill) ends the processes too."""
+        self._stopped = False
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._stopped = True
+                for process in self._running:
+                    process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+_children = _Children()
 
 
 def _last_line(text: str) -> str:

@@ -1,5 +1,8 @@
 """Suites: what a file may say, which commands a cell is, going on where it was, and cells that fail alone."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,3 +122,21 @@ def test_a_suite_ends_in_its_table_and_goes_on_where_it_was(tmp_path):
     again = CliRunner().invoke(app, ["suite", str(file), "--out", str(out)])
     assert again.exit_code == 3
     assert (out / "cells" / "dcgan_seed-0" / "synthetic" / "images.npy").stat().st_mtime_ns == made
+
+
+@pytest.mark.slow
+def test_a_stopped_suite_leaves_no_process_and_no_step_behind(tmp_path):
+    file, out = tmp_path / "suite.toml", tmp_path / "out"
+    file.write_text(QUICK.replace("rounds = 1", "rounds = 500").replace("epsilon = [0, 8.0]", "seed = [0, 1]"))
+    command = [sys.executable, "-m", "fedsynth", "suite", str(file), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as suite:
+        deadline = time.monotonic() + 240
+        while not list(out.glob("cells/*/rounds.csv")):
+            assert time.monotonic() < deadline
+            assert suite.poll() is None
+            time.sleep(0.2)
+        suite.terminate()
+        assert suite.wait(60) == 143
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(["pgrep", "-f", str(out)], check=True, capture_output=True)
+    assert not (out / "cells" / "dcgan_seed-1").exists()
