@@ -223,6 +223,7 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
         assert "telemetry.flower.ai" not in log.read_text(errors="replace")
     for name in SITES:
         hospitals[name].terminate()
+        hospitals[name].wait(60)  # what a node started looks whether its number is gone
     _wait(lambda: not deployment.processes(), "all ended", 60)
 
 
