@@ -114,6 +114,11 @@ class Deployment:
                     continue
         return {pid: [child for child, parent in marked.items() if parent == pid] for pid in marked}
 
+    def of_the_server(self) -> list[int]:
+        """Those that work for the server: its folder stands in how they were called."""
+        folder = str(self.out / "server").encode()
+        return [pid for pid in self.processes() if folder in _command(pid)]
+
     def kill(self, process: "subprocess.Popen[bytes]") -> None:
         """Kill -9 it and everything below it: the plug is pulled."""
         tree, queue = self.processes(), [process.pid]
@@ -132,6 +137,13 @@ class Deployment:
             time.sleep(0.2)
         for process in self.started:
             process.wait(30)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _kill(pid: int) -> None:
@@ -221,10 +233,10 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
         assert len([one for one in left if one["message"] == "train"]) >= 4
     for log in (deployment.out / "server" / "state").glob("*.log"):
         assert "telemetry.flower.ai" not in log.read_text(errors="replace")
-    for name in SITES:
+    _wait(lambda: not deployment.of_the_server(), "rid of every process of the server", 60)
+    for name in SITES:  # Flower's starter of apps can outlive a node whose server is gone: units end the whole group
         hospitals[name].terminate()
-        hospitals[name].wait(60)  # what a node started looks whether its number is gone
-    _wait(lambda: not deployment.processes(), "all ended", 60)
+        assert hospitals[name].wait(60) is not None
 
 
 def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
