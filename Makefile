@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := fedsynth tests benchmarks cli.py
 
-.PHONY: setup simulate demo check test test-slow docs format clean
+.PHONY: setup simulate demo check test test-slow test-deployed docs format clean
 
 setup: $(READY)
 
@@ -38,6 +38,9 @@ test: $(READY)  ## everything that takes seconds
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and resumed: up to ten minutes of waiting
+	$(BIN)/python -m pytest -m deployed tests/federation/deploy
 
 docs: $(READY)  ## the page of the command line, from the code
 	$(BIN)/python -m fedsynth.cli.documenting > docs/cli.md

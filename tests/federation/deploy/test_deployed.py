@@ -33,7 +33,7 @@ from fedsynth.images import ImageSet
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 from fedsynth.privacy.ledger import read_ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]
+pytestmark = [pytest.mark.deployed, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]
 
 SITES = ("north", "south", "west")
 PATIENCE = 900.0  # seconds; two idle cores need a few minutes for all of it, a crowded machine far more
