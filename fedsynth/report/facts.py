@@ -144,8 +144,15 @@ def _leakage(results: Mapping[str, Result]) -> dict[str, Cell]:
         "verdict": verdict,
         "copied": _cell(memory, "copied_share"),
         "detectable": _cell(memory, "minimal_detectable_share", interval=False),
-        "membership": _cell(results.get("membership"), "auc"),
+        "membership": _strongest(results.get("membership")),
     }
+
+
+def _strongest(result: Result | None) -> Cell:
+    """The attack that told members apart best: the worst case is what a hospital asks for."""
+    name = "" if result is None else str(result.details.get("strongest", ""))
+    cell = _cell(result, name)
+    return cell if cell.value is None else Cell(text=f"{cell.text} ({name})", value=cell.value)
 
 
 def _utility(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:

@@ -66,10 +66,18 @@ def test_every_number_stands_in_its_cell(tmp_path):
 
 def test_a_cell_that_cannot_be_known_says_why(tmp_path):
     run = make_run(tmp_path / "a", epsilon=8.0)
-    add_result(run, "membership", {"auc": Score(value=None, why="not resolvable with 2 holdout patients")})
+    scores = {"critic": Score(value=None, why="not resolvable with 2 holdout patients")}
+    add_result(run, "membership", scores, details={"strongest": "critic"})
     facts = read_facts(run.folder)
     assert facts.cells["cumulative"].why
     assert any("not resolvable" in line for line in reasons([facts]))
+
+
+def test_of_all_attacks_the_strongest_is_shown(tmp_path):
+    run = make_run(tmp_path / "a")
+    scores = {"distance@pixels": Score(value=0.55), "critic": Score(value=0.76, low=0.69, high=0.83)}
+    add_result(run, "membership", scores, details={"strongest": "critic"})
+    assert read_facts(run.folder).cells["membership"].text == "0.76 [0.69, 0.83] (critic)"
 
 
 def test_what_is_not_private_says_so(tmp_path):
