@@ -41,7 +41,7 @@ class Criteria:
                     raise ConfigError("there is no such verdict", value=verdict, remedy=nearest(verdict, VERDICTS))
         for name in (*self.most, *self.least):
             if name.split(".")[0] not in BENCHMARKS or "." not in name:
-                remedy = "write benchmark.score, as in membership.auc"
+                remedy = "write benchmark.score, as in membership.critic"
                 raise ConfigError("a bound names no score of a benchmark", value=name, remedy=remedy)
         if self.max_epsilon < 0:
             raise ConfigError("'max-epsilon' must not be negative", value=self.max_epsilon)

@@ -104,13 +104,12 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_copies_are_nearest_to_their_patient_by_far(fitted: Space, real: ImageSet, change: str):
-    if fitted.name == "centre" and change != "exact":
-        pytest.skip("a region is held against whole frames only in its own place")
-    ratio, patient = ratios(fitted, real, with_images(real, CHANGES[change](as_float(real)).astype(np.float32)))
-    np.testing.assert_array_equal(patient, owners(real))
-    assert np.median(ratio) < (1e-3 if change in ("exact", "mirrored") else 0.5)
+def test_copies_are_nearest_to_their_patient_by_far(fitted: Space, real: ImageSet):
+    """A region is held against whole frames in its own place and as it is: exact copies are all that it promises."""
+    for change in ["exact"] if fitted.name == "centre" else CHANGES:
+        ratio, patient = ratios(fitted, real, with_images(real, CHANGES[change](as_float(real)).astype(np.float32)))
+        np.testing.assert_array_equal(patient, owners(real), err_msg=change)
+        assert np.median(ratio) < (1e-3 if change in ("exact", "mirrored") else 0.5), change
 
 
 @pytest.mark.parametrize("change", ["turned", "inverted", "shifted", "rotated", "zoomed"])
