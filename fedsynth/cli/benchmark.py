@@ -7,6 +7,7 @@ import typer
 
 from fedsynth.cli.benchmark_audit import audit
 from fedsynth.cli.benchmark_membership import membership
+from fedsynth.cli.benchmark_readers import readers
 from fedsynth.cli.benchmark_utility import classification, fidelity, segmentation
 from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError
@@ -186,12 +187,16 @@ def _print_power(found: "Memorization") -> None:
 
 
 def _print_controls(found: "Memorization") -> None:
+    from fedsynth.benchmark.leakage.controls import BLIND_LEVEL
+
     rows: list[list[object]] = [
         [name, f"{control.fired} of {control.runs}", control.allowed, "holds" if control.holds else "BROKEN"]
         for name, control in found.controls.items()
     ]
     blind = found.blind
-    rows.append(["members told from holdout", f"AUC {blind.auc:.2f}", "", "holds" if blind.holds else "BROKEN"])
+    rows.append(
+        ["members told from holdout", f"AUC {blind.auc:.2f}", "", "BROKEN" if blind.fires(BLIND_LEVEL) else "holds"]
+    )
     print_table(["control: must stay silent", "fired", "allowed", ""], rows)
     typer.echo("")
 
@@ -212,3 +217,4 @@ benchmark.command()(audit)
 benchmark.command()(segmentation)
 benchmark.command()(classification)
 benchmark.command()(fidelity)
+benchmark.command()(readers)

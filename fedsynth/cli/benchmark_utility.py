@@ -93,7 +93,7 @@ def fidelity(
     from fedsynth.study.learners import TaskLearner
     from fedsynth.training.tasks import TaskSettings
 
-    place, images, made = _sets(run, real, synthetic)
+    place, images, made = open_sets(run, real, synthetic)
     if made is None:
         raise ConfigError("fidelity needs a synthetic set", remedy="give --synthetic SET or a run")
     classifier = None
@@ -127,7 +127,7 @@ def _utility(
     from fedsynth.tasks.catalog import NETWORKS, build_task
     from fedsynth.training.holder import Holder
 
-    place, real, synthetic = _sets(*sets)
+    place, real, synthetic = open_sets(*sets)
     material, _ = prepare(real, synthetic, kind)
     chosen = parse_arms(arms, augmentation=augmentation, material=material)
     build_task(settings.network, Holder(real).shape)
@@ -148,7 +148,7 @@ def _utility(
     _publish(result, place, out, as_json=as_json)
 
 
-def _sets(
+def open_sets(
     run: Path | None, real: Path | None, synthetic: Path | None
 ) -> tuple["Run | None", "ImageSet", "ImageSet | None"]:
     """The sets of a run, of the newest when nothing is given, or the given ones; a real set alone will do."""

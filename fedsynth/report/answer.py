@@ -79,4 +79,15 @@ def _use(facts: Facts) -> list[str]:
             value, of = facts.cells[measure], facts.cells[ratio]
             share = "" if of.value is None else f", {of.text} of what real images give"
             found.append(f"Use, {name}: {value.text} on real holdout patients{share}.")
-    return found or ["What the images are good for was not measured."]
+    if not found:
+        found.append("What the images are good for was not measured.")
+    return [*found, *_readers(facts)]
+
+
+def _readers(facts: Facts) -> list[str]:
+    if "readers" not in facts.results:
+        return []
+    result = facts.results["readers"]
+    shown = ", ".join(f"{count} {kind}" for kind, count in result.details["shown"].items())
+    told = result.scores["accuracy"]
+    return [f"Readers told real from synthetic in {told} of the images ({shown}); guessing is right in half of them."]

@@ -16,18 +16,21 @@ from fedsynth.privacy.statement import statement
 from fedsynth.run import Run, open_run
 from fedsynth.training.checkpoint import CARD
 
-BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity")
+BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
 NOT_RUN = "not run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What stands in a table: a text for people, the number behind it, and why there is none."""
+    """What stands in a table: a text for people, the number behind it with its interval and control, or why none."""
 
     text: str
     value: float | None = None
     why: str = ""
+    low: float | None = None
+    high: float | None = None
+    control: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ COLUMNS = {
     "accuracy": "accuracy",
     "accuracy_ratio": "of real ",
     "kid": "KID",
+    "readers": "readers told apart",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }
@@ -163,6 +167,7 @@ def _utility(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
         "accuracy": _cell(classification, *_names("accuracy", arm)),
         "accuracy_ratio": _cell(classification, *_names("accuracy_ratio", arm)),
         "kid": _cell(results.get("fidelity"), "kid/filters"),
+        "readers": _cell(results.get("readers"), "accuracy"),
     }
 
 
@@ -179,7 +184,8 @@ def _cell(result: Result | None, *names: str, interval: bool = True) -> Cell:
         return Cell(text="-", why=f"{result.benchmark} did not measure it")
     if score.value is None:
         return Cell(text="?", why=score.why)
-    return Cell(text=_text(score) if interval else f"{score.value:.3g}", value=score.value)
+    text = _text(score) if interval else f"{score.value:.3g}"
+    return Cell(text=text, value=score.value, low=score.low, high=score.high, control=score.control)
 
 
 def _text(score: Score) -> str:

@@ -1,0 +1,95 @@
+"""The blinded sheet: one page that works offline, on which a real and a synthetic image differ in their pixels alone.
+
+It is told which images to show. Nothing of the key may reach the page: no case, patient, site, class or origin.
+"""
+
+import base64
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fedsynth.benchmark.readers.key import Key, Shown, tumour_of
+from fedsynth.images import ImageSet
+from fedsynth.images.montage import Pixels
+from fedsynth.images.sheet import PLANES, tiles_of
+
+PAGE = Path(__file__).with_name("sheet.html")
+SHEET = "sheet.html"
+STAYS = "The page shows patients: it stays at the hospital."
+
+
+def sheet_page(real: ImageSet, synthetic: ImageSet, key: Key) -> str:
+    """The page as text."""
+    public = real.header.phantoms
+    items = "\n".join(_item(real if one.kind == "real" else synthetic, one, len(key.shown)) for one in key.shown)
+    given = {
+        "SHEET": key.sheet,
+        "COUNT": str(len(key.shown)),
+        "WHOM": "a phantom, as a scanner would show it," if public else "a patient",
+        "SIZE": " x ".join(map(str, real.size)),
+        "KEEP": "" if public else STAYS,
+        "ITEMS": items,
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for name, value in given.items():
+        page = page.replace(f"@{name}@", value if name == "ITEMS" else escape(value))
+    return page
+
+
+def _item(images: ImageSet, one: Shown, count: int) -> str:
+    n = one.number
+    pictures, marked = _pictures(images, one)
+    asked = [
+        _question(f"kind-{n}", "Real or synthetic?", {"real": "real", "synthetic": "synthetic"}),
+        _question(f"quality-{n}", "Quality, 1 to 5", {str(mark): str(mark) for mark in range(1, 6)}),
+    ]
+    if one.tumour:
+        shown = f'<div class="pictures">{"".join(marked)}</div>'
+        asked.append(f"<details><summary>Show where the tumour is marked</summary>{shown}</details>")
+        asked.append(_question(f"tumour-{n}", "Is the tumour plausible?", {"yes": "yes", "no": "no"}))
+    rows = "".join(f'<div class="pictures">{"".join(row)}</div>' for row in pictures)
+    return (
+        f'<section id="image-{n}" aria-labelledby="title-{n}"><h2 id="title-{n}">Image {n} of {count}</h2>'
+        f"{rows}{''.join(asked)}</section>"
+    )
+
+
+def _question(name: str, text: str, choices: dict[str, str]) -> str:
+    boxes = "".join(
+        f'<label><input type="radio" name="{name}" value="{value}">{said}</label>' for value, said in choices.items()
+    )
+    return f"<fieldset><legend>{text}</legend>{boxes}</fieldset>"
+
+
+def _pictures(images: ImageSet, one: Shown) -> tuple[list[list[str]], list[str]]:
+    """Rows of pictures of the channels, one row for each plane, and the first channel with its tumour outlined."""
+    image, header = np.asarray(images.images[one.row]), images.header
+    tumour = tumour_of(images, one.row)
+    at = () if tumour is None or tumour.ndim == 2 else tuple(int(np.median(axis)) for axis in np.nonzero(tumour))
+    names = list(header.channels)
+    rows, marked = [], []
+    for place, tiles in enumerate(tiles_of(image, tumour, header, at)):
+        plane = f", {PLANES[place]}" if header.dimensions == 3 else ""
+        if tumour is not None:
+            *tiles, outlined = tiles
+            marked.append(_picture(outlined, f"image {one.number}{plane}, tumour marked"))
+        heads = names if len(tiles) == len(names) else ["colour"]
+        rows.append(
+            [_picture(tile, f"image {one.number}, {name}{plane}") for tile, name in zip(tiles, heads, strict=True)]
+        )
+    return rows, marked
+
+
+def _picture(tile: Pixels, what: str) -> str:
+    """Pixels alone: a file of the same kind and without a word in it, whatever the image came from."""
+    grey = bool((tile[..., :1] == tile).all())
+    encoded = BytesIO()
+    Image.fromarray(tile[..., 0] if grey else tile).save(encoded, "PNG", optimize=True)
+    data = base64.b64encode(encoded.getvalue()).decode()
+    height, width = tile.shape[:2]
+    caption = what.partition(", ")[2]
+    image = f'<img alt="{escape(what)}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
