@@ -64,6 +64,7 @@ def check_site(path: Path) -> list[Finding]:
         "budget": lambda: _budget(site),
         "folder": lambda: _disk(site.folder, "the site's folder"),
         "store": lambda: _disk(site.ledger_store, "the ledger's store"),
+        "rights": lambda: _rights(site, path),
         "certificates": lambda: _certificates(site),
         "server": lambda: _server(site, server),
         "clock": lambda: _clock(site, server),
@@ -159,6 +160,21 @@ def _disk(folder: Path, what: str) -> str:
         problem = f"{what} has {free / 2**30:.2f} GiB left"
         raise FedSynthError(problem, file=folder, remedy=f"free at least {FREE_BYTES / 2**30:g} GiB")
     return f"can be written, {free / 2**30:.0f} GiB left ({folder})"
+
+
+def _rights(site: SiteFile, path: Path) -> str:
+    """Whoever can write these files, or replace them in their folders, decides for the hospital."""
+    named = (path, site.policy, site.authority, site.key, site.folder, site.ledger_store, site.images)
+    there = [one.resolve() for one in named if one is not None and one.exists()]
+    inside = (one for folder in there if folder.is_dir() for one in folder.glob("*"))
+    shared = {one: one.stat().st_mode for one in (*there, *(one.parent for one in there), *inside) if one.exists()}
+    shared = {one: mode for one, mode in shared.items() if not mode & stat.S_ISVTX}  # as /tmp: each his own alone
+    for one in sorted(one for one, mode in shared.items() if mode & stat.S_IWOTH):
+        remedy = f"chmod o-w {one}"
+        raise FedSynthError("everybody on this machine can change it", file=one, remedy=remedy)
+    if groups := sorted(one for one, mode in shared.items() if mode & stat.S_IWGRP):
+        raise _NoteError(f"its group can change {groups[0]}: if others are in it, chmod g-w")
+    return f"its owner alone can change what lies in {path.resolve().parent}"
 
 
 def _certificates(site: SiteFile) -> str:

@@ -77,7 +77,9 @@ def image_set(folder, origin, roles):
 
 @pytest.fixture
 def hospital(tmp_path):
-    return Hospital(tmp_path)
+    before = os.umask(0o022)
+    yield Hospital(tmp_path)
+    os.umask(before)
 
 
 def check(path, *options):
@@ -101,6 +103,7 @@ def test_a_hospital_in_order_is_ready(hospital):
         "budget": "ok",
         "folder": "ok",
         "store": "ok",
+        "rights": "ok",
         "certificates": "ok",
         "server": "note",
         "clock": "ok",
@@ -112,6 +115,14 @@ def test_a_hospital_in_order_is_ready(hospital):
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[-1] == "Ready to join."
     assert len(shown.stdout.splitlines()) == len(found) + 1
+
+
+def test_what_a_group_can_change_is_noted(hospital):
+    path = hospital.write()
+    path.chmod(0o664)
+    state, text = findings(path)["rights"]
+    assert state == "note"
+    assert "its group can change" in text
 
 
 def test_nothing_is_left_behind(hospital):
@@ -229,9 +240,28 @@ def clock_behind(hospital):
     return "the clock is behind files"
 
 
+def open_policy(hospital):
+    (hospital.folder / "policy.toml").chmod(0o666)
+    return r"policy\.toml: .*everybody on this machine can change it.*chmod o-w"
+
+
+def open_folder(hospital):
+    hospital.folder.chmod(0o777)
+    return "everybody on this machine can change it"
+
+
+def open_state(hospital):
+    (hospital.folder / "work" / "log").write_text("")
+    (hospital.folder / "work" / "log").chmod(0o602)
+    return r"log: .*everybody on this machine can change it"
+
+
 @pytest.mark.parametrize(
     ("what", "change"),
     [
+        broken("rights", open_policy),
+        broken("rights", open_folder),
+        broken("rights", open_state),
         broken("policy", missing_policy),
         broken("policy", policy_with_a_typo),
         broken("policy", policy_that_forbids_everything),
