@@ -108,7 +108,7 @@ def simulate(
     private |= _given(insecure_seed=insecure_seed, store=store and str(store.resolve()))
     given |= _read_privacy(private)
     _check_engine(engine, workers)
-    asked = _read_sites(sites, data, partition, given.get("seed", 0))
+    asked = _read_sites(sites, data, partition, given)
     settings, place = _open(given, asked, run, resume=resume)
     from fedsynth.cli.rounds_screen import watch_rounds
     from fedsynth.federation.products import finish
@@ -162,7 +162,9 @@ def _check_engine(engine: str, workers: int | None) -> None:
         require_ray()
 
 
-def _read_sites(sites: str | None, data: Path | None, partition: str | None, seed: int) -> "SitesFile | None":
+def _read_sites(
+    sites: str | None, data: Path | None, partition: str | None, given: dict[str, Any]
+) -> "SitesFile | None":
     """The federation as the options describe it; None where none of them was given."""
     from fedsynth.images.sites_file import SitesFile, load_sites
 
@@ -178,16 +180,22 @@ def _read_sites(sites: str | None, data: Path | None, partition: str | None, see
     if data is None:
         if partition is not None:
             raise ConfigError("--partition shares out an image set", remedy="give --data SET")
-        return _phantoms(number or 4)
+        return _phantoms(number or 4, given)
+    seed = given.get("seed", 0)
     return SitesFile(name=data.name, images=data.resolve(), partition=partition or "natural", sites=number, seed=seed)
 
 
-def _phantoms(sites: int) -> "SitesFile":
+def _phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
+    """A generator that starts from label maps gets the tissues too: from a tumour alone no brain follows."""
     from fedsynth.images.sites_file import default_sites
+    from fedsynth.training.masks import LABEL_TO_IMAGE
 
     file = default_sites(sites)
     assert file.phantom is not None
-    return replace(file, phantom=replace(file.phantom, size=SIZE))
+    phantom = replace(file.phantom, size=SIZE)
+    if given.get("pairing") == LABEL_TO_IMAGE:
+        phantom = replace(phantom, labels="tissue+tumour")
+    return replace(file, phantom=phantom)
 
 
 def _open(
@@ -210,7 +218,7 @@ def _open(
         return settings, place
     if "privacy" in given:
         given = {"local-steps": PRIVATE_STEPS, **given}
-    file = asked or _phantoms(4)
+    file = asked or _phantoms(4, given)
     known = len(file.hospitals) if file.phantom else file.sites or len(file.site) or given.get("min-sites", 1)
     check_family(config.read_table(FederationSettings, {"sites": known, **given}))  # before phantoms are made
     base = RUNS if folder is None else folder.resolve().parent
@@ -258,14 +266,14 @@ def _result(settings: "FederationSettings", place: "Run", products: "Products") 
         "synthetic": None if products.images is None else str(place.synthetic),
         "images": 0 if products.images is None else len(products.images),
         "sheets": [str(sheet) for sheet in products.sheets],
-        **summary(place.rounds),
+        **summary(_tables(settings, place)),
     }
 
 
 def _say_what_happened(settings: "FederationSettings", place: "Run", products: "Products", seconds: float) -> None:
     from fedsynth.federation.record import summary
 
-    told = summary(place.rounds)
+    told = summary(_tables(settings, place))
     how = {"none": "each on its own", "central-generator": "one generator at the server"}
     typer.echo(
         f"trained    {settings.generator} for {settings.rounds} rounds of {settings.local_steps} steps at "
@@ -290,6 +298,13 @@ def _say_what_happened(settings: "FederationSettings", place: "Run", products: "
     typer.echo(f"synthetic  {place.synthetic}: {len(products.images)} images{masks}")
     typer.echo(f"next       fedsynth inspect {place.synthetic}")
     typer.echo(f"           fedsynth benchmark memorization {place.folder}")
+
+
+def _tables(settings: "FederationSettings", place: "Run") -> list[Path]:
+    """Of every training of the run."""
+    from fedsynth.federation.parts import parts_of
+
+    return [part.place(place).rounds for part in parts_of(settings)]
 
 
 def _minutes(seconds: float) -> str:

@@ -6,6 +6,7 @@ Nothing that goes wrong at a site reaches the server as more than a neutral code
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,16 +17,18 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedsynth.errors import FedSynthError
 from fedsynth.federation.egress import EgressLog
 from fedsynth.federation.exchange import Order, Outcome
 from fedsynth.federation.faults import Fault, Faults
 from fedsynth.federation.messages import (
     facts_content,
     outcome_content,
-    read_experiment,
+    read_greeting,
     read_order,
     refusal_content,
 )
+from fedsynth.federation.parts import Part, part_of
 from fedsynth.federation.place import SitePlace, open_place
 from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
 from fedsynth.federation.settings import FederationSettings, from_run_config
@@ -44,17 +47,17 @@ _lock = Lock()
 def hello(message: Message, context: Context) -> Message:
     """Who the site is and what its images are like, or that its policy refuses."""
     try:
-        experiment = read_experiment(message)
+        experiment, part = read_greeting(message)
     except Exception as error:
         return Message(_refuse(context, None, error, "hello"), reply_to=message)
 
     def greet(place: SitePlace, settings: FederationSettings) -> RecordDict:
-        work = _work(place, settings, context, experiment, round=0)
+        work = _work(place, part_of(settings, part), context, experiment, round=0)
         content = facts_content(place.name, work.facts)
         EgressLog(place.folder).record("hello", ["facts"], [()], 0, 0)
         return content
 
-    return Message(_answer(context, experiment, "hello", greet), reply_to=message)
+    return Message(_answer(context, experiment, 0, greet), reply_to=message)
 
 
 @app.train()
@@ -69,13 +72,14 @@ def train(message: Message, context: Context) -> Message:
         fault = _fault(settings, place, order)
         if fault == "dropout":
             raise NeutralError(Code.UNREACHABLE)
-        work = _work(place, settings, context, order.experiment, round=order.round)
+        part = part_of(settings, order.part)
+        work = _work(place, part, context, order.experiment, round=order.round)
         outcome = work.train(order, arrays, on_step=watcher())
         if fault == "straggler":  # the work is done and charged; its answer comes too late
             raise NeutralError(Code.LATE)
         return _leave(place, order, outcome if fault != "nan" else _spoilt(outcome))
 
-    return Message(_answer(context, order.experiment, f"round {order.round}", work_a_round), reply_to=message)
+    return Message(_answer(context, order.experiment, order.round, work_a_round), reply_to=message)
 
 
 def forget_everything() -> None:
@@ -85,23 +89,30 @@ def forget_everything() -> None:
 
 
 def _answer(
-    context: Context, experiment: str, doing: str, do: Callable[[SitePlace, FederationSettings], RecordDict]
+    context: Context, experiment: str, number: int, do: Callable[[SitePlace, FederationSettings], RecordDict]
 ) -> RecordDict:
     place: SitePlace | None = None
     try:
         settings, run = _told(tuple(sorted(context.run_config.items())))
         place = open_place(context.node_config, run, experiment)
         return do(place, settings)
-    except NeutralError as error:
-        return refusal_content("" if place is None else place.name, error.code)
     except Exception as error:
-        return _refuse(context, place, error, doing)
+        return _refuse(context, place, error, f"round {number}" if number else "hello", number)
 
 
-def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: str) -> RecordDict:
-    """A neutral code in the place of an answer; the text goes into the site's log, where it knows of one."""
+def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: str, number: int = 0) -> RecordDict:
+    """A neutral code in the place of an answer; the text goes into the site's log, where it knows of one.
+
+    The code leaves too, and is written down. It leaves even where the disk takes no line: nothing else can tell so.
+    """
     folder = place.folder if place is not None else _log_folder(context)
-    code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
+    if isinstance(error, NeutralError):
+        code = error.code
+    else:
+        code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
+    if folder is not None:
+        with suppress(FedSynthError):
+            EgressLog(folder).record("refusal", [code.value], [()], 0, number)
     return refusal_content("" if place is None else place.name, code)
 
 
@@ -119,21 +130,21 @@ def _log_folder(context: Context) -> Path | None:
 
 def _work(
     place: SitePlace,
-    settings: FederationSettings,
+    part: Part,
     context: Context,
     experiment: str,
     *,
     round: int,  # noqa: A002
 ) -> SiteWork:
     """The site's networks, from memory where they are still there."""
-    key = (str(place.folder), place.policy, experiment, *sorted(_items(context.run_config)))
+    key = (str(place.folder), part.name, place.policy, experiment, *sorted(_items(context.run_config)))
     with _lock:
         found = _works.get(key)
         if found is not None and found.can_train(round or 10**9):
             _works.move_to_end(key)
             return found
-    made = SiteWork(place, settings, experiment=experiment)
-    if place.simulated:
+    made = SiteWork(place, part, experiment=experiment)
+    if place.simulated and not part.name:
         opened(place.name, made.prepared)
     with _lock:
         _works[key] = made

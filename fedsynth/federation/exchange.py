@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 class Order:
     """A round: `steps` steps from step `first_step` of the whole run. `attempt` counts how often it was asked for.
 
-    `experiment` names the run, unlike any other.
+    `experiment` names the run, unlike any other, and `part` which of its trainings is meant.
     """
 
     round: int
@@ -25,6 +25,7 @@ class Order:
     steps: int
     experiment: str
     attempt: int = 0
+    part: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Outcome:
 
 
 def bounds_of(nets: Iterable[str], *, steps: int, classes: int, planned: int | None) -> dict[str, tuple[float, float]]:
-    """Which numbers a reply holds, all of them and no other, and within which bounds; of losses anything may be said.
+    """Which numbers a reply may hold and within which bounds; of losses anything may be said.
 
     `planned` are the private steps of the whole run, None in plain runs.
     """

@@ -4,6 +4,7 @@ One ArrayRecord with keys `<network>.<parameter>`, one MetricRecord with the sam
 for words. A site that will not or cannot answer says so in words: a neutral code, never the text of an exception.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from fedsynth.federation.refusals import Code
 
 ARRAYS, METRICS, WORDS = "arrays", "metrics", "words"
 HELLO, TRAIN = "query.hello", "train"
-REFUSED, SITE = "refused", "site"
+REFUSED, SITE, NONCE = "refused", "site", "nonce"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +45,24 @@ class Hello:
 def order_contents(orders: Mapping[str, Order], arrays: Mapping[str, Any]) -> dict[str, RecordDict]:
     """Everybody's order for a round; the arrays are turned into bytes once, and bytes can be shared."""
     record = _to_record(arrays)
-    return {name: RecordDict({ARRAYS: record, WORDS: ConfigRecord(asdict(order))}) for name, order in orders.items()}
+    return {name: RecordDict({ARRAYS: record, WORDS: _unguessable(asdict(order))}) for name, order in orders.items()}
 
 
 def read_order(message: Message) -> tuple[Order, Arrays]:
     """The order in a message."""
-    return Order(**_words(message)), _from_record(message)
+    words = {name: value for name, value in _words(message).items() if name != NONCE}
+    return Order(**words), _from_record(message)
 
 
-def hello_content(experiment: str) -> RecordDict:
+def hello_content(experiment: str, part: str = "") -> RecordDict:
     """The server's greeting."""
-    return RecordDict({WORDS: ConfigRecord({"experiment": experiment})})
+    return RecordDict({WORDS: _unguessable({"experiment": experiment, "part": part})})
 
 
-def read_experiment(message: Message) -> str:
-    """The run's own name in a greeting."""
-    return str(_words(message)["experiment"])
+def read_greeting(message: Message) -> tuple[str, str]:
+    """The run's own name in a greeting, and which part of it is meant."""
+    words = _words(message)
+    return str(words["experiment"]), str(words["part"])
 
 
 def outcome_content(site: str, outcome: Outcome) -> RecordDict:
@@ -115,6 +118,12 @@ def content_bytes(message: Message) -> int:
     if message.has_error() or ARRAYS not in message.content.array_records:
         return 0
     return sum(len(array.data) for array in _array_record(message).values())
+
+
+def _unguessable(words: Mapping[str, Any]) -> ConfigRecord:
+    """Words with a secret of this one message. Flower numbers a message by its digest and takes a reply from any node
+    that knows the number: without the secret a site could reckon it from its own message, and answer for another."""
+    return ConfigRecord({**words, NONCE: secrets.token_hex(16)})
 
 
 def _refusal(message: Message) -> Code | None:

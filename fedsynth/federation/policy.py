@@ -3,6 +3,7 @@
 Knows what is asked and what is allowed; the ledger knows what is spent. No message tells how many patients there are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from fedsynth.privacy.accounting import LARGEST_EPSILON, Budget, check_delta
 class Asked:
     """What a run wants of a site. `private` is False for runs with a repeatable seed too: they protect nobody.
 
-    `patients` is the declared number of a private run; `networks` and `metrics` name what would leave.
+    `patients` is the declared number of a private run; `networks` names what would leave, `metrics` the numbers that
+    the run cannot do without.
     """
 
     generator: str
@@ -33,7 +35,8 @@ class Policy:
     """`policy.toml`. A list that is left out allows any name; an empty one allows none.
 
     `max-epsilon` is per patient, over all runs of all times, at `delta`; 0 forbids private training too. Training
-    without privacy is allowed only where `allow-plain` says so.
+    without privacy is allowed only where `allow-plain` says so. A number that `metrics` does not name is left out of
+    every reply; a run that needs it is refused.
     """
 
     max_epsilon: float | None = None
@@ -70,7 +73,11 @@ class Policy:
         for name in asked.networks:
             _check_name("network leaving", name, self.networks, Code.POLICY_NETWORKS)
         for name in asked.metrics:
-            _check_name("metric leaving", name, self.metrics, Code.POLICY_METRICS)
+            _check_name("metric that the run needs", name, self.metrics, Code.POLICY_METRICS)
+
+    def telling(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Those of the numbers that may leave."""
+        return {name: value for name, value in metrics.items() if self.metrics is None or name in self.metrics}
 
     def check_patients(self, patients: int) -> None:
         """Refuse where the site has fewer members than it demands; neither log nor server learns how many."""
@@ -81,7 +88,7 @@ class Policy:
         """Why no run at all could pass, or an empty text."""
         if self.max_epsilon == 0:
             return "'max-epsilon = 0' forbids private training and 'allow-plain' does not allow any other"
-        empty = [key for key in ("generators", "networks", "metrics") if getattr(self, key) == ()]
+        empty = [key for key in ("generators", "networks") if getattr(self, key) == ()]
         return f"'{empty[0]} = []' allows none" if empty else ""
 
     def _check_promise(self, asked: Asked) -> None:

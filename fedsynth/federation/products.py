@@ -21,6 +21,7 @@ from fedsynth.images.sheet import contact_sheet
 from fedsynth.images.sites import Site
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_generator
+from fedsynth.training.masks import MASKS, drawn_sources
 from fedsynth.training.preparing import training_members
 from fedsynth.training.sampling import class_counts
 from fedsynth.training.streams import stream_seed
@@ -44,17 +45,28 @@ def finish(settings: FederationSettings, run: Run, advance: Advance = lambda don
     """Draw the synthetic set and the sheets, from what the rounds left; done again after a kill."""
     sites = simulated_federation(run.folder).sites
     alone = settings.federation == "none"
-    card = load_generator(run.site(sites[0].name) if alone else run.checkpoints)[1]
-    if card.pairing:  # it makes images from label maps, and none was named
+    folder = run.site(sites[0].name) if alone else run.checkpoints
+    card = load_generator(folder)[1]
+    drawing = drawing_of(folder, count=settings.count, seed=settings.seed)
+    if drawing is None:
         return Products(card=card, images=None, sheets=())
     with run.locked():
         if alone:
             made = _pooled(settings, run, sites)
         else:
-            family, card = load_generator(run.checkpoints)
-            drawing = Drawing(family, card, count=settings.count, seed=settings.seed)
             made = drawing.write(run.synthetic, overwrite=True, progress=advance)
         return Products(card=card, images=made, sheets=_sheets(run, sites, made))
+
+
+def drawing_of(folder: Path, *, count: int, seed: int) -> Drawing | None:
+    """Images by the sampler in `folder`; none where it turns other images into them, and nobody named any."""
+    family, card = load_generator(folder)
+    if not card.pairing:
+        return Drawing(family, card, count=count, seed=seed)
+    if not (folder / MASKS).is_dir():
+        return None
+    sources = drawn_sources(folder, card, count, mix=None, seed=seed)
+    return Drawing(family, card, count=count, seed=seed, sources=sources)
 
 
 def _pooled(settings: FederationSettings, run: Run, sites: Sequence[Site]) -> ImageSet:
@@ -65,12 +77,14 @@ def _pooled(settings: FederationSettings, run: Run, sites: Sequence[Site]) -> Im
     for name in names:
         if not counts[name]:
             continue
+        seed = stream_seed(settings.seed, "draw", name)
         try:
-            family, card = load_generator(run.site(name))
+            drawing = drawing_of(run.site(name), count=counts[name], seed=seed)
         except FedSynthError:
             continue  # a site that never finished a round has nothing to share
-        seed = stream_seed(settings.seed, "draw", name)
-        part = Drawing(family, card, count=counts[name], seed=seed).in_memory(name)
+        if drawing is None:
+            continue
+        part = drawing.in_memory(name)
         parts.append(part.with_cases(part.cases.assign(case=[f"{name}-{case}" for case in part.cases["case"]])))
     pooled = concatenate(parts, name="synthetic")
     made = {"generator": settings.generator, "federation": "none", "sites": list(names), "seed": settings.seed}

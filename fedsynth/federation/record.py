@@ -4,7 +4,8 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,36 @@ class RoundRecord:
         } | {name: _number(value) for name, value in metrics.items() if name.endswith("_loss")}
 
 
-def summary(path: Path) -> dict[str, Any]:
-    """The whole table in a few numbers: how often asked and answered, who was left out and why, bytes, epsilon."""
-    rows = _read(path)
+def merged(replies: Sequence[Reply]) -> list[Reply]:
+    """A row for each site from all its replies of a round: what it sent last, mean losses, sums of the rest."""
+    names = sorted({reply.site for reply in replies})
+    return [_merged([reply for reply in replies if reply.site == name]) for name in names]
+
+
+def _merged(replies: Sequence[Reply]) -> Reply:
+    if len(replies) == 1:
+        return replies[0]
+    told = [reply.outcome.metrics for reply in replies if reply.reason is None]
+    metrics = dict(told[-1]) if told else {}
+    for name in metrics:
+        values = [one[name] for one in told if name in one and math.isfinite(one[name])]
+        if name.endswith("_loss") and values:
+            metrics[name] = math.fsum(values) / len(values)
+        elif name == "steps":
+            metrics[name] = math.fsum(values)
+    return replace(
+        replies[-1],
+        outcome=replace(replies[-1].outcome, metrics=metrics),
+        reason=next((reply.reason for reply in reversed(replies) if reply.reason is not None), None),
+        seconds=math.fsum(reply.seconds for reply in replies),
+        bytes_up=sum(reply.bytes_up for reply in replies),
+        bytes_down=sum(reply.bytes_down for reply in replies),
+    )
+
+
+def summary(paths: Iterable[Path]) -> dict[str, Any]:
+    """Whole tables in a few numbers: how often asked and answered, who was left out and why, bytes, epsilon."""
+    rows = [row for path in paths for row in _read(path)]
     missing = Counter((row["site"], row["reason"]) for row in rows if row["answered"] != "true")
     size = sum(int(row["bytes_up"] or 0) + int(row["bytes_down"] or 0) for row in rows)
     return {

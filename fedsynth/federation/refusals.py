@@ -41,6 +41,7 @@ class Code(StrEnum):
     BUSY = "still busy with an earlier round"
     LATE = "did not answer in time"
     UNREACHABLE = "cannot be reached"
+    NAME = "its key is another hospital's"
     SHAPE = "sent another shape"
     NOT_FINITE = "sent what is not a number"
 

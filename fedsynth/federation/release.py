@@ -1,12 +1,14 @@
 """What a federation leaves behind: the averaged sampler with its card, and the critic where the server saw one."""
 
+from pathlib import Path
+
 from safetensors.torch import save
 
 from fedsynth import files
 from fedsynth.federation.checkpoints import Checkpoint
-from fedsynth.federation.server import Met, as_tensors
+from fedsynth.federation.meeting import Met
+from fedsynth.federation.server import as_tensors
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.run import Run
 from fedsynth.tasks.catalog import NETWORKS
 from fedsynth.training.checkpoint import Card, save_sampler
 from fedsynth.training.preparing import INSECURE, PLAIN, claim_text
@@ -14,21 +16,21 @@ from fedsynth.training.preparing import INSECURE, PLAIN, claim_text
 CRITIC, NETWORK = "critic.safetensors", "network.safetensors"
 
 
-def release(settings: FederationSettings, run: Run, met: Met, end: Checkpoint) -> None:
+def release(settings: FederationSettings, folder: Path, met: Met, end: Checkpoint) -> None:
     """Write generator, card and critic. Where every site kept its own there is nothing at the server to release."""
     if not end.average:
         return
     if settings.generator in NETWORKS:  # a task network draws nothing and has no card
         content = save(as_tensors(end.average), {"network": settings.generator})
-        files.write_bytes(run.checkpoints / NETWORK, content)
+        files.write_bytes(folder / NETWORK, content)
         return
-    save_sampler(run.checkpoints, as_tensors(end.average), card_of(settings, run, met, end))
+    save_sampler(folder, as_tensors(end.average), card_of(settings, met, end))
     seen = {name: value for name, value in end.weights.items() if name.split(".")[0] not in met.family.sampler}
     if seen:
-        files.write_bytes(run.checkpoints / CRITIC, save(as_tensors(seen), {"generator": settings.generator}))
+        files.write_bytes(folder / CRITIC, save(as_tensors(seen), {"generator": settings.generator}))
 
 
-def card_of(settings: FederationSettings, run: Run, met: Met, end: Checkpoint) -> Card:
+def card_of(settings: FederationSettings, met: Met, end: Checkpoint) -> Card:
     """The card of the released sampler; in private runs nothing on it was counted from patients."""
     facts, n = met.facts, len(met.facts.classes)
     return Card(

@@ -8,45 +8,34 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.errors import FedSynthError
 from fedsynth.federation.averaging import Averaging, make_averaging
 from fedsynth.federation.central import CentralGenerator
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
-from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, bounds_of
-from fedsynth.federation.messages import Hello, Reply
-from fedsynth.federation.record import RoundRecord
+from fedsynth.federation.exchange import Arrays, Order, Outcome, bounds_of
+from fedsynth.federation.meeting import Met, Sites
+from fedsynth.federation.messages import Reply
+from fedsynth.federation.parts import Part
+from fedsynth.federation.record import RoundRecord, merged
 from fedsynth.federation.refusals import Code
-from fedsynth.federation.settings import FederationSettings
-from fedsynth.generators.pairing import read_pairing
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.plan import PrivatePlan
-from fedsynth.protocol import ImageShape, Model
 from fedsynth.run import Run
-from fedsynth.training.preparing import fresh_family, plan_privacy
 
 ATTEMPTS = 3
 
 
-class Sites(Protocol):
-    """Everybody who may take part, however they are reached."""
-
-    def meet(self) -> list[Hello]:
-        """Greetings of all who can be reached, in the order of names."""
-
-    def ask(self, orders: Mapping[str, Order], arrays: Arrays) -> list[Reply]:
-        """A round's replies of the sites named, one each, in the order of names; silence is a reply with a reason."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What somebody who watches is told after each round."""
+    """What somebody who watches is told after each round of a part of the run."""
 
+    part: str = ""
     round: int
     rounds: int
     replies: tuple[Reply, ...] = ()
@@ -56,68 +45,12 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Met:
-    """The federation as the server knows it when it begins. `plan` claims what holds at every site of `plans`."""
-
-    sites: tuple[str, ...]
-    facts: Facts
-    family: Model
-    plan: PrivatePlan | None = None
-    plans: Mapping[str, PrivatePlan] = field(default_factory=dict)
-
-
-def meet(settings: FederationSettings, sites: Sites) -> Met:
-    """Greet everybody and agree on what the images are like; too few who are willing is an error that says why."""
-    hellos = sites.meet()
-    willing = {hello.site: hello.facts for hello in hellos if hello.facts is not None}
-    if len(willing) < settings.quorum:
-        raise FedSynthError(
-            f"{len(willing)} of {settings.sites} sites take part and {settings.quorum} must{_why(hellos)}",
-            remedy="see the log in the sites' own folders",
-        )
-    first = next(iter(sorted(willing)))
-    facts = willing[first]
-    for name, other in willing.items():
-        if (differs := _difference(facts, other)) is not None:
-            raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
-    facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
-    training = settings.training()
-    family = fresh_family(training, shape_of(facts, settings.pairing))
-    plans = _plans(settings, sorted(willing), family)
-    return Met(sites=tuple(sorted(willing)), facts=facts, family=family, plan=_weakest(plans), plans=plans)
-
-
-def _plans(settings: FederationSettings, sites: Sequence[str], family: Model) -> dict[str, PrivatePlan]:
-    """Each site's mechanism, by the public size that was declared for it; none in plain runs."""
-    if settings.declared and (missing := set(sites) - settings.declared.keys()):
-        raise ConfigError("--weighting declares no size of a site", value=sorted(missing))
-    if settings.privacy is None:
-        return {}
-    training, privacy = settings.training(), settings.privacy
-    sizes = {site: settings.patients_of(site) for site in sites}
-    by_size = {
-        size: plan_privacy(replace(training, privacy=replace(privacy, patients=size)), family, settings.total_steps)[0]
-        for size in sorted(set(sizes.values()))
-    }
-    return {site: by_size[size] for site, size in sizes.items()}
-
-
-def _weakest(plans: Mapping[str, PrivatePlan]) -> PrivatePlan | None:
-    """A plan whose claim is no better than any site's."""
-    if not plans:
-        return None
-    claims = [plan.claim for plan in plans.values()]
-    worst = {name: max(getattr(claim, name) for claim in claims) for name in ("epsilon", "renyi", "replace_one")}
-    plan = next(iter(plans.values()))
-    return replace(plan, claim=replace(plan.claim, **worst))
-
-
 class Rounds:
-    """The loop of one run, from its newest checkpoint on."""
+    """The loop of one part of a run, from its newest checkpoint in `run` on."""
 
-    def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
-        self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
+    def __init__(self, part: Part, run: Run, met: Met, *, experiment: str) -> None:
+        settings = part.settings
+        self.part, self.settings, self.run, self.met, self.experiment = part.name, settings, run, met, experiment
         self._parameters = {name for name, _ in met.family.nets.named_parameters()}
         self._steps = settings.exchange_steps
         self._bounds = bounds_of(
@@ -126,6 +59,7 @@ class Rounds:
             classes=len(met.facts.classes),
             planned=None if met.plan is None else met.plan.steps,
         )
+        self._needed = {"patients"} if settings.by_patients else set()
         self._averaging = self._strategy()
         self.at = newest_checkpoint(run.checkpoints) or self._start()
         self._averaging.start(self.at.weights)
@@ -140,7 +74,7 @@ class Rounds:
         while self.at.round < self.settings.rounds * per_round:
             number, place = self.at.round // per_round + 1, self.at.round % per_round
             if not place or not collected:
-                watch(Progress(round=number, rounds=self.settings.rounds))
+                watch(Progress(part=self.part, round=number, rounds=self.settings.rounds))
             replies = self._ask(self.at.round + 1, sites)
             collected += [_without_arrays(reply) for reply in replies]
             answered = [reply for reply in replies if reply.reason is None]
@@ -160,7 +94,8 @@ class Rounds:
     def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
         charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
         spent = {site: self.spent(site, steps) for site, steps in charged.items()}
-        return Progress(round=number, rounds=self.settings.rounds, replies=tuple(replies), epsilon=spent)
+        rounds = self.settings.rounds
+        return Progress(part=self.part, round=number, rounds=rounds, replies=tuple(replies), epsilon=spent)
 
     def spent(self, site: str, charged: float) -> float:
         """Epsilon of so many charged steps, by the site's plan; nan where the run protects nobody."""
@@ -200,7 +135,12 @@ class Rounds:
     def _order(self, number: int, attempt: int) -> Order:
         steps = self._steps
         return Order(
-            round=number, first_step=(number - 1) * steps, steps=steps, experiment=self.experiment, attempt=attempt
+            round=number,
+            first_step=(number - 1) * steps,
+            steps=steps,
+            experiment=self.experiment,
+            attempt=attempt,
+            part=self.part,
         )
 
     def _checked(self, reply: Reply) -> Reply:
@@ -220,10 +160,11 @@ class Rounds:
         return reply
 
     def _wrong_numbers(self, told: Mapping[str, float]) -> Code | None:
-        """One site's nan, or a weight of nothing, must not end the round for all."""
-        if told.keys() != self._bounds.keys():
+        """One site's nan, or a weight of nothing, must not end the round for all. A site's policy may withhold what the
+        round can do without."""
+        if not self._needed <= told.keys() <= self._bounds.keys():
             return Code.SHAPE
-        bounded = {name: ends for name, ends in self._bounds.items() if not name.endswith("_loss")}
+        bounded = {name: self._bounds[name] for name in told if not name.endswith("_loss")}
         within = all(low <= told[name] <= high for name, (low, high) in bounded.items())
         return None if within else Code.NOT_FINITE
 
@@ -259,35 +200,8 @@ class Rounds:
         return FedSynthError(problem, remedy="mend it and go on with --resume")
 
 
-def merged(replies: Sequence[Reply]) -> list[Reply]:
-    """A row for each site from all its replies of a round: what it sent last, mean losses, sums of the rest."""
-    names = sorted({reply.site for reply in replies})
-    return [_merged([reply for reply in replies if reply.site == name]) for name in names]
-
-
 def _without_arrays(reply: Reply) -> Reply:
     return replace(reply, outcome=replace(reply.outcome, arrays={}))
-
-
-def _merged(replies: Sequence[Reply]) -> Reply:
-    if len(replies) == 1:
-        return replies[0]
-    told = [reply.outcome.metrics for reply in replies if reply.reason is None]
-    metrics = dict(told[-1]) if told else {}
-    for name in metrics:
-        values = [one[name] for one in told if math.isfinite(one[name])]
-        if name.endswith("_loss") and values:
-            metrics[name] = math.fsum(values) / len(values)
-        elif name == "steps":
-            metrics[name] = math.fsum(values)
-    return replace(
-        replies[-1],
-        outcome=replace(replies[-1].outcome, metrics=metrics),
-        reason=next((reply.reason for reply in reversed(replies) if reply.reason is not None), None),
-        seconds=math.fsum(reply.seconds for reply in replies),
-        bytes_up=sum(reply.bytes_up for reply in replies),
-        bytes_down=sum(reply.bytes_down for reply in replies),
-    )
 
 
 def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:
@@ -315,29 +229,12 @@ def _mixed(
 
 
 def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]]) -> tuple[float, ...]:
-    """The class shares of all sites together; nothing in private runs, where no site tells them."""
-    names = sorted((name for name in replies[0][1] if name.startswith("share_")), key=lambda name: int(name[6:]))
-    total = sum(weight for weight, _ in replies)
-    return tuple(sum(weight * metrics.get(name, 0.0) for weight, metrics in replies) / total for name in names)
-
-
-def shape_of(facts: Facts, pairing: str) -> ImageShape:
-    """What the family is built for."""
-    if not pairing:
-        return facts.shape
-    return read_pairing(pairing, facts.channels, facts.mask_labels).shape(facts.shape, facts.mask_labels)
-
-
-def _difference(first: Facts, other: Facts) -> str | None:
-    for name in ("channels", "size", "classes", "mask_labels", "spacing_mm"):
-        if getattr(first, name) != getattr(other, name):
-            return f"{name.replace('_', '-')} ({list(getattr(first, name))} and {list(getattr(other, name))})"
-    return None
-
-
-def _why(hellos: Sequence[Hello]) -> str:
-    refused = [f"{hello.site or 'a site'}: {hello.refused.value}" for hello in hellos if hello.refused is not None]
-    return f" ({', '.join(refused)})" if refused else ""
+    """The class shares of the sites that tell them all together; nothing in private runs, where no site does."""
+    shares = {name for _, metrics in replies for name in metrics if name.startswith("share_")}
+    telling = [(weight, metrics) for weight, metrics in replies if shares <= metrics.keys()]
+    total = sum(weight for weight, _ in telling)
+    names = sorted(shares if telling else (), key=lambda name: int(name[6:]))
+    return tuple(sum(weight * metrics[name] for weight, metrics in telling) / total for name in names)
 
 
 def _net(name: str) -> str:

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedsynth import config, files
 from fedsynth.errors import ConfigError
 from fedsynth.federation.exchange import Arrays, Order
+from fedsynth.federation.meeting import Met, meet
 from fedsynth.federation.messages import (
     HELLO,
     TRAIN,
@@ -26,10 +27,11 @@ from fedsynth.federation.messages import (
     read_hello,
     read_outcome,
 )
+from fedsynth.federation.parts import Part, parts_of
 from fedsynth.federation.refusals import Code
 from fedsynth.federation.release import release
-from fedsynth.federation.server import Met, Progress, Rounds, Watch, meet
-from fedsynth.federation.settings import FederationSettings, from_run_config
+from fedsynth.federation.server import Progress, Rounds, Watch
+from fedsynth.federation.settings import NODES, FederationSettings, from_run_config
 from fedsynth.run import Run, create_run
 
 JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begins
@@ -48,10 +50,12 @@ def main(grid: Grid, context: Context) -> None:
     watch: Watch = getattr(grid, "watch", _say)
     with run.locked():
         experiment = experiment_of(run)
-        sites = GridSites(grid, settings, experiment)
-        met = remembered(run, meet(settings, sites))
-        rounds = Rounds(settings, run, met, experiment=experiment)
-        release(settings, run, met, rounds.go(sites, watch))
+        nodes = Path(named) if (named := str(context.run_config.get(NODES, ""))) else None
+        asked = [(part, GridSites(grid, part, experiment, nodes)) for part in parts_of(settings)]
+        agreed = [remembered(run, meet(part, sites)) for part, sites in asked]  # to all of it before the first step
+        for (part, sites), met in zip(asked, agreed, strict=True):
+            end = Rounds(part, part.place(run), met, experiment=experiment).go(sites, watch)
+            release(part.settings, part.released(run), met, end)
 
 
 def open_or_create(settings: FederationSettings, folder: Path) -> Run:
@@ -90,10 +94,15 @@ def remembered(run: Run, met: Met) -> Met:
 
 
 class GridSites:
-    """The sites behind Flower's grid."""
+    """The sites behind Flower's grid, for one part of a run.
 
-    def __init__(self, grid: Grid, settings: FederationSettings, experiment: str) -> None:
-        self._grid, self._settings, self._experiment = grid, settings, experiment
+    `registered` lists which node is which hospital, by the key that it signs with. Nobody else is greeted then, and a
+    node that gives itself another name is refused.
+    """
+
+    def __init__(self, grid: Grid, part: Part, experiment: str, registered: Path | None = None) -> None:
+        self._registered = registered
+        self._grid, self._part, self._settings, self._experiment = grid, part.name, part.settings, experiment
         self._hellos: dict[int, Hello] = {}
         self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
 
@@ -134,14 +143,22 @@ class GridSites:
     def _greet(self, deadline: float | None = None) -> None:
         """Ask nodes that are new for their names, no longer than a round may take; forget those that are gone."""
         patience = HELLO_SECONDS if deadline is None else min(deadline, HELLO_SECONDS)
-        present = set(self._grid.get_node_ids())
+        present = self._present()
         self._hellos = {node: hello for node, hello in self._hellos.items() if node in present}
-        new = {str(node): node for node in present - self._hellos.keys()}
-        contents = {name: hello_content(self._experiment) for name in new}
+        new = {str(node): node for node in present.keys() - self._hellos.keys()}
+        contents = {name: hello_content(self._experiment, self._part) for name in new}
         for name, (message, _, _) in self._send(HELLO, contents, new, patience).items():
             hello = Hello(site="", refused=Code.BUSY) if message is None else read_hello(message)
             if hello.refused is not Code.BUSY:  # it will be asked again
-                self._hellos[new[name]] = hello
+                self._hellos[new[name]] = _as_registered(hello, present[new[name]])
+
+    def _present(self) -> dict[int, str]:
+        """The nodes that are there, each with the name that it must have; any name where there is no list."""
+        there = self._grid.get_node_ids()
+        if self._registered is None:
+            return dict.fromkeys(there, "")
+        names = {int(node): name for name, node in config.parse_toml(self._registered).items()}
+        return {node: names[node] for node in there if node in names}
 
     def _nodes(self) -> dict[str, int]:
         """The node of each willing site. Of two that claim one name, the one that came last: the other died."""
@@ -176,6 +193,13 @@ class GridSites:
             forget(numbers)
 
 
+def _as_registered(hello: Hello, name: str) -> Hello:
+    """The greeting, or a refusal where its key was let in under another name."""
+    if not name or hello.site == name:
+        return hello
+    return Hello(site=name, refused=hello.refused if not hello.site and hello.refused else Code.NAME)
+
+
 def _say(progress: Progress) -> None:
     """Lines for the log of an engine that nobody watches."""
     if not progress.replies:
@@ -183,4 +207,5 @@ def _say(progress: Progress) -> None:
     missing = [f"{reply.site} ({reply.reason.value})" for reply in progress.replies if reply.reason is not None]
     answered = len(progress.replies) - len(missing)
     without = f"; without {', '.join(missing)}" if missing else ""
-    print(f"round {progress.round} of {progress.rounds}: {answered} sites answered{without}", flush=True)  # noqa: T201
+    part = f"{progress.part}, " if progress.part else ""
+    print(f"{part}round {progress.round} of {progress.rounds}: {answered} sites answered{without}", flush=True)  # noqa: T201

@@ -21,7 +21,7 @@ from fedsynth.training.settings import Device, Privacy, TrainSettings
 Share = Literal["all", "generator"]
 Way = Literal["average", "none", "central-generator"]
 Scalar = bool | int | float | str
-RUN, TABLES = "run", ("options", "strategy-options")
+RUN, NODES, TABLES = "run", "nodes", ("options", "strategy-options")
 PRIVATE_KEYS = tuple(entry.name.replace("_", "-") for entry in fields(Privacy))
 
 
@@ -129,14 +129,18 @@ class FederationSettings:
         assert self.privacy is not None
         return int(self.declared.get(site, self.privacy.patients))
 
+    @property
+    def by_patients(self) -> bool:
+        """Whether a reply weighs as much as its site has patients: then it must say how many these are."""
+        return not self.declared and self.privacy is None and self.weighting in ("auto", "patients")
+
     def weight(self, site: str, metrics: Mapping[str, float]) -> float:
         """The weight of a site's reply: public in private runs."""
         if self.declared:
             if site not in self.declared:
                 raise ConfigError("--weighting declares no size of a site", value=site)
             return self.declared[site]
-        plain = self.privacy is None and self.weighting in ("auto", "patients")
-        return float(metrics.get("patients", 1.0)) if plain else 1.0
+        return float(metrics["patients"]) if self.by_patients else 1.0
 
     def leaving(self, shared: tuple[str, ...], sampler: tuple[str, ...]) -> tuple[str, ...]:
         """The networks that leave a site, of those that a family shares."""
@@ -148,19 +152,22 @@ class FederationSettings:
             else tuple(net for net in shared if net in sampler)
         )
 
-    def to_run_config(self, run: Path) -> dict[str, Scalar]:
-        """As Flower's scalars: every key is always there, a text of no letters stands for None."""
+    def to_run_config(self, run: Path, *, nodes: Path | None = None) -> dict[str, Scalar]:
+        """As Flower's scalars: every key is always there, a text of no letters stands for None.
+
+        `nodes` is the server's list of which node is which hospital, where there is one.
+        """
         table: dict[str, Any] = dict.fromkeys(run_config_keys(), "")
         own = config.as_table(self)
         table |= own.pop("privacy", {})
         table |= own | {key: json.dumps(own[key], sort_keys=True) for key in TABLES}
-        return table | {RUN: str(run)}
+        return table | {RUN: str(run), NODES: "" if nodes is None else str(nodes)}
 
 
 def from_run_config(given: Mapping[str, Any]) -> tuple[FederationSettings, Path]:
     """The inverse of `to_run_config`: settings and the run directory."""
     table = {key: value for key, value in given.items() if value != ""}
-    folder = table.pop(RUN, None)
+    folder, _ = table.pop(RUN, None), table.pop(NODES, None)
     if folder is None:
         raise ConfigError("the run config says no run directory", remedy=f"give {RUN}=DIR")
     for key in TABLES:
@@ -174,7 +181,7 @@ def from_run_config(given: Mapping[str, Any]) -> tuple[FederationSettings, Path]
 def run_config_keys() -> tuple[str, ...]:
     """Every key of the run config, spelled as the option of the command line."""
     own = [entry.name.replace("_", "-") for entry in fields(FederationSettings) if entry.name != "privacy"]
-    return (*own, *PRIVATE_KEYS, RUN)
+    return (*own, *PRIVATE_KEYS, RUN, NODES)
 
 
 def default_run_config() -> dict[str, Scalar]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation.central import refuse_what_is_not_central
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
+from fedsynth.federation.parts import Part
 from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Asked
 from fedsynth.federation.proximal import Proximal
@@ -41,10 +42,11 @@ LOSSES, STATES = "losses.csv", "state-*.safetensors"
 
 
 class SiteWork:
-    """One site's part of one run. It stays in memory between rounds; the disk alone is as good."""
+    """What one site does for one training of a run. It stays in memory between rounds; the disk alone is as good."""
 
-    def __init__(self, place: SitePlace, settings: FederationSettings, *, experiment: str) -> None:
-        self.place, self.settings = place, settings
+    def __init__(self, place: SitePlace, part: Part, *, experiment: str) -> None:
+        self.place, self.part, self.settings = replace(place, folder=place.folder / part.name), part, part.settings
+        settings = self.settings
         place.policy.check(_asked(settings, place.name))  # before any image is read
         images = place.images()
         self.facts = Facts.of(images)
@@ -54,7 +56,8 @@ class SiteWork:
             refuse_what_is_not_central(self.family)
             self.trainer.elsewhere = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
-        place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=tuple(self._metrics({}, 0))))
+        needed = ("patients",) if settings.by_patients else ()
+        place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=needed))
         if self.prepared.door is None or not self.prepared.door.private:  # a refusal tells how many there are
             place.policy.check_patients(len(self.prepared.holder.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
@@ -104,10 +107,11 @@ class SiteWork:
         record.save()
         metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
         self._save(order, digest, metrics)
-        return Outcome(arrays=self._leaving_arrays(), metrics=metrics)
+        return Outcome(arrays=self._leaving_arrays(), metrics=self.place.policy.telling(metrics))
 
     def _metrics(self, losses: Mapping[str, float], steps: int) -> dict[str, float]:
-        """The same keys at every site. In private runs nothing here is counted from patients: losses are of fakes."""
+        """What a round says of itself, before the policy withholds any of it. In private runs nothing here is counted
+        from patients: losses are of fakes."""
         metrics = {f"{net}_loss": losses.get(net, math.nan) for net in dict.fromkeys(t.net for t in self.family.turns)}
         metrics |= {"steps": float(steps)}
         door, plan = self.prepared.door, self.prepared.plan
@@ -161,7 +165,7 @@ class SiteWork:
         training_members(images)  # says what is wrong with the roles before anything is built
         disk = Disk(folder=place.folder, run=experiment, site=place.name, states=STATES, cap=place.policy.cap)
         streams = stream_seed(self.settings.seed, "site", place.name)
-        return prepare(images, settings, disk=disk, streams=streams)
+        return prepare(images, settings, disk=disk, streams=streams, masks_only=self.part.masks_only)
 
     def _path(self, round: int) -> Path:  # noqa: A002
         return self.place.folder / f"state-{round:06d}.safetensors"
@@ -211,7 +215,7 @@ class SiteWork:
             except FedSynthError:
                 return None
             self._in_memory = (order.round, path.stat().st_mtime_ns)
-        return Outcome(arrays=self._arrays(), metrics=json.loads(notes["metrics"]))
+        return Outcome(arrays=self._arrays(), metrics=self.place.policy.telling(json.loads(notes["metrics"])))
 
 
 def _within(order: Order, settings: FederationSettings) -> bool:

@@ -13,6 +13,7 @@ from fedsynth.federation import client_app, server_app
 from fedsynth.federation.engines.flower_names import identity
 from fedsynth.federation.engines.local import run_locally
 from fedsynth.federation.exchange import Order
+from fedsynth.federation.parts import Part
 from fedsynth.federation.refusals import Code
 from fedsynth.training.settings import cpu_threads
 from tests.federation.tiny import SETTINGS, rows, start, weights
@@ -189,7 +190,7 @@ def test_a_node_that_never_greets_holds_no_round_up_beyond_its_deadline():
             return []
 
     with identity():
-        sites = server_app.GridSites(Silent(), replace(SETTINGS, deadline=0.3), "x")
+        sites = server_app.GridSites(Silent(), Part(settings=replace(SETTINGS, deadline=0.3)), "x")
         begun = time.monotonic()
         order = Order(round=1, first_step=0, steps=2, experiment="x")
         assert [reply.reason for reply in sites.ask({"site-0": order}, {})] == [Code.UNREACHABLE]

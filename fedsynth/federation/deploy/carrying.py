@@ -1,7 +1,6 @@
 """Carry out one run on a running server: hand Flower the app, watch it, and hand it over again when it failed.
 
-The app is a thin bundle, a pyproject that names the installed fedsynth: source inside a bundle would stand before the
-hospital's own installation, its policy with it. What is learned lies in the run directory, not in Flower.
+What is learned lies in the run directory, not in Flower: a new run of Flower's goes on where the last one ended.
 """
 
 import csv
@@ -10,21 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedsynth import __version__
-from fedsynth.config import load_toml, save_toml
+from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.checkpoints import rounds_of
 from fedsynth.federation.deploy.flower import CONNECTION
 from fedsynth.federation.deploy.places import ServerPlace
 from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
-from fedsynth.federation.products import SHEET, write_sheet
+from fedsynth.federation.parts import parts_of
+from fedsynth.federation.products import SHEET, drawing_of, write_sheet
 from fedsynth.federation.server_app import refuse_other_settings
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.starting import write_app
 from fedsynth.run import Run
-from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.synthetic import Drawing
 
-APPS = {"serverapp": "fedsynth.federation.server_app:app", "clientapp": "fedsynth.federation.client_app:app"}
 FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
 BETWEEN = 30.0  # seconds between two looks at Flower's list: each look starts a program
 _ENDING = 5.0  # the same, once the result is there
@@ -44,13 +41,9 @@ def load_settings(place: ServerPlace) -> FederationSettings:
     return settings
 
 
-def write_app(place: ServerPlace, settings: FederationSettings) -> Path:
-    """The thin bundle's folder: one pyproject with the components' names and the resolved settings."""
-    folder = place.state / "app"
-    app = {"publisher": "fedsynth", "components": APPS, "config": settings.to_run_config(place.run)}
-    project = {"name": "fedsynth", "version": __version__, "dependencies": ["flwr"]}
-    save_toml(folder / "pyproject.toml", {"project": project, "tool": {"flwr": {"app": app}}})
-    return folder
+def write_bundle(place: ServerPlace, settings: FederationSettings) -> Path:
+    """What Flower is handed: the settings, and where the server keeps what it needs."""
+    return write_app(place.state / "app", settings.to_run_config(place.run, nodes=place.nodes))
 
 
 def is_trained(place: ServerPlace) -> bool:
@@ -59,13 +52,12 @@ def is_trained(place: ServerPlace) -> bool:
 
 
 def draw(place: ServerPlace, settings: FederationSettings) -> bool:
-    """The synthetic image set and a sheet of it; false where it was drawn before, or where label maps are needed."""
+    """The synthetic image set and a sheet of it; false where it was drawn before, or has nothing to start from."""
     run = Run(folder=place.run)
-    family, card = load_generator(run.checkpoints)
-    if card.pairing or (run.samples / SHEET).is_file():
+    drawing = drawing_of(run.checkpoints, count=settings.count, seed=settings.seed)
+    if drawing is None or (run.samples / SHEET).is_file():
         return False
     with run.locked():
-        drawing = Drawing(family, card, count=settings.count, seed=settings.seed)
         made = drawing.write(run.synthetic, overwrite=True)
         write_sheet(run.samples / SHEET, made)
     return True
@@ -79,13 +71,14 @@ class Carrier:
     link: SuperLink
     hospitals: Hospitals
     report: Callable[[str], None]
+    settings: FederationSettings
     seen: int = field(default=0)
 
-    def carry_out(self, settings: FederationSettings) -> None:
+    def carry_out(self) -> None:
         """Start or resume the run, and stay until it is complete."""
-        app = write_app(self.place, settings)
+        app = write_bundle(self.place, self.settings)
         self._stop_leftovers()
-        self.seen, fruitless = _rounds_told(self.place), 0
+        self.seen, fruitless = len(self._rows()), 0
         while fruitless < FRUITLESS:
             before = self._n_rounds()
             status, details = self._watch(self._submit(app))
@@ -133,23 +126,26 @@ class Carrier:
                 self.link.flower.ask("stop", str(run["run-id"]))
 
     def _tell_rounds(self) -> None:
-        rows = _rows(self.place)
+        rows = self._rows()
         for row in rows[self.seen :]:
             how = f"answered, {row['steps']} steps" if row["answered"] == "true" else f"left out: {row['reason']}"
-            self.report(f"round {row['round']}: {row['site']} {how}")
+            self.report(f"{row['part']}round {row['round']}: {row['site']} {how}")
         self.seen = max(len(rows), self.seen)
 
     def _n_rounds(self) -> int:
-        return max(rounds_of(Run(folder=self.place.run).checkpoints), default=-1)
+        return sum(max(rounds_of(place.checkpoints), default=-1) for _, place in self._parts())
+
+    def _rows(self) -> list[dict[str, str]]:
+        """Of all trainings, in the order in which they are held."""
+        return [{"part": f"{name}, " if name else ""} | row for name, place in self._parts() for row in _rows(place)]
+
+    def _parts(self) -> list[tuple[str, Run]]:
+        run = Run(folder=self.place.run)
+        return [(part.name, part.place(run)) for part in parts_of(self.settings)]
 
 
-def _rounds_told(place: ServerPlace) -> int:
-    return len(_rows(place))
-
-
-def _rows(place: ServerPlace) -> list[dict[str, str]]:
-    path = Run(folder=place.run).rounds
-    if not path.exists():
+def _rows(place: Run) -> list[dict[str, str]]:
+    if not place.rounds.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with place.rounds.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from fedsynth.federation.exchange import Facts, Order
 from fedsynth.federation.messages import ARRAYS, order_contents
-from fedsynth.federation.server import shape_of
-from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.parts import Part
 from fedsynth.training.preparing import fresh_family
 
 POLLING = (9.0, 20.0)  # seconds a round takes with nothing to train, measured with one and with three hospitals
@@ -29,9 +28,10 @@ class Cost:
         return self.rounds * (self.bytes_up + self.bytes_down)
 
 
-def count_cost(settings: FederationSettings, facts: Facts) -> Cost:
-    """For hospitals whose images are like `facts` say."""
-    family = fresh_family(settings.training(), shape_of(facts, settings.pairing))
+def count_cost(part: Part, facts: Facts) -> Cost:
+    """Of one training of a run, for hospitals whose images are like `facts` say."""
+    settings = part.settings
+    family = fresh_family(settings.training(), part.shape(facts))
     networks = settings.leaving(family.shared, family.sampler)
     arrays = {name: value.numpy() for name, value in family.nets.state_dict().items() if name.split(".")[0] in networks}
     order = Order(round=1, first_step=0, steps=settings.local_steps, experiment="")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +18,8 @@ from typing import Any
 
 from fedsynth import config
 from fedsynth.errors import FedSynthError
+from fedsynth.federation.starting import QUIET
 
-SILENT = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else every run asks the package index, and fails offline
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 CONNECTION = "fedsynth"
 LOOPBACK = "127.0.0.1,localhost"  # never by way of a hospital's web proxy
 _PATIENCE = 120.0  # seconds for a command; a busy machine takes ten to start one
@@ -43,7 +37,7 @@ class Flower:
         path = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
         direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), LOOPBACK]))
         own = {"FLWR_HOME": str(self.home), "PATH": path, "NO_PROXY": direct, "no_proxy": direct}
-        return {**os.environ, **SILENT, **own}
+        return {**os.environ, **QUIET, **own}
 
     def connect(self, port: int, authority: Path) -> None:
         """Point the commands at the server on this machine."""
@@ -99,13 +93,6 @@ def program(name: str) -> str:
     if found is None:
         raise FedSynthError(f"Flower's program {name!r} is not installed", remedy="install fedsynth again")
     return found
-
-
-def free_port() -> int:
-    """A port of loopback that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, every: float = 0.5) -> bool:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from fedsynth import files
 from fedsynth.errors import ConfigError, FedSynthError
-from fedsynth.federation.deploy.flower import Flower, free_port, program
+from fedsynth.federation.deploy.flower import Flower, program
 from fedsynth.federation.site_check import Finding, check_site
 from fedsynth.federation.site_file import SITE_FILE, SiteFile, load_site_file
+from fedsynth.federation.starting import free_port
 
 
 def join(folder: Path, report: Callable[[str], None]) -> None:

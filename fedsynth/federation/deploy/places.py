@@ -69,6 +69,11 @@ class ServerPlace:
         return self.state / "flower.db"
 
     @property
+    def nodes(self) -> Path:
+        """Which of Flower's nodes is which hospital, by the key that it was let in with."""
+        return self.state / "nodes.toml"
+
+    @property
     def run(self) -> Path:
         """The run directory, absolute: Flower starts the app wherever it likes."""
         return (self.folder / self.file.run.expanduser()).resolve()

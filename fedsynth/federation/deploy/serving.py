@@ -10,11 +10,11 @@ from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.carrying import Carrier, draw, is_trained, load_settings
 from fedsynth.federation.deploy.certificates import LOOPBACK
 from fedsynth.federation.deploy.checks import check_certificate, check_pair
-from fedsynth.federation.deploy.flower import free_port
 from fedsynth.federation.deploy.places import ServerPlace, load_server
 from fedsynth.federation.deploy.proxy import ProxySettings, check_free, running_proxy
 from fedsynth.federation.deploy.superlink import Hospitals, running_superlink
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.starting import free_port
 
 _RECONCILE = 2.0  # seconds between two looks at the folder of keys, while nothing is trained
 
@@ -43,7 +43,7 @@ def _serve(place: ServerPlace, settings: FederationSettings | None, report: Call
         stack.enter_context(running_proxy(proxy, report))
         report(f"open at {place.file.host}:{place.file.port}; the certificate ends on {ends}")
         if settings is not None:
-            Carrier(place=place, link=link, hospitals=hospitals, report=report).carry_out(settings)
+            Carrier(place=place, link=link, hospitals=hospitals, report=report, settings=settings).carry_out()
             return
         while True:
             time.sleep(_RECONCILE)

@@ -17,6 +17,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.checks import read_public_key
 from fedsynth.federation.deploy.flower import Flower, leashed, program, wait_until
 from fedsynth.federation.deploy.places import ServerPlace
+from fedsynth.federation.starting import last_line
 
 _STARTING = 180.0  # seconds; a machine at work needs a minute
 _SELDOM = 60.0
@@ -35,7 +36,7 @@ class SuperLink:
     def check_alive(self) -> None:
         """Raise when it has ended."""
         if self.process.poll() is not None:
-            problem = f"Flower's server ended: {_last_line(self.log)}"
+            problem = f"Flower's server ended: {_said(self.log)}"
             raise FedSynthError(problem, file=self.log, remedy="start again: the run is resumed")
 
 
@@ -53,7 +54,7 @@ def running_superlink(place: ServerPlace, port: int) -> Iterator[SuperLink]:
     with leashed(command, environment=flower.environment(), log=log) as process:
         link = SuperLink(port=port, flower=flower, process=process, log=log)
         if not wait_until(lambda: process.poll() is not None or _answers(link, place), seconds=_STARTING):
-            raise FedSynthError(f"Flower's server does not answer: {_last_line(log)}", file=log)
+            raise FedSynthError(f"Flower's server does not answer: {_said(log)}", file=log)
         link.check_alive()
         yield link
 
@@ -74,7 +75,7 @@ class Hospitals:
     @property
     def record(self) -> Path:
         """Which node is which hospital: Flower's own list says no names."""
-        return self.place.state / "nodes.toml"
+        return self.place.nodes
 
     @property
     def prints_record(self) -> Path:
@@ -156,6 +157,5 @@ def _answers(link: SuperLink, place: ServerPlace) -> bool:
         connection.close()
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+def _said(log: Path) -> str:
+    return last_line(log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")

@@ -73,6 +73,7 @@ delta = 1e-5
 # min-patients = 1
 
 # What a run may use and what may leave, by name. Without a list every name is allowed, [] allows none.
+# A number that `metrics` does not name is left out of every reply.
 # generators = ["dcgan", "wgan"]
 # networks = ["generator"]
 # metrics = ["steps", "charged", "generator_loss", "critic_loss"]

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+from fedsynth.federation.starting import QUIET
+
 os.environ.update(QUIET)
 
-from flwr.app import Message  # noqa: E402
-from flwr.common.constant import ErrorCode  # noqa: E402
-from flwr.supercore.run import Run as FlowerRun  # noqa: E402
-from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+from flwr.app import Message
+from flwr.common.constant import ErrorCode
+from flwr.supercore.run import Run as FlowerRun
+from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = ["GONE", "QUIET", "SERVER_NODE", "FlowerRun", "TaskIdentity", "identity", "number"]
 

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,16 +21,16 @@ from pathlib import Path
 
 import tomli_w
 
-from fedsynth import __version__, files
+from fedsynth import files
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation.engines import processes
+from fedsynth.federation.starting import QUIET, Scalar, free_port, last_line, write_app
 
 HOME, LOG, SUPERLINK_LOG = "flower", "run.log", "superlink.log"
 CONNECTION = "fedsynth"
 MARK = "FLWR_HOME"  # of this run alone: it tells its processes from all others
 START_SECONDS = 60.0
 BEAT_SECONDS = 0.25
-Scalar = bool | int | float | str
 
 
 def run_on_ray(
@@ -56,8 +55,7 @@ def run_on_ray(
     with _alone(home), tempfile.TemporaryDirectory(prefix="fs-") as scratch, processes.leashed(mark):
         processes.end_marked(mark)  # of a run that was killed here a moment ago
         with _superlink(home, Path(scratch), mark) as (server, env):
-            app = Path(scratch) / "app"
-            write_app(app, run_config)
+            app = write_app(Path(scratch) / "app", run_config)
             command = _flwr_run(app, sites=sites, workers=workers, gpus=gpus)
             _run_to_the_end(command, server, home, env, beat)
             _check_status(home / LOG, env)
@@ -106,37 +104,10 @@ def require_ray() -> None:
         raise ConfigError("the engine 'ray' is not installed", remedy=remedy)
 
 
-def write_app(folder: Path, run_config: Mapping[str, Scalar]) -> None:
-    """The whole app that Flower is given: names of what is installed, and the run config. No code travels."""
-    project = {
-        "project": {
-            "name": "fedsynth-run",
-            "version": __version__.split("+")[0],
-            "description": "One run of the installed fedsynth",
-            "license": {"text": "Apache-2.0"},
-            "dependencies": [],
-        },
-        "tool": {
-            "flwr": {
-                "app": {
-                    "publisher": "fedsynth",
-                    "components": {
-                        "serverapp": "fedsynth.federation.server_app:app",
-                        "clientapp": "fedsynth.federation.client_app:app",
-                    },
-                    "config": dict(run_config),
-                }
-            }
-        },
-    }
-    folder.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
-
-
 @contextmanager
 def _superlink(home: Path, scratch: Path, mark: str) -> Iterator[tuple["subprocess.Popen[bytes]", dict[str, str]]]:
     """A SuperLink that lives as long as the block, on a free port of this machine's loopback, in memory."""
-    port = _free_port()
+    port = free_port()
     env = _environment(home, scratch)
     link = {"superlink": {"default": CONNECTION, CONNECTION: {"address": f"127.0.0.1:{port}", "insecure": True}}}
     files.write_text(home / "config.toml", tomli_w.dumps(link))
@@ -156,10 +127,6 @@ def _environment(home: Path, scratch: Path) -> dict[str, str]:
     """Nothing phones home, installs or shares a folder with another user; one thread computes at each site."""
     own = {
         MARK: str(home.resolve()),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(scratch),  # its sockets' paths must stay short
         "OMP_NUM_THREADS": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -167,7 +134,7 @@ def _environment(home: Path, scratch: Path) -> dict[str, str]:
     }
     package = str(Path(__file__).resolve().parents[3])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return os.environ | own | {"PYTHONPATH": os.pathsep.join(paths)}
+    return os.environ | QUIET | own | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _flwr_run(app: Path, *, sites: int, workers: int, gpus: float) -> list[str]:
@@ -199,7 +166,7 @@ def _check_status(log: Path, env: Mapping[str, str]) -> None:
     said = log.read_text(encoding="utf-8", errors="replace")
     started = re.search(r"started run (\d+)", said)
     if started is None:
-        raise FedSynthError(f"Flower did not start the run: {_last_line(said)}", file=log)
+        raise FedSynthError(f"Flower did not start the run: {last_line(said)}", file=log)
     program = str(Path(sys.executable).parent / "flwr")
     command = [program, "ls", CONNECTION, "--run-id", started[1], "--format", "json"]
     answer = subprocess.run(  # noqa: S603
@@ -208,7 +175,7 @@ def _check_status(log: Path, env: Mapping[str, str]) -> None:
     try:
         status = json.loads(answer.stdout)["runs"][0]["status"]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise FedSynthError(f"Flower does not tell how the run ended: {_last_line(answer.stdout)}", file=log) from None
+        raise FedSynthError(f"Flower does not tell how the run ended: {last_line(answer.stdout)}", file=log) from None
     if status != "finished:completed":
         raise FedSynthError(_cause(said) or f"Flower's run ended as {status}", remedy=f"see {log}")
 
@@ -217,14 +184,3 @@ def _cause(said: str) -> str:
     """What the server's app raised, where it was something that a user can mend."""
     raised = re.findall(r"fedsynth\.errors\.\w+: (.+)", said)
     return str(raised[-1]).strip() if raised else ""
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
-
-
-def _free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return int(place.getsockname()[1])

@@ -11,10 +11,11 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fused_config_from_dir
 
 import fedsynth
-from fedsynth.federation.deploy.carrying import APPS, load_settings, write_app
+from fedsynth.federation.deploy.carrying import load_settings, write_bundle
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.places import ServerPlace, load_server
 from fedsynth.federation.settings import FederationSettings, default_run_config, from_run_config
+from fedsynth.federation.starting import APPS
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # in Flower's own code
 
@@ -76,12 +77,13 @@ def place(tmp_path: Path) -> ServerPlace:
 
 def test_hospitals_get_a_bundle_without_code_that_says_what_is_trained(place: ServerPlace) -> None:
     settings = load_settings(place)
-    folder = write_app(place, settings)
+    folder = write_bundle(place, settings)
     inside = _inside(build_fab_from_disk(folder))
     assert set(inside) == {"pyproject.toml", ".info/CONTENT"}
     told = tomllib.loads(inside["pyproject.toml"].decode())["tool"]["flwr"]["app"]
     assert told["components"] == APPS
     assert from_run_config(told["config"]) == (settings, place.run)
+    assert told["config"]["nodes"] == str(place.nodes)
     assert from_run_config(get_fused_config_from_dir(folder, {})) == (settings, place.run)
     assert place.run.is_absolute()
 
@@ -91,6 +93,6 @@ def test_private_settings_travel_whole(place: ServerPlace) -> None:
         'generator = "wgan"\nsites = 2\nrounds = 3\n[options]\nbase = 8\n[privacy]\nepsilon = 4.0\npatients = 12\n'
     )
     settings = load_settings(place)
-    told = tomllib.loads((write_app(place, settings) / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    told = tomllib.loads((write_bundle(place, settings) / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert from_run_config(told["config"])[0] == settings
     assert settings.privacy is not None

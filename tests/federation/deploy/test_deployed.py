@@ -8,7 +8,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,18 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from fedsynth import config
-from fedsynth.federation.deploy.carrying import load_settings, write_app
+from fedsynth.federation.deploy.carrying import load_settings, write_bundle
 from fedsynth.federation.deploy.certificates import make_node_key
 from fedsynth.federation.deploy.cost import count_cost
 from fedsynth.federation.deploy.flower import Flower, program
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.places import load_server
 from fedsynth.federation.exchange import Facts
+from fedsynth.federation.parts import Part
+from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
+from fedsynth.federation.starting import free_port
 from fedsynth.images import ImageSet
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
+from fedsynth.images.sites_file import SiteEntry, SitesFile
 from fedsynth.privacy.ledger import read_ledger
 
 pytestmark = [pytest.mark.deployed, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]
@@ -38,6 +43,17 @@ pytestmark = [pytest.mark.deployed, pytest.mark.skipif(sys.platform != "linux", 
 SITES = ("north", "south", "west")
 PATIENCE = 900.0  # seconds; two idle cores need a few minutes for all of it, a crowded machine far more
 MARK = "FEDSYNTH_DEPLOYED_TEST"
+PLAIN = """
+generator = "dcgan"
+sites = 3
+rounds = 2
+local-steps = 3
+min-sites = 3
+batch = 8
+count = 6
+[options]
+base = 8
+"""
 RUN = """
 generator = "dcgan"
 sites = 3
@@ -52,12 +68,6 @@ patients = 10
 draw = 3
 fakes = 8
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
@@ -160,7 +170,7 @@ def _real(folder: Path, seed: int) -> None:
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(out=tmp_path / "out", port=_free_port())
+    made = Deployment(out=tmp_path / "out", port=free_port())
     init(made.out, SITES, Plan(host="localhost", port=made.port))
     server = made.out / "server"
     (server / "federation.toml").write_text(RUN)
@@ -191,7 +201,8 @@ def _south(deployment: Deployment) -> list[str]:
 def _counted(deployment: Deployment) -> int:
     """What `fedsynth deploy cost` would have said before."""
     images = ImageSet.load(deployment.out.parent / "north")
-    return count_cost(load_settings(load_server(deployment.out / "server")), Facts.of(images)).bytes_down
+    settings = load_settings(load_server(deployment.out / "server"))
+    return count_cost(Part(settings=settings), Facts.of(images)).bytes_down
 
 
 def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deployment: Deployment) -> None:
@@ -239,6 +250,33 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
         assert hospitals[name].wait(60) is not None
 
 
+def test_hospitals_get_the_bits_of_the_local_engine(deployment: Deployment, tmp_path: Path) -> None:
+    """A plain run of one seed: three machines' processes, and one process on this one."""
+    (deployment.out / "server" / "federation.toml").write_text(PLAIN)
+    for name in SITES:
+        (deployment.out / name / "policy.toml").write_text("allow-plain = true\n")
+    server = deployment.start("server", "--run")
+    _wait(lambda: "open at" in deployment.said("server"), "open")
+    hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
+
+    def ended() -> bool:
+        _keep(deployment, hospitals, pause)
+        return server.poll() is not None
+
+    _wait(ended, "at the end of the run")
+    assert server.returncode == 0, deployment.said("server")[-3000:]
+
+    settings = load_settings(load_server(deployment.out / "server"))
+    file = SitesFile(name="same", site=tuple(SiteEntry(name=name, images=tmp_path / name) for name in SITES))
+    with open_hospitals(file, tmp_path) as opened:
+        local = begin(settings, opened, tmp_path / "local")
+    run_rounds(settings, local)
+    for name in ("generator.safetensors", f"round-{settings.rounds:04d}.safetensors"):
+        here, there = (load_file(folder / name) for folder in (local.checkpoints, deployment.run / "checkpoints"))
+        assert here.keys() == there.keys()
+        assert all(np.array_equal(value, there[key]) for key, value in here.items())
+
+
 def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
     """With the authority's certificate, which is no secret, and a key of their own."""
     deployment.start("server")
@@ -248,7 +286,7 @@ def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
     (tmp_path / "outsider.key").write_bytes(key.private)
     (tmp_path / "outsider.pub").write_bytes(key.public)
     place = load_server(deployment.out / "server")
-    app = write_app(place, load_settings(place))
+    app = write_bundle(place, load_settings(place))
     outsider = Flower(home=tmp_path / "home")
     reached = {"address": f"localhost:{deployment.port}", "root-certificates": str(authority)}
     config.save_toml(outsider.home / "config.toml", {"superlink": {"default": "it", "it": reached}})
@@ -260,7 +298,7 @@ def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
         assert "this server takes" in done.stderr, arguments  # what the door says with its 403
     refused = [line for line in deployment.said("server").splitlines() if " refused POST '/v1/control/" in line]
     assert len(refused) == 3
-    command = [program("flower-supernode"), "--superlink", f"localhost:{deployment.port}", "--port", str(_free_port())]
+    command = [program("flower-supernode"), "--superlink", f"localhost:{deployment.port}", "--port", str(free_port())]
     command += ["--root-certificates", str(authority)]
     environment = {**outsider.environment(), MARK: deployment.mark}
     said = tmp_path / "outsider.log"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,13 +21,15 @@ from fedsynth import config
 from fedsynth.cli import app
 from fedsynth.federation.deploy.certificates import Pair, make_server_certificate
 from fedsynth.federation.deploy.cost import count_cost
-from fedsynth.federation.deploy.flower import Flower, free_port, leashed, wait_until
+from fedsynth.federation.deploy.flower import Flower, leashed, wait_until
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.joining import node_command
 from fedsynth.federation.deploy.places import ServerPlace, load_server
 from fedsynth.federation.exchange import Facts
+from fedsynth.federation.parts import Part
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_file import load_site_file
+from fedsynth.federation.starting import free_port
 from tests.training.tiny import tiny_set
 
 
@@ -183,8 +186,9 @@ def test_the_cost_is_counted_from_what_is_shared() -> None:
     facts = Facts(
         channels=("t1",), size=(16, 16), classes=("a",), mask_labels=("b", "l"), spacing_mm=(1.0, 1.0), phantoms=True
     )
-    everything = count_cost(FederationSettings(options={"base": 8}), facts)
-    alone = count_cost(FederationSettings(options={"base": 8}, share="generator", rounds=3), facts)
+    settings = FederationSettings(options={"base": 8})
+    everything = count_cost(Part(settings=settings), facts)
+    alone = count_cost(Part(settings=replace(settings, share="generator", rounds=3)), facts)
     assert everything.networks == ("generator", "critic")
     assert alone.networks == ("generator",)
     assert 0 < alone.bytes_up < everything.bytes_up

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from fedsynth import files
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
+from fedsynth.federation import starting
 from fedsynth.federation.engines import processes, ray
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
@@ -32,7 +33,7 @@ TINY = FederationSettings(
 
 def test_the_app_holds_names_and_the_run_config_and_no_code(tmp_path):
     table = TINY.to_run_config(tmp_path / "run")
-    ray.write_app(tmp_path / "app", table)
+    starting.write_app(tmp_path / "app", table)
     assert [path.name for path in (tmp_path / "app").rglob("*")] == ["pyproject.toml"]
     app = tomllib.loads((tmp_path / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert app["components"] == {
