@@ -1,8 +1,8 @@
 """The one door to the server: a TLS proxy that passes what hospitals' nodes need, and answers 403 to everything else.
 
 On Flower 1.41 one port serves the nodes and the commands that register keys and start code, and the commands ask for no
-account. So the SuperLink listens on loopback only, and this stands before it. Requests are read strictly and written
-anew, so that both sides agree where one ends; anything unusual is refused. It knows nothing of what the bodies say.
+account. So the SuperLink listens on loopback only, and this stands before it. Requests are read strictly, anything
+unusual is refused, and nobody holds more than a share of the connections. It knows nothing of what the bodies say.
 """
 
 import asyncio
@@ -16,15 +16,25 @@ from pathlib import Path
 
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.admission import LARGEST_HEAD, RefusedRequestError, Request, is_allowed, read_head
+from fedsynth.federation.deploy.relay import SLOW, give_back, refuse, send
 
-_PIECE = 64 * 1024
-_IDLE = 120.0  # seconds; nodes ask every 3 s and beat every 30 s
-_SLOW = 60.0
-_MOST_CONNECTIONS = 1024
-_HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect", "host", "content-length")
-)
-_REASONS = {400: "Bad Request", 403: "Forbidden", 413: "Content Too Large", 502: "Bad Gateway"}
+_QUEUE = 128  # of connections that the system holds until they are taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one outsider may hold, in seconds and in connections.
+
+    `handshake` and `first` bound how long a connection stands that has said nothing yet, `idle` how long one stands
+    between two requests: nodes ask every 3 s and beat every 30 s, over two or three connections each. Every one of
+    `connections` takes two of the files that the system lets a process open, of which many systems allow 1024.
+    """
+
+    handshake: float = 15.0
+    first: float = 30.0
+    idle: float = 120.0
+    connections: int = 400
+    per_peer: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +47,7 @@ class ProxySettings:
     key: Path
     inner_port: int
     inner_authority: Path
+    limits: Limits = Limits()
 
 
 @contextmanager
@@ -59,13 +70,7 @@ def running_proxy(settings: ProxySettings, report: Callable[[str], None]) -> Ite
 
 def check_free(settings: ProxySettings) -> None:
     """Say that the port is in use before anything is started."""
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(settings.address, settings.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        raise _not_opened(settings, error) from error
+    _listen(settings).close()
 
 
 async def _open(settings: ProxySettings, report: Callable[[str], None]) -> "_Door":
@@ -73,62 +78,106 @@ async def _open(settings: ProxySettings, report: Callable[[str], None]) -> "_Doo
     outer.minimum_version = ssl.TLSVersion.TLSv1_2
     outer.load_cert_chain(settings.certificate, settings.key)
     inner = ssl.create_default_context(cafile=settings.inner_authority)
-    door = _Door(inner_port=settings.inner_port, inner=inner, report=report)
-    try:
-        door.server = await asyncio.start_server(
-            door.serve, settings.address, settings.port, ssl=outer, limit=LARGEST_HEAD, ssl_handshake_timeout=15
-        )
-    except OSError as error:
-        raise _not_opened(settings, error) from error
+    listening = _listen(settings)
+    door = _Door(settings=settings, listening=listening, outer=outer, inner=inner, report=report)
+    door.accepting = asyncio.create_task(door.accept())
     return door
 
 
-def _not_opened(settings: ProxySettings, error: OSError) -> FedSynthError:
-    reason = (error.strerror or str(error)).lower()
-    remedy = "end what uses it, or choose another port in server.toml"
-    return FedSynthError(f"the port {settings.port} of {settings.address} cannot be opened: {reason}", remedy=remedy)
+def _listen(settings: ProxySettings) -> socket.socket:
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(settings.address, settings.port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(where)
+            listening.listen(_QUEUE)
+            listening.setblocking(False)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        problem = f"the port {settings.port} of {settings.address} cannot be opened: {reason}"
+        raise FedSynthError(problem, remedy="end what uses it, or choose another port in server.toml") from error
+    return listening
 
 
 @dataclass(kw_only=True)
 class _Door:
     """All conversations through one door."""
 
-    inner_port: int
+    settings: ProxySettings
+    listening: socket.socket
+    outer: ssl.SSLContext
     inner: ssl.SSLContext
     report: Callable[[str], None]
-    server: asyncio.Server | None = None
+    accepting: "asyncio.Task[None] | None" = None
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    talks: set["asyncio.Task[None]"] = field(default_factory=set)
+    talks: "dict[asyncio.Task[None], str]" = field(default_factory=dict)
 
     async def close(self) -> None:
         """Shut the door and cut every connection."""
-        if self.server is not None:
-            self.server.close()
+        tasks = [*self.talks, *([self.accepting] if self.accepting else [])]
         for writer in self.writers:
             writer.transport.abort()
-        if self.talks:
-            await asyncio.wait(self.talks, timeout=10)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=10)
+        self.listening.close()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection from outside, from its first request to its end."""
-        peer = writer.get_extra_info("peername") or ("?",)
-        task = asyncio.current_task()
-        assert task is not None
-        self.talks.add(task)
-        self.writers.add(writer)
+    async def accept(self) -> None:
+        """Take whoever comes, as many as there is room for; a connection counts from before its handshake."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(self.listening)
+            except OSError:  # too many open files, or the other side has left already
+                await asyncio.sleep(0.1)
+                continue
+            peer = str(address[0])
+            if not self._has_room(peer):
+                connection.close()
+                continue
+            task = asyncio.create_task(self._welcome(connection, peer))
+            self.talks[task] = peer
+            task.add_done_callback(lambda ended: self.talks.pop(ended, None))
+
+    def _has_room(self, peer: str) -> bool:
+        limits = self.settings.limits
+        return len(self.talks) < limits.connections and list(self.talks.values()).count(peer) < limits.per_peer
+
+    async def _welcome(self, connection: socket.socket, peer: str) -> None:
+        """One connection from outside, from its handshake to its end."""
+        loop, limits = asyncio.get_running_loop(), self.settings.limits
+        reader = asyncio.StreamReader(limit=LARGEST_HEAD)
+        protocol = asyncio.StreamReaderProtocol(reader)
         try:
-            if len(self.talks) <= _MOST_CONNECTIONS:
-                while await self._answer(reader, writer, str(peer[0])):
-                    pass
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ssl.SSLError):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self.outer, ssl_handshake_timeout=limits.handshake
+            )
+        except (OSError, TimeoutError):  # no TLS, or nothing at all
+            connection.close()
+            return
+        await self._talk(reader, asyncio.StreamWriter(transport, protocol, reader, loop), peer)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+        self.writers.add(writer)
+        patience = self.settings.limits.first
+        try:
+            while await self._answer(reader, writer, peer, patience):
+                patience = self.settings.limits.idle
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the other side left, stalled or sent no HTTP
         finally:
             await self._part(writer)
-            self.talks.discard(task)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> bool:
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str, patience: float
+    ) -> bool:
         """Answer one request; true when another may follow on this connection."""
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _IDLE)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), patience)
         length = 0
         try:
             request = read_head(head)
@@ -138,20 +187,19 @@ class _Door:
             status, length = 403, request.length
         except RefusedRequestError as refused:
             status = refused.status
-        await _refuse(status, length, reader, writer)
+        await refuse(status, length, reader, writer)
         return False
 
     async def _pass_on(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        behind = asyncio.open_connection("127.0.0.1", self.settings.inner_port, ssl=self.inner, limit=LARGEST_HEAD)
         try:
-            inner_reader, inner_writer = await asyncio.wait_for(
-                asyncio.open_connection("127.0.0.1", self.inner_port, ssl=self.inner, limit=LARGEST_HEAD), _SLOW
-            )
+            inner_reader, inner_writer = await asyncio.wait_for(behind, SLOW)
         except (OSError, TimeoutError):
             raise RefusedRequestError(502) from None  # nodes take this as: come back later
         self.writers.add(inner_writer)
         try:
-            taken = await _send(request, reader, inner_writer)
-            return await _return(request, inner_reader, writer) and taken
+            taken = await send(request, reader, inner_writer)
+            return await give_back(request, inner_reader, writer) and taken
         finally:
             await self._part(inner_writer)
 
@@ -160,62 +208,3 @@ class _Door:
         with suppress(OSError, TimeoutError):
             await asyncio.wait_for(writer.wait_closed(), 5)
         self.writers.discard(writer)
-
-
-def _write_head(request: Request) -> bytes:
-    lines = [f"{request.method} {request.target} HTTP/1.1", "host: 127.0.0.1", "connection: close"]
-    lines += [f"content-length: {request.length}"]
-    lines += [f"{name}: {value}" for name, value in request.headers if name not in _HOP_BY_HOP]
-    return "\r\n".join([*lines, "", ""]).encode("ascii")
-
-
-async def _send(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Give the node's request to the server; false when the server did not take all of it, and yet may answer."""
-    try:
-        writer.write(_write_head(request))
-        await _copy(reader, writer, request.length)
-    except ConnectionError:
-        return False
-    return True
-
-
-async def _return(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Give the server's answer to the node; true when its end was marked by a length, so that the node can go on."""
-    try:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _SLOW)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise RefusedRequestError(502) from None
-    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    kept = [line for line in lines if not line.lower().startswith((b"connection:", b"keep-alive:"))]
-    lengths = [int(line.split(b":")[1]) for line in kept if line.lower().startswith(b"content-length:")]
-    measured = bool(lengths)
-    writer.write(b"\r\n".join([first, *kept, b"connection: " + (b"keep-alive" if measured else b"close"), b"", b""]))
-    if request.method == "HEAD":
-        await writer.drain()
-    elif measured:
-        await _copy(reader, writer, lengths[0])
-    else:
-        while piece := await asyncio.wait_for(reader.read(_PIECE), _SLOW):
-            writer.write(piece)
-            await asyncio.wait_for(writer.drain(), _SLOW)
-    return measured
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
-    while length:
-        piece = await asyncio.wait_for(reader.read(min(length, _PIECE)), _SLOW)
-        if not piece:
-            raise asyncio.IncompleteReadError(piece, length)
-        writer.write(piece)
-        await asyncio.wait_for(writer.drain(), _SLOW)
-        length -= len(piece)
-
-
-async def _refuse(status: int, length: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer after taking a short body, because a client that is still sending would not read the answer."""
-    with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
-        await asyncio.wait_for(reader.readexactly(min(length, _PIECE)), 5)
-    body = b'{"detail":"fedsynth: this server takes hospitals\' nodes only"}' if status == 403 else b""
-    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    writer.write(f"{head}connection: close\r\n\r\n".encode() + body)
-    await asyncio.wait_for(writer.drain(), _SLOW)

@@ -4,7 +4,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -14,7 +14,8 @@ import pytest
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.admission import ALLOWED, LARGEST_BODY, RefusedRequestError, is_allowed, read_head
 from fedsynth.federation.deploy.certificates import make_authority, make_server_certificate
-from fedsynth.federation.deploy.proxy import ProxySettings, running_proxy
+from fedsynth.federation.deploy.proxy import Limits, ProxySettings, running_proxy
+from fedsynth.federation.starting import free_port
 
 FLEET = "/v1/fleet/pull-messages"
 
@@ -60,12 +61,6 @@ class Door:
             while piece := connection.recv(65536):
                 answer += piece
         return answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +204,73 @@ def test_plain_http_and_noise_get_nothing_and_the_door_stands(door: Door) -> Non
 
 
 def test_without_a_server_behind_it_nodes_are_told_to_come_back(door: Door) -> None:
-    settings = ProxySettings(**{**vars(door.settings), "port": free_port(), "inner_port": free_port()})
+    settings = replace(door.settings, port=free_port(), inner_port=free_port())
     with running_proxy(settings, door.refused.append):
         connection = HTTPSConnection("localhost", settings.port, context=door.trust, timeout=10)
         connection.request("POST", FLEET, b"x")
         assert connection.getresponse().status == 502
         connection.close()
+
+
+@pytest.fixture
+def narrow(door: Door) -> Iterator[int]:
+    """The port of a door for three connections, two of each peer, that waits for nobody."""
+    limits = Limits(handshake=0.5, first=0.5, idle=0.5, connections=3, per_peer=2)
+    settings = replace(door.settings, port=free_port(), limits=limits)
+    with running_proxy(settings, door.refused.append):
+        yield settings.port
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has ended the connection, which it is given ten seconds for."""
+    connection.settimeout(10)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_connections_that_say_nothing_are_closed(narrow: int, door: Door) -> None:
+    with socket.create_connection(("127.0.0.1", narrow)) as silent:  # no handshake
+        assert is_closed(silent)
+    plain = socket.create_connection(("127.0.0.1", narrow))
+    with door.trust.wrap_socket(plain, server_hostname="localhost") as idle:  # no request
+        assert is_closed(idle)
+    connection = HTTPSConnection("localhost", narrow, context=door.trust, timeout=10)
+    connection.request("GET", "/health")
+    assert connection.getresponse().read()
+    assert connection.sock is not None
+    assert is_closed(connection.sock)  # no second request
+    connection.close()
+
+
+def test_one_peer_holds_no_more_than_its_share_and_gets_it_back(narrow: int, door: Door) -> None:
+    held = [socket.create_connection(("127.0.0.1", narrow)) for _ in range(2)]
+    with socket.create_connection(("127.0.0.1", narrow)) as third, pytest.raises((OSError, ssl.SSLError)):
+        door.trust.wrap_socket(third, server_hostname="localhost")
+    for connection in held:
+        assert is_closed(connection)
+        connection.close()
+    again = HTTPSConnection("localhost", narrow, context=door.trust, timeout=10)
+    again.request("GET", "/health")
+    assert again.getresponse().status == 200
+    again.close()
+
+
+def test_peers_share_what_there_is(narrow: int, door: Door) -> None:
+    """Loopback has many addresses: three of them, one connection each, leave no room for a fourth."""
+    held = [_from(f"127.0.0.{i}", narrow) for i in (2, 3, 4)]
+    with _from("127.0.0.5", narrow) as fourth, pytest.raises((OSError, ssl.SSLError)):
+        door.trust.wrap_socket(fourth, server_hostname="localhost")
+    for connection in held:
+        connection.close()
+
+
+def _from(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(address, 0))
+    except OSError:
+        pytest.skip("loopback has one address here")
 
 
 def test_a_port_in_use_is_one_line(door: Door) -> None:
