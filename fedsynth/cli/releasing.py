@@ -10,7 +10,7 @@ def release(
     run: Annotated[Path, typer.Argument(help="The finished and measured run.")],
     out: Annotated[Path, typer.Option(metavar="SET", help="Where the released set goes.")],
     criteria: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What must hold; memorization must pass if not given.")
+        Path | None, typer.Option(metavar="FILE", help="What must hold; if not given, memorization and membership pass.")
     ] = None,
 ) -> None:
     """Copy a run's synthetic set out, with its card, when every criterion holds; else exit code 1 and the reasons."""

@@ -7,25 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsynth import files
-from fedsynth.benchmark.score import Score, content_hash
+from fedsynth.benchmark.score import Result, Score, content_hash
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT
 from fedsynth.report.facts import BENCHMARKS, Facts
 
 VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
+LEAKAGE = ("memorization", "membership")
+JUDGED = ("memorization", "membership", "audit")
+STRONGEST = "strongest"
 CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criteria:
-    """What must hold. `verdicts` names benchmarks and the verdicts that let a set pass.
+    """What must hold. `verdicts` names benchmarks and the verdicts that let a set pass: if not given, both of leakage.
 
     `most` and `least` bound scores as `benchmark.score`: the worse end of the interval counts, where there is one.
+    `membership.strongest` is the attack that told members apart best, whichever that was.
     `max_epsilon` of 0 asks for no guarantee; anything else refuses runs without one.
     """
 
-    verdicts: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"memorization": ("pass",)})
+    verdicts: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict.fromkeys(LEAKAGE, ("pass",)))
     most: dict[str, float] = field(default_factory=dict)
     least: dict[str, float] = field(default_factory=dict)
     max_epsilon: float = 0.0
@@ -39,6 +43,9 @@ class Criteria:
             for verdict in accepted:
                 if verdict not in VERDICTS:
                     raise ConfigError("there is no such verdict", value=verdict, remedy=nearest(verdict, VERDICTS))
+            if name not in JUDGED:
+                remedy = f"bound a score of it, as in [most] or [least]; verdicts have {', '.join(JUDGED)}"
+                raise ConfigError("the benchmark has scores and no verdict", value=name, remedy=remedy)
         for name in (*self.most, *self.least):
             if name.split(".")[0] not in BENCHMARKS or "." not in name:
                 remedy = "write benchmark.score, as in membership.critic"
@@ -48,7 +55,7 @@ class Criteria:
 
 
 def objections(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> list[str]:
-    """Why the set may not leave; empty when it may."""
+    """Why the set may not leave; empty when it may. A bound on a score that a benchmark does not have is an error."""
     found = [*facts.damaged]
     for name, accepted in criteria.verdicts.items():
         result = facts.results.get(name)
@@ -109,15 +116,26 @@ def _told(facts: Facts, name: str) -> str:
 def _objection(facts: Facts, name: str, *, most: float | None = None, least: float | None = None) -> str:
     benchmark, _, key = name.partition(".")
     result = facts.results.get(benchmark)
-    score = None if result is None else result.scores.get(key)
-    if score is None or score.value is None:
-        return f"{name} is not known{f': {score.why}' if score is not None else ''}"
+    if result is None:
+        return f"{name} is not known: {benchmark} was not run"
+    score = _score(result, key)
+    if score.value is None:
+        return f"{name} is not known: {score.why}"
     worst = _worst(score, high=most is not None)
     if most is not None and worst > most:
         return f"{name} is up to {worst:.3g}, more than {most:g}"
     if least is not None and worst < least:
         return f"{name} may be as low as {worst:.3g}, less than {least:g}"
     return ""
+
+
+def _score(result: Result, key: str) -> Score:
+    if key == STRONGEST and result.benchmark == "membership":
+        return result.scores[str(result.details["strongest"])]
+    if key not in result.scores:
+        problem = f"a bound names a score that {result.benchmark} does not have"
+        raise ConfigError(problem, value=key, remedy=nearest(key, result.scores))
+    return result.scores[key]
 
 
 def _worst(score: Score, *, high: bool) -> float:

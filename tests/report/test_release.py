@@ -11,7 +11,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.images import ImageSet
 from fedsynth.report.facts import read_facts
 from fedsynth.report.release import Criteria, objections
-from tests.report.test_compare import make_run
+from tests.report.test_compare import add_result, make_run
 from tests.training.tiny import tiny_set
 
 
@@ -31,7 +31,7 @@ def judge(run, verdict, auc=0.55):
 
     inputs = {"real": Input(path="", sha256="x", images=1, patients=1, roles={})}
     inputs["synthetic"] = Input.of(ImageSet.load(run.synthetic))
-    for name, score, said in (("memorization", "copied_share", verdict), ("membership", "auc", None)):
+    for name, score, said in (("memorization", "copied_share", verdict), ("membership", "auc", "pass")):
         scores = {score: Score(value=auc if score == "auc" else 0.0, low=0.0, high=0.6 if score == "auc" else 0.004)}
         Result(benchmark=name, scores=scores, inputs=inputs, seed=0, settings={}, seconds=1.0, verdict=said).save(
             run.benchmark(name)
@@ -85,9 +85,40 @@ def test_the_worse_end_of_an_interval_counts(run):
     assert "0.6" in said(run, least={"segmentation.dice/synthetic": 0.65})[0]
 
 
+def test_the_strongest_attack_is_bounded_whichever_it_is(run):
+    scores = {"distance@pixels": Score(value=0.55, high=0.6), "critic": Score(value=0.8, low=0.7, high=0.9)}
+    add_result(run, "membership", scores, details={"strongest": "critic"}, verdict="leak")
+    facts, made = read_facts(run.folder), ImageSet.load(run.synthetic)
+    assert objections(facts, Criteria(), made)[0] == "membership: the verdict is leak, not pass"
+    alone = {"verdicts": {"memorization": ("pass",)}}
+    assert "up to 0.9" in objections(facts, Criteria(**alone, most={"membership.strongest": 0.85}), made)[0]
+    assert objections(facts, Criteria(**alone, most={"membership.strongest": 0.95}), made) == []
+
+
+def test_readers_who_can_tell_are_a_reason_to_stay(run):
+    asked = {"most": {"readers.accuracy": 0.75}, "least": {"readers.plausible/synthetic": 0.5}}
+    assert "readers was not run" in said(run, **asked)[0]
+    scores = {"accuracy": Score(value=0.7, low=0.5, high=0.8), "plausible/synthetic": Score(value=None, why="no mask")}
+    add_result(run, "readers", scores)
+    found = said(run, **asked)
+    assert "up to 0.8" in found[0]
+    assert "no mask" in found[1]
+
+
+def test_a_bound_on_a_score_that_there_is_not_is_an_error(run, tmp_path):
+    with pytest.raises(FedSynthError, match="did you mean 'auc'"):
+        said(run, most={"membership.aucc": 0.6})
+    file = tmp_path / "release.toml"
+    file.write_text('[least]\n"segmentation.dise/synthetic" = 0.5\n')
+    arguments = ["release", str(run.folder), "--out", str(tmp_path / "out"), "--criteria", str(file)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert "dice/synthetic" in done.stderr
+
+
 def test_what_was_not_measured_is_not_met(run):
     assert "not run" in said(run, verdicts={"audit": ["no contradiction found"]})[0]
-    assert "not known" in said(run, most={"membership.tpr": 0.1})[0]
+    assert "not known" in said(run, most={"fidelity.kid/filters": 0.1})[0]
     run.benchmark("memorization").unlink()
     assert any("memorization was not run" in reason for reason in said(run))
 
@@ -115,6 +146,7 @@ def test_another_set_than_the_measured_one_stays(run):
         {"verdicts": {"audit": ["ok"]}},
         {"most": {"auc": 1.0}},
         {"max_epsilon": -1.0},
+        {"verdicts": {"fidelity": ["pass"]}},
     ],
 )
 def test_criteria_that_mean_nothing_are_refused(wrong):
