@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fedsynth.cli.screen import print_json, progress_bar
+from fedsynth.cli.simulated import result_of, say_what_happened
 from fedsynth.cli.training import PRIVATE, parse_option
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from fedsynth.federation.products import Products
     from fedsynth.federation.settings import FederationSettings
     from fedsynth.images.sites_file import SitesFile
     from fedsynth.run import Run
@@ -122,9 +122,9 @@ def simulate(
     with progress_bar("drawing images") if settings.count > 50 else nullcontext(lambda done, total: None) as advance:
         products = finish(settings, place, advance)
     if as_json:
-        print_json(_result(settings, place, products))
+        print_json(result_of(settings, place, products))
     else:
-        _say_what_happened(settings, place, products, screen.seconds)
+        say_what_happened(settings, place, products, screen.seconds)
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -250,70 +250,3 @@ def _say_what_privacy_can_do(settings: "FederationSettings", prepared: Any) -> N
 
     if prepared.plan is not None:
         typer.echo(str(gauge(prepared.plan, parameters_behind_the_door(prepared.trainer.family))), err=True)
-
-
-def _result(settings: "FederationSettings", place: "Run", products: "Products") -> dict[str, Any]:
-    from fedsynth.federation.record import summary
-
-    return {
-        "schema": "fedsynth/simulation/1",
-        "run": str(place.folder),
-        "generator": settings.generator,
-        "sites": settings.sites,
-        "rounds": settings.rounds,
-        "steps": settings.total_steps,
-        "privacy": products.card.privacy,
-        "synthetic": None if products.images is None else str(place.synthetic),
-        "images": 0 if products.images is None else len(products.images),
-        "sheets": [str(sheet) for sheet in products.sheets],
-        **summary(_tables(settings, place)),
-    }
-
-
-def _say_what_happened(settings: "FederationSettings", place: "Run", products: "Products", seconds: float) -> None:
-    from fedsynth.federation.record import summary
-
-    told = summary(_tables(settings, place))
-    how = {"none": "each on its own", "central-generator": "one generator at the server"}
-    typer.echo(
-        f"trained    {settings.generator} for {settings.rounds} rounds of {settings.local_steps} steps at "
-        f"{settings.sites} sites, {how.get(settings.federation, settings.strategy)}, in {_minutes(seconds)}"
-    )
-    left_out = ", ".join(f"{one['site']} {one['rounds']}x ({one['reason']})" for one in told["left_out"])
-    typer.echo(
-        f"answered   {told['answered']} of {told['asked']} times" + (f"; left out: {left_out}" if left_out else "")
-    )
-    typer.echo(f"traffic    {_size(told['bytes'])} in all, {_size(told['bytes_per_site_round'])} per site and round")
-    typer.echo(f"privacy    {products.card.privacy}")
-    if told["epsilon"]:
-        spent = ", ".join(f"{site} {value:.3g}" for site, value in told["epsilon"].items())
-        typer.echo(f"spent      epsilon by site: {spent}")
-    typer.echo(f"run        {place.folder}")
-    for sheet in products.sheets:
-        typer.echo(f"look at    {sheet}")
-    if products.images is None:
-        typer.echo(f"next       fedsynth synthesize {place.folder} --source SET --count {settings.count} --out OUT")
-        return
-    masks = " with masks" if products.images.masks is not None else ""
-    typer.echo(f"synthetic  {place.synthetic}: {len(products.images)} images{masks}")
-    typer.echo(f"next       fedsynth inspect {place.synthetic}")
-    typer.echo(f"           fedsynth benchmark memorization {place.folder}")
-
-
-def _tables(settings: "FederationSettings", place: "Run") -> list[Path]:
-    """Of every training of the run."""
-    from fedsynth.federation.parts import parts_of
-
-    return [part.place(place).rounds for part in parts_of(settings)]
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} GB"
