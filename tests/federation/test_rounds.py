@@ -1,6 +1,5 @@
 """Whole simulated runs: by hand, against pooled training, broken off and resumed, with sites that fail."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from fedsynth.federation import client_app, server
 from fedsynth.federation.egress import read_egress
 from fedsynth.federation.server import straight_line
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.images import ImageSet
 from fedsynth.privacy.ledger import Ledger
-from fedsynth.run import Run, open_run
+from fedsynth.run import open_run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.preparing import fresh_family, prepare
+from fedsynth.training.preparing import prepare
 from fedsynth.training.settings import cpu_threads
 from fedsynth.training.streams import stream_seed
 from tests.federation.tiny import (
@@ -29,14 +27,10 @@ from tests.federation.tiny import (
     private,
     rows,
     simulated,
+    site_images,
     start,
     weights,
 )
-
-
-def site_images(tmp_path: Path, site: int, sites: int = 2) -> ImageSet:
-    held = ImageSet.load(tmp_path / "set")
-    return held.select(patient=sorted(set(held.cases["patient"]))[site::sites])
 
 
 def by_hand(tmp_path: Path, settings: FederationSettings) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -219,35 +213,6 @@ def test_a_site_that_fails_keeps_its_text_to_itself(tmp_path: Path) -> None:
     assert "state-000001" in (run.site("site-1") / "site.log").read_text()
 
 
-def test_critics_stay_at_home_where_only_the_generator_is_shared(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, share="generator")
-    run = simulated(tmp_path, settings)
-    assert {name.split(".")[0] for name in load_file(run.checkpoints / "round-0003.safetensors")} == {
-        "generator",
-        "average/generator",
-    }
-    assert not (run.checkpoints / "critic.safetensors").exists()
-    egress = json.dumps(read_egress(run.site("site-0") / "egress.jsonl"))
-    assert "critic." not in egress
-    states = [load_file(run.site(f"site-{i}") / "state-000003.safetensors") for i in (0, 1)]
-    assert not np.array_equal(*(state["nets.critic.layers.0.weight"] for state in states))
-    broken = killed_after(tmp_path, settings, 2)
-    go(broken, settings)
-    assert_same(run, broken)
-
-
-def test_each_on_its_own_is_training_alone(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, federation="none")
-    run = simulated(tmp_path, settings)
-    with cpu_threads(1):
-        alone = prepare(site_images(tmp_path, 1), settings.training(), streams=stream_seed(0, "site", "site-1"))
-        list(alone.trainer.run(settings.total_steps))
-    found = load_file(run.site("site-1") / "generator.safetensors")
-    for name, value in alone.trainer.average.values.items():
-        assert np.array_equal(found[name], value.numpy()), name
-    assert not (run.checkpoints / "generator.safetensors").exists()
-
-
 def test_growing_networks_grow_in_step(tmp_path: Path) -> None:
     """A growing sampler remembers its stage in a buffer: the same at every site, whoever missed rounds."""
     settings = replace(
@@ -258,18 +223,6 @@ def test_growing_networks_grow_in_step(tmp_path: Path) -> None:
     grown = [load_file(path)["generator.grown"] for path in sorted(run.checkpoints.glob("round-*"))]
     assert float(grown[-1]) == 0.75  # the progress of the last of four steps
     assert float(load_file(run.checkpoints / "generator.safetensors")["generator.grown"]) == 0.75
-
-
-def test_fedprox_stays_nearer_to_the_received_weights(tmp_path: Path) -> None:
-    def moved(run: Run) -> float:
-        first = fresh_family(SETTINGS.training(), load_generator(run.checkpoints)[0].shape).nets.state_dict()
-        last = load_file(run.checkpoints / "round-0001.safetensors")
-        return float(sum(((last[name] - first[name].numpy()) ** 2).sum() for name in first))
-
-    settings = replace(SETTINGS, rounds=1, local_steps=20)
-    free = moved(simulated(tmp_path, settings, "free"))
-    pulled = replace(settings, strategy="fedprox", strategy_options={"strength": 100.0})
-    assert moved(simulated(tmp_path, pulled, "pulled")) < 0.8 * free
 
 
 def test_the_servers_optimiser_survives_a_kill(tmp_path: Path) -> None:
@@ -313,41 +266,6 @@ def test_sites_beyond_what_memory_may_hold_give_the_same(tmp_path: Path, monkeyp
     monkeypatch.setattr(client_app, "KEPT_BYTES", 0)
     assert_same(kept, simulated(tmp_path, SETTINGS, "crowded"))
     assert len(client_app._works) == 1
-
-
-CENTRAL = replace(SETTINGS, federation="central-generator", rounds=2, local_steps=3)
-
-
-def test_a_generator_at_the_server_with_one_site_is_pooled_training(tmp_path: Path) -> None:
-    settings = replace(CENTRAL, sites=1)
-    run = simulated(tmp_path, settings)
-    with cpu_threads(1):
-        pooled = prepare(site_images(tmp_path, 0, 1), settings.training(), streams=stream_seed(0, "site", "site-0"))
-        list(pooled.trainer.run(6))
-    found = load_file(run.checkpoints / "round-0006.safetensors")
-    for name, value in pooled.trainer.family.nets.state_dict().items():
-        if name.startswith("generator"):
-            np.testing.assert_array_equal(found[name], value.numpy(), err_msg=name)
-    released = load_file(run.checkpoints / "generator.safetensors")
-    for name, value in pooled.trainer.average.values.items():
-        np.testing.assert_allclose(released[name], value.numpy(), atol=1e-6)
-    assert [(row["round"], row["steps"]) for row in rows(run)] == [("1", "3"), ("2", "3")]
-
-
-def test_a_generator_at_the_server_survives_a_kill_and_sees_no_critic(tmp_path: Path) -> None:
-    whole = simulated(tmp_path, CENTRAL, "whole")
-    broken = killed_after(tmp_path, CENTRAL, 1)
-    go(broken, CENTRAL)
-    assert_same(whole, broken)
-    assert "critic." not in json.dumps(read_egress(whole.site("site-0") / "egress.jsonl"))
-    states = [load_file(whole.site(f"site-{i}") / "state-000006.safetensors") for i in (0, 1)]
-    assert not np.array_equal(*(state["nets.critic.layers.0.weight"] for state in states))
-
-
-def test_a_generator_that_reads_patients_does_not_go_to_the_server(tmp_path: Path) -> None:
-    settings = replace(CENTRAL, generator="vae", options={})
-    with pytest.raises(FedSynthError, match="settings do not fit the site"):
-        simulated(tmp_path, settings)
 
 
 def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

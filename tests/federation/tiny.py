@@ -43,6 +43,12 @@ def hospitals(folder: Path, sites: int = 2, patients: int = 9, images: ImageSet 
     return SitesFile(name="tiny", images=folder / "set", site=tuple(entries))
 
 
+def site_images(tmp_path: Path, site: int, sites: int = 2) -> ImageSet:
+    """What `hospitals` gave to that site."""
+    held = ImageSet.load(tmp_path / "set")
+    return held.select(patient=sorted(set(held.cases["patient"]))[site::sites])
+
+
 def start(tmp_path: Path, settings: FederationSettings, name: str = "run", **options: object) -> Run:
     with open_hospitals(hospitals(tmp_path, settings.sites, **options), tmp_path) as opened:  # type: ignore[arg-type]
         return begin(settings, opened, tmp_path / name)
