@@ -190,7 +190,7 @@ def default_run_config() -> dict[str, Scalar]:
 
 
 def check_family(settings: FederationSettings) -> None:
-    """Refuse an unknown family, and a paired one where it cannot be federated yet."""
+    """Refuse an unknown family, and one that learns nothing."""
     entry = find(settings.generator)
     if entry.kind == "training-free":
         raise ConfigError(f"{entry.name} is not trained: there is nothing to federate", remedy="use `fedsynth train`")

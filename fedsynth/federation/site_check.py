@@ -164,17 +164,23 @@ def _disk(folder: Path, what: str) -> str:
 
 def _rights(site: SiteFile, path: Path) -> str:
     """Whoever can write these files, or replace them in their folders, decides for the hospital."""
-    named = (path, site.policy, site.authority, site.key, site.folder, site.ledger_store, site.images)
-    there = [one.resolve() for one in named if one is not None and one.exists()]
-    inside = (one for folder in there if folder.is_dir() for one in folder.glob("*"))
-    shared = {one: one.stat().st_mode for one in (*there, *(one.parent for one in there), *inside) if one.exists()}
-    shared = {one: mode for one, mode in shared.items() if not mode & stat.S_ISVTX}  # as /tmp: each his own alone
-    for one in sorted(one for one, mode in shared.items() if mode & stat.S_IWOTH):
-        remedy = f"chmod o-w {one}"
-        raise FedSynthError("everybody on this machine can change it", file=one, remedy=remedy)
-    if groups := sorted(one for one, mode in shared.items() if mode & stat.S_IWGRP):
-        raise _NoteError(f"its group can change {groups[0]}: if others are in it, chmod g-w")
+    named = (path, site.policy, site.authority, site.key, site.folder, site.ledger_store)
+    own = [one for one in named if one is not None]
+    for one in _changed_by(stat.S_IWOTH, own):
+        raise FedSynthError("everybody on this machine can change it", file=one, remedy=f"chmod o-w {one}")
+    for one in _changed_by(stat.S_IWOTH, [site.images]):  # a share of images may be another department's
+        raise _NoteError(f"everybody on this machine can change {one}")
+    for one in _changed_by(stat.S_IWGRP, [*own, site.images]):
+        raise _NoteError(f"its group can change {one}: if others are in it, chmod g-w")
     return f"its owner alone can change what lies in {path.resolve().parent}"
+
+
+def _changed_by(right: int, paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths, of their folders and of what lies in them that others with this right can change."""
+    there = [path.resolve() for path in paths if path.exists()]
+    inside = [one for folder in there if folder.is_dir() for one in folder.glob("*")]
+    modes = {one: one.stat().st_mode for one in (*there, *(one.parent for one in there), *inside) if one.exists()}
+    return sorted(one for one, mode in modes.items() if mode & right and not mode & stat.S_ISVTX)  # /tmp has that bit
 
 
 def _certificates(site: SiteFile) -> str:

@@ -74,6 +74,17 @@ def test_phantoms_where_there_is_no_data(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".phantoms")] == []
 
 
+@pytest.mark.slow
+def test_a_paired_family_needs_no_source_and_learns_from_phantoms_with_tissues(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    asked = ["--sites", 2, "-g", "spade", "--pairing", "label-to-image", "--option", "base=4", "--count", 4]
+    said = run(*asked, "--rounds", 1, "--local-steps", 2, "--run", place)
+    assert "answered   4 of 4 times" in said  # both parts
+    made = ImageSet.load(place / "synthetic")
+    assert made.header.mask_labels[:4] == ("background", "csf", "grey", "white")
+    assert json.loads(run("--resume", *asked, "--run", place, "--json"))["images"] == 4
+
+
 def test_each_on_its_own_pools_its_images_once(tmp_path: Path, held: Path) -> None:
     run("--sites", 2, "--data", held, "--partition", "iid", *SMALL, *NETS, "--federation", "none",
         "--run", tmp_path / "run")  # fmt: skip

@@ -44,8 +44,11 @@ def test_a_hospital_in_order_is_ready(hospital):
     assert len(shown.stdout.splitlines()) == len(found) + 1
 
 
-def test_what_a_group_can_change_is_noted(hospital):
+def test_what_a_group_can_change_and_images_of_everybody_are_noted(hospital):
     path = hospital.write()
+    (hospital.folder / "set").chmod(0o777)
+    assert findings(path)["rights"][0] == "note"
+    (hospital.folder / "set").chmod(0o755)
     path.chmod(0o664)
     state, text = findings(path)["rights"]
     assert state == "note"
