@@ -8,9 +8,10 @@ import typer
 
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN...", help="Finished runs; the newest if none.")
+        list[Path] | None,
+        typer.Argument(metavar="RUN|SUITE...", help="Finished runs or suites; the newest run if none."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; report.html in the first run.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; report.html in the first folder.")] = None,
     export: Annotated[
         bool, typer.Option("--export", help="A page that may leave the site: nothing in it shows a patient.")
     ] = False,
@@ -20,8 +21,14 @@ def report(
     from fedsynth.report.facts import read_facts
     from fedsynth.report.page import report_page
     from fedsynth.run import newest_run
+    from fedsynth.study.suite import SUITE, runs_in
+    from fedsynth.study.suite_file import load_suite
 
-    rows = [read_facts(folder) for folder in runs or [newest_run().folder]]
-    target = out if out is not None else rows[0].run.folder / ("report-export.html" if export else "report.html")
-    files.write_text(target, report_page(rows, export=export))
+    folders = runs or [newest_run().folder]
+    rows = [read_facts(run) for folder in folders for run in runs_in(folder)]
+    target = out if out is not None else folders[0] / ("report-export.html" if export else "report.html")
+    asked = [load_suite(folder / SUITE) for folder in folders if (folder / SUITE).is_file()]
+    title = asked[0].name if len(folders) == len(asked) == 1 else "fedsynth report"
+    published = asked[0].published if len(asked) == 1 else None
+    files.write_text(target, report_page(rows, export=export, title=title, published=published))
     typer.echo(f"report     {target}")

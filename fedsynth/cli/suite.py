@@ -1,42 +1,132 @@
 """`fedsynth suite`: a grid of federations, measured alike, and the table at the end."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsynth.cli.screen import print_table, progress_bar
+from fedsynth.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedsynth.report.facts import Facts
+    from fedsynth.study.suite import Outcome
+    from fedsynth.study.suite_file import Suite
+
+ENGINES = ("local", "ray")
 
 
 def suite(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A suite, as benchmarks/quick.toml.")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where cells and tables go; runs/NAME.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time, each on its own processor.")] = 1,
+    engine: Annotated[str, typer.Option(help="local processes, or ray: tasks over a cluster.")] = "local",
     spend: Annotated[bool, typer.Option("--spend", help="Accept what private cells take from real patients.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be run and what it would spend.")] = False,
     export: Annotated[bool, typer.Option("--export", help="Leave out of the page what shows patients.")] = False,
 ) -> None:
-    """Run a grid of cells that can be stopped and gone on with, and end in the privacy/utility table and a report."""
-    from fedsynth import files
-    from fedsynth.report.compare import FORMS, differences, reasons, shown_columns
-    from fedsynth.report.facts import COLUMNS, read_facts
-    from fedsynth.report.page import report_page
+    """Run a grid of cells that can be stopped and gone on with, and end in the privacy/utility table and a report.
+
+    Exit code 3: some cell failed; it is named with its reason, and the rest is done.
+    """
     from fedsynth.run import RUNS
     from fedsynth.study.suite import run_suite
     from fedsynth.study.suite_file import load_suite
 
+    if engine not in ENGINES:
+        raise ConfigError("unknown --engine", value=engine, remedy=nearest(engine, ENGINES))
+    if engine == "ray":
+        from fedsynth.federation.engines.ray import require_ray
+
+        require_ray()
     wanted = load_suite(file)
     target = RUNS / wanted.name if out is None else out
+    _check_commands(wanted, target)
+    if plan:
+        _plan(wanted, target)
+        return
     with progress_bar(f"suite {wanted.name}") as bar:
         outcomes = run_suite(
-            wanted, target.resolve(), jobs=jobs, spend=spend, on_step=lambda cell, step, done, total: bar(done, total)
+            wanted,
+            target.resolve(),
+            jobs=jobs,
+            engine=engine,  # type: ignore[arg-type]
+            spend=spend,
+            on_step=lambda cell, step, done, total: bar(done, total),
         )
+    _end(wanted, target, outcomes, export=export)
+
+
+def _check_commands(wanted: "Suite", target: Path) -> None:
+    """A slip in the last benchmark's options is found now, not after hours."""
+    import click
+
+    from fedsynth.cli.checking import check_command
+    from fedsynth.study.suite import data_commands, jobs_of
+
+    steps = [
+        *data_commands(wanted, target).values(),
+        *(c for job in jobs_of(wanted, target) for c in job.commands.values()),
+    ]
+    for words in steps:
+        try:
+            check_command(words)
+        except click.UsageError as error:
+            problem = f"a cell's command would be refused: {error.format_message()}"
+            raise ConfigError(problem, value=f"fedsynth {' '.join(words)}") from None
+
+
+def _plan(wanted: "Suite", target: Path) -> None:
+    """The cells, the work in each, and the summed budget."""
+    from fedsynth.study.suite import data_commands, jobs_of, spending
+
+    rows = []
+    for job in jobs_of(wanted, target):
+        cell = job.cell
+        rows.append(
+            [
+                cell.name,
+                str(cell.settings.get("generator", "dcgan")),
+                str(cell.settings.get("federation", "average")),
+                f"{cell.epsilon:g}" if cell.epsilon else "not private",
+                "all" if cell.members is None else cell.members,
+                cell.steps,
+                ", ".join(cell.benchmarks),
+                f"{job.done} of {len(job.commands)}",
+            ]
+        )
+    heads = ["cell", "generator", "federation", "epsilon", "members", "steps a hospital", "measured by", "done"]
+    print_table(heads, rows)
+    typer.echo("")
+    for folder in data_commands(wanted, target):
+        typer.echo(f"images     {folder}: made first")
+    if wanted.images is None:
+        typer.echo("budget     phantoms: nothing is spent of anybody")
+        return
+    from fedsynth.images import ImageSet
+
+    total = spending(wanted, ImageSet.load(wanted.images, every_voxel=False))
+    typer.echo(f"images     {wanted.images}")
+    typer.echo(
+        f"budget     epsilon {total:g} of every patient, all cells together" + ("; needs --spend" if total else "")
+    )
+
+
+def _end(wanted: "Suite", target: Path, outcomes: "list[Outcome]", *, export: bool) -> None:
+    from fedsynth import files
+    from fedsynth.report.compare import FORMS, differences, reasons, shown_columns
+    from fedsynth.report.facts import COLUMNS, read_facts
+    from fedsynth.report.page import report_page
+
     rows = [read_facts(one.run) for one in outcomes if (one.run / "checkpoints" / "generator.toml").is_file()]
     if rows:
         columns = shown_columns(rows)
         print_table([COLUMNS[name].strip() for name in columns], [[r.cells[n].text for n in columns] for r in rows])
         for form, ending in (("csv", "csv"), ("markdown", "md"), ("latex", "tex")):
             files.write_text(target / f"table.{ending}", FORMS[form](rows, columns))
-        files.write_text(target / "report.html", report_page(rows, export=export, title=wanted.name))
+        page = report_page(rows, export=export, title=wanted.name, published=wanted.published)
+        files.write_text(target / "report.html", page)
+        _say_published(wanted, rows)
     for line in [*differences(rows), *reasons(rows)] if rows else []:
         typer.echo(f"note: {line}", err=True)
     failed = [one for one in outcomes if one.failed]
@@ -46,3 +136,13 @@ def suite(
         typer.echo(f"\ntable   {target / 'table.md'}\nreport  {target / 'report.html'}")
     if failed:
         raise typer.Exit(3)
+
+
+def _say_published(wanted: "Suite", rows: "list[Facts]") -> None:
+    from fedsynth.report.published import HEADS, published_lines, published_rows
+
+    if wanted.published.figures:
+        typer.echo("")
+        print_table(HEADS, published_rows(wanted.published, rows))
+        for line in published_lines(wanted.published):
+            typer.echo(line)

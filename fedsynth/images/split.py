@@ -45,6 +45,28 @@ def draw_roles(cases: pd.DataFrame, shares: Shares, seed: int, *, replace: bool 
     return cases.assign(role=roles.astype(str)), Split(seed=seed, shares=shares, strata=STRATA)
 
 
+def rows_with_fewer_members(cases: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    """The rows that stay when `count` member patients do, in like shares of every stratum; other roles all stay.
+
+    Who stays is drawn at random, so that an exact test within the strata of the split holds as before.
+    """
+    if seed < 0:
+        raise ConfigError("the seed of a split must not be negative", value=seed)
+    members = _by_stratum(strata(cases[cases["role"] == "member"]))
+    total = sum(map(len, members.values()))
+    if not 1 <= count <= total:
+        raise ConfigError("there are not so many member patients to keep", value=count, remedy=f"there are {total}")
+    rng = np.random.default_rng([seed, *b"fewer"])
+    sizes = np.array([len(patients) for patients in members.values()], float)
+    shares = np.outer(sizes, [count / total, 1 - count / total])
+    counts = controlled_rounding(shares, [stratum[0] for stratum in members], rng)[:, 0]
+    kept: set[str] = set()
+    for patients, number in zip(members.values(), counts.tolist(), strict=True):
+        kept |= {patients[i] for i in rng.permutation(len(patients))[:number]}
+    stays = (cases["role"] != "member") | cases["patient"].isin(kept)
+    return np.flatnonzero(stays.to_numpy())
+
+
 def strata(cases: pd.DataFrame, by: Sequence[str] = STRATA) -> dict[str, Stratum]:
     """The stratum of every named patient, in the order of names: its values of the columns `by`.
 

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsynth.report.facts import INSECURE, PLAIN, Facts
+from fedsynth.report.facts import ELSEWHERE, INSECURE, PLAIN, Facts
 
 QUESTION = "May these images be shared instead of the real ones?"
 NOT_PRIVATE_OUTPUT = (
     "Numbers measured on real patients are not themselves private outputs: epsilon covers the generator and what is "
     "drawn from it, not this page."
 )
+
+CRITIC = "critic"
 
 Tone = Literal["yes", "no", "open"]
 
@@ -28,15 +30,17 @@ class Answer:
 
 
 def answer(facts: Facts) -> Answer:
-    """From the memorization verdict first, then the guarantee, then what the images are good for."""
-    memory = facts.results.get("memorization")
+    """From what leaked first, then the guarantee, then what the images are good for."""
+    memory, membership = (facts.results.get(name) for name in ("memorization", "membership"))
     verdict = None if memory is None else memory.verdict
-    headline, tone = _headline(verdict)
-    sentences = [_leak(facts), _guarantee(facts), *_use(facts), NOT_PRIVATE_OUTPUT]
+    headline, tone = _headline(verdict, told_apart=membership is not None and membership.verdict == "leak")
+    sentences = [_leak(facts), *_membership(facts), _guarantee(facts), *_use(facts)]
     return Answer(headline=headline, tone=tone, sentences=sentences)
 
 
-def _headline(verdict: str | None) -> tuple[str, Tone]:
+def _headline(verdict: str | None, *, told_apart: bool) -> tuple[str, Tone]:
+    if verdict == "pass" and told_apart:
+        return "No copies were found, but those who were trained on can be told from others", "open"
     if verdict == "pass":
         return "The tests found no copies, and would have found them at the tolerated share", "yes"
     if verdict == "leak":
@@ -56,17 +60,31 @@ def _leak(facts: Facts) -> str:
         return "Run the test first: fedsynth benchmark memorization RUN"
     return (
         f"Memorization: {cells['verdict'].text}; copied share {cells['copied'].text}, smallest share that would have "
-        f"been noticed {cells['detectable'].text}; membership inference AUC {cells['membership'].text}."
+        f"been noticed {cells['detectable'].text}."
     )
+
+
+def _membership(facts: Facts) -> list[str]:
+    result = facts.results.get("membership")
+    if result is None:
+        return []
+    strongest = str(result.details.get("strongest", ""))
+    whose = " It needs the networks: the server has them, who gets the images has not." if strongest == CRITIC else ""
+    said = "" if result.verdict is None else f"{result.verdict}; "
+    return [f"Membership: {said}the strongest attack reaches an AUC of {facts.cells['membership'].text}.{whose}"]
 
 
 def _guarantee(facts: Facts) -> str:
     epsilon = facts.cells["epsilon"]
+    if epsilon.why == ELSEWHERE:
+        return "Whether there is a guarantee is not known: the set was made elsewhere."
     if epsilon.text == PLAIN:
         return "There is no guarantee: the generator was trained without differential privacy. Tests can only look."
     if epsilon.text == INSECURE:
         return "There is no guarantee: the run's randomness can be repeated."
-    return f"Guarantee: epsilon {epsilon.text} per patient in this run; over all runs {facts.cells['cumulative'].text}."
+    total = facts.cells["cumulative"]
+    over_all = f"over all runs {total.text}" if total.value is not None else f"over all runs: {total.why}"
+    return f"Guarantee: epsilon {epsilon.text} per patient in this run; {over_all}."
 
 
 def _use(facts: Facts) -> list[str]:

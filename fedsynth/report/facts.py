@@ -19,6 +19,7 @@ from fedsynth.training.checkpoint import CARD
 BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
 NOT_RUN = "not run"
+ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,9 @@ COLUMNS = {
     "detectable": "smallest detectable",
     "membership": "membership AUC",
     "dice": "Dice",
-    "dice_ratio": "of real",
+    "dice_ratio": "Dice, of real",
     "accuracy": "accuracy",
-    "accuracy_ratio": "of real ",
+    "accuracy_ratio": "accuracy, of real",
     "kid": "KID",
     "readers": "readers told apart",
     "megabytes": "MB exchanged",
@@ -69,12 +70,17 @@ COLUMNS = {
 
 
 def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
-    """The row of the run in `folder`; utility is that of `arm`, with the augmentation that was used, if any."""
+    """The row of the run in `folder`; utility is that of `arm`, with the augmentation that was used, if any.
+
+    A folder with results of benchmarks and no run in it is of a set that was made elsewhere.
+    """
+    if not Run(folder=folder).config.is_file() and any(_elsewhere(folder, name).is_file() for name in BENCHMARKS):
+        return _facts_elsewhere(folder, arm)
     run = open_run(folder)
     if not (run.checkpoints / CARD).is_file():
         raise FedSynthError("the run is not finished", file=run.folder, remedy="resume it with --resume")
     settings = run.settings()
-    results, damaged = _results(run)
+    results, damaged = _results({name: run.benchmark(name) for name in BENCHMARKS})
     rounds = _rounds(run)
     cells = {
         "run": Cell(text=run.folder.name),
@@ -90,10 +96,24 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
     return Facts(run=run, settings=settings, cells=cells, results=results, damaged=damaged, public=public)
 
 
-def _results(run: Run) -> tuple[dict[str, Result], tuple[str, ...]]:
+def _facts_elsewhere(folder: Path, arm: str) -> Facts:
+    """What can be said of a set of which nobody here knows how it was made."""
+    results, damaged = _results({name: _elsewhere(folder, name) for name in BENCHMARKS})
+    unknown = Cell(text="?", why=ELSEWHERE)
+    told = {"run": Cell(text=folder.name), "generator": Cell(text="made elsewhere"), "federation": unknown}
+    told |= dict.fromkeys(("epsilon", "cumulative", "megabytes", "seconds"), unknown)
+    cells = {**told, **_leakage(results), **_utility(results, arm)}
+    return Facts(run=Run(folder=folder), settings={}, cells=cells, results=results, damaged=damaged)
+
+
+def _elsewhere(folder: Path, name: str) -> Path:
+    """Where a benchmark of two sets writes its result when it is told to write into `folder`."""
+    return folder / f"{name}.json"
+
+
+def _results(paths: Mapping[str, Path]) -> tuple[dict[str, Result], tuple[str, ...]]:
     found, damaged = {}, []
-    for name in BENCHMARKS:
-        path = run.benchmark(name)
+    for name, path in paths.items():
         if path.is_file():
             try:
                 found[name] = load_result(path)

@@ -12,24 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from fedsynth.config import to_toml
-from fedsynth.report.answer import QUESTION, answer
-from fedsynth.report.charts import Point, curves, scatter
+from fedsynth.report.answer import NOT_PRIVATE_OUTPUT, QUESTION, answer
+from fedsynth.report.charts import STYLE as CHARTS
+from fedsynth.report.charts import curves
 from fedsynth.report.compare import differences, reasons, shown_columns
 from fedsynth.report.facts import COLUMNS, Facts
+from fedsynth.report.frontier import frontiers
+from fedsynth.report.published import published_section
+from fedsynth.study.suite_file import Published
 
 STYLE = """
 :root{color-scheme:light;--ink:#1c2226;--soft:#5c676e;--line:#d8dee2;--yes:#2f7d4f;--no:#b3382c;--open:#b07a00}
-*{box-sizing:border-box}body{margin:0;color:var(--ink);background:#fff;font:16px/1.5 system-ui,sans-serif}
+*{box-sizing:border-box}
+body{margin:0;overflow-wrap:anywhere;color:var(--ink);background:#fff;
+font:16px/1.5 system-ui,sans-serif}
 main{max-width:62rem;margin:0 auto;padding:1.2rem}h1{font-size:1.5rem;margin:.2rem 0}
 h2{font-size:1.15rem;margin:2rem 0 .6rem}
-.answer{border-left:6px solid var(--open);padding:.6rem 1rem;background:#f7f9fa}.answer.yes{border-color:var(--yes)}
+.answer{border-left:6px solid var(--open);padding:.6rem 1rem;margin:.8rem 0;background:#f7f9fa}.answer p{margin:.5rem 0}
+.answer.yes{border-color:var(--yes)}
 .answer.no{border-color:var(--no)}
 .answer strong{font-size:1.25rem;display:block}.soft{color:var(--soft);font-size:.9rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;min-width:100%}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
-figure{margin:.8rem 0}svg,img{max-width:100%;height:auto}img{image-rendering:pixelated}
-svg text{font:12px system-ui,sans-serif;fill:#5c676e}
-.grid{stroke:#e6eaed}.axis{stroke:#5c676e}
+.aside th{overflow-wrap:normal}.aside th,.aside td,.published td{white-space:normal;min-width:6rem}
+.published td:first-child{min-width:14rem}
+figure{margin:.8rem 0}svg,img{max-width:100%;height:auto}figure svg{display:block;width:100%;max-width:38rem}
+details{margin:.6rem 0}summary{cursor:pointer;padding:.3rem 0}
 .key{list-style:none;padding:0;margin:.2rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
 .key span{display:inline-block;width:.8rem;height:.8rem;margin-right:.35rem;border-radius:2px}
 pre{background:#f7f9fa;padding:.7rem;overflow-x:auto;font-size:.82rem}.mark{color:var(--no);font-weight:600}
@@ -38,22 +46,34 @@ pre{background:#f7f9fa;padding:.7rem;overflow-x:auto;font-size:.82rem}.mark{colo
 
 
 STAYS = '<p class="mark">This copy may show patients: it stays at the site. --export makes one that may not.</p>'
+MOST_SIDE_BY_SIDE = 3
 LOCAL = ("images", "store", "start", "sites", "workspace")
 """Settings that may hold paths of this machine."""
 
 
-def report_page(rows: Sequence[Facts], *, export: bool = False, title: str = "fedsynth report") -> str:
-    """The page of one run or of several side by side. With `export` nothing in it shows or names a patient."""
+def report_page(
+    rows: Sequence[Facts],
+    *,
+    export: bool = False,
+    title: str = "fedsynth report",
+    published: Published | None = None,
+) -> str:
+    """The page of one run or of several side by side, with what was `published` beside what was found here.
+
+    With `export` nothing in it shows or names a patient.
+    """
     first = rows[0]
     parts = [_answers(rows), _table(rows), _frontier(rows)]
+    parts += [] if published is None else [published_section(published, rows)]
     for row in rows:
         parts += [_pictures(row, export=export), _training(row)]
     parts += [_open_questions(rows, export=export), _repeat(rows, export=export)]
-    whose = first.run.folder.name + (" and others" if len(rows) > 1 else "")
-    body = f"<p class='soft'>{escape(whose)}</p>{'' if export else STAYS}{''.join(parts)}"
+    whose = first.run.folder.name if len(rows) == 1 else f"{title}: {len(rows)} runs"
+    stays = "" if export or all(row.public for row in rows) else STAYS
+    body = f"<p class='soft'>{escape(whose)}</p>{stays}{''.join(parts)}"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}{CHARTS}</style>'
     )
     page = f"<head>{head}</head><body><main>{body}</main></body>"
     return f'<!doctype html><html lang="en">{page}</html>\n'
@@ -66,34 +86,30 @@ def _answers(rows: Sequence[Facts]) -> str:
         whose = f"<span class='soft'>{escape(row.run.folder.name)}</span>" if len(rows) > 1 else ""
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in found.sentences)
         parts.append(f'<div class="answer {found.tone}">{whose}<strong>{escape(found.headline)}</strong>{said}</div>')
-    return "".join(parts)
+    return "".join([*parts, f"<p class='soft'>{escape(NOT_PRIVATE_OUTPUT)}</p>"])
 
 
 def _table(rows: Sequence[Facts]) -> str:
     columns = shown_columns(rows)
-    head = "".join(f"<th>{escape(COLUMNS[name].strip())}</th>" for name in columns)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td title="{escape(row.cells[name].why)}">{escape(row.cells[name].text)}</td>' for name in columns)
-        + "</tr>"
-        for row in rows
-    )
-    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    lines = [[f"<th>{escape(COLUMNS[name].strip())}</th>", *(_td(row, name) for row in rows)] for name in columns]
+    aside = len(rows) <= MOST_SIDE_BY_SIDE
+    if not aside:  # many runs are read from top to bottom
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    table = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    table = f'<div class="wide"><table class="{"aside" if aside else ""}">{table}</table></div>'
     apart = "".join(f"<li>{escape(line)}</li>" for line in differences(rows)) if len(rows) > 1 else ""
     said = f"<p>Not comparable without care:</p><ul>{apart}</ul>" if apart else ""
     note = "<p class='soft'>Brackets: 95 % intervals over patients.</p>"
     return f"<h2>What was spent, what leaked, what it is good for</h2>{table}{note}{said}"
 
 
+def _td(row: Facts, name: str) -> str:
+    cell = row.cells[name]
+    return f'<td title="{escape(cell.why)}">{escape(cell.text)}</td>'
+
+
 def _frontier(rows: Sequence[Facts]) -> str:
-    points = []
-    for row in rows:
-        epsilon, result = row.cells["epsilon"].value, row.results.get("segmentation")
-        scores = {} if result is None else result.scores
-        score = scores.get("dice/synthetic", scores.get("dice/synthetic+augmentation"))
-        if epsilon is not None and score is not None and score.value is not None:
-            points.append(Point(x=epsilon, y=score.value, low=score.low, high=score.high, name=row.run.folder.name))
-    drawn = scatter(points, x="epsilon per patient", y="Dice on real patients") if len(points) > 1 else ""
+    drawn = "".join(chart.figure() for chart in frontiers(rows))
     return f"<h2>Privacy and utility</h2>{drawn}" if drawn else ""
 
 
@@ -109,7 +125,12 @@ def _pictures(row: Facts, *, export: bool) -> str:
         beside = [run.samples / "real-and-synthetic.png", *sorted(run.folder.glob("sites/*/real-and-synthetic.png"))]
         parts += [_picture(path, "Made and real images side by side.") for path in beside if path.is_file()]
         for path in sorted(run.folder.glob("sites/*/memorization/pairs.png")):
-            parts.append(_picture(path, f"Nearest pairs at {path.parent.parent.name}. Shows patients."))
+            where = path.parent.parent.name
+            whose = "phantoms" if row.public else "patients"
+            shown = _picture(path, f"Nearest pairs at {where}. Shows {whose}.")
+            parts.append(
+                f"<details><summary>Nearest pairs at {escape(where)}: shows {whose}</summary>{shown}</details>"
+            )
     return f"<h2>Pictures: {escape(run.folder.name)}</h2>{''.join(parts)}" if parts else ""
 
 
@@ -128,8 +149,9 @@ def _training(row: Facts) -> str:
             for name, value in line.items():
                 if name.endswith("_loss") and value:
                     series[name][line["site"]].append((float(line["round"]), float(value)))
-    drawn = [curves(sites, x="round", y=name.replace("_", " ")) for name, sites in sorted(series.items())]
-    return f"<h2>Training, per site</h2>{''.join(drawn)}" if any(drawn) else ""
+    charts = [curves(sites, x="round", y=name.replace("_", " ")) for name, sites in sorted(series.items())]
+    drawn = "".join(chart.figure() for chart in charts if chart is not None)
+    return f"<h2>Training, per site: {escape(row.run.folder.name)}</h2>{drawn}" if drawn else ""
 
 
 def _open_questions(rows: Sequence[Facts], *, export: bool) -> str:

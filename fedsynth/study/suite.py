@@ -13,18 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
 from fedsynth import files
-from fedsynth.config import to_toml
+from fedsynth.config import load_toml, to_toml
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.images import ImageSet
 from fedsynth.images.check import HEADER
-from fedsynth.study.suite_file import Cell, Suite, options
+from fedsynth.study.suite_cell import Cell, options
+from fedsynth.study.suite_file import Suite
 
 CELLS, DATA, FAILED, SUITE, COMMANDS = "cells", "data", "failed.txt", "suite.toml", "commands.txt"
 BAD_INPUT = 2
 
+Engine = Literal["local", "ray"]
 OnStep = Callable[[str, str, int, int], None]
+Told = Callable[[str, str, bool], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +40,66 @@ class Outcome:
     failed: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A cell with the image set that it is given and the place where it runs."""
+
+    cell: Cell
+    data: Path
+    run: Path
+
+    @property
+    def commands(self) -> dict[str, list[str]]:
+        """The steps, by the file that each leaves in the run directory."""
+        return self.cell.commands(self.data, self.run)
+
+    @property
+    def done(self) -> int:
+        """How many steps have left their file."""
+        return sum((self.run / mark).is_file() for mark in self.commands)
+
+
 def spending(suite: Suite, data: ImageSet) -> float:
     """The epsilon that all private cells together take from each patient; phantoms have nothing to lose."""
     return 0.0 if data.header.phantoms else sum(cell.epsilon for cell in suite.cells())
 
 
+def data_commands(suite: Suite, out: Path) -> dict[Path, list[str]]:
+    """What a person would type to make the image sets of the cells, by the folder that each leaves."""
+    whole, made = suite.images or out / DATA, {}
+    if suite.images is None:
+        made[whole] = ["phantom", str(whole), *options(suite.phantom)]
+    for cell in suite.cells():
+        if cell.members is not None:
+            few = _data_of(cell, suite, out)
+            made[few] = ["split", str(whole), str(few), "--keep-members", str(cell.members)]
+    return made
+
+
 def make_data(suite: Suite, out: Path) -> Path:
-    """The image set of the suite; phantoms are made once."""
-    if suite.images is not None:
-        return suite.images
-    folder = out / DATA
-    if not (folder / HEADER).is_file():
-        code, said = _children.run(["phantom", str(folder), *options(suite.phantom)])
-        if code:
-            raise FedSynthError(f"the phantoms could not be made: {_last_line(said)}", file=folder)
-    return folder
+    """The image set of the suite, and beside it those of cells with fewer members; each is made once."""
+    for folder, command in data_commands(suite, out).items():
+        if not (folder / HEADER).is_file():
+            code, said = _children.run(command)
+            if code:
+                raise FedSynthError(f"the images could not be made: {_last_line(said)}", file=folder)
+    return suite.images or out / DATA
+
+
+def jobs_of(suite: Suite, out: Path) -> list[Job]:
+    """Every cell with its places."""
+    return [Job(cell=cell, data=_data_of(cell, suite, out), run=out / CELLS / cell.name) for cell in suite.cells()]
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The finished runs of the suite in `folder`, in the order of its cells; just `folder` where it holds no suite."""
+    if not (folder / SUITE).is_file():
+        return [folder]
+    suite = load_toml(Suite, folder / SUITE)
+    found = [job.run for job in jobs_of(suite, folder) if (job.run / "checkpoints" / "generator.toml").is_file()]
+    if not found:
+        raise ConfigError("no cell of the suite has a finished run", file=folder, remedy="run the suite first")
+    return found
 
 
 def run_suite(
@@ -58,12 +107,14 @@ def run_suite(
     out: Path,
     *,
     jobs: int = 1,
+    engine: Engine = "local",
     spend: bool = False,
     on_step: OnStep = lambda cell, step, done, total: None,
 ) -> list[Outcome]:
     """Run what is missing and give every cell's outcome. `on_step` is told cell, step, how many are done, of how many.
 
-    On real patients the private cells' summed budget must be accepted with `spend` before any of them starts.
+    On real patients the private cells' summed budget must be accepted with `spend` before any of them starts. With
+    the engine `ray` cells are Ray tasks, on the machines of $RAY_ADDRESS if it is set: they all need this folder.
     """
     _claim(suite, out)
     data = make_data(suite, out)
@@ -71,33 +122,60 @@ def run_suite(
     if total and not spend:
         problem = f"the private cells together spend epsilon {total:g} of every patient"
         raise RefusedError(problem, remedy="say --spend if that is meant")
-    cells = list(suite.cells())
-    count, lock, done = sum(len(cell.commands(data, out)) for cell in cells), Lock(), [0]
+    way = _on_ray if engine == "ray" else _in_processes
+    return way(jobs_of(suite, out), jobs, on_step)
+
+
+def _in_processes(work: Sequence[Job], at_once: int, on_step: OnStep) -> list[Outcome]:
+    count, lock, done = sum(len(job.commands) for job in work), Lock(), [0]
 
     def told(cell: str, step: str, finished: bool) -> None:
         with lock:
             done[0] += finished
             on_step(cell, step, done[0], count)
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool, _children.ended_with_us(pool):
-        return list(pool.map(lambda cell: _run_cell(cell, data, out / CELLS / cell.name, told), cells))
+    with ThreadPoolExecutor(max(1, at_once)) as pool, _children.ended_with_us(pool):
+        return list(pool.map(lambda job: run_cell(job, told), work))
+
+
+def _on_ray(work: Sequence[Job], at_once: int, on_step: OnStep) -> list[Outcome]:
+    """Every cell as a task. What is done is seen from the files, which is all that the tasks have in common with us."""
+    from fedsynth.federation.engines.tasks import run_tasks
+
+    count = sum(len(job.commands) for job in work)
+    outcomes = run_tasks(
+        run_cell,
+        work,
+        at_once=max(1, at_once),
+        beat=lambda: on_step("", "", sum(job.done for job in work), count),
+    )
+    return [
+        Outcome(cell=job.cell, run=job.run, failed=f"the Ray task was lost: {one}") if isinstance(one, str) else one
+        for job, one in zip(work, outcomes, strict=True)
+    ]
+
+
+def _data_of(cell: Cell, suite: Suite, out: Path) -> Path:
+    whole = suite.images or out / DATA
+    return whole if cell.members is None else out / f"{DATA}-{cell.members}-members"
 
 
 def _claim(suite: Suite, out: Path) -> None:
     """A folder belongs to one suite: cells of another would stand in its table."""
-    text, path = to_toml(suite), out / SUITE
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        remedy = "give another --out, or remove the folder"
-        raise ConfigError("the folder holds another suite, or another version of this one", file=out, remedy=remedy)
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise ConfigError("the folder is not empty and holds no suite", file=out, remedy="give another --out")
-        files.write_text(path, text)
+    path = out / SUITE
+    if path.is_file():
+        if load_toml(Suite, path) != suite:
+            remedy = "give another --out, or remove the folder"
+            raise ConfigError("the folder holds another suite, or another version of this one", file=out, remedy=remedy)
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError("the folder is not empty and holds no suite", file=out, remedy="give another --out")
+    files.write_text(path, to_toml(suite))
 
 
-def _run_cell(cell: Cell, data: Path, run: Path, told: Callable[[str, str, bool], None]) -> Outcome:
+def run_cell(job: Job, told: Told = lambda cell, step, finished: None) -> Outcome:
     """All steps of a cell that have left nothing yet. Without images there is nothing to measure."""
-    commands = cell.commands(data, run)
+    cell, run, commands = job.cell, job.run, job.commands
     note = run.with_name(f"{run.name}-{FAILED}")
     note.unlink(missing_ok=True)
     files.write_text(run.with_name(f"{run.name}-{COMMANDS}"), _as_typed(commands.values()))

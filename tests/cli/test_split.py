@@ -62,3 +62,16 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_members_are_left_out_and_roles_stay(tmp_path: Path) -> None:
+    path = bare_set(tmp_path / "set")
+    assert call(path, tmp_path / "one").exit_code == 0
+    done = call(tmp_path / "one", tmp_path / "few", "--keep-members", 2)
+    assert done.exit_code == 0, done.stderr
+    assert "2 member, 4 holdout, 1 reference patients" in done.stdout
+    few, whole = (ImageSet.load(tmp_path / name) for name in ("few", "one"))
+    assert few.header.split == whole.header.split
+    assert set(few.patients["patient"]) < set(whole.patients["patient"])
+    assert call(tmp_path / "one", tmp_path / "none", "--keep-members", 6).exit_code == 2
+    assert call(tmp_path / "one", tmp_path / "none", "--keep-members", 2, "--again").exit_code == 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedsynth.errors import ConfigError, ImageSetError, RefusedError
 from fedsynth.images import ROLES, Shares
-from fedsynth.images.split import draw_roles, nested, strata
+from fedsynth.images.split import draw_roles, nested, rows_with_fewer_members, strata
 
 
 def cases_of(patients: list[tuple[str, str, str]], slices: int = 2) -> pd.DataFrame:
@@ -165,3 +165,28 @@ def test_a_large_cohort_is_drawn_in_a_moment() -> None:
     patients = [(f"p{i}", f"s{rng.integers(100)}", f"c{rng.integers(10)}") for i in range(3000)]
     counts = Counter(roles_of(draw_roles(cases_of(patients, slices=1), Shares(), 0)[0]).values())
     assert counts == {"member": 1500, "holdout": 1200, "reference": 300}
+
+
+def test_fewer_members_leave_everybody_else_and_the_shares_as_they_are() -> None:
+    people = [(f"p{i:02}", "AB"[i % 2], ["low", "high"][i // 2 % 2]) for i in range(80)]
+    cases, _ = draw_roles(cases_of(people), Shares(), 0)
+    kept = cases.iloc[rows_with_fewer_members(cases, 12, 0)]
+    before, after = (table[["patient", "role", "site", "class"]].drop_duplicates() for table in (cases, kept))
+    assert (after["role"] == "member").sum() == 12
+    assert len(kept) == 2 * len(after)
+    others = [set(table.loc[table["role"] != "member", "patient"]) for table in (before, after)]
+    assert others[0] == others[1]
+    assert after[after["role"] == "member"].groupby(["site", "class"]).size().tolist() == [3, 3, 3, 3]
+    assert rows_with_fewer_members(cases, 12, 1).tolist() != rows_with_fewer_members(cases, 12, 0).tolist()
+    assert len(rows_with_fewer_members(cases, 40, 0)) == len(cases)
+    for count in (0, 41):
+        with pytest.raises(ConfigError, match="there are 40"):
+            rows_with_fewer_members(cases, count, 0)
+
+
+def test_every_member_of_a_stratum_stays_equally_often() -> None:
+    """One of ten, 100 fixed seeds: 10 each, and beyond 30 with a chance below 1e-6."""
+    cases = cases_of([(f"p{i}", "A", "") for i in range(10)], slices=1).assign(role="member")
+    stays = Counter(int(rows_with_fewer_members(cases, 1, seed)[0]) for seed in range(100))
+    assert len(stays) == 10
+    assert max(stays.values()) < 30

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -12,10 +13,11 @@ from fedsynth.cli import app
 from fedsynth.report.answer import answer
 from fedsynth.report.charts import Point, curves, scatter
 from fedsynth.report.facts import read_facts
+from fedsynth.report.frontier import frontier_text, frontiers
 from fedsynth.report.page import report_page
 from tests.report.test_compare import add_result, make_run
 
-VOID = {"meta", "link", "img", "polyline", "line", "circle"}
+VOID = {"meta", "link", "img", "polyline", "line"}
 
 
 class Balanced(HTMLParser):
@@ -88,6 +90,19 @@ def test_the_headline_says_no_more_than_the_verdict(tmp_path, verdict, tone, sai
     assert any("no guarantee" in sentence for sentence in found.sentences)
 
 
+def test_members_who_can_be_told_apart_stand_in_the_headline(tmp_path):
+    run = make_run(tmp_path / "a")
+    leak(run, "pass")
+    score = {"critic": Score(value=0.76, low=0.68, high=0.83)}
+    add_result(run, "membership", score, verdict="leak", details={"strongest": "critic"})
+    found = answer(read_facts(run.folder))
+    assert found.tone == "open"
+    assert "can be told from others" in found.headline
+    assert any("0.76" in sentence and "the server has them" in sentence for sentence in found.sentences)
+    add_result(run, "membership", score, verdict="pass", details={"strongest": "distance@pixels"})
+    assert answer(read_facts(run.folder)).tone == "yes"
+
+
 def test_without_a_test_nothing_is_promised(tmp_path):
     found = answer(read_facts(make_run(tmp_path / "a").folder))
     assert found.tone == "open"
@@ -102,14 +117,62 @@ def test_several_runs_have_a_frontier(tmp_path):
     assert "epsilon per patient" in page
 
 
+def test_a_run_without_a_guarantee_stands_beyond_the_axis(tmp_path):
+    named = (("a", 8.0), ("b", 2.0), ("plain", None))
+    rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in named]
+    (chart,) = frontiers(rows)
+    at = {name: float(x) for x, name in re.findall(r'<circle cx="([\d.]+)"[^>]*><title>(\w+):', chart.drawing)}
+    assert at["b"] < at["a"] < at["plain"]
+    assert "no guarantee" in chart.drawing
+    assert frontiers(rows[:1]) == []
+    assert frontiers([rows[2], rows[2]]) == []
+
+
+def test_a_chart_is_a_file_of_its_own(tmp_path):
+    rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in (("a", 8.0), ("b", 2.0))]
+    root = ElementTree.fromstring(frontiers(rows)[0].file())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert any("dcgan" in (text.text or "") for text in root.iter("{http://www.w3.org/2000/svg}text"))
+    folders = [str(row.run.folder) for row in rows]
+    picture = tmp_path / "frontier.svg"
+    done = CliRunner().invoke(app, ["compare", *folders, "--by", "epsilon", "--picture", str(picture)])
+    assert done.exit_code == 0, done.output
+    assert picture.read_text() == frontiers(rows[::-1])[0].file()  # by epsilon: b comes first
+    wrong = CliRunner().invoke(app, ["compare", *folders, "--picture", str(tmp_path / "frontier.png")])
+    assert wrong.exit_code == 2
+    alone = CliRunner().invoke(app, ["compare", folders[0], "--picture", str(picture)])
+    assert alone.exit_code == 2
+    assert "no frontier" in alone.stderr
+
+
+def test_the_frontier_in_a_terminal(tmp_path):
+    def row(name, epsilon, dice):
+        run = make_run(tmp_path / name, epsilon=epsilon)
+        score = Score(value=dice, low=dice - 0.1, high=dice + 0.1, control=0.8)
+        add_result(run, "segmentation", {"dice/synthetic": score})
+        return read_facts(run.folder)
+
+    rows = [row("plain", None, 0.7), row("weak", 8.0, 0.6), row("strong", 2.0, 0.4)]
+    head, *lines = frontier_text(rows).splitlines()
+    assert "0.3" in head
+    assert [line.split()[-1] for line in lines] == ["strong", "weak", "plain", "images"]
+    assert [line.index("o", 12) for line in lines] == sorted(line.index("o", 12) for line in lines)
+    assert lines[0][14:].startswith("-" * 8 + "o" + "-" * 8)
+    assert frontier_text(rows[:1]) == ""
+
+
 def test_figures_have_axes_and_leave_out_what_is_not_a_number():
-    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss")
+    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss").drawing
     assert drawn.count(",") == 2
     assert ">round<" in drawn
     assert ">loss<" in drawn
-    assert curves({"a": []}, x="round", y="loss") == ""
-    assert "<line x1" in scatter([Point(x=1, y=2, low=1, high=3, name="<a>")], x="e", y="d")
-    assert "&lt;a&gt;" in scatter([Point(x=1, y=2, name="<a>")], x="e", y="d")
+    assert curves({"a": []}, x="round", y="loss") is None
+    assert scatter({}, x="e", y="d") is None
+    assert "<line x1" in scatter({"s": [Point(x=1, y=2, low=1, high=3, name="a")]}, x="e", y="d").drawing
+    named = scatter({"<s>": [Point(x=1, y=2, name="<a>")]}, x="e", y="d")
+    for text in (named.figure(), named.file()):
+        assert "&lt;a&gt;" in text
+        assert "&lt;s&gt;" in text
 
 
 def test_the_command_writes_the_page(tmp_path):

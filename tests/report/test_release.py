@@ -1,5 +1,6 @@
 """The gate opens only when everything that was asked for was measured and holds."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from fedsynth.benchmark.score import Input, Score
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
 from fedsynth.images import ImageSet
+from fedsynth.report.answer import answer
 from fedsynth.report.facts import read_facts
 from fedsynth.report.release import Criteria, objections
 from tests.report.test_compare import add_result, make_run
@@ -132,6 +134,31 @@ def test_epsilon_is_bounded_and_a_run_without_one_is_refused(run, tmp_path):
     assert any(
         "not private" in reason for reason in objections(facts, Criteria(verdicts={}, max_epsilon=4), tiny_set())
     )
+
+
+def test_a_set_made_elsewhere_is_judged_by_its_results(run, tmp_path):
+    """Results of two sets in a folder of their own, as the benchmarks write them; nothing is known of the making."""
+    results = tmp_path / "results"
+    results.mkdir()
+    for name in ("memorization", "membership", "segmentation"):
+        shutil.copy(run.benchmark(name), results)
+    made = ImageSet.load(run.synthetic).save(tmp_path / "theirs")
+    arguments = ["release", str(results), "--out", str(tmp_path / "out")]
+    assert "--synthetic SET" in CliRunner().invoke(app, arguments).stderr
+    done = CliRunner().invoke(app, [*arguments, "--synthetic", str(tmp_path / "theirs")])
+    assert done.exit_code == 0, done.output
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "made elsewhere" in card
+    assert "memorization: pass" in card
+    facts = read_facts(results)
+    assert "made elsewhere" in objections(facts, Criteria(max_epsilon=8.0), made)[0]
+    assert "made elsewhere" in " ".join(answer(facts).sentences)
+    assert facts.cells["dice"].value == 0.7
+    for command in ("compare", "report"):
+        assert CliRunner().invoke(app, [command, str(results)]).exit_code == 0
+    assert "0.7 [0.6, 0.8]" in (results / "report.html").read_text()
+    with pytest.raises(FedSynthError, match="no such run"):
+        read_facts(tmp_path / "nothing")
 
 
 def test_another_set_than_the_measured_one_stays(run):

@@ -10,10 +10,19 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
+from fedsynth.config import save_toml
 from fedsynth.errors import FedSynthError
-from fedsynth.study.suite import run_suite, spending
-from fedsynth.study.suite_file import Suite, load_suite, options
+from fedsynth.generators.catalog import catalog
+from fedsynth.images import ImageSet
+from fedsynth.report.facts import read_facts
+from fedsynth.report.published import published_rows
+from fedsynth.study.suite import CELLS, data_commands, jobs_of, run_suite, runs_in, spending
+from fedsynth.study.suite_cell import options
+from fedsynth.study.suite_file import Figure, Published, Suite, load_suite
+from tests.report.test_compare import make_run
 from tests.training.tiny import tiny_set
+
+SUITES = Path(__file__).parents[2] / "benchmarks"
 
 QUICK = """
 name = "tiny"
@@ -78,12 +87,146 @@ def test_options_are_spelled_for_the_command_line():
         ("benchmarks.fidelity", "benchmarks.fidelty", "fidelity"),
         ('["dcgan"]', "[]", "no value"),
         ("patients = 6", "clip = 1.0", "declared number"),
+        ("[grid]", "[by-generator.dcgn]\nrounds = 2\n[grid]", "did you mean 'dcgan'"),
+        ("[grid]", '[grid]\nmeasured-by = ["membership"]', "fidelity"),
+        ("[grid]", '[grid]\npartition = ["iid"]', "number of hospitals"),
+        ("[grid]", '[[published.figures]]\nwhat = "a"\nvalue = "1"\nours = "dice"\n[grid]', "benchmark.score"),
     ],
 )
 def test_what_a_file_must_not_say(tmp_path, wrong, right, said):
     assert wrong in QUICK
     with pytest.raises(FedSynthError, match=said):
         suite_of(QUICK.replace(wrong, right), tmp_path)
+
+
+def test_several_grids_with_settings_and_benchmarks_of_their_own(tmp_path):
+    head, _, tail = QUICK.partition("[grid]")
+    text = f"""{head}
+[by-generator.vae]
+local-steps = 7
+[[grid]]
+generator = ["dcgan", "vae"]
+measured-by = ["fidelity"]
+[[grid]]
+generator = ["vae"]
+members = [4, 8]
+measured-by = ["memorization"]
+[benchmarks.memorization]
+{tail[tail.index("[benchmarks") :]}"""
+    cells = list(suite_of(text, tmp_path).cells())
+    assert [cell.name for cell in cells] == ["dcgan", "vae", "vae_members-4", "vae_members-8"]
+    assert [cell.steps for cell in cells] == [1, 7, 7, 7]
+    assert [list(cell.benchmarks) for cell in cells] == [["fidelity"]] * 2 + [["memorization"]] * 2
+    assert [cell.members for cell in cells] == [None, None, 4, 8]
+    assert "members" not in cells[2].settings
+    made = data_commands(suite_of(text, tmp_path), Path("out"))
+    assert list(made) == [Path("out/data"), Path("out/data-4-members"), Path("out/data-8-members")]
+    assert made[Path("out/data-4-members")][-2:] == ["--keep-members", "4"]
+    with pytest.raises(FedSynthError, match="two cells are alike"):
+        suite_of(text.replace("members = [4, 8]\n", ""), tmp_path)
+
+
+def test_a_partition_brings_its_hospitals_and_the_natural_one_needs_none(tmp_path):
+    text = QUICK.replace("epsilon = [0, 8.0]", 'partition = ["natural", "dirichlet:0.3"]').replace(
+        "rounds = 1", "rounds = 1\nsites = 3"
+    )
+    natural, drawn = suite_of(text, tmp_path).cells()
+    assert "sites" not in natural.settings
+    typed = " ".join(drawn.commands(Path("d"), Path("r"))["synthetic/imageset.toml"])
+    assert "--partition dirichlet:0.3" in typed
+    assert "--sites 3" in typed
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_suite_that_is_shipped_is_planned(path, tmp_path):
+    """Its commands are read as if they were typed, so that no option is misspelled; none is run."""
+    done = CliRunner().invoke(app, ["suite", str(path), "--out", str(tmp_path / "out"), "--plan"])
+    assert done.exit_code == 0, done.output
+    cells = list(load_suite(path).cells())
+    assert all(cell.name in done.stdout for cell in cells)
+    assert "phantoms: nothing is spent" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_suites_ask_what_the_papers_asked():
+    families = {cell.settings["generator"] for cell in load_suite(SUITES / "families.toml").cells()}
+    assert families == set(catalog())
+    akbar = list(load_suite(SUITES / "akbar2024.toml").cells())
+    assert {cell.members for cell in akbar if cell.settings["generator"] == "diffusion"} > {10, 100}
+    assert {cell.epsilon for cell in load_suite(SUITES / "epsilon.toml").cells()} >= {0.0, 1.0, 8.0}
+    shin = load_suite(SUITES / "shin2018.toml")
+    assert set(shin.benchmarks["segmentation"]["arms"]) >= {"real", "real+synthetic", "synthetic-then-10%-real"}
+    for name in ("akbar2024", "shin2018", "epsilon"):
+        assert load_suite(SUITES / f"{name}.toml").published.differs
+
+
+def test_a_misspelled_option_is_found_before_anything_runs(tmp_path):
+    file = tmp_path / "suite.toml"
+    file.write_text(QUICK.replace("steps = 0", "stesp = 0"))
+    done = CliRunner().invoke(app, ["suite", str(file), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "--stesp" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_on_real_patients_says_what_all_cells_spend(tmp_path):
+    tiny_set().save(tmp_path / "images")
+    file = tmp_path / "suite.toml"
+    grid = '[grid]\ngenerator = ["dcgan"]\nepsilon = [0, 2.0, 3.0]\n'
+    file.write_text(f'name = "s"\nimages = "images"\n[private]\npatients = 6\n{grid}')
+    done = CliRunner().invoke(app, ["suite", str(file), "--plan"])
+    assert done.exit_code == 0, done.output
+    assert "epsilon 5 of every patient, all cells together; needs --spend" in done.stdout
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    rows = [read_facts(make_run(tmp_path / name).folder) for name in ("plain", "epsilon-8.0")]
+    figures = (
+        Figure(what="Dice", value="0.8", ours="segmentation.dice/synthetic", source="A"),
+        Figure(what="private", value="0.7", ours="segmentation.dice/synthetic", cells="epsilon-*"),
+        Figure(what="KID", value="1", ours="fidelity.kid/filters"),
+        Figure(what="readers", value="0.6"),
+    )
+    assert published_rows(Published(figures=figures), rows) == [
+        ("Dice (A)", "0.8", "0.7 [0.6, 0.8]", "plain"),
+        ("", "", "0.7 [0.6, 0.8]", "epsilon-8.0"),
+        ("private", "0.7", "0.7 [0.6, 0.8]", "epsilon-8.0"),
+        ("KID", "1", "not measured", ""),
+        ("readers", "0.6", "nothing to compare", ""),
+    ]
+
+
+def test_a_suite_is_compared_and_reported_as_its_runs(tmp_path):
+    (tmp_path / "out").mkdir()
+    text = (
+        QUICK + '[published]\nsource = "A paper"\ndiffers = ["all"]\n[[published.figures]]\nwhat = "x"\nvalue = "1"\n'
+    )
+    suite = suite_of(text, tmp_path)
+    save_toml(tmp_path / "out" / "suite.toml", suite)
+    with pytest.raises(FedSynthError, match="no cell"):
+        runs_in(tmp_path / "out")
+    for job in jobs_of(suite, tmp_path / "out"):
+        make_run(job.run, epsilon=job.cell.epsilon or None)
+    assert [run.parent.name for run in runs_in(tmp_path / "out")] == [CELLS, CELLS]
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "out"), "--by", "epsilon"])
+    assert done.exit_code == 0, done.output
+    assert "dcgan_epsilon-8.0" in done.stdout
+    assert "no guarantee" in done.stdout
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "out")]).exit_code == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Beside published numbers" in page
+    assert "A paper" in page
+
+
+def test_a_folder_written_before_a_key_was_added_is_gone_on_with(tmp_path):
+    suite = suite_of(QUICK, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "suite.toml").write_text(QUICK)
+    (tmp_path / "out" / "data").mkdir()
+    (tmp_path / "out" / "data" / "imageset.toml").write_text("broken")
+    with pytest.raises(FedSynthError, match="imageset"):  # it came as far as the images
+        run_suite(suite, tmp_path / "out")
 
 
 def test_the_budget_of_real_patients_must_be_accepted_before_anything_starts(tmp_path):
@@ -122,6 +265,41 @@ def test_a_suite_ends_in_its_table_and_goes_on_where_it_was(tmp_path):
     again = CliRunner().invoke(app, ["suite", str(file), "--out", str(out)])
     assert again.exit_code == 3
     assert (out / "cells" / "dcgan_seed-0" / "synthetic" / "images.npy").stat().st_mtime_ns == made
+
+
+@pytest.mark.slow
+def test_cells_as_ray_tasks_are_the_cells_that_processes_run(tmp_path):
+    """A cell that fails is told with its reason and the other is whole; a cell of fewer members trains on those."""
+    pytest.importorskip("ray")
+    file, out = tmp_path / "suite.toml", tmp_path / "out"
+    grid = QUICK.replace('["dcgan"]', '["dcgan", "dcgann"]').replace("epsilon = [0, 8.0]", "members = [24]")
+    file.write_text(grid)
+    command = [
+        sys.executable,
+        "-m",
+        "fedsynth",
+        "suite",
+        str(file),
+        "--out",
+        str(out),
+        "--engine",
+        "ray",
+        "--jobs",
+        "2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 3, done.stderr
+    assert "failed: dcgann_members-24: simulate" in done.stderr
+    assert "did you mean 'dcgan'" in done.stderr
+    run = out / CELLS / "dcgan_members-24"
+    assert (run / "benchmarks" / "fidelity.json").is_file()
+    assert (out / "report.html").is_file()
+    few, whole = (ImageSet.load(out / name).patients for name in ("data-24-members", "data"))
+    assert (few["role"] == "member").sum() == 24
+    assert (whole["role"] == "member").sum() == 30
+    assert "data-24-members" in (out / CELLS / "dcgan_members-24-commands.txt").read_text()
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(["pgrep", "-f", str(out)], check=True, capture_output=True)
 
 
 @pytest.mark.slow
