@@ -57,6 +57,9 @@ def import_files(
     one_image_per_patient: Annotated[
         bool, typer.Option("--one-image-per-patient", help="Every image is another patient.")
     ] = False,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="The images were made by a generator: they are nobody's.")
+    ] = False,
     unmasked_is_background: Annotated[
         bool, typer.Option("--unmasked-is-background", help="Images without a mask show none of the labels.")
     ] = False,
@@ -106,6 +109,7 @@ def import_files(
         missing=missing,  # type: ignore[arg-type]  # the settings check it
         shares=read_shares(split) if split else None,
         seed=seed,
+        synthetic=synthetic,
         skip_corrupt=skip_corrupt,
         overwrite=overwrite,
         workers=workers,
@@ -167,17 +171,15 @@ def _counts(values: Any) -> dict[str, int]:
 
 def _show(summary: dict[str, Any]) -> None:
     size = " x ".join(map(str, summary["size"]))
-    typer.echo(
-        f"{summary['out']}: {summary['images']} images of {summary['patients']} patients, "
-        f"{size}, {', '.join(summary['channels'])}"
-    )
-    for what in ("site", "class", "role"):
+    whose = f"images of {summary['patients']} patients" if summary["patients"] else "synthetic images"
+    typer.echo(f"{summary['out']}: {summary['images']} {whose}, {size}, {', '.join(summary['channels'])}")
+    for what in ("site", "class", "role") if summary["patients"] else ():
         counts = ", ".join(f"{name} {count}" for name, count in summary[f"patients_per_{what}"].items())
         typer.echo(f"  patients per {what}: {counts}")
     if isinstance(summary["spacing"], dict):
         spread = summary["spacing"]
         typer.echo(f"  spacing differs: {spread['smallest']:g} to {spread['largest']:g} mm; --spacing makes it equal")
-    if summary["patients_warning"]:
+    if summary["patients_warning"] and summary["patients"]:
         typer.echo(f"  one image per patient is {summary['patients_warning']}")
     for channel, who in summary["missing_sequences_of"].items():
         typer.echo(f"  {channel} is a stand-in for {len(who)} patients: {_some(who)}")

@@ -5,17 +5,26 @@ from typing import Annotated
 
 import typer
 
+from fedsynth.errors import ConfigError
+
 
 def release(
-    run: Annotated[Path, typer.Argument(help="The finished and measured run.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN|RESULTS", help="The measured run, or the folder with a set's results.")
+    ],
     out: Annotated[Path, typer.Option(metavar="SET", help="Where the released set goes.")],
     criteria: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What must hold; if not given, memorization and membership pass.")
+        Path | None,
+        typer.Option(metavar="FILE", help="What must hold; if not given, memorization and membership pass."),
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(metavar="SET", help="With RESULTS: the set that they are of, whoever made it.")
     ] = None,
 ) -> None:
-    """Copy a run's synthetic set out, with its card, when every criterion holds; else exit code 1 and the reasons."""
+    """Copy a synthetic set out, with its card, when every criterion holds; else exit code 1 and the reasons."""
     from fedsynth import config, files
     from fedsynth.benchmark.leakage.evidence import synthetic_images_of
+    from fedsynth.images import ImageSet
     from fedsynth.images.check import HEADER
     from fedsynth.report.facts import read_facts
     from fedsynth.report.release import Criteria, objections
@@ -23,12 +32,14 @@ def release(
 
     asked = Criteria() if criteria is None else config.load_toml(Criteria, criteria)
     facts = read_facts(run)
-    synthetic = synthetic_images_of(facts.run)
+    if synthetic is None and not facts.run.config.is_file():
+        raise ConfigError("the folder has results and no run: whose are they?", file=run, remedy="give --synthetic SET")
+    images = ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(facts.run)
     files.refuse_existing(out, marker=HEADER)
-    found = objections(facts, asked, synthetic)
+    found = objections(facts, asked, images)
     for reason in found:
         typer.echo(f"not released: {reason}", err=True)
     if found:
         raise typer.Exit(1)
-    copy_out(facts, asked, synthetic, out)
-    typer.echo(f"released   {out}: {len(synthetic)} images and their card")
+    copy_out(facts, asked, images, out)
+    typer.echo(f"released   {out}: {len(images)} images and their card")

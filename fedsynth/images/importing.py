@@ -6,7 +6,7 @@ It knows readers by name only. Memory holds a few sources at a time, whatever th
 import warnings
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from fedsynth.images.split import draw_roles
 from fedsynth.images.tally import Tally
 from fedsynth.images.writer import ImageSetWriter
 
+PICTURES = ("folder", "medmnist")
+"""Readers that ask whose picture is whose."""
+
 RESAMPLING = "area when shrinking, linear when growing; masks by share of area, lost lesions keep a pixel; padded"
 
 
@@ -39,7 +42,8 @@ class ImportSettings:
     `size` is the side of the square or cube. An empty `intensity` means the reader's own default. `labels` regroups
     mask labels (`whole-tumour=edema,core,enhancing`). Without `spacing_mm` every field of view just fits into the
     square; with it all images get that spacing. `missing` says what happens to patients who lack a sequence. Without
-    `shares` roles that the source brings are kept, and the default shares are drawn where it brings none.
+    `shares` roles that the source brings are kept, and the default shares are drawn where it brings none. `synthetic`
+    images are nobody's: they have neither patient nor site nor role.
     """
 
     size: int
@@ -51,6 +55,7 @@ class ImportSettings:
     missing: Missing = "keep"
     shares: Shares | None = None
     seed: int = 0
+    synthetic: bool = False
     skip_corrupt: bool = False
     overwrite: bool = False
     workers: int | None = None
@@ -68,6 +73,9 @@ class ImportSettings:
             raise ConfigError("there must be at least one worker", value=self.workers)
         if self.seed < 0:
             raise ConfigError("the seed must not be negative", value=self.seed)
+        if self.synthetic and (self.shares or self.options.site or self.options.patient_pattern):
+            problem = "synthetic images have neither patients nor sites nor roles"
+            raise ConfigError(problem, remedy="leave --split, --site and --patient-pattern out")
 
 
 def import_images(
@@ -79,7 +87,7 @@ def import_images(
     if not source.exists():
         raise SourceError("there is no such file or folder", file=source)
     try:
-        plan = plan_with(source, settings.options)
+        plan = plan_with(source, _reading(settings, name))
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", file=error.filename or source) from error
     _check(plan, source, name)
@@ -101,7 +109,7 @@ def import_images(
         cases, split = _roles(writer.cases(), settings, source, tally)
         header = Header(
             name=out.name,
-            origin="real",
+            origin="synthetic" if settings.synthetic else "real",
             channels=plan.channels,
             classes=plan.classes,
             mask_labels=mask_labels,
@@ -111,6 +119,13 @@ def import_images(
         )
         writer.finish(header, cases)
     return ImageSet.load(out, every_voxel=False)
+
+
+def _reading(settings: ImportSettings, name: str) -> ReadOptions:
+    """Nobody is asked whose picture is whose where they are nobody's."""
+    if settings.synthetic and name in PICTURES:
+        return replace(settings.options, one_image_per_patient=True)
+    return settings.options
 
 
 def _check(plan: Plan, source: Path, name: str) -> None:
@@ -173,6 +188,8 @@ def _roles(
     if cases.empty:
         why = f"the first: {tally.left_out[0]}" if tally.left_out else "no slice is among those to keep"
         raise SourceError(f"no image is left to write; {why}", file=source)
+    if settings.synthetic:
+        return cases.assign(patient="", site="", role=""), None
     if settings.shares is None and (cases["role"] != "").any():
         return cases, None
     return draw_roles(cases, settings.shares or Shares(), settings.seed, replace=True)

@@ -11,7 +11,7 @@ from fedsynth.benchmark.score import Result, Score, content_hash
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT
-from fedsynth.report.facts import BENCHMARKS, Facts
+from fedsynth.report.facts import BENCHMARKS, ELSEWHERE, Facts
 
 VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
 LEAKAGE = ("memorization", "membership")
@@ -81,7 +81,7 @@ def release(facts: Facts, criteria: Criteria, synthetic: ImageSet, out: Path) ->
 
 def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
     """What it is, how it was made, what was measured, and what that does not mean."""
-    header, cells = synthetic.header, facts.cells
+    header = synthetic.header
     lines = [
         f"# {header.name}",
         "",
@@ -90,8 +90,7 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         f"{', '.join(header.mask_labels) or 'none'}. No image shows a person as such; none is for diagnosis.",
         "",
         "## How it was made",
-        f"Generator `{cells['generator'].text}`, {cells['federation'].text}.",
-        f"Privacy per patient: epsilon {cells['epsilon'].text} in this run, {cells['cumulative'].text} over all runs.",
+        *_origin(facts),
         "",
         "## What was measured",
         *(f"- {name}: {_told(facts, name)}" for name in BENCHMARKS if name in facts.results),
@@ -104,6 +103,16 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         f"Licence: {criteria.licence}. Contact: {criteria.contact}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _origin(facts: Facts) -> list[str]:
+    cells = facts.cells
+    if cells["epsilon"].why == ELSEWHERE:
+        return ["Not known: the set was made elsewhere. Whether there is any guarantee of privacy is not known either."]
+    return [
+        f"Generator `{cells['generator'].text}`, {cells['federation'].text}.",
+        f"Privacy per patient: epsilon {cells['epsilon'].text} in this run, {cells['cumulative'].text} over all runs.",
+    ]
 
 
 def _told(facts: Facts, name: str) -> str:
@@ -149,7 +158,8 @@ def _about_epsilon(facts: Facts, criteria: Criteria) -> list[str]:
         return []
     spent = facts.cells["epsilon"]
     if spent.value is None:
-        return [f"a guarantee of epsilon {criteria.max_epsilon:g} is asked for, and the run is {spent.text}"]
+        is_what = spent.why or f"the run is {spent.text}"
+        return [f"a guarantee of epsilon {criteria.max_epsilon:g} is asked for, and {is_what}"]
     total = facts.cells["cumulative"].value
     worst = max(spent.value, total or 0.0)
     if worst > criteria.max_epsilon:

@@ -103,3 +103,23 @@ def test_medmnist_says_what_is_known_of_its_patients(tmp_path: Path) -> None:
     made = ImageSet.load(tmp_path / "set")
     assert made.header.classes == ("normal", "pneumonia")
     assert np.array_equal(made.images[:6, 0], arrays["train_images"])
+
+
+def test_synthetic_pictures_are_nobodys(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 12, 12), dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        place = tmp_path / "theirs" / ("ill" if number % 2 else "well")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{number}.png")
+    call = ["import", str(tmp_path / "theirs"), str(tmp_path / "set"), "--reader", "folder", "--size", "12"]
+    done = CliRunner().invoke(app, [*call, "--synthetic"])
+    assert done.exit_code == 0, done.output
+    assert "6 synthetic images" in done.stdout
+    made = ImageSet.load(tmp_path / "set")
+    assert made.header.origin == "synthetic"
+    assert made.header.split is None
+    assert set(made.cases["patient"]) | set(made.cases["site"]) | set(made.cases["role"]) == {""}
+    assert sorted(made.cases["class"].unique()) == ["ill", "well"]
+    wrong = CliRunner().invoke(app, [*call, "--synthetic", "--split", "0.5,0.5,0", "--overwrite"])
+    assert wrong.exit_code == 2
+    assert "neither patients nor sites nor roles" in wrong.stderr
