@@ -9,6 +9,8 @@ Origin = Literal["real", "synthetic"]
 Role = Literal["member", "holdout", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
 STRATA = ("site", "class")
+SPLITS = "splits"
+"""The key of the provenance under which a set put together of others keeps how each site's roles were drawn."""
 PHANTOM = "phantom"
 """The key of the provenance that marks a set of phantoms: by the format its origin is real, but it shows nobody."""
 

@@ -6,7 +6,7 @@ order. It knows nothing of where images come from or what they are used for.
 
 import csv
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from fedsynth.config import parse_toml, read_table
 from fedsynth.errors import ImageSetError, nearest
 from fedsynth.images.check import HEADER, IMAGES, MASKS, TABLE, check_shapes, check_table, check_values
-from fedsynth.images.header import PHANTOM, Header
+from fedsynth.images.header import PHANTOM, SPLITS, Header, Split
 from fedsynth.images.rows import Rows, Stack, take
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def concatenate(sets: Sequence[ImageSet], *, name: str | None = None) -> ImageSe
     """The sets end to end, unread. They must agree in everything but name, classes (joined), split and provenance.
 
     Of the provenance only the names remain, and that all are phantoms: one real set among them makes patients of all.
+    Roles that each set drew for sites of its own stay recorded, under `SPLITS`: they were drawn within its strata.
     """
     if not sets:
         raise ImageSetError("there is nothing to concatenate")
@@ -157,18 +158,39 @@ def concatenate(sets: Sequence[ImageSet], *, name: str | None = None) -> ImageSe
     for other in sets[1:]:
         _check_alike(first, other)
     classes = tuple(dict.fromkeys(label for part in sets for label in part.header.classes))
-    splits = {part.header.split for part in sets}
+    split, draws = _draws(sets)
     made = {PHANTOM: {"parts": len(sets)}} if all(part.header.phantoms for part in sets) else {}
     header = replace(
         first.header,
         name=name or first.header.name,
         classes=classes,
-        split=splits.pop() if len(splits) == 1 else None,
-        provenance={"concatenated": [part.header.name for part in sets]} | made,
+        split=split,
+        provenance={"concatenated": [part.header.name for part in sets]} | draws | made,
     )
     cases = pd.concat([part.cases for part in sets], ignore_index=True)
     masks = None if first.masks is None else Rows([part.masks for part in sets if part.masks is not None])
     return ImageSet(header=header, cases=cases, images=Rows([part.images for part in sets]), masks=masks)
+
+
+def _draws(sets: Sequence[ImageSet]) -> tuple[Split | None, dict[str, Any]]:
+    """The split that all have in common, or else how each drew the roles of its sites, if no two share a site."""
+    splits = {part.header.split for part in sets}
+    sites = [set(part.patients["site"]) for part in sets]
+    apart = sum(map(len, sites)) == len(set[str]().union(*sites))
+    common = next(iter(splits)) if len(splits) == 1 else None
+    if common is not None and ("site" in common.strata or not apart):
+        return common, {}
+    found: list[dict[str, Any]] = []
+    for part, here in zip(sets, sites, strict=True):
+        own = part.header.split
+        of_parts = part.header.provenance.get(SPLITS)
+        if apart and own is not None:
+            found.append({"sites": sorted(here), **asdict(own)})
+        elif apart and isinstance(of_parts, list):
+            found += of_parts
+        else:
+            return None, {}
+    return None, {SPLITS: found}
 
 
 def _check_alike(first: ImageSet, other: ImageSet) -> None:

@@ -80,6 +80,27 @@ def test_joined_phantoms_stay_phantoms_and_one_patient_among_them_counts() -> No
     assert not real.header.phantoms
 
 
+def test_roles_that_each_hospital_drew_for_itself_stay_recorded(tmp_path: Path) -> None:
+    whole = small_set()
+    north, south = (whole.select(site=site) for site in ("north", "south"))
+    first, second = (Split(seed=seed, shares=Shares(), strata=("class",)) for seed in (1, 2))
+    drawn = [north.with_cases(north.cases, split=first), south.with_cases(south.cases, split=second)]
+    joined = concatenate(drawn).save(tmp_path / "joined")
+    assert joined.header.split is None
+    recorded = [(part["sites"], part["seed"], part["strata"]) for part in joined.header.provenance["splits"]]
+    assert recorded == [(["north"], 1, ["class"]), (["south"], 2, ["class"])]
+    same = concatenate([part.with_cases(part.cases, split=first) for part in drawn])
+    assert same.header.split is None, "a draw within classes at each site is none within classes of both"
+    assert len(same.header.provenance["splits"]) == 2
+    within_sites = Split(seed=1, shares=Shares())
+    assert concatenate([p.with_cases(p.cases, split=within_sites) for p in drawn]).header.split == within_sites
+    others = {"site": "west", "patient": "w" + drawn[1].cases["patient"], "case": "w" + drawn[1].cases["case"]}
+    elsewhere = drawn[1].with_cases(drawn[1].cases.assign(**others))
+    assert len(concatenate([joined, elsewhere]).header.provenance["splits"]) == 3
+    for unknown in (south, south.with_cases(south.cases.assign(site="north"), split=second)):
+        assert "splits" not in concatenate([drawn[0], unknown]).header.provenance
+
+
 def test_select_by_every_column() -> None:
     made = small_set()
     assert set(made.select(role="member", label="healthy").cases["patient"]) == {"p0", "p2"}

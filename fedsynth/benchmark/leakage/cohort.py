@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.images import ImageSet
+from fedsynth.images.header import SPLITS, STRATA
 from fedsynth.images.split import strata
 
 
@@ -29,10 +30,13 @@ class Cohort:
 
     @classmethod
     def of(cls, images: ImageSet) -> "Cohort":
-        """The patients of a set that holds members and holdout; strata are those that its split records."""
+        """The patients of a set that holds members and holdout; strata are those that its split records.
+
+        Sets of several hospitals put together, each with roles of its own draw: within each site and class.
+        """
         table = images.patients
-        split = images.header.split
-        of_patient = strata(images.cases, ("site",) if split is None else split.strata)
+        drawn_within = _drawn_within(images)
+        of_patient = strata(images.cases, drawn_within or ("site",))
         known = sorted(set(of_patient.values()))
         sites = tuple(sorted(set(table["site"])))
         return cls(
@@ -41,7 +45,7 @@ class Cohort:
             stratum=np.array([known.index(of_patient[name]) for name in table["patient"]]),
             site=np.array([sites.index(name) for name in table["site"]]),
             sites=sites,
-            not_drawn="" if split is not None else "the set does not record how its roles were drawn",
+            not_drawn="" if drawn_within is not None else "the set does not record how its roles were drawn",
         )
 
     def __len__(self) -> int:
@@ -65,3 +69,17 @@ class Cohort:
     def with_members(self, member: NDArray[np.bool_]) -> "Cohort":
         """The same patients under other roles."""
         return replace(self, member=member)
+
+
+def _drawn_within(images: ImageSet) -> tuple[str, ...] | None:
+    """The columns within whose values the roles were drawn at random; None where nothing says that they were.
+
+    A draw within coarser strata is one within finer ones, so site and class serve for every hospital's own split.
+    """
+    if images.header.split is not None:
+        return images.header.split.strata
+    draws = images.header.provenance.get(SPLITS)
+    if not isinstance(draws, list):
+        return None
+    recorded = {site for draw in draws if isinstance(draw, dict) for site in draw.get("sites", ())}
+    return STRATA if set(images.patients["site"]) <= recorded else None
