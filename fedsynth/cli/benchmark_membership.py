@@ -26,6 +26,9 @@ def membership(
     spaces: Annotated[str, typer.Option(help="Feature spaces, as in pixels,encoder.")] = "pixels,components,encoder",
     seed: Annotated[int, typer.Option(min=0, help="One seed gives one result.")] = 0,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the result and its ROC here.")] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Leave out what names a patient or a place on a disk.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Attack every patient: does anything released tell members from the holdout beyond what controls do?
@@ -57,7 +60,7 @@ def membership(
             reference=calibrating,
             step=step,
         )
-    _publish(found, as_result(found), report, as_json=as_json)
+    _publish(found, as_result(found), report, export=export, as_json=as_json)
 
 
 def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
@@ -69,22 +72,27 @@ def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
     return judge_of(run)
 
 
-def _publish(found: "Attacked", result: "Result", report: Path | None, *, as_json: bool) -> None:
+def _publish(found: "Attacked", result: "Result", report: Path | None, *, export: bool, as_json: bool) -> None:
+    """The run keeps the whole result; `export` is for what is printed and for the report."""
     from fedsynth.benchmark.leakage.attacking import NAME
     from fedsynth.benchmark.leakage.verdict import exit_code
+    from fedsynth.benchmark.leakage.withheld import withhold
 
     run = found.evidence.run
-    written = [] if run is None else [run.benchmark(NAME)]
+    shown = withhold(result) if export else result
+    written = []
+    if run is not None:
+        written.append(run.benchmark(NAME))
+        result.save(written[-1])
     if report is not None:
         written.append(report / f"{NAME}.json")
-    for path in written:
-        result.save(path)
+        shown.save(written[-1])
     picture = None if not written else written[-1].with_name("membership-roc.png")
     if picture is not None:
         _draw(found, picture)
         written.append(picture)
     if as_json:
-        print_json(result.as_json())
+        print_json(shown.as_json())
     else:
         _print(found, result)
         for path in written:

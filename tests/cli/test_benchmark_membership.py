@@ -92,7 +92,9 @@ def test_an_honest_set_passes_and_an_overfitted_one_does_not(tmp_path: Path) -> 
 
     of_members(real).save(tmp_path / "synthetic", overwrite=True)
     synthetic_set(blobs(60, 1, 3)).save(tmp_path / "reference")
-    leaking = call(*arguments, "--reference", tmp_path / "reference", "--json")
+    leaking = call(
+        *arguments, "--reference", tmp_path / "reference", "--json", "--report", tmp_path / "out", "--export"
+    )
     assert leaking.exit_code == 1, leaking.output
     found = json.loads(leaking.stdout)
     best = found["scores"]["calibrated@components"]
@@ -100,6 +102,10 @@ def test_an_honest_set_passes_and_an_overfitted_one_does_not(tmp_path: Path) -> 
     assert 0.3 < best["control"] < 0.7
     assert found["inputs"]["real"]["roles"] == {"member": 50, "holdout": 50}
     assert found["inputs"]["reference"]["images"] == 60
+    left = leaking.stdout + (tmp_path / "out/membership.json").read_text()
+    assert str(tmp_path) in (tmp_path / "report/membership.json").read_text()
+    assert str(tmp_path) not in left
+    assert not [name for name in set(real.cases["patient"]) if f'"{name}"' in left]
 
 
 ATTACKS = ("distance", "calibrated", "density", "monte_carlo")
