@@ -157,7 +157,8 @@ class GridSites:
         there = self._grid.get_node_ids()
         if self._registered is None:
             return dict.fromkeys(there, "")
-        names = {int(node): name for name, node in config.parse_toml(self._registered).items()}
+        listed = config.parse_toml(self._registered) if self._registered.exists() else {}  # before the first came
+        names = {int(node): name for name, node in listed.items()}
         return {node: names[node] for node in there if node in names}
 
     def _nodes(self) -> dict[str, int]:
