@@ -46,6 +46,7 @@ def decide(
         equal=0,
         share=copied_share(copies, cohort, n, seed=seed),
         power=1.0,
+        power_low=1.0,
         weakest="",
         detectable=1 / n,
         tolerance=0.01,

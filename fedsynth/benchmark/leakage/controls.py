@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from fedsynth.benchmark.leakage import dependence, extraction
-from fedsynth.benchmark.leakage.blind import MOST_PATIENTS
+from fedsynth.benchmark.leakage.blind import Blind
 from fedsynth.benchmark.leakage.cohort import Cohort
-from fedsynth.benchmark.leakage.dependence import dependence_of, joint_p
+from fedsynth.benchmark.leakage.dependence import dependence_of
 from fedsynth.benchmark.leakage.extraction import find_copies, learn_reference
 from fedsynth.benchmark.leakage.neighbours import PatientDistances
 from fedsynth.benchmark.leakage.statistics.intervals import CONTROLS_LEVEL, binomial_tail_bound
@@ -23,8 +22,8 @@ from fedsynth.benchmark.leakage.statistics.permutation import permute_roles
 REPEATS = 20
 PERMUTATIONS = 99
 MOST_ROWS = 2000
-BLIND_PERMUTATIONS = 1999
 BLIND_LEVEL = 1 - CONTROLS_LEVEL
+"""Where members differ from the holdout by themselves at this level, the report is void."""
 
 Tables = Mapping[str, PatientDistances]
 
@@ -43,23 +42,6 @@ class Control:
     def holds(self) -> bool:
         """Whether it fired no more often than chance allows."""
         return self.fired <= self.allowed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blind:
-    """Whether members and holdout can be told apart without any synthetic image: then every test is void.
-
-    `auc` is the best space's, of predictions for patients left out; `p_value` is exact and joint over spaces.
-    """
-
-    auc: float
-    p_value: float
-    space: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether members and holdout look alike."""
-        return self.p_value > BLIND_LEVEL
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,40 +108,6 @@ def split_among_members(
         return _dependence_fires(_only(tables, kept, len(cohort)), floors, people, rng, number)
 
     return _repeated("split among members", repeats, seed, fires)
-
-
-def tell_apart(
-    features: Mapping[str, NDArray[np.floating]], cohort: Cohort, *, seed: int, most: int = MOST_PATIENTS
-) -> Blind:
-    """A ridge regression of the role on patients' features (patients, d) in each space, against permuted roles.
-
-    Features and roles are taken relative to their stratum, every prediction is for a patient left out. Of more than
-    `most` patients a sample is looked at, half of it members where there are as many.
-    """
-    rng = np.random.default_rng([seed, *b"blind"])
-    if len(cohort) > most:
-        by_role = (np.flatnonzero(cohort.member == role) for role in (True, False))
-        sample = np.sort(np.concatenate([rng.permutation(patients)[: most // 2] for patients in by_role]))
-        features = {space: np.asarray(rows)[sample] for space, rows in features.items()}
-        cohort = _part(cohort, sample)
-    drawn = permute_roles(cohort.member, cohort.stratum, BLIND_PERMUTATIONS, rng)
-    roles = _within(np.vstack([cohort.member[None], drawn]).T.astype(float), cohort.stratum)
-    statistics, predicted = [], {}
-    for space, rows in features.items():
-        left_out = _left_out_predictions(_within(np.asarray(rows, float), cohort.stratum), roles)
-        predicted[space] = left_out[:, 0]
-        statistics.append((left_out * roles).sum(axis=0) / np.maximum(np.linalg.norm(left_out, axis=0), 1e-12))
-    values = np.array(statistics).T
-    aucs = {space: float(roc_auc_score(cohort.member, scores)) for space, scores in predicted.items()}
-    best = max(aucs, key=lambda space: aucs[space])
-    return Blind(auc=aucs[best], p_value=joint_p(values), space=best)
-
-
-def per_patient(features: NDArray[np.floating], owners: NDArray[np.int64], n_patients: int) -> NDArray[np.float64]:
-    """The mean of each patient's images."""
-    found = np.zeros((n_patients, features.shape[1]))
-    np.add.at(found, owners, features)
-    return found / np.bincount(owners, minlength=n_patients)[:, None]
 
 
 def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Generator, int], bool]) -> Control:
@@ -262,28 +210,9 @@ def rows_of(tables: Tables, rows: NDArray[np.int64]) -> dict[str, PatientDistanc
     }
 
 
-def _within(values: NDArray[np.float64], stratum: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Less the mean of the stratum."""
-    found = values.copy()
-    for number in np.unique(stratum):
-        found[stratum == number] -= values[stratum == number].mean(axis=0)
-    return found
-
-
-def _left_out_predictions(rows: NDArray[np.float64], roles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ridge predictions of each role column, each for a row that the fit has not seen, in closed form."""
-    spread = rows.std(axis=0)
-    rows = rows[:, spread > 1e-9] / spread[spread > 1e-9]
-    kernel = rows @ rows.T
-    kernel /= max(float(np.trace(kernel)) / len(kernel), 1e-12)
-    hat = np.linalg.solve(kernel + np.eye(len(kernel)), kernel).T
-    leverage = np.diag(hat)[:, None]
-    return np.asarray((hat @ roles - leverage * roles) / (1 - leverage))
-
-
 def all_hold(controls: Mapping[str, Control], blind: Blind) -> bool:
     """Whether nothing that must stay silent spoke up."""
-    return blind.holds and all(control.holds for control in controls.values())
+    return not blind.fires(BLIND_LEVEL) and all(control.holds for control in controls.values())
 
 
 def broken(controls: Mapping[str, Control], blind: Blind) -> Iterator[str]:
@@ -294,7 +223,7 @@ def broken(controls: Mapping[str, Control], blind: Blind) -> Iterator[str]:
                 f"the control '{control.name}' fired in {control.fired} of {control.runs} repetitions, and chance "
                 f"explains at most {control.allowed}"
             )
-    if not blind.holds:
+    if blind.fires(BLIND_LEVEL):
         yield (
             f"members and holdout can be told apart without any synthetic image (AUC {blind.auc:.2f} in the space "
             f"{blind.space}, p = {blind.p_value:.2g}): they are not drawn from the same patients"

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fedsynth.benchmark.leakage.cohort import Cohort
 from fedsynth.benchmark.leakage.neighbours import PatientDistances
 from fedsynth.benchmark.leakage.statistics.permutation import (
     assignments,
     fewest_patients,
+    joint_p,
     marginal_p,
     permute_roles,
 )
@@ -96,18 +96,6 @@ def dependence_of(
         permutations=permutations,
         avoidance_p=joint_p(-values[:, means]),
     )
-
-
-def joint_p(values: NDArray[np.float64]) -> float:
-    """The rank of the first row (rows, k) by its smallest marginal p-value, ties broken by the mean logarithm of all.
-
-    With many statistics and few rows, several rows hold the smallest p-value there can be, each in another statistic:
-    left tied, a leak that shows in some statistics only could never fire. All rows are ranked alike, as in `min_p`, so
-    the result is exact.
-    """
-    p = stats.rankdata(-values, method="max", axis=0) / len(values)
-    keys = np.log(p.min(axis=1)) + 1e-4 * np.log(p).mean(axis=1)
-    return float(np.mean(keys <= keys[0] + 1e-12))
 
 
 def statistics_under(

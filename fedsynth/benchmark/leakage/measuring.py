@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsynth.benchmark.leakage.blends import blend_distances
 from fedsynth.benchmark.leakage.neighbours import PatientDistances, patient_distances
 from fedsynth.benchmark.leakage.spaces.space import Space
 from fedsynth.images import ImageSet
@@ -17,7 +18,7 @@ from fedsynth.images.rows import Stack, take
 DEPTH = 256
 """So many of the nearest patients of an image are kept; who is further away hardly matters."""
 SHALLOW = 8
-"""Of regions, which are only asked for copies."""
+"""Of spaces that are only asked for copies."""
 MANY_PAIRS = 5 * 10**7
 FEW_VIEWS = {2: 4, 3: 8}
 """Of larger sets only the mirror images are compared, or a run would take hours: the first so many, by dimensions."""
@@ -53,7 +54,7 @@ class MeasuredSpace:
         if hidden is not None and len(hidden):
             kept = np.setdiff1d(np.arange(len(owners)), hidden)
             references, owners = take(references, kept), owners[kept]
-        return patient_distances(queries(self.space, images), references, owners, self.depth, exclude=exclude)
+        return look_up(self.space, queries(self.space, images), references, owners, self.depth, exclude)
 
 
 def measure_spaces(
@@ -80,11 +81,24 @@ def measure_spaces(
             references=references,
             features=asked[0],
             patient_of=patient_of,
-            synthetic=patient_distances(asked, references, patient_of, depth),
-            real=patient_distances(queries(space, real), references, patient_of, depth, exclude=patient_of),
+            synthetic=look_up(space, asked, references, patient_of, depth),
+            real=look_up(space, queries(space, real), references, patient_of, depth, patient_of),
             depth=depth,
         )
     return found
+
+
+def look_up(
+    space: Space,
+    asked: list[Stack],
+    references: Stack,
+    patient_of: NDArray[np.int64],
+    depth: int,
+    exclude: NDArray[np.int64] | None = None,
+) -> PatientDistances:
+    """The nearest patients of the views `asked`; in a space of mixtures, of the best pairs of images."""
+    compare = blend_distances if getattr(space, "blends", False) else patient_distances
+    return compare(asked, references, patient_of, depth, exclude=exclude)
 
 
 def queries(space: Space, images: ImageSet) -> list[Stack]:
@@ -99,14 +113,14 @@ def tables(measured: Mapping[str, MeasuredSpace]) -> dict[str, PatientDistances]
 
 
 def of_whole_images(measured: Mapping[str, MeasuredSpace]) -> dict[str, MeasuredSpace]:
-    """The spaces that look at whole images: regions are there to find collages and would only dilute the rest."""
+    """The spaces of the dependence test: those made for altered copies and collages would only dilute it."""
     whole = {name: space for name, space in measured.items() if is_whole(space.space)}
     return whole or dict(measured)
 
 
 def is_whole(space: Space) -> bool:
-    """Whether a space looks at whole images."""
-    return getattr(space, "region", None) is None
+    """Whether a space takes part in dependence; the others are there to find altered copies and collages only."""
+    return bool(getattr(space, "whole", True))
 
 
 def limit_views(space: Space, real: ImageSet, n_synthetic: int) -> None:

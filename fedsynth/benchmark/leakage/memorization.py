@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.benchmark.leakage import controls as negative
-from fedsynth.benchmark.leakage.blind import facts_of_images
+from fedsynth.benchmark.leakage.blind import Blind, blind_baseline, facts_of_images, means_of_patients
 from fedsynth.benchmark.leakage.comparators import RealAndSynthetic, compare_spaces
-from fedsynth.benchmark.leakage.controls import Blind, Control, Shown
+from fedsynth.benchmark.leakage.controls import Control, Shown
 from fedsynth.benchmark.leakage.copied import Annotation, FlaggedPatients, annotate, copied_share, flag_patients
 from fedsynth.benchmark.leakage.dependence import Dependence, dependence_of
 from fedsynth.benchmark.leakage.evidence import Evidence, without_masks
@@ -29,8 +29,7 @@ from fedsynth.benchmark.leakage.measuring import (
 )
 from fedsynth.benchmark.leakage.neighbours import PatientDistances
 from fedsynth.benchmark.leakage.plants import KINDS, SHORT, Power, blurred, change_all, noised, plant
-from fedsynth.benchmark.leakage.spaces import Space, default_spaces, spaces_named
-from fedsynth.benchmark.leakage.spaces.pixels import REGIONS
+from fedsynth.benchmark.leakage.spaces import Space, copy_spaces, default_spaces, spaces_named
 from fedsynth.benchmark.leakage.verdict import Findings, Judgement, bound, judge
 from fedsynth.benchmark.score import Score
 from fedsynth.images.rows import take
@@ -110,11 +109,13 @@ def run_memorization(
         equal=evidence.equal_to_members,
         share=share,
         power=powers[weakest].share if weakest else None,
+        power_low=powers[weakest].low if weakest else None,
         weakest=weakest,
         detectable=detectable,
         tolerance=settings.tolerance,
         broken=tuple(negative.broken(controls, blind)),
         unseen=evidence.unseen,
+        left_out=tuple(space.name for space in choose_spaces(evidence) if space.name not in measured),
     )
     first = next(iter(measured))
     step("comparators")
@@ -147,7 +148,7 @@ def choose_spaces(evidence: Evidence, names: Sequence[str] = ()) -> list[Space]:
     given = evidence.real if alike else without_masks(evidence.real)
     if names:
         return spaces_named(tuple(names), given)
-    return [*default_spaces(given), *spaces_named(REGIONS, given)]
+    return [*default_spaces(given), *copy_spaces(given)]
 
 
 def _plant_all(
@@ -198,11 +199,8 @@ def _controls(
     ]
     found.append(negative.shuffled_roles(output, reference.floors, people, **given))
     found.append(negative.split_among_members(output, reference.floors, people, **given))
-    features = {
-        name: negative.per_patient(np.asarray(space.references), owners, len(people)) for name, space in whole.items()
-    }
-    features["brightness and contrast"] = facts_of_images(evidence.real, people)
-    blind = negative.tell_apart(features, people, seed=settings.seed)
+    features = {name: means_of_patients(space.references, owners, len(people)) for name, space in whole.items()}
+    blind = blind_baseline(facts_of_images(evidence.real, people), people, seed=settings.seed, features=features)
     return {control.name: control for control in found}, blind
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from fedsynth.benchmark.leakage.controls import BLIND_LEVEL
 from fedsynth.benchmark.leakage.memorization import Memorization
 from fedsynth.benchmark.leakage.plants import Power, ladder, smallest_share
 from fedsynth.benchmark.leakage.spaces import reidentification
@@ -144,4 +145,4 @@ def _powers(found: Memorization) -> dict[str, Any]:
 
 def _controls_as_table(found: Memorization) -> dict[str, Any]:
     listed: dict[str, Any] = {name: asdict(control) for name, control in found.controls.items()}
-    return listed | {"blind baseline": asdict(found.blind) | {"holds": found.blind.holds}}
+    return listed | {"blind baseline": asdict(found.blind) | {"holds": not found.blind.fires(BLIND_LEVEL)}}

@@ -153,7 +153,7 @@ def details_of(found: Membership, told: Told) -> dict[str, Any]:
         "resolvable_auc": None if cohort.not_drawn else found.resolvable_auc,
         "member_share": cohort.n_members / len(cohort),
         "controls": {
-            "blind": asdict(found.blind) | {"fires": found.blind.fires},
+            "blind": asdict(found.blind) | {"fires": found.blind.fires(honest.LEVEL)},
             "honest": {"p_value": found.honest_p, "fires": found.honest_p <= honest.LEVEL},
             "among_members": {"p_value": found.members_p, "fires": found.members_p <= honest.LEVEL},
         },
@@ -174,7 +174,7 @@ def _attack_details(attack: Attack, member: NDArray[np.bool_]) -> Mapping[str, A
 
 def _broken(found: Membership) -> str:
     """Which control failed, in words; empty where all hold."""
-    if found.blind.fires:
+    if found.blind.fires(honest.LEVEL):
         return (
             f"INVALID: members differ from the holdout without any synthetic image being looked at (a classifier's "
             f"AUC {found.blind.auc:.2f}, that of one fact {found.blind.single:.2f}, p = {found.blind.p_value:.2g}). "

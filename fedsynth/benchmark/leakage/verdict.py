@@ -23,8 +23,9 @@ class Findings:
 
     `copied` and `control` are the numbers of synthetic images that count as copies of members and of holdout
     patients; `equal` of the former are the same bytes as a member's image. `power` is the measured chance that a
-    planted copy is found, of the kind found least; None where none could be planted. `broken` says which controls
-    failed, `unseen` which part of the output nothing looked at.
+    planted copy is found, of the kind found least, `power_low` the lower end of its 95 % interval; None where none
+    could be planted. `broken` says which controls failed, `unseen` which part of the output nothing looked at, and
+    `left_out` names the spaces that fit the sets and were not asked.
     """
 
     n_synthetic: int
@@ -36,11 +37,13 @@ class Findings:
     equal: int
     share: Score
     power: float | None
+    power_low: float | None
     weakest: str
     detectable: float | None
     tolerance: float
     broken: Sequence[str]
     unseen: str = ""
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ def judge(found: Findings) -> Judgement:
         return _judgement("depends", _dependence(found), _no_copy(found))
     if missing := list(_missing(found)):
         return _judgement("inconclusive", *missing, _no_copy(found))
-    return _judgement("pass", _dependence(found), _no_copy(found), _resolved(found), NO_PROOF)
+    return _judgement("pass", _dependence(found), _no_copy(found), _resolved(found), _left_out(found), NO_PROOF)
 
 
 def exit_code(verdict: str) -> int:
@@ -77,10 +80,14 @@ NO_PROOF = "This is no proof of privacy: it says that no copies and no dependenc
 
 
 def bound(found: Findings) -> float:
-    """The upper 95 % bound of the copied share, divided by the chance of finding a copy."""
-    if not found.power or found.share.high is None:
+    """The largest copied share that the findings leave standing (95 %), copies that were not seen included.
+
+    The upper end of the share's 95 % interval over the lower end of the power's: each is wrong in 2.5 % of all cases
+    at most, so their quotient is in 5 %, however they depend on each other.
+    """
+    if not found.power_low or found.share.high is None:
         return 1.0
-    return min(1.0, found.share.high / found.power)
+    return min(1.0, found.share.high / found.power_low)
 
 
 def _judgement(verdict: Word, *sentences: str) -> Judgement:
@@ -145,6 +152,12 @@ def _resolved(found: Findings) -> str:
     )
 
 
+def _left_out(found: Findings) -> str:
+    if not found.left_out:
+        return ""
+    return f"Only some spaces were asked. Copies that show in {_listed(found.left_out)} alone were not looked for."
+
+
 def _missing(found: Findings) -> list[str]:
     """Why there is no answer, each with what would give one."""
     said = [found.unseen] if found.unseen else []
@@ -179,8 +192,8 @@ def _missing(found: Findings) -> list[str]:
 
 
 def _enough(found: Findings) -> int:
-    assert found.power
-    return trials_for_bound(min(0.99, found.tolerance * found.power))
+    assert found.power_low
+    return trials_for_bound(min(0.99, found.tolerance * found.power_low))
 
 
 def alone_could_fire(test: Dependence) -> str:
@@ -192,6 +205,10 @@ def alone_could_fire(test: Dependence) -> str:
 
 def _count(n: int, of: str) -> str:
     return f"{n} {of}{'' if n == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _percent(share: float) -> str:

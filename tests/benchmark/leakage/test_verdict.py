@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fedsynth.benchmark.leakage.cohort import Cohort
 from fedsynth.benchmark.leakage.dependence import Dependence
 from fedsynth.benchmark.leakage.extraction import Copies
+from fedsynth.benchmark.leakage.plants import Power
+from fedsynth.benchmark.leakage.statistics.intervals import clopper_pearson
 from fedsynth.benchmark.leakage.verdict import Findings, bound, exit_code, judge
 from fedsynth.benchmark.score import Score
 
@@ -46,6 +49,7 @@ def findings(*patients, **changes):
         "equal": 0,
         "share": Score(value=0.0, low=0.0, high=0.004),
         "power": 1.0,
+        "power_low": changes.get("power", 1.0),
         "weakest": "blurred",
         "detectable": 0.001,
         "tolerance": 0.01,
@@ -76,6 +80,9 @@ def findings(*patients, **changes):
         (findings(share=Score(value=0.0, low=0.0, high=0.02)), "inconclusive", "368 synthetic images"),
         (findings(power=0.4), "inconclusive", "only 40 % of planted copies"),
         (findings(power=0.5), "pass", "no proof of privacy"),
+        (findings(power=0.9, power_low=0.3), "inconclusive", "1228 synthetic images without a copy would do"),
+        (findings(left_out=("encoder",)), "pass", "copies that show in encoder alone were not looked for"),
+        (findings(left_out=("a", "b", "c")), "pass", "show in a, b or c alone"),
         (findings(power=0.3), "inconclusive", "synthetic images without a copy would do"),
         (findings(detectable=0.02), "inconclusive", "only 2 %"),
         (findings(detectable=None), "inconclusive", "no share"),
@@ -92,6 +99,29 @@ def test_the_bound_is_divided_by_the_power_and_is_a_share():
     assert bound(findings(power=0.5)) == 0.008
     assert bound(findings(power=0.001)) == 1
     assert bound(findings(power=0.0)) == 1
+    assert bound(findings(power=0.5, power_low=0.4)) == 0.01
+
+
+def test_the_bound_by_hand_and_how_often_it_is_too_low():
+    """No copy among 700 images, 58 of 60 plants found: 1 - 0.025^(1/700) = 0.526 %, over 0.885 from the tables.
+
+    Under every true share and power, hits among the images and among the plants are binomial; the bound must lie below
+    the true share in no more than 5 %. The sum over all outcomes is exact.
+    """
+    power, share = Power(found=58, planted=60, by_space={}), clopper_pearson(0, 700)[1]
+    assert power.low == pytest.approx(0.885, abs=5e-4)
+    found = findings(share=Score(value=0.0, low=0.0, high=share), power=power.share, power_low=power.low)
+    assert bound(found) == pytest.approx(0.00526 / 0.885, abs=2e-5)
+    for true_share in (0.004, 0.01, 0.03):
+        for true_power in (0.55, 0.8, 0.97):
+            hits, plants = np.arange(40), np.arange(61)
+            high = np.array([clopper_pearson(int(hit), 700)[1] for hit in hits])
+            low = np.array([clopper_pearson(int(plant), 60)[0] for plant in plants])
+            below = high[:, None] / np.maximum(low, 1e-9) < true_share
+            chance = stats.binom.pmf(hits, 700, true_share * true_power)[:, None] * stats.binom.pmf(
+                plants, 60, true_power
+            )
+            assert (chance * below).sum() <= 0.05
 
 
 def test_exit_codes_stop_a_release_script():

@@ -37,6 +37,7 @@ class Pixels(GridSpace):
 class RegionPixels(GridSpace):
     """The ranks of one part of the frame, as it is and mirrored."""
 
+    whole = False
     n_views = 2
     n_inverted = 0
 

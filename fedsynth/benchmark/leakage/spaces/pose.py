@@ -10,15 +10,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
-from fedsynth.benchmark.leakage.spaces.appearance import Grid, body_of, coarse, ranks
+from fedsynth.benchmark.leakage.spaces.appearance import Grid, body_of, coarse, medians, ranks
 from fedsynth.images.rows import Stack, blocks
 
 SPREAD = 0.44
 """The root mean square of a body's coordinates along an axis, of a frame from -1 to 1, after posing."""
 LONG = 0.1
 """A body less elongated than this has no axis to turn to."""
+SMOOTH = 3
+"""Cells that are averaged before a body is looked for in noisy images."""
 WHOLE = 0.97
 """A body that covers more than this is not seen whole: it stays as it is."""
 
@@ -28,11 +31,26 @@ def posed(images: Stack, *, n_bytes: int = 2**24) -> Iterator[tuple[int, Grid]]:
     for start, block in blocks(images, n_bytes=n_bytes * images.dtype.itemsize // 4):
         values = torch.from_numpy(coarse(block, 2))
         body, level = body_of(coarse(values.numpy()))
-        spread = (slice(None), slice(None)) + (None,) * (values.ndim - 2)
-        background = torch.from_numpy(level[spread])
-        places = F.affine_grid(_movement(body, values.shape[2:]), list(values.shape), align_corners=False)
-        moved = F.grid_sample(values - background, places, align_corners=False) + background
-        yield start, ranks(coarse(moved.numpy()))
+        background = level[(slice(None), slice(None)) + (None,) * (values.ndim - 2)]
+        yield start, ranks(coarse(_moved(values, body, level).numpy() + background))
+
+
+def posed_intensities(images: Stack, *, n_bytes: int = 2**24) -> Iterator[tuple[int, Grid]]:
+    """The intensities above the background after posing by a body that speckles and noise do not move."""
+    for start, block in blocks(images, n_bytes=n_bytes * images.dtype.itemsize // 4):
+        values = torch.from_numpy(coarse(medians(block), 2))
+        rough = coarse(values.numpy())
+        for axis in range(2, rough.ndim):
+            rough = uniform_filter1d(rough, SMOOTH, axis)
+        body, level = body_of(rough)
+        yield start, coarse(_moved(values, body, level).numpy())
+
+
+def _moved(values: Tensor, body: NDArray[np.bool_], level: Grid) -> Tensor:
+    """What differs from the background, the body in its pose."""
+    background = torch.from_numpy(level[(slice(None), slice(None)) + (None,) * (values.ndim - 2)])
+    places = F.affine_grid(_movement(body, values.shape[2:]), list(values.shape), align_corners=False)
+    return F.grid_sample(values - background, places, align_corners=False)
 
 
 def _movement(body: NDArray[np.bool_], size: torch.Size) -> Tensor:

@@ -6,12 +6,13 @@ it must not know who was a member.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 
 from fedsynth.benchmark.leakage.neighbours import nearest
 from fedsynth.benchmark.leakage.spaces.components import Components
+from fedsynth.benchmark.leakage.spaces.detail import Detail, Kind
 from fedsynth.benchmark.leakage.spaces.encoder import Encoder
 from fedsynth.benchmark.leakage.spaces.gridspace import Features
 from fedsynth.benchmark.leakage.spaces.masks import Masks
@@ -49,13 +50,19 @@ def default_spaces(real: ImageSet) -> list[Space]:
     return spaces if real.masks is None else [*spaces, Masks()]
 
 
+def copy_spaces(real: ImageSet) -> list[Space]:
+    """Spaces that extraction alone looks through: detail, for altered copies and mixtures, and parts of the frame."""
+    details: list[Space] = [Detail(kind) for kind in get_args(Kind)]
+    return [*details, *(RegionPixels(region) for region in REGIONS)]
+
+
 def spaces_named(names: tuple[str, ...], real: ImageSet) -> list[Space]:
-    """The spaces of these names: a default one, a region of the frame (`left`, ... `centre`) by itself, or a file.
+    """The spaces of these names: a default one, one for copies (`detail`, ... `left`, ... `centre`), or a file.
 
     A file of weights needs its statement beside it, see `outside.py`.
     """
     known: dict[str, Space] = {space.name: space for space in default_spaces(real)}
-    known |= {region: RegionPixels(region) for region in REGIONS}
+    known |= {space.name: space for space in copy_spaces(real)}
     for name in names:
         if Path(name).suffix in (*SCRIPTS, *WEIGHTS):
             known[name] = load_outside(Path(name), real)

@@ -112,3 +112,15 @@ def _sizes(members: NDArray[np.bool_], strata: NDArray[np.generic]) -> list[tupl
 
 def _log_binomial(n: int, k: int) -> float:
     return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+
+
+def joint_p(values: NDArray[np.float64]) -> float:
+    """The rank of the first row (rows, k) by its smallest marginal p-value, ties broken by the mean logarithm of all.
+
+    With many statistics and few rows, several rows hold the smallest p-value there can be, each in another statistic:
+    left tied, a leak that shows in some statistics only could never fire. All rows are ranked alike, as in `min_p`, so
+    the result is exact.
+    """
+    p = stats.rankdata(-values, method="max", axis=0) / len(values)
+    keys = np.log(p.min(axis=1)) + 1e-4 * np.log(p).mean(axis=1)
+    return float(np.mean(keys <= keys[0] + 1e-12))
