@@ -53,7 +53,7 @@ class Detail(GridSpace):
     def grids(self, images: ImageSet) -> Grid:
         """The detail of every image, on cells half as fine as the appearance's."""
         kind = "detail" if self.blends else self.kind
-        made = remembered(images, kind, lambda: _details(images.images, kind))
+        made = remembered(images, f"detail, {kind}", lambda: _details(images.images, kind))
         return made if self.channel is None else made[:, self.channel : self.channel + 1]
 
     def fit(self, real: ImageSet, *, seed: int) -> None:

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from fedsynth.benchmark.leakage.spaces.appearance import medians
 from fedsynth.benchmark.leakage.spaces.detail import Detail, Kind, _blur
+from fedsynth.benchmark.leakage.spaces.pixels import Pixels
 from fedsynth.images import ImageSet
 from tests.benchmark.leakage.spaces.test_spaces import as_float, blob_patients, owners, ratios, with_images
 
@@ -114,3 +115,11 @@ def test_the_blur_keeps_a_constant_and_moves_no_mass():
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-6)
     np.testing.assert_allclose(_blur(9, 0.05), np.eye(9), atol=1e-6)
+
+
+def test_a_set_that_other_spaces_have_looked_at_has_the_same_detail():
+    """Grids are kept by the set and a name: two spaces under one name would be measured on each other's."""
+    fresh, known = blob_patients(30), blob_patients(30)
+    Pixels().grids(known)
+    for kind in KINDS:
+        assert np.array_equal(Detail(kind).grids(fresh), Detail(kind).grids(known)), kind
