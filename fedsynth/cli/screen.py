@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,27 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def steps_shown(text: str) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A callback `told(cell, step, done, total)` that says of each step that it begins, and how long it took."""
+    begun: dict[tuple[str, str], float] = {}
+    with progress_bar(text) as bar:
+
+        def told(cell: str, step: str, done: int, total: int) -> None:
+            now, key = time.monotonic(), (cell, step)
+            took = f" took {_minutes(now - begun.pop(key))}" if key in begun else ""
+            if not took:
+                begun[key] = now
+            typer.echo(f"[{done}/{total}] {cell}: {step}{took}", err=True)
+            bar(done, total)
+
+        yield told
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def print_json(value: dict[str, Any]) -> None:

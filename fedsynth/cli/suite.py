@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsynth.cli.screen import print_table, progress_bar
+from fedsynth.cli.screen import print_table, steps_shown
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ def suite(
     if plan:
         _plan(wanted, target)
         return
-    with progress_bar(f"suite {wanted.name}") as bar:
+    with steps_shown(f"suite {wanted.name}") as told:
         outcomes = run_suite(
             wanted,
             target.resolve(),
             jobs=jobs,
             engine=engine,  # type: ignore[arg-type]
             spend=spend,
-            on_step=lambda cell, step, done, total: bar(done, total),
+            on_step=told,
         )
     _end(wanted, target, outcomes, export=export)
 

@@ -1,5 +1,6 @@
 """Suites: what a file may say, which commands a cell is, going on where it was, and cells that fail alone."""
 
+import re
 import subprocess
 import sys
 import time
@@ -257,7 +258,8 @@ def test_a_suite_ends_in_its_table_and_goes_on_where_it_was(tmp_path):
     first = CliRunner().invoke(app, ["suite", str(file), "--out", str(out)])
     assert first.exit_code == 3, first.output
     assert "failed: dcgann" in first.stderr
-    assert "dcgan" in first.stderr  # the nearest spelling
+    assert "dcgan_seed-0: simulate\n" in first.stderr  # each step, as it begins and when it ended
+    assert re.search(r"\[1/\d+\] dcgan_seed-0: simulate took 0:\d\d\n", first.stderr)
     assert "kid" in (out / "table.csv").read_text()
     assert (out / "report.html").is_file()
     assert "simulate" in (out / "cells" / "dcgan_seed-0-commands.txt").read_text()
