@@ -17,6 +17,9 @@ VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no co
 LEAKAGE = ("memorization", "membership")
 JUDGED = ("memorization", "membership", "audit")
 STRONGEST = "strongest"
+TOLD: dict[str, tuple[str, ...]] = {"segmentation": ("dice/", "dice_ratio/"), "classification": ("accuracy",)}
+"""The scores that a card tells, by how they begin; of other benchmarks all."""
+
 CARD = "README.md"
 
 
@@ -118,8 +121,11 @@ def _origin(facts: Facts) -> list[str]:
 def _told(facts: Facts, name: str) -> str:
     result = facts.results[name]
     verdict = f"{result.verdict}; " if result.verdict else ""
-    shown = [f"{key} {score}" for key, score in result.scores.items() if score.value is not None][:8]
-    return verdict + ", ".join(shown)
+    known = {key: score for key, score in result.scores.items() if score.value is not None}
+    if STRONGEST in result.details:
+        known = {key: score for key, score in known.items() if key == result.details[STRONGEST]}
+    wanted = [key for key in known if key.startswith(TOLD.get(name, ""))]
+    return verdict + ", ".join(f"{key} {known[key]}" for key in wanted[:8])
 
 
 def _objection(facts: Facts, name: str, *, most: float | None = None, least: float | None = None) -> str:
