@@ -57,7 +57,7 @@ def test_the_page_of_suites_names_every_suite_and_commands_that_there_are():
             check_command(words[1:])
             assert not words[2].startswith("benchmarks/") or (ROOT / words[2]).is_file()
     named = re.findall(r"^\| `(\w+\.toml)`", SUITES.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(named) == {path.name for path in SUITES.parent.glob("*.toml")}
+    assert set(named) >= {path.name for path in SUITES.parent.glob("*.toml")}
 
 
 @pytest.mark.slow

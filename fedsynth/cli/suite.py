@@ -103,6 +103,9 @@ def _plan(wanted: "Suite", target: Path) -> None:
     if wanted.images is None:
         typer.echo("budget     phantoms: nothing is spent of anybody")
         return
+    if not wanted.images.is_dir():
+        typer.echo(f"images     {wanted.images}: not there yet")
+        return
     from fedsynth.images import ImageSet
 
     total = spending(wanted, ImageSet.load(wanted.images, every_voxel=False))
