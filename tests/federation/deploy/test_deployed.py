@@ -162,10 +162,11 @@ def _kill(pid: int) -> None:
 
 
 def _real(folder: Path, seed: int) -> None:
-    """Images that fedsynth takes for a real hospital's: phantoms that do not say so."""
+    """Images that fedsynth takes for a real hospital's: phantoms that do not say so, and are nobody else's."""
     settings = PhantomSettings(patients=20, slices=2, size=16, sites=1, seed=seed)
     images = make_phantoms(folder.with_suffix(".phantoms"), settings, workers=1)
-    images.with_cases(images.cases, provenance={}).save(folder)
+    own = {column: f"{folder.name}-" + images.cases[column] for column in ("patient", "case")}
+    images.with_cases(images.cases.assign(**own), provenance={}).save(folder)
 
 
 @pytest.fixture
