@@ -175,14 +175,14 @@ def _print_tests(found: "Memorization") -> None:
 
 
 def _print_power(found: "Memorization") -> None:
-    names = list(found.measured)
     n = len(found.evidence.synthetic)
     rows = []
     for kind, power in found.powers.items():
         smallest = power.smallest_share(n)
-        by_space = [f"{power.by_space[name] / power.planted:.2f}" for name in names]
-        rows.append([kind, *by_space, f"{power.share:.2f}", "none" if smallest is None else f"{100 * smallest:.2g} %"])
-    print_table(["planted copies found", *names, "together", "smallest share found"], rows)
+        best = sorted(power.by_space, key=lambda name: -power.by_space[name])[:3]
+        shown = ", ".join(f"{name} {power.by_space[name] / power.planted:.2f}" for name in best)
+        rows.append([kind, f"{power.share:.2f}", "none" if smallest is None else f"{100 * smallest:.2g} %", shown])
+    print_table(["planted copies found", "share", "smallest share found", "best in"], rows)
     typer.echo("")
 
 

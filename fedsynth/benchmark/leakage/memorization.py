@@ -34,6 +34,8 @@ from fedsynth.benchmark.leakage.verdict import Findings, Judgement, bound, judge
 from fedsynth.benchmark.score import Score
 from fedsynth.images.rows import take
 
+MASKS = "masks"
+"""Planted images keep their masks; what the masks give away is no power to find copied images, and told apart."""
 MOST_SHOWN = 1000
 """So many real images are passed off as synthetic in controls."""
 
@@ -167,7 +169,8 @@ def _plant_all(
         seen = {name: space.against(planted.images, hidden=planted.hidden) for name, space in measured.items()}
         owners = evidence.patient_of[planted.sources]
         by_space = {name: _found({name: table}, reference, owners) for name, table in seen.items()}
-        powers[kind] = Power(found=_found(seen, reference, owners), planted=len(owners), by_space=by_space)
+        images = {name: table for name, table in seen.items() if name != MASKS} or seen
+        powers[kind] = Power(found=_found(images, reference, owners), planted=len(owners), by_space=by_space)
     return powers
 
 

@@ -79,6 +79,30 @@ def elastic(image: Voxels, mask: Mask | None, rng: np.random.Generator) -> Pair:
     return _resampled(image, mask, lambda where: where + fields)
 
 
+def salted(image: Voxels, mask: Mask | None, rng: np.random.Generator) -> Pair:
+    """One voxel in twenty black or white, in every channel alike."""
+    lot = rng.random(image.shape[1:])
+    return np.where(lot < 0.025, 0, np.where(lot > 0.975, 1, image)), mask
+
+
+def shaded(image: Voxels, mask: Mask | None, rng: np.random.Generator) -> Pair:
+    """Under a smooth field that makes it brighter or darker by up to half."""
+    size = image.shape[1:]
+    field = ndimage.gaussian_filter(rng.normal(size=size), min(size) / 4, mode="reflect")
+    return image * np.exp(0.4 * field / np.abs(field).max()), mask
+
+
+def levelled(image: Voxels, mask: Mask | None, rng: np.random.Generator) -> Pair:
+    """Five grey levels in every channel."""
+    top = image.max(axis=tuple(range(1, image.ndim)), keepdims=True) + 1e-6
+    return np.floor(np.minimum(image / top, 0.9999) * 5) / 4, mask
+
+
+def shrunk(image: Voxels, mask: Mask | None, rng: np.random.Generator) -> Pair:
+    """Seven tenths of its size, the border repeated around it."""
+    return _resampled(image, mask, lambda where: where / 0.7)
+
+
 CHANGES: Mapping[str, Change] = {
     "exact": exact,
     "noised": noised,
@@ -88,6 +112,10 @@ CHANGES: Mapping[str, Change] = {
     "cropped": cropped,
     "windowed": windowed,
     "elastic": elastic,
+    "salted": salted,
+    "shaded": shaded,
+    "levelled": levelled,
+    "shrunk": shrunk,
 }
 NEIGHBOUR, SAME_PATIENT = "neighbouring slice", "same patient"
 KINDS = (*CHANGES, NEIGHBOUR, SAME_PATIENT)

@@ -59,7 +59,7 @@ def test_every_kind_is_of_different_members_and_still_like_them(kind, size):
         axis = -1 if len(size) == 2 else 2
         made = np.flip(made, axis)
     alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(source, made, strict=True)]
-    assert min(alike) > 0.8
+    assert min(alike) > (0.5 if kind == "shrunk" else 0.8)
     if kind not in ("exact", "flipped", NEIGHBOUR, SAME_PATIENT):
         assert not np.array_equal(source, made)
 
