@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN|SUITE...", help="Finished runs, one row each, or suites.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs, one row each, or suites.")],
     form: Annotated[str, typer.Option("--format", help="table, csv, markdown or latex.")] = "table",
     arm: Annotated[str, typer.Option(help="The arm of the utility benchmarks that is shown.")] = "synthetic",
     by: Annotated[str, typer.Option(help="Sort the rows by a column: epsilon, dice, verdict, ...")] = "",

@@ -10,7 +10,7 @@ from fedsynth.errors import ConfigError
 
 def release(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN|RESULTS", help="The measured run, or the folder with a set's results.")
+        Path, typer.Argument(metavar="RUN", help="The measured run, or the folder with a set's results.")
     ],
     out: Annotated[Path, typer.Option(metavar="SET", help="Where the released set goes.")],
     criteria: Annotated[

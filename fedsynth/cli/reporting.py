@@ -9,7 +9,7 @@ import typer
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN|SUITE...", help="Finished runs or suites; the newest run if none."),
+        typer.Argument(metavar="RUN...", help="Finished runs or suites; the newest run if none."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; report.html in the first folder.")] = None,
     export: Annotated[

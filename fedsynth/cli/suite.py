@@ -92,7 +92,7 @@ def _plan(wanted: "Suite", target: Path) -> None:
                 "all" if cell.members is None else cell.members,
                 cell.steps,
                 ", ".join(cell.benchmarks),
-                f"{job.done} of {len(job.commands)}",
+                f"{len(job.done)} of {len(job.commands)}",
             ]
         )
     heads = ["cell", "generator", "federation", "epsilon", "members", "steps a hospital", "measured by", "done"]

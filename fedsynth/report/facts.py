@@ -90,7 +90,7 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         **_leakage(results),
         **_utility(results, arm),
         "megabytes": _traffic(rounds, settings),
-        "seconds": _seconds(rounds),
+        "seconds": _seconds(rounds, private=bool(settings.get("privacy"))),
     }
     public = bool(parse_toml(run.checkpoints / CARD).get("public", False))
     return Facts(run=run, settings=settings, cells=cells, results=results, damaged=damaged, public=public)
@@ -222,12 +222,15 @@ def _traffic(rounds: list[dict[str, str]], settings: Mapping[str, Any]) -> Cell:
     return Cell(text=f"{total:.1f}", value=total)
 
 
-def _seconds(rounds: list[dict[str, str]]) -> Cell:
+def _seconds(rounds: list[dict[str, str]], *, private: bool) -> Cell:
     times: dict[str, float] = {}
     for row in rounds:
         if row.get("seconds"):
             times[row["round"]] = max(times.get(row["round"], 0.0), float(row["seconds"]))
     if not times:
-        return Cell(text="-", why="private runs are not timed: time tells how many patients were drawn")
+        why = (
+            "private runs are not timed: time tells how many patients were drawn" if private else "nothing was trained"
+        )
+        return Cell(text="-", why=why)
     total = sum(times.values())
     return Cell(text=f"{total:.0f}", value=total)

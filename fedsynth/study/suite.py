@@ -20,11 +20,12 @@ from fedsynth.config import load_toml, to_toml
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.images import ImageSet
 from fedsynth.images.check import HEADER
-from fedsynth.study.suite_cell import Cell, options
+from fedsynth.study.suite_cell import PHANTOMS, SOURCE, Cell, options
 from fedsynth.study.suite_file import Suite
 
 CELLS, DATA, FAILED, SUITE, COMMANDS = "cells", "data", "failed.txt", "suite.toml", "commands.txt"
 BAD_INPUT = 2
+OTHERS = 1000  # added to the seed of the phantoms: people of whom the suite knows nothing else
 
 Engine = Literal["local", "ray"]
 OnStep = Callable[[str, str, int, int], None]
@@ -54,9 +55,14 @@ class Job:
         return self.cell.commands(self.data, self.run)
 
     @property
-    def done(self) -> int:
-        """How many steps have left their file."""
-        return sum((self.run / mark).is_file() for mark in self.commands)
+    def done(self) -> list[str]:
+        """The steps that have left their file."""
+        return [step_name(command) for mark, command in self.commands.items() if (self.run / mark).is_file()]
+
+
+def step_name(command: Sequence[str]) -> str:
+    """What a step is called: a benchmark by its own name."""
+    return command[1] if command[0] == "benchmark" else command[0]
 
 
 def spending(suite: Suite, data: ImageSet) -> float:
@@ -69,6 +75,9 @@ def data_commands(suite: Suite, out: Path) -> dict[Path, list[str]]:
     whole, made = suite.images or out / DATA, {}
     if suite.images is None:
         made[whole] = ["phantom", str(whole), *options(suite.phantom)]
+    if any(cell.settings.get(SOURCE) == PHANTOMS for cell in suite.cells()):
+        others = {**suite.phantom, "seed": int(suite.phantom.get("seed", 0)) + OTHERS}
+        made[out / SOURCE] = ["phantom", str(out / SOURCE), *options(others)]
     for cell in suite.cells():
         if cell.members is not None:
             few = _data_of(cell, suite, out)
@@ -142,13 +151,15 @@ def _on_ray(work: Sequence[Job], at_once: int, on_step: OnStep) -> list[Outcome]
     """Every cell as a task. What is done is seen from the files, which is all that the tasks have in common with us."""
     from fedsynth.federation.engines.tasks import run_tasks
 
-    count = sum(len(job.commands) for job in work)
-    outcomes = run_tasks(
-        run_cell,
-        work,
-        at_once=max(1, at_once),
-        beat=lambda: on_step("", "", sum(job.done for job in work), count),
-    )
+    count, told = sum(len(job.commands) for job in work), set()
+
+    def beat() -> None:
+        for one in [(job.cell.name, step) for job in work for step in job.done]:
+            if one not in told:
+                told.add(one)
+                on_step(*one, len(told), count)
+
+    outcomes = run_tasks(run_cell, work, at_once=max(1, at_once), beat=beat)
     return [
         Outcome(cell=job.cell, run=job.run, failed=f"the Ray task was lost: {one}") if isinstance(one, str) else one
         for job, one in zip(work, outcomes, strict=True)
@@ -181,8 +192,7 @@ def run_cell(job: Job, told: Told = lambda cell, step, finished: None) -> Outcom
     files.write_text(run.with_name(f"{run.name}-{COMMANDS}"), _as_typed(commands.values()))
     reasons: list[str] = []
     for mark, command in commands.items():
-        measures = command[0] == "benchmark"
-        name = command[1] if measures else command[0]
+        measures, name = command[0] == "benchmark", step_name(command)
         told(cell.name, name, False)
         if not (run / mark).is_file():
             if reason := _step(command, run / mark, run):

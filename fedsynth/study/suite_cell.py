@@ -8,6 +8,9 @@ from typing import Any
 from fedsynth.federation.settings import PRIVATE_KEYS
 
 POOLED = "pooled"
+SOURCE, PHANTOMS = "source", "phantoms"
+"""What a generator of one holder that turns label maps into images starts from: a set, or phantoms of their own."""
+
 SHARING = ("partition", "sites")
 """How the set is shared out: one holder of all images does not."""
 
@@ -56,10 +59,10 @@ class Cell:
         left = {key: value for key, value in self.settings.items() if key in POOLED_KEYS}
         train = ["train", str(data), "--run", str(run), "--steps", str(self.steps), *options(left)]
         count, out = str(self.settings.get("count", COUNT)), str(run / "synthetic")
-        return {
-            "checkpoints/generator.toml": train,
-            "synthetic/imageset.toml": ["synthesize", str(run), "--count", count, "--out", out],
-        }
+        draw = ["synthesize", str(run), "--count", count, "--out", out]
+        if source := self.settings.get(SOURCE):
+            draw += ["--source", str(data.with_name(SOURCE) if source == PHANTOMS else Path(source).resolve())]
+        return {"checkpoints/generator.toml": train, "synthetic/imageset.toml": draw}
 
 
 def options(settings: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import run_config_keys
-from fedsynth.study.suite_cell import POOLED, SHARING, Cell, cell_name
+from fedsynth.study.suite_cell import PHANTOMS, POOLED, SHARING, SOURCE, Cell, cell_name
 
 NOT_FOR_CELLS = ("run", "insecure-seed")
 MEMBERS, MEASURED_BY = "members", "measured-by"
@@ -55,8 +55,9 @@ class Suite:
     `settings` hold for all cells; over them go those of `by_generator`, what the grid varies, and in cells with an
     epsilon those of `private`. `grid` maps a setting to the values that it takes: an epsilon of 0 is a plain cell,
     the federation `pooled` one holder of all images, and `members` how many member patients are trained on (holdout
-    and reference stay as they are). A grid's `measured-by` names the benchmarks of its cells; without it all are run.
-    `benchmarks` maps each benchmark to its options.
+    and reference stay as they are). `source` is what a pooled generator that turns label maps into images starts from:
+    an image set, or `phantoms` who are nobody else's. A grid's `measured-by` names the benchmarks of its cells; without
+    it all are run. `benchmarks` maps each benchmark to its options.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Suite:
     published: Published = field(default_factory=Published)
 
     def __post_init__(self) -> None:
-        known = [key for key in (*run_config_keys(), "partition") if key not in NOT_FOR_CELLS]
+        known = [key for key in (*run_config_keys(), "partition", SOURCE) if key not in NOT_FOR_CELLS]
         of_families = {f"by-generator.{name}": table for name, table in self.by_generator.items()}
         for where, table in {"settings": self.settings, "private": self.private, **of_families}.items():
             _refuse_unknown(where, table, known)
@@ -103,6 +104,12 @@ class Suite:
             if way != "natural" and "sites" not in cell.settings and not cell.pooled:
                 remedy = "give [settings] sites = N"
                 raise ConfigError("a partition needs the number of hospitals", value=way, remedy=remedy)
+            if source := cell.settings.get(SOURCE):
+                if not cell.pooled:
+                    problem = "a source is for the generator of one holder"
+                    raise ConfigError(problem, value=source, remedy='give federation = "pooled"')
+                if source == PHANTOMS and self.images is not None:
+                    raise ConfigError("the source 'phantoms' is for suites of phantoms", remedy="name an image set")
         families = {cell.settings.get("generator") for cell in cells}
         for name in self.by_generator:
             if name not in families:

@@ -75,6 +75,15 @@ def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
     assert draw[:4] == ["synthesize", "run", "--count", "24"]
 
 
+def test_a_source_of_label_maps_is_made_of_other_phantoms(tmp_path):
+    text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["pooled"]')
+    suite = suite_of(text.replace("[private]", 'source = "phantoms"\n[private]'), tmp_path)
+    made = data_commands(suite, Path("out"))
+    assert made[Path("out/source")][-2:] == ["--seed", "1000"]
+    (job,) = jobs_of(suite, Path("out"))
+    assert job.commands["synthetic/imageset.toml"][-2:] == ["--source", "out/source"]
+
+
 def test_options_are_spelled_for_the_command_line():
     given = {"full": True, "export": False, "arms": ["real", "synthetic"], "options": {"latent": 3}}
     assert options(given) == ["--full", "--arms", "real,synthetic", "--option", "latent=3"]
@@ -91,6 +100,7 @@ def test_options_are_spelled_for_the_command_line():
         ("[grid]", "[by-generator.dcgn]\nrounds = 2\n[grid]", "did you mean 'dcgan'"),
         ("[grid]", '[grid]\nmeasured-by = ["membership"]', "fidelity"),
         ("[grid]", '[grid]\npartition = ["iid"]', "number of hospitals"),
+        ("[grid]", '[by-generator.dcgan]\nsource = "phantoms"\n[grid]', "one holder"),
         ("[grid]", '[[published.figures]]\nwhat = "a"\nvalue = "1"\nours = "dice"\n[grid]', "benchmark.score"),
     ],
 )
