@@ -24,6 +24,8 @@ from fedsynth.errors import nearest as nearest_name
 from fedsynth.images import ImageSet
 
 BOOTSTRAPS = 1000
+MOST_CHANNELS = 4
+"""With more, channels are not looked at one by one."""
 
 
 class Space(Protocol):
@@ -51,9 +53,15 @@ def default_spaces(real: ImageSet) -> list[Space]:
 
 
 def copy_spaces(real: ImageSet) -> list[Space]:
-    """Spaces that extraction alone looks through: detail, for altered copies and mixtures, and parts of the frame."""
+    """Spaces that extraction alone looks through: detail, for altered copies and mixtures, and parts of the image.
+
+    Parts are regions of the frame and, where there are a few channels, each by itself (`detail-flair`), since a copied
+    channel may come with new others.
+    """
     details: list[Space] = [Detail(kind) for kind in get_args(Kind)]
-    return [*details, *(RegionPixels(region) for region in REGIONS)]
+    channels = real.header.channels if 1 < len(real.header.channels) <= MOST_CHANNELS else ()
+    alone = [Detail("detail", number, f"detail-{name}") for number, name in enumerate(channels)]
+    return [*details, *alone, *(RegionPixels(region) for region in REGIONS)]
 
 
 def spaces_named(names: tuple[str, ...], real: ImageSet) -> list[Space]:

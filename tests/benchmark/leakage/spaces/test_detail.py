@@ -1,5 +1,6 @@
 """Detail sees copies through noise, speckles, shading and few grey levels, and blank images as nobody's."""
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import ndimage
 from fedsynth.benchmark.leakage.spaces.appearance import medians
 from fedsynth.benchmark.leakage.spaces.detail import Detail, Kind, _blur
 from fedsynth.benchmark.leakage.spaces.pixels import Pixels
+from fedsynth.benchmark.leakage.spaces.space import copy_spaces
 from fedsynth.images import ImageSet
 from tests.benchmark.leakage.spaces.test_spaces import as_float, blob_patients, owners, ratios, with_images
 
@@ -123,3 +125,27 @@ def test_a_set_that_other_spaces_have_looked_at_has_the_same_detail():
     Pixels().grids(known)
     for kind in KINDS:
         assert np.array_equal(Detail(kind).grids(fresh), Detail(kind).grids(known)), kind
+
+
+def test_a_copied_channel_among_new_ones_is_seen_in_a_space_of_its_own(real: ImageSet):
+    spaces = {space.name: space for space in copy_spaces(real)}
+    assert list(spaces)[:6] == [*KINDS, "detail-a", "detail-b"]
+    new = np.roll(np.asarray(real.images), 2, axis=0)
+    new[:, 0] = np.asarray(real.images)[:, 0]
+    found = {}
+    for name in ("detail", "detail-a", "detail-b"):
+        spaces[name].fit(real, seed=0)
+        ratio, patient = ratios(spaces[name], real, with_images(real, new))
+        found[name] = float(np.median(ratio)), bool((patient == owners(real)).all())
+    assert found["detail-a"][0] < 1e-3
+    assert found["detail-a"][1]
+    assert not found["detail-b"][1]
+    assert found["detail"][0] > 0.5
+
+
+@pytest.mark.parametrize(("channels", "alone"), [(1, 0), (4, 4), (5, 0)])
+def test_few_channels_are_looked_at_one_by_one(channels: int, alone: int):
+    images = blob_patients(4, 1, size=8, channels=2)
+    header = replace(images.header, channels=tuple("abcdefgh"[:channels]), mask_labels=())
+    many = ImageSet(header=header, cases=images.cases, images=np.zeros((4, channels, 8, 8), np.uint8))
+    assert len([space for space in copy_spaces(many) if space.name.startswith("detail-")]) == alone
