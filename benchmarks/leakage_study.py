@@ -2,12 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py features [--repetitions 300] [--only NAME ...]
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py phantoms --pool FOLDER [--repetitions 13]
+    OMP_NUM_THREADS=1 python benchmarks/leakage_study.py altered --pool FOLDER [--repetitions 5]
+    OMP_NUM_THREADS=1 python benchmarks/leakage_study.py procedure --pool FOLDER [--repetitions 50]
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py table
 
 Every repetition is a line of results/leakage.csv, seeded by its scenario and number; what stands there is not run
-again. The tests are the benchmark's own. In `features` patients, images and output are drawn from a known world; in
-`phantoms` they are pictures of a pool of phantoms, made at the first call, and the spaces are those that the benchmark
-fits. 200 patients with 5 images, half members and half holdout, and 700 synthetic images, unless the scenario says
+again. Altered copies and the whole procedure have files of their own. The tests are the benchmark's own. In `features`
+patients, images and output are drawn from a known world; in the other parts they are pictures of a pool of phantoms,
+made at the first call, and the spaces are those that the benchmark fits (in `phantoms` the three that look at whole
+images). 200 patients with 5 images, half members and half holdout, and 700 synthetic images, unless the scenario says
 otherwise.
 """
 
@@ -15,18 +18,23 @@ import argparse
 import csv
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from leakage import pictures, table, worlds
+from leakage import altered, pictures, procedure, table, worlds
 from leakage.judging import COLUMNS, compared, decide
 
 from fedsynth.benchmark.leakage.cohort import Cohort
 from fedsynth.benchmark.leakage.neighbours import patient_distances
 
-RESULTS = Path(__file__).parent / "results" / "leakage.csv"
+FOLDER = Path(__file__).parent / "results"
+RESULTS = FOLDER / "leakage.csv"
+ALTERED, PROCEDURE = FOLDER / "leakage-altered.csv", FOLDER / "leakage-procedure.csv"
+SMALL = 32
+"""Pixels of the phantoms of the last two parts: what is hardest to tell apart."""
 COMPARED = 50
 """The comparators look at the first so many repetitions on features."""
 HEAD = ("part", "scenario", "repetition", *COLUMNS, "seconds")
@@ -70,47 +78,76 @@ def run_phantoms(repetitions: int, pool: Path) -> None:
             begun = time.perf_counter()
 
 
+def run_altered(repetitions: int, pool: Path) -> None:
+    """So many real sets, each with every way to alter a copy and every honest fidelity."""
+    phantoms = altered.smaller(pictures.open_pool(pool), SMALL)
+    done = {int(line["real_set"]) for line in read(ALTERED)}
+    for number in range(repetitions):
+        if number not in done:
+            write(ALTERED, [{"real_set": number} | asdict(looked) for looked in altered.one_real_set(phantoms, number)])
+
+
+def run_procedure(repetitions: int, pool: Path) -> None:
+    """The whole benchmark on so many honest outputs."""
+    phantoms = altered.smaller(pictures.open_pool(pool), SMALL)
+    done = {int(line["repetition"]) for line in read(PROCEDURE)}
+    for repetition in range(repetitions):
+        if repetition not in done:
+            begun = time.process_time()
+            scenario, found = procedure.one_run(phantoms, repetition)
+            seconds = time.process_time() - begun
+            write(PROCEDURE, [{"scenario": scenario, "repetition": repetition, **found, "cpu_seconds": seconds}])
+
+
 def finished(part: str) -> set[tuple[str, int]]:
     """The repetitions that stand in the file."""
     return {(line["scenario"], int(line["repetition"])) for line in read() if line["part"] == part}
 
 
-def read() -> Iterator[dict[str, str]]:
+def read(path: Path = RESULTS) -> Iterator[dict[str, str]]:
     """All repetitions so far."""
-    if RESULTS.is_file():
-        with RESULTS.open(newline="") as file:
+    if path.is_file():
+        with path.open(newline="") as file:
             yield from list(csv.DictReader(file))
+
+
+def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
+    """Some more lines, with a head where the file is new."""
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        for line in lines:
+            writer.writerow({key: f"{value:.4g}" if isinstance(value, float) else value for key, value in line.items()})
 
 
 def append(part: str, scenario: str, repetition: int, found: Mapping[str, object], begun: float) -> None:
     """One more repetition."""
-    line = {"part": part, "scenario": scenario, "repetition": repetition, **found}
-    rounded = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in line.items()}
-    new = not RESULTS.is_file()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, HEAD, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(rounded | {"seconds": f"{time.perf_counter() - begun:.1f}"})
+    given = {"part": part, "scenario": scenario, "repetition": repetition, **found}
+    given["seconds"] = round(time.perf_counter() - begun, 1)
+    write(RESULTS, [{key: given.get(key, "") for key in HEAD}])
 
 
 def main() -> None:
     """Run a part, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("features", "phantoms", "table"))
+    parser.add_argument("part", choices=("features", "phantoms", "altered", "procedure", "table"))
     parser.add_argument("--repetitions", type=int, default=300)
     parser.add_argument("--only", nargs="+", choices=tuple(worlds.SCENARIOS), default=tuple(worlds.SCENARIOS))
     parser.add_argument("--pool", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.part == "table":
-        print(table.markdown(list(read())))
+        print(table.markdown(list(read())), table.of_altered(list(read(ALTERED))), sep="\n")
+        print(table.of_procedure(list(read(PROCEDURE))))
     elif chosen.part == "features":
         run_features(chosen.repetitions, chosen.only)
     elif chosen.pool is None:
         parser.error("phantoms need --pool FOLDER, where they are or will be made")
     else:
-        run_phantoms(chosen.repetitions, chosen.pool)
+        parts = {"phantoms": run_phantoms, "altered": run_altered, "procedure": run_procedure}
+        parts[chosen.part](chosen.repetitions, chosen.pool)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,51 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join(text for part in parts for text in _part([line for line in lines if line["part"] == part], part))
 
 
+def of_altered(lines: Sequence[Line]) -> str:
+    """Per way to alter: how many copies, and sets with one per cent of them, were found before and now."""
+    copied = [line for line in lines if not line["scenario"].startswith("honest")]
+    honest = [line for line in lines if line["scenario"].startswith("honest")]
+    head = ["copies of members", "one copy, before", "one copy, now", "sets with 1 %, before", "sets with 1 %, now"]
+    rows = []
+    for name in _scenarios(copied):
+        one, sets = [], []
+        for when in ("before", "now"):
+            of = [line for line in copied if (line["scenario"], line["spaces"]) == (name, when)]
+            one.append(f"{_total(of, 'found') / _total(of, 'images'):.2f}")
+            sets.append(f"{_total(of, 'sets_found')} of {_total(of, 'sets')}")
+        rows.append([name, *one, *sets])
+    false_head = ["honest output", "sets", "with a copy, before", "with a copy, now", "images called copies, now"]
+    false_rows = []
+    for name in [*_scenarios(honest), "**all honest**"]:
+        of = {
+            when: [x for x in honest if x["spaces"] == when and name in (x["scenario"], "**all honest**")]
+            for when in ("before", "now")
+        }
+        sets = [str(_total(of[when], "sets_found")) for when in of]
+        false_rows.append([name, str(_total(of["now"], "sets")), *sets, str(_total(of["now"], "wrong"))])
+    return "\n".join([*_plain_table(head, rows), "", *_plain_table(false_head, false_rows)])
+
+
+def of_procedure(lines: Sequence[Line]) -> str:
+    """The verdicts of the whole benchmark on honest output."""
+    words = ("pass", "inconclusive", "depends", "leak", "invalid")
+    rows = []
+    for name in [*_scenarios(list(lines)), "**all honest**"]:
+        of = [line for line in lines if name in (line["scenario"], "**all honest**")]
+        counts = [str(sum(line["verdict"] == word for line in of)) for word in words]
+        broken = str(sum(line["broken"] != "0" for line in of))
+        rows.append([name, str(len(of)), *counts, broken])
+    return "\n".join(_plain_table(["scenario", "runs", *words, "runs with a broken control"], rows))
+
+
+def _plain_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+
+
+def _total(lines: Sequence[Line], column: str) -> int:
+    return sum(int(line[column]) for line in lines)
+
+
 def _part(lines: list[Line], part: str) -> list[str]:
     honest = [line for line in lines if line["scenario"].startswith("honest")]
     leaks = [line for line in lines if not line["scenario"].startswith("honest")]
