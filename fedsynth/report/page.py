@@ -35,7 +35,7 @@ h2{font-size:1.15rem;margin:2rem 0 .6rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;min-width:100%}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
 .aside th{overflow-wrap:normal}.aside th,.aside td,.published td{white-space:normal;min-width:6rem}
-.published td:first-child{min-width:14rem}
+.published td:first-child{min-width:14rem}.published td:nth-child(n+3){white-space:nowrap}
 figure{margin:.8rem 0}svg,img{max-width:100%;height:auto}figure svg{display:block;width:100%;max-width:38rem}
 details{margin:.6rem 0}summary{cursor:pointer;padding:.3rem 0}
 .key{list-style:none;padding:0;margin:.2rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
@@ -85,6 +85,8 @@ def _answers(rows: Sequence[Facts]) -> str:
         found = answer(row)
         whose = f"<span class='soft'>{escape(row.run.folder.name)}</span>" if len(rows) > 1 else ""
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in found.sentences)
+        if len(rows) > MOST_SIDE_BY_SIDE:
+            said = f"<details><summary>why</summary>{said}</details>"
         parts.append(f'<div class="answer {found.tone}">{whose}<strong>{escape(found.headline)}</strong>{said}</div>')
     return "".join([*parts, f"<p class='soft'>{escape(NOT_PRIVATE_OUTPUT)}</p>"])
 

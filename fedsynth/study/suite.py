@@ -3,13 +3,9 @@
 A step is done when the file that it leaves behind is there: a suite that was stopped goes on where it was.
 """
 
-import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -22,6 +18,7 @@ from fedsynth.images import ImageSet
 from fedsynth.images.check import HEADER
 from fedsynth.study.suite_cell import PHANTOMS, SOURCE, Cell, options
 from fedsynth.study.suite_file import Suite
+from fedsynth.study.suite_processes import Children
 
 CELLS, DATA, FAILED, SUITE, COMMANDS = "cells", "data", "failed.txt", "suite.toml", "commands.txt"
 BAD_INPUT = 2
@@ -215,48 +212,7 @@ def _step(command: Sequence[str], mark: Path, run: Path) -> str:
     return _last_line(said) or f"ended with code {code}"
 
 
-class _Children:
-    """The processes at work. When this one is stopped they are too, and no further one begins."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
-        self._stopped, self._lock = False, Lock()
-
-    def run(self, command: Sequence[str]) -> tuple[int, str]:
-        """The exit code, and what was said on stderr."""
-        settings = {**os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-        with self._lock:
-            if self._stopped:
-                return 1, "stopped"
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "fedsynth", *command],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=settings,
-            )
-            self._running.add(process)
-        said = process.communicate()[1]
-        with self._lock:
-            self._running.discard(process)
-        return process.returncode, said
-
-    @contextmanager
-    def ended_with_us(self, pool: ThreadPoolExecutor) -> Iterator[None]:
-        """Whatever breaks off the block (Ctrl-C, a polite kill) ends the processes too."""
-        self._stopped = False
-        try:
-            yield
-        except BaseException:
-            with self._lock:
-                self._stopped = True
-                for process in self._running:
-                    process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-_children = _Children()
+_children = Children()
 
 
 def _last_line(text: str) -> str:

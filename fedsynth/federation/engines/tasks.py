@@ -4,7 +4,10 @@ It knows nothing of what is done. A task that is lost costs nobody else his resu
 """
 
 import os
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +43,8 @@ def run_tasks(
         handles = [task.remote(item) for item in items]
         pending = handles
         while pending:
-            _, pending = ray.wait(pending, num_returns=len(pending), timeout=BEAT_SECONDS)
+            time.sleep(BEAT_SECONDS)  # here rather than in Ray, which would make another exit of a polite stop
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=0)
             beat()
         return [_result(handle) for handle in handles]
 
@@ -56,14 +60,23 @@ def _result(handle: Any) -> Any:
         return str(error).strip().splitlines()[0]
 
 
+def _init(**given: Any) -> None:
+    """Start or join; a polite stop stays what it was before, where Ray would abort on it."""
+    import ray
+
+    stop = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, configure_logging=False, **given)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
 @contextmanager
 def _cluster(at_once: int) -> Iterator[None]:
     """Somebody's cluster, or one of our own on loopback that ends with the block, or with this process."""
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if os.environ.get(ADDRESS):
-        ray.init(address=os.environ[ADDRESS], **quiet)
+        _init(address=os.environ[ADDRESS])
         try:
             yield
         finally:
@@ -81,12 +94,11 @@ def _cluster(at_once: int) -> Iterator[None]:
         os.environ.update(own)
         with processes.leashed(mark):
             try:
-                ray.init(
+                _init(
                     num_cpus=at_once,
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",
                     _temp_dir=scratch,  # its sockets' paths must stay short
-                    **quiet,
                 )
                 yield
             finally:
