@@ -138,5 +138,5 @@ def _print(result: "Result") -> None:
         typer.echo("power      so few images show no accuracy to differ from guessing")
     else:
         typer.echo(
-            f"power      an accuracy of {least:.2f} would have shown four times in five; guessing is right in half"
+            f"power      {least:.2f} of one reader would have shown four times in five; guessing is right in half"
         )
