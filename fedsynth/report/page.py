@@ -27,7 +27,7 @@ STYLE = """
 body{margin:0;overflow-wrap:anywhere;color:var(--ink);background:#fff;
 font:16px/1.5 system-ui,sans-serif}
 main{max-width:62rem;margin:0 auto;padding:1.2rem}h1{font-size:1.5rem;margin:.2rem 0}
-h2{font-size:1.15rem;margin:2rem 0 .6rem}
+h2{font-size:1.15rem;margin:2rem 0 .6rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}
 .answer{border-left:6px solid var(--open);padding:.6rem 1rem;margin:.8rem 0;background:#f7f9fa}.answer p{margin:.5rem 0}
 .answer.yes{border-color:var(--yes)}
 .answer.no{border-color:var(--no)}
@@ -165,8 +165,14 @@ def _open_questions(rows: Sequence[Facts], *, export: bool) -> str:
 def _repeat(rows: Sequence[Facts], *, export: bool) -> str:
     parts = []
     for row in rows:
-        hashes = {r.inputs["real"].sha256 for r in row.results.values() if "real" in r.inputs}
-        data = "".join(f"<p class='soft'>real images: sha256 {escape(one)}</p>" for one in sorted(hashes))
+        used: dict[str, list[str]] = defaultdict(list)
+        for name, result in row.results.items():
+            if "real" in result.inputs:
+                used[result.inputs["real"].sha256].append(name)
+        data = "".join(
+            f"<p class='soft'>real images ({escape(', '.join(names))}): sha256 {escape(one)}</p>"
+            for one, names in used.items()
+        )
         settings = to_toml(_without_paths(row.settings) if export else row.settings)
         parts.append(f"<h3>{escape(row.run.folder.name)}</h3>{data}<pre>{escape(settings)}</pre>")
     return f"<h2>How to repeat it</h2>{''.join(parts)}"

@@ -146,7 +146,7 @@ def _objection(facts: Facts, name: str, *, most: float | None = None, least: flo
 
 def _score(result: Result, key: str) -> Score:
     if key == STRONGEST and result.benchmark == "membership":
-        return result.scores[str(result.details["strongest"])]
+        key = str(result.details.get(STRONGEST, key))
     if key not in result.scores:
         problem = f"a bound names a score that {result.benchmark} does not have"
         raise ConfigError(problem, value=key, remedy=nearest(key, result.scores))
