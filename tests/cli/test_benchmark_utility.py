@@ -6,9 +6,15 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from fedsynth.api import evaluate
+from fedsynth.benchmark.leakage.evidence import real_images_of
 from fedsynth.benchmark.score import load_result
 from fedsynth.cli import app
+from fedsynth.errors import FedSynthError
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
+from fedsynth.images.split import roles_digest
+from fedsynth.run import create_run
+from tests.benchmark.readers.sets import real_and_synthetic
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +74,30 @@ def test_half_of_two_sets_is_refused(sets):
     done = run("fidelity", *sets[2:])
     assert done.exit_code == 2
     assert "--real" in done.stderr
+
+
+@pytest.fixture
+def exchanged(tmp_path):
+    """A run whose members and holdout changed places after the training, as its record of roles shows."""
+    real, made = real_and_synthetic(patients=24)
+    real.save(tmp_path / "real")
+    place = create_run({"images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "run")
+    made.save(place.synthetic)
+    place.roles.write_text(roles_digest(real.cases) + "\n")
+    assert real_images_of(place).patients["role"].value_counts()["member"] == 12
+    roles = real.cases["role"].map({"member": "holdout", "holdout": "member"})
+    real.with_cases(real.cases.assign(role=roles)).save(tmp_path / "real", overwrite=True)
+    return place.folder
+
+
+@pytest.mark.parametrize("name", ["segmentation", "classification", "fidelity", "readers", "memorization"])
+def test_roles_exchanged_after_training_are_refused(exchanged, tmp_path, name):
+    done = run(name, str(exchanged), *(["--out", str(tmp_path / "sheet")] if name == "readers" else []))
+    assert done.exit_code == 2
+    assert "trained with" in done.stderr
+    assert not (tmp_path / "sheet").exists()
+
+
+def test_roles_exchanged_after_training_are_refused_in_notebooks_too(exchanged):
+    with pytest.raises(FedSynthError, match="trained with"):
+        evaluate(exchanged, benchmarks=["fidelity"])

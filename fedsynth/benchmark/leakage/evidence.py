@@ -65,13 +65,21 @@ def open_evidence(run: Path | None = None, real: Path | None = None, synthetic: 
         raise ConfigError(f"one of two sets is missing: {missing}", remedy="give both, or a run")
     place = newest_run() if run is None else open_run(run)
     measured = ImageSet.load(real) if real is not None else real_images_of(place)
-    if real is None:
-        _refuse_other_roles(measured, place)
     return gather(measured, ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(place), place)
 
 
 def real_images_of(run: Run) -> ImageSet:
-    """The real set that a run was trained on, with all roles: of one holder, or of all sites together."""
+    """The real set that a run was trained on, with all roles: of one holder, or of all sites together.
+
+    It is refused when its patients or their roles are no longer those of the training: whatever is then measured on
+    the holdout may have been measured on patients who were trained on.
+    """
+    real = _opened(run)
+    _refuse_other_roles(real, run)
+    return real
+
+
+def _opened(run: Run) -> ImageSet:
     sites = run.folder / "sites.toml"
     if sites.is_file():
         return open_federation(load_sites(sites), run.folder).pooled
