@@ -72,17 +72,21 @@ def evaluate(
 ) -> "pd.DataFrame":
     """Measure a run, or any two sets: a row per score with its interval, baseline and control.
 
-    `task` are settings of the task networks: `steps=200, network="unet"`. The verdicts are in `frame.attrs`. Results of
-    a run are kept in it.
+    `task` are settings of the task networks: `steps=200, network="unet"`. The verdicts are in `frame.attrs`. A run
+    keeps the results of its own two sets; those of others are given back alone.
     """
     import pandas as pd
+
+    from fedsynth.benchmark.belonging import stranger
 
     for name in benchmarks:
         if name not in EVALUATIONS:
             raise ConfigError("there is no such benchmark", value=name, remedy=nearest(name, EVALUATIONS))
     place, images, made = _sets(run, real, synthetic)
     results = {name: _measure(name, place, images, made, seed, task) for name in benchmarks}
-    if place is not None:
+    if place is not None and not stranger(
+        place, real=None if real is None else images, synthetic=None if synthetic is None else made
+    ):
         for name, result in results.items():
             result.save(place.benchmark(name))
     rows = [

@@ -15,6 +15,7 @@ from fedsynth.errors import ConfigError
 if TYPE_CHECKING:
     from fedsynth.benchmark.leakage.evidence import Evidence
     from fedsynth.benchmark.leakage.memorization import Memorization, Settings
+    from fedsynth.run import Run
 
 PLANNED = 1000
 """Synthetic images that a plan is for unless told otherwise."""
@@ -52,15 +53,18 @@ def memorization(
     if plan:
         _plan(patients, slices, _number(synthetic), sites, tolerance, as_json)
         return
+    from fedsynth.benchmark.belonging import keeper
     from fedsynth.benchmark.leakage.evidence import open_evidence
     from fedsynth.benchmark.leakage.memorization import Settings
 
-    evidence = open_evidence(run, real, None if synthetic is None else Path(synthetic))
+    made = None if synthetic is None else Path(synthetic)
+    evidence = open_evidence(run, real, made)
+    keeps = keeper(evidence.run, real=real, synthetic=made, out=report, option="--report")
     if run is None and evidence.run is not None:
         typer.echo(f"the newest run: {evidence.run.folder}", err=True)
     chosen = tuple(name.strip() for name in spaces.split(",") if name.strip())
     found = _measure(evidence, Settings(tolerance=tolerance, seed=seed, full=full, spaces=chosen))
-    _publish(found, report, export=export, as_json=as_json)
+    _publish(found, keeps, report, export=export, as_json=as_json)
 
 
 def _number(text: str | None) -> int:
@@ -99,13 +103,12 @@ def _measure(evidence: "Evidence", settings: "Settings") -> "Memorization":
 STEPS = 16
 
 
-def _publish(found: "Memorization", report: Path | None, *, export: bool, as_json: bool) -> None:
+def _publish(found: "Memorization", run: "Run | None", report: Path | None, *, export: bool, as_json: bool) -> None:
     from fedsynth.benchmark.leakage.pairs import write_pairs
     from fedsynth.benchmark.leakage.published import NAME, as_result
     from fedsynth.benchmark.leakage.verdict import exit_code
     from fedsynth.benchmark.leakage.withheld import withhold
 
-    run = found.evidence.run
     result = as_result(found)
     if run is not None:
         result.save(run.benchmark(NAME))

@@ -57,6 +57,7 @@ def audit(
 
     Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
     """
+    from fedsynth.benchmark.belonging import stranger
     from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code
 
     audited_run = _run(run, real, generator)
@@ -71,15 +72,16 @@ def audit(
         folder = None if out is None else (out if len(budgets) == 1 else out / f"training-{number + 1}")
         found.append(training.hold(settings, asked, base, folder))
     result = as_result(found, training.images, training.settings, asked, cost)
-    if audited_run is not None:
-        result.save(audited_run.benchmark(NAME))
+    keeps = audited_run if not stranger(audited_run, real=real) else None
+    if keeps is not None:
+        result.save(keeps.benchmark(NAME))
     result.save(found[-1].run.benchmark(NAME))
     if as_json:
         print_json(result.as_json())
     else:
         for one in found:
             _print(one)
-        typer.echo(f"result     {(audited_run or found[-1].run).benchmark(NAME)}")
+        typer.echo(f"result     {(keeps or found[-1].run).benchmark(NAME)}")
     assert result.verdict is not None
     raise typer.Exit(exit_code(result.verdict))
 

@@ -36,11 +36,13 @@ def membership(
     A run's own networks are an attack too: whoever receives them, a federation's server above all, can score patients
     with them. Exit code 0: no attack succeeds. 1: members are told apart. 2: bad input. 3: inconclusive or invalid.
     """
+    from fedsynth.benchmark.belonging import keeper
     from fedsynth.benchmark.leakage.attacking import Settings, as_result, run_membership
     from fedsynth.benchmark.leakage.evidence import open_evidence
     from fedsynth.images import ImageSet
 
     evidence = open_evidence(run, real, synthetic)
+    keeps = keeper(evidence.run, real=real, synthetic=synthetic, out=report, option="--report")
     if run is None and evidence.run is not None:
         typer.echo(f"the newest run: {evidence.run.folder}", err=True)
     chosen = tuple(name.strip() for name in spaces.split(",") if name.strip())
@@ -60,7 +62,7 @@ def membership(
             reference=calibrating,
             step=step,
         )
-    _publish(found, as_result(found), report, export=export, as_json=as_json)
+    _publish(found, as_result(found), keeps, report, export=export, as_json=as_json)
 
 
 def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
@@ -72,13 +74,14 @@ def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
     return judge_of(run)
 
 
-def _publish(found: "Attacked", result: "Result", report: Path | None, *, export: bool, as_json: bool) -> None:
+def _publish(
+    found: "Attacked", result: "Result", run: "Run | None", report: Path | None, *, export: bool, as_json: bool
+) -> None:
     """The run keeps the whole result; `export` is for what is printed and for the report."""
     from fedsynth.benchmark.leakage.attacking import NAME
     from fedsynth.benchmark.leakage.verdict import exit_code
     from fedsynth.benchmark.leakage.withheld import withhold
 
-    run = found.evidence.run
     shown = withhold(result) if export else result
     written = []
     if run is not None:

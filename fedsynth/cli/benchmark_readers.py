@@ -66,7 +66,7 @@ def _make(
     if (out / KEY).exists():
         remedy = "give another --out: without its key the answers to it mean nothing"
         raise RefusedError("a sheet lies there already", file=out, remedy=remedy)
-    place, images, made = open_sets(run, real, synthetic)
+    place, images, made = open_sets(run, real, synthetic, out)
     if made is None:
         raise ConfigError("a sheet needs a synthetic set", remedy="give --synthetic SET or a run")
     where = "" if place is None else str(place.folder.resolve())
@@ -98,6 +98,7 @@ def _say(key: "Key", out: Path, run: Path | None, *, phantoms: bool) -> None:
 
 
 def _score(run: Path | None, out: Path, score: list[Path], *, as_json: bool) -> None:
+    from fedsynth.benchmark.belonging import synthetic_hash
     from fedsynth.benchmark.readers.answers import read_all
     from fedsynth.benchmark.readers.key import load_key
     from fedsynth.benchmark.readers.scoring import NAME, score_readers
@@ -106,10 +107,13 @@ def _score(run: Path | None, out: Path, score: list[Path], *, as_json: bool) -> 
     key = load_key(out)
     result = score_readers(key, read_all(score, key))
     written = [out / f"{NAME}.json"]
-    if run is not None:
-        written.append(open_run(run).benchmark(NAME))
-    elif key.run and Path(key.run).is_dir():
-        written.append(open_run(Path(key.run)).benchmark(NAME))
+    place = open_run(run) if run is not None else None
+    if place is None and key.run and Path(key.run).is_dir():
+        place = open_run(Path(key.run))
+    if place is not None and synthetic_hash(place) == key.inputs["synthetic"].sha256:
+        written.append(place.benchmark(NAME))
+    elif place is not None:
+        typer.echo(f"the sheet shows another set than that of {place.folder}: the result is not kept there", err=True)
     for path in written:
         result.save(path)
     if as_json:

@@ -93,7 +93,7 @@ def fidelity(
     from fedsynth.study.learners import TaskLearner
     from fedsynth.training.tasks import TaskSettings
 
-    place, images, made = open_sets(run, real, synthetic)
+    place, images, made = open_sets(run, real, synthetic, out)
     if made is None:
         raise ConfigError("fidelity needs a synthetic set", remedy="give --synthetic SET or a run")
     classifier = None
@@ -127,7 +127,7 @@ def _utility(
     from fedsynth.tasks.catalog import NETWORKS, build_task
     from fedsynth.training.holder import Holder
 
-    place, real, synthetic = open_sets(*sets)
+    place, real, synthetic = open_sets(*sets, out)
     material, _ = prepare(real, synthetic, kind)
     chosen = parse_arms(arms, augmentation=augmentation, material=material)
     build_task(settings.network, Holder(real).shape)
@@ -149,9 +149,13 @@ def _utility(
 
 
 def open_sets(
-    run: Path | None, real: Path | None, synthetic: Path | None
+    run: Path | None, real: Path | None, synthetic: Path | None, out: Path | None = None
 ) -> tuple["Run | None", "ImageSet", "ImageSet | None"]:
-    """The sets of a run, of the newest when nothing is given, or the given ones; a real set alone will do."""
+    """The sets of a run, of the newest when nothing is given, or the given ones; a real set alone will do.
+
+    The run comes back where it keeps the result: of other sets than its own that goes to `out` alone.
+    """
+    from fedsynth.benchmark.belonging import keeper
     from fedsynth.benchmark.leakage.evidence import real_images_of, synthetic_images_of
     from fedsynth.images import ImageSet
     from fedsynth.run import newest_run, open_run
@@ -163,8 +167,9 @@ def open_sets(
     place = newest_run() if run is None else open_run(run)
     if run is None:
         typer.echo(f"the newest run: {place.folder}", err=True)
+    keeps = keeper(place, real=real, synthetic=synthetic, out=out, option="--out")
     images = ImageSet.load(real) if real is not None else real_images_of(place)
-    return place, images, ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(place)
+    return keeps, images, ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(place)
 
 
 def _device(name: str) -> Any:

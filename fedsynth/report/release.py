@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsynth import files
+from fedsynth.benchmark.belonging import synthetic_hash
 from fedsynth.benchmark.score import Result, Score, content_hash
+from fedsynth.config import parse_toml
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT
 from fedsynth.report.facts import BENCHMARKS, ELSEWHERE, Facts
+from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
 
 VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
 LEAKAGE = ("memorization", "membership")
@@ -21,6 +24,8 @@ TOLD: dict[str, tuple[str, ...]] = {"segmentation": ("dice/", "dice_ratio/"), "c
 """The scores that a card tells, by how they begin; of other benchmarks all."""
 
 CARD = "README.md"
+MADE_BY = ("generator", "trained-on", "privacy", "steps")
+"""What a generator's card and the sets that it draws both say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,7 @@ def objections(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> list[st
     found += [f for name, bound in criteria.most.items() if (f := _objection(facts, name, most=bound))]
     found += [f for name, bound in criteria.least.items() if (f := _objection(facts, name, least=bound))]
     found += _about_epsilon(facts, criteria)
+    found += _about_maker(facts, synthetic)
     measured = {r.inputs["synthetic"].sha256 for r in facts.results.values() if "synthetic" in r.inputs}
     if measured and measured != {content_hash(synthetic)}:
         found.append("the synthetic set is not the one that was measured: run the benchmarks again")
@@ -157,6 +163,21 @@ def _worst(score: Score, *, high: bool) -> float:
     end = score.high if high else score.low
     assert score.value is not None
     return score.value if end is None else end
+
+
+def _about_maker(facts: Facts, synthetic: ImageSet) -> list[str]:
+    """What a run says of itself is true of the set that its generator drew into it, and of no other."""
+    if not facts.run.config.is_file():
+        return []
+    if synthetic_hash(facts.run) != content_hash(synthetic):
+        return [f"the set is not the one in {facts.run.synthetic}: what the run says of epsilon is not said of it"]
+    made, card = synthetic.header.provenance, parse_toml(facts.run.checkpoints / CHECKPOINT_CARD)
+    if made.get("federation") == "none":  # every hospital's generator drew a share, and each has a card of its own
+        return []
+    wrong = [
+        key for key in MADE_BY if key in card and (key in made or card.get("private")) and made.get(key) != card[key]
+    ]
+    return [f"the set says of itself that another generator made it: {key} {made.get(key)!r}" for key in wrong[:1]]
 
 
 def _about_epsilon(facts: Facts, criteria: Criteria) -> list[str]:

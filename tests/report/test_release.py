@@ -3,11 +3,13 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.benchmark.score import Input, Score
+from fedsynth.benchmark.score import Input, Score, load_result
 from fedsynth.cli import app
+from fedsynth.config import save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.images import ImageSet
 from fedsynth.report.answer import answer
@@ -161,9 +163,35 @@ def test_a_set_made_elsewhere_is_judged_by_its_results(run, tmp_path):
         read_facts(tmp_path / "nothing")
 
 
+def test_a_plain_set_does_not_leave_under_a_private_runs_epsilon(run, tmp_path):
+    """Its results stand in the run, as they did when any set could be measured there: the run's own set is another."""
+    private = ImageSet.load(run.synthetic)
+    plain = replace(private, images=255 - np.asarray(private.images)).save(tmp_path / "plain")
+    for name in ("memorization", "membership"):
+        found = load_result(run.benchmark(name))
+        replace(found, inputs={**found.inputs, "synthetic": Input.of(plain)}).save(run.benchmark(name))
+    arguments = ["release", str(run.folder), "--synthetic", str(tmp_path / "plain"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "not said of it" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_that_was_put_in_the_place_of_the_own_one_stays(run):
+    """Both the generator's card and the set say who made it."""
+    card = {"generator": "dcgan", "privacy": "epsilon 8", "private": True}
+    save_toml(run.checkpoints / "generator.toml", card)
+    assert "another generator" in said(run)[0]
+    own = ImageSet.load(run.synthetic)
+    for told, fits in (("epsilon 8", True), ("not private", False)):
+        made = own.with_cases(own.cases, provenance={"generator": "dcgan", "privacy": told})
+        made.save(run.synthetic, overwrite=True)
+        assert (said(run) == []) == fits
+
+
 def test_another_set_than_the_measured_one_stays(run):
     other = ImageSet.load(run.synthetic).rows(range(3))
-    assert "not the one" in objections(read_facts(run.folder), Criteria(), other)[0]
+    assert any("not the one" in line for line in objections(read_facts(run.folder), Criteria(), other))
 
 
 @pytest.mark.parametrize(
