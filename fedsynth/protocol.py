@@ -6,8 +6,10 @@ plain training (its mean), private training (sample by sample under vmap) and th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Protocol, TypeAlias
 
 import torch
@@ -15,6 +17,21 @@ from torch import Tensor, nn
 
 Tensors: TypeAlias = dict[str, Tensor]
 """Named tensors, sample axis first: `image` (n, C, ...), `mask` (n, L, ...) and `label` (n, K) one-hot, `source`."""
+
+
+_GLOBAL_RANDOMNESS = RLock()
+
+
+@contextmanager
+def global_randomness(seed: int | None = None) -> Iterator[None]:
+    """torch's global random state, which all threads share, for this thread alone: seeded if asked, and put back.
+
+    Layers draw their first weights from it. Hospitals train in threads: without this one would see the other's draws.
+    """
+    with _GLOBAL_RANDOMNESS, torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 class Draws(Protocol):

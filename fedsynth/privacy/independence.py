@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from fedsynth.errors import RefusedError
 from fedsynth.privacy.engines import LossPerSample, Tensors
+from fedsynth.protocol import global_randomness
 
 SAME = 1e-5  # of two runs that differ in another sample only: the arithmetic is the same, so nearly nothing
 ALONE = 1e-3  # of a sample judged alone and in a batch: other kernels round differently
@@ -35,7 +36,7 @@ def check_independence(
     the weights are and with jittered ones, since a gate that starts at zero hides what lies behind it.
     """
     _refuse_aliases(whole)
-    with _left_as_found(whole):
+    with global_randomness(), _left_as_found(whole):
         whole.train()
         for progress in stages:
             for jitter in (0.0, 0.1):

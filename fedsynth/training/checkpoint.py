@@ -19,7 +19,7 @@ from fedsynth.config import load_toml, save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import build
 from fedsynth.generators.family import Family, ImageShape
-from fedsynth.protocol import Model
+from fedsynth.protocol import Model, global_randomness
 from fedsynth.training.trainer import Trainer
 
 WEIGHTS, CARD = "generator.safetensors", "generator.toml"
@@ -64,7 +64,8 @@ def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None
 def load_generator(folder: Path) -> tuple[Family, Card]:
     """Build the released sampler again from its card and weights."""
     card = load_toml(Card, folder / CARD)
-    family = build(card.generator, card.shape, private=card.private, **card.options)
+    with global_randomness():  # the first weights are overwritten; others' draws must not move
+        family = build(card.generator, card.shape, private=card.private, **card.options)
     tensors, _ = _read(folder / WEIGHTS, card.generator)
     own = {name: value for name, value in family.nets.state_dict().items() if name.split(".")[0] in family.sampler}
     _fits(folder / WEIGHTS, own, tensors)

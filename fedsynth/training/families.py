@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
-
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import Entry, catalog
 from fedsynth.generators.family import Family, ImageShape
 from fedsynth.privacy.plan import PrivateSettings
+from fedsynth.protocol import global_randomness
 from fedsynth.training.private import PrivateParts, private_turns
 
 SIZE = 32
@@ -59,6 +58,5 @@ def privacy_of(entry: Entry) -> tuple[bool, str]:
 
 def _small(entry: Entry) -> Family:
     shape = ImageShape(channels=1, size=(SIZE, SIZE), n_classes=2, n_labels=2, channel_names=("t1",))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with global_randomness(0):
         return entry.build(shape, private=True)

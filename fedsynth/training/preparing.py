@@ -6,7 +6,6 @@ whether a holder trains alone or in a federation.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 
 import torch
 
@@ -21,7 +20,7 @@ from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, Randomness, SecretRandomness
-from fedsynth.protocol import ImageShape, Model
+from fedsynth.protocol import ImageShape, Model, global_randomness
 from fedsynth.run import open_run
 from fedsynth.tasks.catalog import NETWORKS, build_task
 from fedsynth.training.checkpoint import Card, load_generator, start_from
@@ -35,7 +34,6 @@ PLAIN = "none: trained without differential privacy"
 UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
 TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
 INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
-FIRST_WEIGHTS = Lock()  # networks are initialised from torch's global random state, which all threads share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,8 +149,7 @@ def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
 
     A task network's name stands where a family's would: whoever trains the one trains the other.
     """
-    with FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with global_randomness(settings.seed):
         if settings.generator in NETWORKS:
             return build_task(settings.generator, shape, **settings.options)
         return build(settings.generator, shape, private=settings.privacy is not None, **settings.options)

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from fedsynth.errors import ConfigError
 from fedsynth.generators.catalog import Recipe
 from fedsynth.images import ImageSet
-from fedsynth.protocol import Tensors
+from fedsynth.protocol import Tensors, global_randomness
 from fedsynth.tasks.catalog import build_task
 from fedsynth.tasks.task import Task
 from fedsynth.training.holder import Holder
-from fedsynth.training.preparing import FIRST_WEIGHTS
 from fedsynth.training.settings import Device, cpu_threads, open_device
 from fedsynth.training.streams import stream_seed
 from fedsynth.training.trainer import PlainGradients, Trainer
@@ -113,8 +112,7 @@ def learn(
 def task_trainer(sets: Sequence[ImageSet], settings: TaskSettings, *, stream: int | None = None) -> Trainer:
     """A trainer at its first step. First weights follow from the seed; batches from `stream`, the seed if not given."""
     holder = SeveralHolders(sets, device=open_device(settings.device))
-    with FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(settings.seed, "task"))
+    with global_randomness(stream_seed(settings.seed, "task")):
         task = build_task(settings.network, holder.shape, augment=settings.augment).to(holder.device)
     seed = settings.seed if stream is None else stream
     return Trainer(

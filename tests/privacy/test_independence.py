@@ -1,4 +1,5 @@
 import random
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from fedsynth.errors import RefusedError
 from fedsynth.privacy.independence import check_independence
+from fedsynth.protocol import global_randomness
 
 
 def critic(middle):
@@ -210,3 +212,24 @@ def test_the_check_leaves_weights_buffers_modes_gradients_and_random_streams_as_
     assert torch.equal(states[0], torch.get_rng_state())
     assert (states[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert states[2] == random.getstate()
+
+
+def test_hospitals_that_make_their_networks_meanwhile_disturb_nobody():
+    """Hospitals train in threads: one drew its first weights while another was examined, and that one was refused."""
+    done = Event()
+
+    def make_networks():
+        while not done.is_set():
+            with global_randomness(1):
+                made.append(nn.Linear(64, 64).weight.detach()[0, 0].item())
+
+    made, examined = [], critic(nn.LeakyReLU(0.2))
+    other = Thread(target=make_networks)
+    other.start()
+    try:
+        for _ in range(20):
+            check(examined)
+    finally:
+        done.set()
+        other.join()
+    assert len(set(made)) == 1

@@ -20,6 +20,7 @@ from fedsynth.benchmark.leakage.spaces.augment import Changes, augment
 from fedsynth.benchmark.leakage.spaces.gridspace import Features, GridSpace, remembered
 from fedsynth.errors import ConfigError
 from fedsynth.images import ImageSet
+from fedsynth.protocol import global_randomness
 
 WIDTH = {2: 32, 3: 16}
 NUMBERS = 64
@@ -73,8 +74,7 @@ class Encoder(GridSpace):
         names = cases["patient"].where(cases["patient"] != "", cases["case"])
         owner = np.unique(names.to_numpy().astype(str), return_inverse=True)[1]
         telling = grid.flatten(1).any(dim=1).numpy()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
+        with global_randomness(int(rng.integers(2**31))):
             self.network = network(grid.shape[1], grid.shape[2:])
         if len(np.unique(owner[telling])) > 1:
             self._train(self.network, grid, [np.flatnonzero(telling & (owner == one)) for one in np.unique(owner)], rng)
