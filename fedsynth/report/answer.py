@@ -34,7 +34,7 @@ def answer(facts: Facts) -> Answer:
     memory, membership = (facts.results.get(name) for name in ("memorization", "membership"))
     verdict = None if memory is None else memory.verdict
     headline, tone = _headline(verdict, told_apart=membership is not None and membership.verdict == "leak")
-    sentences = [_leak(facts), *_membership(facts), _guarantee(facts), *_use(facts)]
+    sentences = [_leak(facts), *_membership(facts), _guarantee(facts), *_hospitals(facts), *_use(facts)]
     return Answer(headline=headline, tone=tone, sentences=sentences)
 
 
@@ -85,6 +85,14 @@ def _guarantee(facts: Facts) -> str:
     total = facts.cells["cumulative"]
     over_all = f"over all runs {total.text}" if total.value is not None else f"over all runs: {total.why}"
     return f"Guarantee: epsilon {epsilon.text} per patient in this run; {over_all}."
+
+
+def _hospitals(facts: Facts) -> list[str]:
+    """Who was asked and did not train: the images say nothing of their patients."""
+    told = facts.hospitals
+    if told is None or len(told.trained) >= told.asked:
+        return []
+    return [f"Trained by {told}. The images hold nothing of those who did not train."]
 
 
 def _use(facts: Facts) -> list[str]:

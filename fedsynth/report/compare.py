@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fedsynth.report.facts import COLUMNS, Facts
 
@@ -13,7 +14,10 @@ def shown_columns(rows: Sequence[Facts]) -> list[str]:
 
 
 def differences(rows: Sequence[Facts]) -> list[str]:
-    """Why rows must not be compared: other real images or roles, other seeds. Empty when they may."""
+    """Why rows must not be compared: other real images or roles, other hospitals, another effort. Empty when they may.
+
+    One row alone is looked at too: its own results may rest on different images.
+    """
     found = []
     for name in sorted({name for row in rows for name in row.results}):
         results = [row.results[name] for row in rows if name in row.results]
@@ -26,8 +30,39 @@ def differences(rows: Sequence[Facts]) -> list[str]:
         missing = [row.run.folder.name for row in rows if name not in row.results]
         if missing:
             found.append(f"{name}: not run for {', '.join(missing)}")
+    for what, of in MADE.items():
+        values = {row.run.folder.name: v for row in rows if (v := of(row)) is not None}
+        if len(set(values.values())) > 1:
+            found.append(f"{what}: {', '.join(f'{name} {value}' for name, value in values.items())}")
     seeds = {row.settings.get("seed") for row in rows}
     return [*found, f"trained with different seeds: {sorted(map(str, seeds))}"] if len(seeds) > 1 else found
+
+
+def _took_part(row: Facts) -> str | None:
+    if row.hospitals is None or not row.hospitals.rounds:
+        return None
+    return f"{len(row.hospitals.trained)} ({', '.join(row.hospitals.trained)})"
+
+
+def _steps(row: Facts) -> int | None:
+    """Of each hospital over all rounds, or of the one holder."""
+    if row.steps is not None:
+        return row.steps
+    rounds, local = row.settings.get("rounds"), row.settings.get("local-steps")
+    return None if rounds is None or local is None else int(rounds) * int(local)
+
+
+def _drawn(row: Facts) -> int | None:
+    measured = {r.inputs["synthetic"].images for r in row.results.values() if "synthetic" in r.inputs}
+    return measured.pop() if len(measured) == 1 else row.settings.get("count")
+
+
+MADE: dict[str, Callable[[Facts], Any]] = {
+    "trained by different hospitals": _took_part,
+    "trained for different numbers of steps": _steps,
+    "different numbers of synthetic images": _drawn,
+}
+"""What must be alike before two rows say anything about what is varied between them."""
 
 
 def reasons(rows: Sequence[Facts], *, damaged: bool = True) -> list[str]:

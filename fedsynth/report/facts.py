@@ -13,6 +13,7 @@ from fedsynth.benchmark.score import Result, Score, load_result
 from fedsynth.config import parse_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.privacy.statement import statement
+from fedsynth.report.hospitals import Hospitals, hospitals_of
 from fedsynth.run import Run, open_run
 from fedsynth.training.checkpoint import CARD
 
@@ -36,7 +37,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything that the table and the report say about one run. `public`: it was trained on phantoms alone."""
+    """Everything that the table and the report say about one run. `public`: it was trained on phantoms alone.
+
+    `hospitals` is who trained, None for one holder of all images; `steps` are those of each.
+    """
 
     run: Run
     settings: Mapping[str, Any]
@@ -44,6 +48,8 @@ class Facts:
     results: Mapping[str, Result] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
     public: bool = False
+    hospitals: Hospitals | None = None
+    steps: int | None = None
 
 
 COLUMNS = {
@@ -81,19 +87,28 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         raise FedSynthError("the run is not finished", file=run.folder, remedy="resume it with --resume")
     settings = run.settings()
     results, damaged = _results({name: run.benchmark(name) for name in BENCHMARKS})
-    rounds = _rounds(run)
+    rounds, card = _rounds(run), parse_toml(run.checkpoints / CARD)
+    hospitals = hospitals_of(run.folder, settings, rounds)
     cells = {
         "run": Cell(text=run.folder.name),
         "generator": Cell(text=str(settings.get("generator", "?"))),
-        "federation": Cell(text=_federation(settings)),
+        "federation": _federation(settings, hospitals),
         **_privacy(run, settings, rounds),
         **_leakage(results),
         **_utility(results, arm),
         "megabytes": _traffic(rounds, settings),
         "seconds": _seconds(rounds, private=bool(settings.get("privacy"))),
     }
-    public = bool(parse_toml(run.checkpoints / CARD).get("public", False))
-    return Facts(run=run, settings=settings, cells=cells, results=results, damaged=damaged, public=public)
+    return Facts(
+        run=run,
+        settings=settings,
+        cells=cells,
+        results=results,
+        damaged=damaged,
+        public=bool(card.get("public", False)),
+        hospitals=hospitals,
+        steps=card.get("steps"),
+    )
 
 
 def _facts_elsewhere(folder: Path, arm: str) -> Facts:
@@ -129,12 +144,12 @@ def _rounds(run: Run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _federation(settings: Mapping[str, Any]) -> str:
-    if "federation" not in settings:
-        return "pooled"
+def _federation(settings: Mapping[str, Any], hospitals: Hospitals | None) -> Cell:
+    if hospitals is None:
+        return Cell(text="pooled")
     names = {"average": str(settings.get("strategy", "fedavg")), "none": "each alone"}
     way = names.get(str(settings["federation"]), str(settings["federation"]))
-    return f"{way}, {settings['sites']} sites" if "sites" in settings else way
+    return Cell(text=f"{way}, {hospitals}" if hospitals.asked else way, why=hospitals.why)
 
 
 def _privacy(run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]]) -> dict[str, Cell]:
