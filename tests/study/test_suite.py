@@ -299,7 +299,7 @@ def test_cells_as_ray_tasks_are_the_cells_that_processes_run(tmp_path):
         "--jobs",
         "2",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 3, done.stderr
     assert "failed: dcgann_members-24: simulate" in done.stderr
     assert "did you mean 'dcgan'" in done.stderr
