@@ -18,7 +18,7 @@ def differences(rows: Sequence[Facts]) -> list[str]:
 
     One row alone is looked at too: its own results may rest on different images.
     """
-    found = []
+    found = [f"{row.run.folder.name}: {text}" for row in rows for text in mixed(row)]
     for name in sorted({name for row in rows for name in row.results}):
         results = [row.results[name] for row in rows if name in row.results]
         if len({result.inputs["real"].sha256 for result in results}) > 1:
@@ -36,6 +36,20 @@ def differences(rows: Sequence[Facts]) -> list[str]:
             found.append(f"{what}: {', '.join(f'{name} {value}' for name, value in values.items())}")
     seeds = {row.settings.get("seed") for row in rows}
     return [*found, f"trained with different seeds: {sorted(map(str, seeds))}"] if len(seeds) > 1 else found
+
+
+def mixed(row: Facts) -> list[str]:
+    """Which results of one row do not belong together: they rest on other real images, or on other synthetic ones."""
+    found = []
+    for kind in ("real", "synthetic"):
+        by_set: dict[str, list[str]] = {}
+        for name, result in row.results.items():
+            if kind in result.inputs:
+                by_set.setdefault(result.inputs[kind].sha256, []).append(name)
+        if len(by_set) > 1:
+            apart = " | ".join(", ".join(names) for names in by_set.values())
+            found.append(f"the results rest on {len(by_set)} different {kind} sets ({apart}): run the benchmarks again")
+    return found
 
 
 def _took_part(row: Facts) -> str | None:

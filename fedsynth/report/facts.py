@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedsynth.benchmark.belonging import synthetic_hash
 from fedsynth.benchmark.score import Result, Score, load_result
 from fedsynth.config import parse_toml
 from fedsynth.errors import FedSynthError
@@ -19,7 +20,7 @@ from fedsynth.training.checkpoint import CARD
 
 BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
-NOT_RUN = "not run"
+NOT_RUN, OTHER_SET = "not run", "of another set"
 ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
 
@@ -39,7 +40,8 @@ class Cell:
 class Facts:
     """Everything that the table and the report say about one run. `public`: it was trained on phantoms alone.
 
-    `hospitals` is who trained, None for one holder of all images; `steps` are those of each.
+    `hospitals` is who trained, None for one holder of all images; `steps` are those of each. `strange` are benchmarks
+    whose result is of another synthetic set than the run has now: they are not among the `results`.
     """
 
     run: Run
@@ -50,6 +52,7 @@ class Facts:
     public: bool = False
     hospitals: Hospitals | None = None
     steps: int | None = None
+    strange: tuple[str, ...] = ()
 
 
 COLUMNS = {
@@ -74,6 +77,16 @@ COLUMNS = {
 }
 """The columns of the table, by their short names."""
 
+COLUMNS_OF = {
+    "memorization": ("verdict", "copied", "detectable"),
+    "membership": ("membership",),
+    "segmentation": ("dice", "dice_ratio"),
+    "classification": ("accuracy", "accuracy_ratio"),
+    "fidelity": ("kid",),
+    "readers": ("readers",),
+}
+"""Which of them each benchmark of a synthetic set fills."""
+
 
 def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
     """The row of the run in `folder`; utility is that of `arm`, with the augmentation that was used, if any.
@@ -86,7 +99,9 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
     if not (run.checkpoints / CARD).is_file():
         raise FedSynthError("the run is not finished", file=run.folder, remedy="resume it with --resume")
     settings = run.settings()
-    results, damaged = _results({name: run.benchmark(name) for name in BENCHMARKS})
+    found, damaged = _results({name: run.benchmark(name) for name in BENCHMARKS})
+    strange = _strange(run, found)
+    results = {name: result for name, result in found.items() if name not in strange}
     rounds, card = _rounds(run), parse_toml(run.checkpoints / CARD)
     hospitals = hospitals_of(run.folder, settings, rounds)
     cells = {
@@ -98,7 +113,7 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         **_utility(results, arm),
         "megabytes": _traffic(rounds, settings),
         "seconds": _seconds(rounds, private=bool(settings.get("privacy"))),
-    }
+    } | {column: _of_another_set(name) for name in strange for column in COLUMNS_OF.get(name, ())}
     return Facts(
         run=run,
         settings=settings,
@@ -108,6 +123,7 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         public=bool(card.get("public", False)),
         hospitals=hospitals,
         steps=card.get("steps"),
+        strange=strange,
     )
 
 
@@ -135,6 +151,17 @@ def _results(paths: Mapping[str, Path]) -> tuple[dict[str, Result], tuple[str, .
             except FedSynthError as error:
                 damaged.append(str(error))
     return found, tuple(damaged)
+
+
+def _strange(run: Run, found: Mapping[str, Result]) -> tuple[str, ...]:
+    """The benchmarks that were not held on the set that lies in the run now; nobody knows where none lies there."""
+    measured = {name: r.inputs["synthetic"].sha256 for name, r in found.items() if "synthetic" in r.inputs}
+    own = synthetic_hash(run) if measured else ""
+    return tuple(name for name, one in measured.items() if own and one != own)
+
+
+def _of_another_set(name: str) -> Cell:
+    return Cell(text=OTHER_SET, why=f"{name} was measured on another set than the one in the run: run it again")
 
 
 def _rounds(run: Run) -> list[dict[str, str]]:

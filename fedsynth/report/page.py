@@ -99,7 +99,7 @@ def _table(rows: Sequence[Facts]) -> str:
         lines = [list(line) for line in zip(*lines, strict=True)]
     table = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
     table = f'<div class="wide"><table class="{"aside" if aside else ""}">{table}</table></div>'
-    apart = "".join(f"<li>{escape(line)}</li>" for line in differences(rows)) if len(rows) > 1 else ""
+    apart = "".join(f"<li>{escape(line)}</li>" for line in differences(rows))
     said = f"<p>Not comparable without care:</p><ul>{apart}</ul>" if apart else ""
     note = "<p class='soft'>Brackets: 95 % intervals over patients.</p>"
     return f"<h2>What was spent, what leaked, what it is good for</h2>{table}{note}{said}"

@@ -3,6 +3,7 @@
 What was not measured is not met. The set goes out with a card that says what it is and what it is not.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fedsynth.config import parse_toml
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT
+from fedsynth.report.compare import mixed
 from fedsynth.report.facts import BENCHMARKS, ELSEWHERE, Facts
 from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
 
@@ -30,14 +32,17 @@ MADE_BY = ("generator", "trained-on", "privacy", "steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Criteria:
-    """What must hold. `verdicts` names benchmarks and the verdicts that let a set pass: if not given, both of leakage.
+    """What must hold. `verdicts` names benchmarks and the verdicts that let a set pass.
+
+    Both of leakage must pass unless it names them: what it does not name stays as it is, so that nothing is dropped by
+    leaving it out.
 
     `most` and `least` bound scores as `benchmark.score`: the worse end of the interval counts, where there is one.
     `membership.strongest` is the attack that told members apart best, whichever that was.
     `max_epsilon` of 0 asks for no guarantee; anything else refuses runs without one.
     """
 
-    verdicts: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict.fromkeys(LEAKAGE, ("pass",)))
+    verdicts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     most: dict[str, float] = field(default_factory=dict)
     least: dict[str, float] = field(default_factory=dict)
     max_epsilon: float = 0.0
@@ -54,6 +59,9 @@ class Criteria:
             if name not in JUDGED:
                 remedy = f"bound a score of it, as in [most] or [least]; verdicts have {', '.join(JUDGED)}"
                 raise ConfigError("the benchmark has scores and no verdict", value=name, remedy=remedy)
+        for name, bound in (*self.most.items(), *self.least.items(), ("max-epsilon", self.max_epsilon)):
+            if math.isnan(bound):
+                raise ConfigError(f"the bound {name!r} is not a number: nothing would ever exceed it", value=bound)
         for name in (*self.most, *self.least):
             if name.split(".")[0] not in BENCHMARKS or "." not in name:
                 remedy = "write benchmark.score, as in membership.critic"
@@ -61,13 +69,20 @@ class Criteria:
         if self.max_epsilon < 0:
             raise ConfigError("'max-epsilon' must not be negative", value=self.max_epsilon)
 
+    @property
+    def required(self) -> dict[str, tuple[str, ...]]:
+        """By benchmark, the verdicts that are accepted."""
+        return {**dict.fromkeys(LEAKAGE, ("pass",)), **self.verdicts}
+
 
 def objections(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> list[str]:
     """Why the set may not leave; empty when it may. A bound on a score that a benchmark does not have is an error."""
-    found = [*facts.damaged]
-    for name, accepted in criteria.verdicts.items():
+    found = [*facts.damaged, *mixed(facts)]
+    for name, accepted in criteria.required.items():
         result = facts.results.get(name)
-        if result is None:
+        if name in facts.strange:
+            found.append(f"{name} was measured on another set than the one in the run: run it again")
+        elif result is None:
             found.append(f"{name} was not run")
         elif result.verdict not in accepted:
             found.append(f"{name}: the verdict is {result.verdict}, not {' or '.join(accepted)}")

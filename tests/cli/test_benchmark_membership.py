@@ -10,7 +10,7 @@ from click.testing import Result as Called
 from PIL import Image
 from typer.testing import CliRunner
 
-from fedsynth.benchmark.score import load_result
+from fedsynth.benchmark.score import content_hash, load_result
 from fedsynth.cli import app
 from fedsynth.images import Header, ImageSet, Shares, Split
 from fedsynth.run import create_run
@@ -101,6 +101,7 @@ def test_an_honest_set_passes_and_an_overfitted_one_does_not(tmp_path: Path) -> 
     assert best["low"] > 0.8
     assert 0.3 < best["control"] < 0.7
     assert found["inputs"]["real"]["roles"] == {"member": 50, "holdout": 50}
+    assert found["inputs"]["real"]["sha256"] == content_hash(real), "the same as every other benchmark says"
     assert found["inputs"]["reference"]["images"] == 60
     left = leaking.stdout + (tmp_path / "out/membership.json").read_text()
     assert str(tmp_path) in (tmp_path / "report/membership.json").read_text()

@@ -1,4 +1,4 @@
-"""Who trained: a hospital that refused is counted in no table, page or card, and rows of other hospitals are told apart."""
+"""Who trained: a hospital that refused is counted in no table, page or card; rows of other hospitals are told apart."""
 
 import pytest
 from typer.testing import CliRunner

@@ -13,7 +13,9 @@ from fedsynth.config import save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.images import ImageSet
 from fedsynth.report.answer import answer
+from fedsynth.report.compare import differences, reasons
 from fedsynth.report.facts import read_facts
+from fedsynth.report.page import report_page
 from fedsynth.report.release import Criteria, objections
 from tests.report.test_compare import add_result, make_run
 from tests.training.tiny import tiny_set
@@ -94,7 +96,7 @@ def test_the_strongest_attack_is_bounded_whichever_it_is(run):
     add_result(run, "membership", scores, details={"strongest": "critic"}, verdict="leak")
     facts, made = read_facts(run.folder), ImageSet.load(run.synthetic)
     assert objections(facts, Criteria(), made)[0] == "membership: the verdict is leak, not pass"
-    alone = {"verdicts": {"memorization": ("pass",)}}
+    alone = {"verdicts": {"membership": ("pass", "leak")}}
     assert "up to 0.9" in objections(facts, Criteria(**alone, most={"membership.strongest": 0.85}), made)[0]
     assert objections(facts, Criteria(**alone, most={"membership.strongest": 0.95}), made) == []
 
@@ -189,6 +191,39 @@ def test_a_set_that_was_put_in_the_place_of_the_own_one_stays(run):
         assert (said(run) == []) == fits
 
 
+def test_verdicts_add_to_those_of_leakage(run):
+    """An empty or a narrowed table once dropped a leak in silence."""
+    judge(run, "leak")
+    for narrowed in ({}, {"membership": ("pass",)}, {"audit": ("no contradiction found",)}):
+        assert any(line.startswith("memorization: the verdict is leak") for line in said(run, verdicts=narrowed))
+    run.benchmark("membership").unlink()
+    assert said(run, verdicts={"memorization": ("pass", "leak")}) == ["membership was not run"]
+
+
+def test_results_on_different_real_images_stay(run):
+    other = replace(load_result(run.benchmark("memorization")).inputs["real"], sha256="y")
+    found = load_result(run.benchmark("memorization"))
+    replace(found, inputs={**found.inputs, "real": other}).save(run.benchmark("memorization"))
+    (reason,) = said(run)
+    assert "2 different real sets (memorization | membership, segmentation)" in reason
+    facts = read_facts(run.folder)
+    assert any("different real sets" in line for line in differences([facts]))
+    assert "different real sets" in report_page([facts])
+
+
+def test_results_of_a_set_that_was_drawn_anew_are_marked(run):
+    """Everything was measured; then the generator drew another set into the run."""
+    own = ImageSet.load(run.synthetic)
+    replace(own, images=255 - np.asarray(own.images)).save(run.synthetic, overwrite=True)
+    facts = read_facts(run.folder)
+    assert facts.cells["verdict"].text == facts.cells["membership"].text == "of another set"
+    assert set(facts.strange) == {"memorization", "membership"}
+    assert facts.cells["dice"].value == 0.7, "its result does not say of which set it is"
+    assert any("measured on another set" in line for line in reasons([facts]))
+    assert answer(facts).tone == "open"
+    assert [line for line in said(run) if "memorization was measured on another set" in line]
+
+
 def test_another_set_than_the_measured_one_stays(run):
     other = ImageSet.load(run.synthetic).rows(range(3))
     assert any("not the one" in line for line in objections(read_facts(run.folder), Criteria(), other))
@@ -202,6 +237,8 @@ def test_another_set_than_the_measured_one_stays(run):
         {"most": {"auc": 1.0}},
         {"max_epsilon": -1.0},
         {"verdicts": {"fidelity": ["pass"]}},
+        {"most": {"membership.auc": float("nan")}},
+        {"max_epsilon": float("nan")},
     ],
 )
 def test_criteria_that_mean_nothing_are_refused(wrong):

@@ -103,7 +103,7 @@ def run_membership(
 def as_result(attacked: Attacked) -> Result:
     """In the form that every file and every `--json` has."""
     evidence, seed = attacked.evidence, attacked.settings.seed
-    inputs = {"real": evidence.real, "synthetic": evidence.synthetic}
+    inputs = {"real": evidence.whole, "synthetic": evidence.synthetic}
     if attacked.reference is not None:
         inputs["reference"] = attacked.reference
     return Result(

@@ -30,6 +30,7 @@ SPLIT_FIRST = "draw them with `fedsynth split` before any training"
 class Evidence:
     """Members and holdout (`real`), the patient number of each of their images, and the synthetic images.
 
+    `whole` is the real set with all roles, as it was given: by its content every benchmark names the same images.
     `reference` are real images that no test looks at, free for fitting attacks; None where there are none. `blank` are
     synthetic images of one colour, which show nothing; `equal` are pairs of a synthetic and a real image of the same
     bytes. `unseen` says what of the output can be compared with nothing, so that silence about it proves nothing.
@@ -40,6 +41,7 @@ class Evidence:
     cohort: Cohort
     patient_of: NDArray[np.int64]
     synthetic: ImageSet
+    whole: ImageSet
     reference: ImageSet | None = None
     run: Run | None = None
     blank: NDArray[np.bool_] = field(repr=False)
@@ -124,6 +126,7 @@ def gather(real: ImageSet, synthetic: ImageSet, run: Run | None = None) -> Evide
         cohort=cohort,
         patient_of=cohort.numbers(tested),
         synthetic=synthetic,
+        whole=real,
         reference=real.select(role="reference") if "reference" in set(real.cases["role"]) else None,
         run=run,
         blank=blank,

@@ -52,7 +52,7 @@ def as_result(found: Memorization) -> Result:
             "controls": _controls_as_table(found),
             "comparators": {space: {k: asdict(v) for k, v in of.items()} for space, of in found.comparators.items()},
         },
-        inputs={"real": Input.of(found.evidence.real), "synthetic": Input.of(found.evidence.synthetic)},
+        inputs={"real": Input.of(found.evidence.whole), "synthetic": Input.of(found.evidence.synthetic)},
         seed=found.settings.seed,
         settings=asdict(found.settings),
         seconds=found.seconds,
