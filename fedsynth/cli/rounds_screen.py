@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from fedsynth.federation.refusals import Code
     from fedsynth.federation.server import Progress
     from fedsynth.federation.settings import FederationSettings
     from fedsynth.run import Run
@@ -26,6 +27,7 @@ class Screen:
         self.round, self.first = 0, 0
         self.steps: dict[str, int] = {}
         self.rows: dict[str, dict[str, str]] = {}
+        self.failed: dict[str, Code] = {}
         self.bytes = 0
         self.seconds = 0.0
 
@@ -36,6 +38,10 @@ class Screen:
             self.part, self.first, self.since = progress.part, 0, time.monotonic()
             self.rows.clear()
         self.round = progress.round
+        for site, code in progress.failed.items():
+            if self.failed.get(site) != code:
+                typer.echo(f"{site} takes no part: {code.value}; what went wrong is in its site.log", err=True)
+        self.failed |= progress.failed
         if not progress.replies:
             self.first = self.first or progress.round
             self.steps.clear()

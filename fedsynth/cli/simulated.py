@@ -38,7 +38,8 @@ def say_what_happened(settings: "FederationSettings", place: "Run", products: "P
     how = {"none": "each on its own", "central-generator": "one generator at the server"}
     typer.echo(
         f"trained    {settings.generator} for {settings.rounds} rounds of {settings.local_steps} steps at "
-        f"{settings.sites} sites, {how.get(settings.federation, settings.strategy)}, in {_minutes(seconds)}"
+        f"{_sites(len(told['trained']), settings.sites)}, {how.get(settings.federation, settings.strategy)}, "
+        f"in {_minutes(seconds)}"
     )
     left_out = ", ".join(f"{one['site']} {one['rounds']}x ({one['reason']})" for one in told["left_out"])
     typer.echo(
@@ -66,6 +67,10 @@ def _tables(settings: "FederationSettings", place: "Run") -> list[Path]:
     from fedsynth.federation.parts import parts_of
 
     return [part.place(place).rounds for part in parts_of(settings)]
+
+
+def _sites(trained: int, expected: int) -> str:
+    return f"{expected} sites" if trained == expected else f"{trained} of {expected} sites"
 
 
 def _minutes(seconds: float) -> str:

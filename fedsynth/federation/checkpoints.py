@@ -25,13 +25,17 @@ _NAME = re.compile(r"round-(\d+)\.safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The federation after `round` rounds. `shares` are the sites' class shares where a plain run may know them."""
+    """The federation after `round` rounds. `shares` are the sites' class shares where a plain run may know them.
+
+    `sites` are all whose answers are in the weights: also those that were there before a resume and are not now.
+    """
 
     round: int
     weights: Arrays
     average: Arrays
     strategy: Arrays = field(default_factory=dict)
     shares: tuple[float, ...] = ()
+    sites: tuple[str, ...] = ()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> None:
@@ -40,6 +44,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> Non
     arrays |= {_AVERAGE + name: value for name, value in checkpoint.average.items()}
     arrays |= {_STRATEGY + name: value for name, value in checkpoint.strategy.items()}
     notes = {"generator": generator, "round": str(checkpoint.round), "shares": json.dumps(checkpoint.shares)}
+    notes |= {"sites": json.dumps(checkpoint.sites)}
     content = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
     files.write_bytes(folder / f"round-{checkpoint.round:04d}.safetensors", content)
     for old in rounds_of(folder)[:-KEPT]:
@@ -72,6 +77,7 @@ def _load(path: Path) -> Checkpoint:
         average=_under(_AVERAGE, arrays),
         strategy=_under(_STRATEGY, arrays),
         shares=tuple(json.loads(notes["shares"])),
+        sites=tuple(json.loads(notes.get("sites", "[]"))),
     )
 
 

@@ -5,7 +5,7 @@ Nothing that goes wrong at a site reaches the server as more than a neutral code
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -29,7 +29,7 @@ from fedsynth.federation.messages import (
     refusal_content,
 )
 from fedsynth.federation.parts import Part, part_of
-from fedsynth.federation.place import SitePlace, open_place
+from fedsynth.federation.place import SitePlace, open_place, spare_place
 from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.watching import opened, watcher
@@ -105,7 +105,8 @@ def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: 
 
     The code leaves too, and is written down. It leaves even where the disk takes no line: nothing else can tell so.
     """
-    folder = place.folder if place is not None else _log_folder(context)
+    name, spare = _spare(context)
+    folder = _first_that_opens([spare] if place is None else [place.folder, spare])
     if isinstance(error, NeutralError):
         code = error.code
     else:
@@ -113,19 +114,32 @@ def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: 
     if folder is not None:
         with suppress(FedSynthError):
             EgressLog(folder).record("refusal", [code.value], [()], 0, number)
-    return refusal_content("" if place is None else place.name, code)
+    return refusal_content(name if place is None else place.name, code)
+
+
+def _first_that_opens(folders: Sequence[Path | None]) -> Path | None:
+    """The first folder that is there or can be made."""
+    for folder in folders:
+        with suppress(OSError):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                return folder
+    return None
+
+
+def _spare(context: Context) -> tuple[str, Path | None]:
+    """Name and folder where the site's own place could not be opened."""
+    try:
+        run = _told(tuple(sorted(context.run_config.items())))[1]
+    except Exception:
+        run = None
+    return spare_place(context.node_config, run)
 
 
 @lru_cache(maxsize=8)
 def _told(run_config: tuple[tuple[str, Any], ...]) -> tuple[FederationSettings, Path]:
     """What a run config says, read once."""
     return from_run_config(dict(run_config))
-
-
-def _log_folder(context: Context) -> Path | None:
-    """Where to write what went wrong before the site knew who it is: beside its site file."""
-    named = context.node_config.get("site-file")
-    return Path(str(named)).parent if named else None
 
 
 def _work(

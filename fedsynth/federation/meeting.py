@@ -1,13 +1,15 @@
 """How a training begins: the server greets everybody, and agrees with who is willing on what the images are like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Protocol
 
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.exchange import Arrays, Facts, Order
 from fedsynth.federation.messages import Hello, Reply
 from fedsynth.federation.parts import Part
+from fedsynth.federation.refusals import Code
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.protocol import Model
@@ -26,13 +28,17 @@ class Sites(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Met:
-    """The federation as the server knows it when it begins. `plan` claims what holds at every site of `plans`."""
+    """The federation as the server knows it when it begins. `plan` claims what holds at every site of `plans`.
+
+    `refused` are the sites that will not take part, and why.
+    """
 
     sites: tuple[str, ...]
     facts: Facts
     family: Model
     plan: PrivatePlan | None = None
     plans: Mapping[str, PrivatePlan] = field(default_factory=dict)
+    refused: Mapping[str, Code] = field(default_factory=dict)
 
 
 def meet(part: Part, sites: Sites) -> Met:
@@ -52,7 +58,22 @@ def meet(part: Part, sites: Sites) -> Met:
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
     family = fresh_family(settings.training(), part.shape(facts))
     plans = _plans(settings, sorted(willing), family)
-    return Met(sites=tuple(sorted(willing)), facts=facts, family=family, plan=_weakest(plans), plans=plans)
+    return Met(
+        sites=tuple(sorted(willing)),
+        facts=facts,
+        family=family,
+        plan=_weakest(plans),
+        plans=plans,
+        refused=_refused(hellos, willing),
+    )
+
+
+def as_met(met: Met, settings: FederationSettings, sites: Sequence[str]) -> Met:
+    """The same federation as if those `sites` had been met, whether or not they are there now."""
+    known = {site: plan for site, plan in met.plans.items() if site in sites}
+    known |= _plans(settings, sorted(set(sites) - known.keys()), met.family)
+    plans = {site: known[site] for site in sorted(known)}
+    return replace(met, sites=tuple(sorted(sites)), plan=_weakest(plans), plans=plans)
 
 
 def _plans(settings: FederationSettings, sites: Sequence[str], family: Model) -> dict[str, PrivatePlan]:
@@ -85,6 +106,13 @@ def _difference(first: Facts, other: Facts) -> str | None:
         if getattr(first, name) != getattr(other, name):
             return f"{name.replace('_', '-')} ({list(getattr(first, name))} and {list(getattr(other, name))})"
     return None
+
+
+def _refused(hellos: Sequence[Hello], willing: Collection[str]) -> dict[str, Code]:
+    """Why each of the others will not take part; those without a name are counted."""
+    others = [hello for hello in hellos if hello.site not in willing]
+    nameless = (f"unnamed-{i}" for i in count(1))
+    return {hello.site or next(nameless): hello.refused for hello in others if hello.refused is not None}
 
 
 def _why(hellos: Sequence[Hello]) -> str:

@@ -19,6 +19,9 @@ from fedsynth.federation.refusals import Code
 ARRAYS, METRICS, WORDS = "arrays", "metrics", "words"
 HELLO, TRAIN = "query.hello", "train"
 REFUSED, SITE, NONCE = "refused", "site", "nonce"
+_KINDS: dict[str, tuple[type, ...]] = {
+    "channels": (str,), "size": (int,), "classes": (str,), "mask_labels": (str,), "spacing_mm": (int, float)
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +105,15 @@ def read_hello(message: Message) -> Hello:
     """A site's greeting or refusal; the name is empty where it did not get as far as that."""
     if message.has_error():
         return Hello(site="", refused=Code.parse(str(message.error.reason)))
+    site = ""
     try:
         words = _words(message)
         site = str(words.pop(SITE))
         if REFUSED in words:
             return Hello(site=site, refused=Code.parse(str(words[REFUSED])))
-        facts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in words.items()}
-        return Hello(site=site, facts=Facts(**facts))
+        return Hello(site=site, facts=_facts(words))
     except (KeyError, TypeError):
-        return Hello(site="", refused=Code.FAILED)  # one greeting that is none must not stop the others
+        return Hello(site=site, refused=Code.FAILED)  # one greeting that is none must not stop the others
 
 
 def content_bytes(message: Message) -> int:
@@ -139,6 +142,18 @@ def _to_record(arrays: Mapping[str, Any]) -> ArrayRecord:
 
 def _from_record(message: Message) -> Arrays:
     return {name: unpack(array) for name, array in _array_record(message).items()}
+
+
+def _facts(words: Mapping[str, Any]) -> Facts:
+    """The facts in a greeting; `TypeError` where one is missing or is of another kind."""
+    facts = Facts(**{name: tuple(value) if isinstance(value, list) else value for name, value in words.items()})
+    for name, kinds in _KINDS.items():
+        values = getattr(facts, name)
+        if not isinstance(values, tuple) or not all(type(value) in kinds for value in values):
+            raise TypeError(f"{name} is of another kind")
+    if type(facts.phantoms) is not bool or not facts.channels or len(facts.size) not in (2, 3) or min(facts.size) < 1:
+        raise TypeError("these are no images")
+    return facts
 
 
 def _words(message: Message) -> dict[str, Any]:

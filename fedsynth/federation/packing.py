@@ -44,7 +44,10 @@ def _header(descr: str, shape: tuple[int, ...]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _parsed(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    shape, fortran, dtype = npy.read_array_header_1_0(BytesIO(header[_PREFIX - 2 :]))
-    if dtype.kind not in _NUMBERS:
+    try:
+        shape, fortran, dtype = npy.read_array_header_1_0(BytesIO(header[_PREFIX - 2 :]))
+    except Exception as error:  # numpy hands it to Python's own parser, which fails in every way: also out of memory
+        raise ValueError("these bytes have no header that numpy can read") from error
+    if dtype.kind not in _NUMBERS or any(type(length) is not int or length < 0 for length in shape):
         raise ValueError("these bytes are no numbers")
     return dtype, shape, fortran

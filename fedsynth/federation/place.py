@@ -7,6 +7,7 @@ a server sends can point it anywhere else.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,6 +23,7 @@ from fedsynth.run import Run
 
 SITES, POLICY = "sites.toml", "policy.toml"
 PARTITION = "partition-id"
+LONGEST = 200  # letters of a folder's name; file systems take 255
 _OPENING = Lock()
 
 
@@ -46,7 +48,7 @@ def open_place(node_config: Mapping[str, Any], run: Path, experiment: str) -> Si
         file = load_site_file(Path(str(named)))
         return SitePlace(
             name=file.name,
-            folder=file.folder / folder_of(experiment),
+            folder=file.folder / run_folder(experiment),
             policy=load_policy(file.policy),
             images=lambda: ImageSet.load(file.images, every_voxel=False),
             store=file.store,
@@ -54,6 +56,27 @@ def open_place(node_config: Mapping[str, Any], run: Path, experiment: str) -> Si
     if PARTITION not in node_config:
         raise NeutralError(Code.SETTINGS)
     return _simulated(Run(folder=run), int(node_config[PARTITION]))
+
+
+def run_folder(experiment: str) -> str:
+    """The folder of a run within a real site's own. A server chooses the name: it may be of any length and letters,
+    and must not lead into another folder that lies there, such as that of Flower's node."""
+    name = f"run-{folder_of(experiment)}"
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST // 2]}-{sha256(experiment.encode()).hexdigest()}"
+
+
+def spare_place(node_config: Mapping[str, Any], run: Path | None) -> tuple[str, Path | None]:
+    """A name, and a folder for its log, for a site whose place cannot be opened: beside the site file of a real one."""
+    if named := node_config.get(SITE_FILE):
+        return "", Path(str(named)).parent
+    try:
+        assert run is not None
+        name = _sites_file(run).site[int(node_config[PARTITION])].name
+    except Exception:
+        return "", None
+    return name, Run(folder=run).site(name)
 
 
 def _simulated(run: Run, number: int) -> SitePlace:

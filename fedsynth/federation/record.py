@@ -86,16 +86,21 @@ def _merged(replies: Sequence[Reply]) -> Reply:
 
 
 def summary(paths: Iterable[Path]) -> dict[str, Any]:
-    """Whole tables in a few numbers: how often asked and answered, who was left out and why, bytes, epsilon."""
+    """Whole tables in a few numbers: how often asked and answered, who was left out and why, bytes, epsilon.
+
+    A site that refused when it was greeted counts as asked and left out in every round.
+    """
     rows = [row for path in paths for row in _read(path)]
     missing = Counter((row["site"], row["reason"]) for row in rows if row["answered"] != "true")
-    size = sum(int(row["bytes_up"] or 0) + int(row["bytes_down"] or 0) for row in rows)
+    sizes = [int(row["bytes_up"] or 0) + int(row["bytes_down"] or 0) for row in rows]
+    size = sum(sizes)
     return {
         "asked": len(rows),
         "answered": sum(row["answered"] == "true" for row in rows),
         "left_out": [{"site": site, "reason": why, "rounds": n} for (site, why), n in sorted(missing.items())],
         "bytes": size,
-        "bytes_per_site_round": size / max(1, len(rows)),
+        "bytes_per_site_round": size / max(1, sum(sent > 0 for sent in sizes)),
+        "trained": sorted({row["site"] for row in rows if row["answered"] == "true"}),
         "epsilon": {row["site"]: float(row["epsilon"]) for row in rows if row["epsilon"]},
     }
 

@@ -50,6 +50,11 @@ class Code(StrEnum):
         """The code that a site sent; anything else it may have written is not repeated."""
         return cls(text) if text in {code.value for code in cls} else cls.FAILED
 
+    @property
+    def is_decision(self) -> bool:
+        """Whether somebody decided so beforehand, by a policy or a budget; otherwise something went wrong."""
+        return self is Code.BUDGET or self.value.startswith(Code.REFUSED.value)
+
 
 class NeutralError(Exception):
     """What a site's app may raise: its text is a code and nothing else."""

@@ -6,7 +6,7 @@ from safetensors.torch import save
 
 from fedsynth import files
 from fedsynth.federation.checkpoints import Checkpoint
-from fedsynth.federation.meeting import Met
+from fedsynth.federation.meeting import Met, as_met
 from fedsynth.federation.server import as_tensors
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.tasks.catalog import NETWORKS
@@ -32,6 +32,7 @@ def release(settings: FederationSettings, folder: Path, met: Met, end: Checkpoin
 
 def card_of(settings: FederationSettings, met: Met, end: Checkpoint) -> Card:
     """The card of the released sampler; in private runs nothing on it was counted from patients."""
+    met = as_met(met, settings, end.sites or met.sites)
     facts, n = met.facts, len(met.facts.classes)
     return Card(
         generator=settings.generator,

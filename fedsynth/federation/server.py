@@ -33,13 +33,17 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What somebody who watches is told after each round of a part of the run."""
+    """What somebody who watches is told before and after each round of a part of the run.
+
+    Before it there are no replies. `failed` are sites that broke down when they were greeted: nobody decided so.
+    """
 
     part: str = ""
     round: int
     rounds: int
     replies: tuple[Reply, ...] = ()
     epsilon: Mapping[str, float] = field(default_factory=dict)
+    failed: Mapping[str, Code] = field(default_factory=dict)
 
 
 Watch = Callable[[Progress], None]
@@ -59,13 +63,16 @@ class Rounds:
             classes=len(met.facts.classes),
             planned=None if met.plan is None else met.plan.steps,
         )
+        self._shares = [f"share_{i}" for i in range(len(met.facts.classes))]
         self._needed = {"patients"} if settings.by_patients else set()
         self._averaging = self._strategy()
         self.at = newest_checkpoint(run.checkpoints) or self._start()
         self._averaging.start(self.at.weights)
         if self.at.strategy:
             self._averaging.load(self.at.strategy)
-        self._record = RoundRecord(run.rounds, rounds=self.at.round, timed=settings.privacy is None, spent=self.spent)
+        self._refusing = [Reply(site=site, reason=code) for site, code in sorted(met.refused.items())]
+        rounds = self.at.round // (settings.local_steps // self._steps)
+        self._record = RoundRecord(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
 
     def go(self, sites: Sites, watch: Watch) -> Checkpoint:
         """All rounds that are left."""
@@ -74,22 +81,30 @@ class Rounds:
         while self.at.round < self.settings.rounds * per_round:
             number, place = self.at.round // per_round + 1, self.at.round % per_round
             if not place or not collected:
-                watch(Progress(part=self.part, round=number, rounds=self.settings.rounds))
+                watch(self._beginning(number))
             replies = self._ask(self.at.round + 1, sites)
             collected += [_without_arrays(reply) for reply in replies]
             answered = [reply for reply in replies if reply.reason is None]
             if len(answered) < self.settings.quorum:
-                self._record.add(number, merged(collected))
+                self._record.add(number, self._rows(collected))
                 raise self._too_few(number, replies)
             self.at = self._next(self.at.round + 1, answered)
             ends = place + 1 == per_round
             if ends:  # before the checkpoint: a resumed run cuts rows off, and could not add what is lacking
-                self._record.add(number, merged(collected))
+                self._record.add(number, self._rows(collected))
             save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
             if ends:
-                watch(self._told(number, merged(collected)))
+                watch(self._told(number, self._rows(collected)))
                 collected = []
         return self.at
+
+    def _rows(self, collected: Sequence[Reply]) -> list[Reply]:
+        """One for every site that is there, also for those that refused when they were greeted."""
+        return merged([*collected, *self._refusing])
+
+    def _beginning(self, number: int) -> Progress:
+        failed = {site: code for site, code in self.met.refused.items() if not code.is_decision}
+        return Progress(part=self.part, round=number, rounds=self.settings.rounds, failed=failed)
 
     def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
         charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
@@ -127,7 +142,7 @@ class Rounds:
             order = self._order(number, attempt)
             silent = [name for name, reply in replies.items() if reply.reason is not None]
             for reply in sites.ask(dict.fromkeys(silent, order), self.at.weights):
-                replies[reply.site] = self._checked(reply)
+                replies[reply.site] = _adding_bytes(self._checked(reply), replies[reply.site])
             if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
                 break
         return [replies[name] for name in sorted(replies)]
@@ -177,7 +192,8 @@ class Rounds:
             weights=new,
             average=self._moved_average(old, new, number),
             strategy=self._averaging.state(),
-            shares=_mean_shares([(weight, reply.outcome.metrics) for weight, reply in weighted]),
+            shares=_mean_shares([(weight, reply.outcome.metrics) for weight, reply in weighted], self._shares),
+            sites=tuple(sorted({*self.at.sites, *(reply.site for reply in answered)})),
         )
 
     def _moved_average(self, old: Arrays, new: Arrays, number: int) -> Arrays:
@@ -198,6 +214,12 @@ class Rounds:
             f"in round {number} {answered} of {len(replies)} sites answered, {self.settings.quorum} must ({missing})"
         )
         return FedSynthError(problem, remedy="mend it and go on with --resume")
+
+
+def _adding_bytes(reply: Reply, before: Reply) -> Reply:
+    """A reply with what earlier attempts of the same round sent to and fro."""
+    up, down = reply.bytes_up + before.bytes_up, reply.bytes_down + before.bytes_down
+    return replace(reply, bytes_up=up, bytes_down=down)
 
 
 def _without_arrays(reply: Reply) -> Reply:
@@ -228,13 +250,15 @@ def _mixed(
     return np.asarray(wide, average.dtype)
 
 
-def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]]) -> tuple[float, ...]:
-    """The class shares of the sites that tell them all together; nothing in private runs, where no site does."""
-    shares = {name for _, metrics in replies for name in metrics if name.startswith("share_")}
-    telling = [(weight, metrics) for weight, metrics in replies if shares <= metrics.keys()]
+def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Sequence[str]) -> tuple[float, ...]:
+    """The class shares of the sites that tell all of them; nothing in private runs, where no site does."""
+    telling = []
+    for weight, metrics in replies:
+        shares = [metrics.get(name, 0.0) for name in names]
+        if metrics.keys() >= set(names) and sum(shares) > 0:
+            telling.append((weight, [share / sum(shares) for share in shares]))
     total = sum(weight for weight, _ in telling)
-    names = sorted(shares if telling else (), key=lambda name: int(name[6:]))
-    return tuple(sum(weight * metrics[name] for weight, metrics in telling) / total for name in names)
+    return tuple(sum(weight * shares[i] for weight, shares in telling) / total for i in range(len(names)) if telling)
 
 
 def _net(name: str) -> str:

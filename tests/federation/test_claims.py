@@ -23,11 +23,14 @@ PRIVACY = Privacy(epsilon=8.0, patients=100, draw=10, delta=1e-3)
 
 
 class Two:
-    """Two willing hospitals that are never asked for a round."""
+    """Two willing hospitals, or those named, that are never asked for a round."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names or ("large", "small")
 
     def meet(self) -> list[Hello]:
         facts = Facts.of(tiny_set())
-        return [Hello(site=name, facts=facts) for name in ("large", "small")]
+        return [Hello(site=name, facts=facts) for name in self.names]
 
     def ask(self, orders: object, arrays: object) -> list[object]:
         raise AssertionError
@@ -46,6 +49,18 @@ def test_a_site_without_a_declared_size_is_told_before_anybody_pays() -> None:
     settings = replace(SETTINGS, weighting="declared:large=100")
     with pytest.raises(ConfigError, match=r"declares no size of a site.*small"):
         meet(Part(settings=settings), Two())  # type: ignore[arg-type]
+
+
+def test_the_card_counts_a_site_that_trained_and_is_not_there_when_the_run_is_resumed() -> None:
+    """Its patients were promised less than those who are left: the card said the better epsilon of these alone."""
+    settings = replace(SETTINGS, batch=None, privacy=PRIVACY, weighting="declared:large=100,small=20", min_sites=1)
+    part = Part(settings=settings)
+    both, here = meet(part, Two()), meet(part, Two("large"))  # type: ignore[arg-type]
+    end = Checkpoint(round=3, weights={}, average={}, sites=("large", "small"))
+    assert card_of(settings, here, end) == card_of(settings, both, end)
+    assert card_of(settings, here, end).trained_on == "2 sites: large, small"
+    assert card_of(settings, both, replace(end, sites=("large",))).privacy == claim(settings, here)
+    assert claim(settings, both) != claim(settings, here)
 
 
 class Some:

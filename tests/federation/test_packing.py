@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from flwr.app import Array
@@ -48,6 +50,25 @@ def test_bytes_that_are_no_array_are_refused(spoil):
     good = pack(VALUES[0])
     with pytest.raises(ValueError):
         unpack(Array(good.dtype, good.shape, good.stype, spoil(good.data)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '<f4', 'shape': (",  # tokenize.TokenError, which is nothing but an Exception
+        "-" * 9000 + "1",  # MemoryError
+        "(" * 5000,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",)}",
+        "{'descr': 'M8[ns]', 'fortran_order': False, 'shape': (1,)}",
+    ],
+    ids=range(7),
+)
+def test_headers_that_break_the_parser_are_refused(text):
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(64)
+    with pytest.raises(ValueError):
+        unpack(Array("float32", (1,), "numpy.ndarray", data))
 
 
 def test_other_kinds_of_bytes_are_refused():

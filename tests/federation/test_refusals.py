@@ -86,3 +86,8 @@ def test_the_server_repeats_no_text_that_is_not_a_code():
     assert Code.parse(Code.BUDGET.value) is Code.BUDGET
     assert Code.parse(f"failed: {SECRET}") is Code.FAILED
     assert Code.parse("") is Code.FAILED
+
+
+def test_a_decision_is_no_failure() -> None:
+    decided = {code for code in Code if code.is_decision}
+    assert decided == {Code.BUDGET, Code.REFUSED, *(code for code in Code if code.name.startswith("POLICY"))}

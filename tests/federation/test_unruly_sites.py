@@ -9,12 +9,16 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
 
+from fedsynth.errors import FedSynthError
 from fedsynth.federation import client_app, server_app
 from fedsynth.federation.engines.flower_names import identity
 from fedsynth.federation.engines.local import run_locally
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.parts import Part
+from fedsynth.federation.record import summary
 from fedsynth.federation.refusals import Code
+from fedsynth.federation.server import _mean_shares
+from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.settings import cpu_threads
 from tests.federation.tiny import SETTINGS, rows, start, weights
 
@@ -110,7 +114,16 @@ def other_records(message, context):
     return Message(RecordDict({**reply.content, **spoilt}), reply_to=message)
 
 
-@pytest.mark.parametrize("site", [nonsense, no_bytes, nothing, other_records])
+def broken_header(message, context):
+    """Arrays whose headers numpy's parser chokes on."""
+    reply = client_app.app(message, context)
+    text = b"{'descr': '<f4', 'shape': ("
+    data = b"\x93NUMPY\x01\x00" + bytes([len(text), 0]) + text
+    spoilt = {name: Array(one.dtype, one.shape, one.stype, data) for name, one in reply.content["arrays"].items()}
+    return Message(RecordDict({**reply.content, "arrays": ArrayRecord(spoilt)}), reply_to=message)
+
+
+@pytest.mark.parametrize("site", [nonsense, no_bytes, nothing, other_records, broken_header])
 def test_a_reply_that_is_none_is_left_out(tmp_path, site):
     run = run_with(tmp_path, FOUR, site)
     assert reasons(run) == ["sent another shape"] * 2
@@ -140,18 +153,26 @@ def test_numbers_that_cannot_be_are_left_out_and_the_round_goes_on(tmp_path, tol
     assert reasons(run, "site-1") == [""]
 
 
-@pytest.mark.parametrize("greeting", [{}, {"words": ConfigRecord({"site": "site-0", "size": [1, 2]})}])
-def test_a_greeting_that_is_none_stops_nobody_else(tmp_path, greeting):
+@pytest.mark.parametrize(
+    ("greeting", "name"),
+    [({}, "unnamed-1"), ({"words": ConfigRecord({"site": "site-0", "channels": 5, "size": [1, 2]})}, "site-0")],
+)
+def test_a_greeting_that_is_none_stops_nobody_else(tmp_path, greeting, name):
     run = start(tmp_path, replace(FOUR, rounds=1), patients=12)
 
     def app(message, context):
         hello = message.metadata.message_type == "query.hello" and context.node_config["partition-id"] == 0
         return Message(RecordDict(greeting), reply_to=message) if hello else client_app.app(message, context)
 
+    failed = []
     with cpu_threads(1):
         table = replace(FOUR, rounds=1).to_run_config(run.folder)
-        run_locally(server_app.app, app, sites=4, run_config=table, workers=1)
-    assert [row["site"] for row in rows(run)] == ["site-1", "site-2", "site-3"]
+        watch = lambda progress: failed.append(dict(progress.failed))  # noqa: E731
+        run_locally(server_app.app, app, sites=4, run_config=table, workers=1, watch=watch)
+    reasons = {row["site"]: row["reason"] for row in rows(run)}
+    assert reasons == {name: "failed", "site-1": "", "site-2": "", "site-3": ""}
+    assert failed == [{name: "failed"}, {}]
+    assert summary([run.rounds])["left_out"] == [{"site": name, "reason": "failed", "rounds": 1}]
 
 
 def test_a_site_that_stalls_is_left_behind_busy_and_comes_back(tmp_path):
@@ -204,3 +225,73 @@ def test_an_exception_reaches_the_server_as_a_code_alone(tmp_path):
     run = run_with(tmp_path, FOUR, site)
     assert reasons(run) == ["out of memory", "out of memory"]
     assert "Meier" not in run.rounds.read_text()
+
+
+def test_a_site_that_leaves_for_good_stays_on_the_card(tmp_path):
+    settings = replace(FOUR, sites=3, min_sites=2)
+    run = start(tmp_path, settings, patients=12)
+    gone = []
+
+    class Killed(Exception):
+        pass
+
+    def watch(progress):
+        if progress.replies:
+            gone.append(2)
+            raise Killed
+
+    def app(message, context):
+        if context.node_config["partition-id"] in gone:
+            raise RuntimeError("the hospital left")
+        return client_app.app(message, context)
+
+    def go(watch):
+        with cpu_threads(1):
+            table = settings.to_run_config(run.folder)
+            run_locally(server_app.app, app, sites=3, run_config=table, workers=1, watch=watch)
+
+    with pytest.raises(Killed):
+        go(watch)
+    client_app.forget_everything()
+    go(lambda progress: None)
+    assert load_generator(run.checkpoints)[1].trained_on == "3 sites: site-0, site-1, site-2"
+    assert reasons(run, "site-2") == [""]
+    assert reasons(run, "unnamed-1") == ["failed"]  # its app never said who it is
+
+
+def test_a_round_of_many_exchanges_that_failed_stands_once_in_the_table(tmp_path):
+    settings = replace(FOUR, sites=2, min_sites=2, local_steps=4, federation="central-generator")
+    run = start(tmp_path, settings, patients=12)
+    exchanges = {}
+
+    def app(message, context):
+        if message.metadata.message_type == "train" and context.node_config["partition-id"] == 0:
+            number = message.content["words"]["round"]
+            exchanges[number] = exchanges.get(number, 0) + 1
+            if number == 6 and exchanges[6] <= 3:
+                raise RuntimeError
+        return client_app.app(message, context)
+
+    def go():
+        with cpu_threads(1):
+            run_locally(server_app.app, app, sites=2, run_config=settings.to_run_config(run.folder), workers=1)
+
+    with pytest.raises(FedSynthError, match="in round 2 1 of 2 sites answered"):
+        go()
+    before = rows(run)
+    assert [(row["round"], row["answered"]) for row in before] == [("1", "true")] * 2 + [("2", "false"), ("2", "true")]
+    down = {row["site"]: int(row["bytes_down"]) for row in before if row["round"] == "2"}
+    assert down["site-0"] == 2 * down["site-1"]  # exchange 5, and three attempts at 6 where the other had one
+    client_app.forget_everything()
+    go()
+    assert [(row["round"], row["site"], row["answered"]) for row in rows(run)] == [
+        (number, site, "true") for number in "12" for site in ("site-0", "site-1")
+    ]
+
+
+def test_class_shares_count_only_where_all_of_them_are_told():
+    told = [[0.25, 0.75], [1.0], [0.0, 0.0], [1.0, 1.0]]
+    replies = [(1.0, {f"share_{i}": value for i, value in enumerate(shares)}) for shares in told]
+    assert _mean_shares(replies, ["share_0", "share_1"]) == (0.375, 0.625)
+    assert _mean_shares(replies[1:3], ["share_0", "share_1"]) == ()
+    assert _mean_shares([], []) == ()
