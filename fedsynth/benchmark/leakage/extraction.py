@@ -17,6 +17,9 @@ from fedsynth.benchmark.leakage.neighbours import PatientDistances
 
 MARGIN = 0.8
 """A ratio is extreme below this share of the smallest that a real image reaches."""
+HALF = 0.5
+"""Nor is one above this: a copy lies at least twice as near to one person as to any other. Small cohorts hold too few
+extremes for their tail to show how far it reaches."""
 LEVEL = 0.01
 """The chance that any of the synthetic images falls below the thresholds of all spaces together by chance."""
 SMALLEST_COHORT = 10
@@ -87,8 +90,8 @@ def learn_reference(
 ) -> Reference:
     """Thresholds from real images: `real` are their distances to all patients but their own, which `owners` names.
 
-    A threshold is `MARGIN` of the smallest ratio, and lower where the tail of the ratios says that one of
-    `n_synthetic` images would otherwise fall below it by chance in more than `LEVEL` of all sets.
+    A threshold is `MARGIN` of the smallest ratio, at most `HALF`, and lower where the tail of the ratios says that one
+    of `n_synthetic` images would otherwise fall below it by chance in more than `LEVEL` of all sets.
     """
     usual = {space: usual_distance(table) for space, table in real.items()}
     floors = {space: FLOOR * distance for space, distance in usual.items()}
@@ -231,7 +234,7 @@ def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_looks
     beyond, known = n_tail / len(order), len(np.unique(owners[tail]))
     deepest = start + scale * known * (max(1.0, n_looks * beyond / LEVEL) ** (1 / known) - 1)
     smallest = float(np.exp(-depths[order[-1]]))
-    ratio = min(MARGIN * smallest, float(np.exp(-deepest)))
+    ratio = min(MARGIN * smallest, float(np.exp(-deepest)), HALF)
     return Threshold(ratio=ratio, smallest_real=smallest, start=start, scale=scale, beyond=beyond)
 
 

@@ -120,3 +120,13 @@ def test_a_dozen_patients_of_one_image_are_no_licence_to_call_honest_output_copi
         reference = learn_reference({"x": apart}, owners, 12, len(honest))
         called += len(find_copies({"x": patient_distances(honest, real, owners, 12)}, reference).rows) > 0
     assert called <= 2
+
+
+def test_no_threshold_is_above_half():
+    """Real ratios of nearly one would allow 0.8: in small cohorts that is no copy yet."""
+    n = 40
+    distances = np.tile(np.array([[0.99, 1.0]], np.float32), (n, 1))
+    distances[:, 0] += np.linspace(0, 0.009, n, dtype=np.float32)
+    patients = np.stack([(np.arange(n) + 1) % n, (np.arange(n) + 2) % n], axis=1).astype(np.int32)
+    table = {"x": PatientDistances(distances=distances, patients=patients)}
+    assert learn_reference(table, np.arange(n), n, 100).thresholds["x"].ratio == 0.5
