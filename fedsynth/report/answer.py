@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsynth.report.facts import ELSEWHERE, INSECURE, PLAIN, Facts
+from fedsynth.report.facts import ELSEWHERE, INSECURE, NO_BETTER, PLAIN, Facts
+from fedsynth.report.use import TASKS, Use, use_of, variety
 
 QUESTION = "May these images be shared instead of the real ones?"
 NOT_PRIVATE_OUTPUT = (
@@ -33,16 +34,29 @@ def answer(facts: Facts) -> Answer:
     """From what leaked first, then the guarantee, then what the images are good for."""
     memory, membership = (facts.results.get(name) for name in ("memorization", "membership"))
     verdict = None if memory is None else memory.verdict
-    headline, tone = _headline(verdict, told_apart=membership is not None and membership.verdict == "leak")
+    if verdict == "pass":
+        headline, tone = _without_copies(None if membership is None else membership.verdict, use_of(facts))
+    else:
+        headline, tone = _headline(verdict)
     sentences = [_leak(facts), *_membership(facts), _guarantee(facts), *_hospitals(facts), *_use(facts)]
     return Answer(headline=headline, tone=tone, sentences=sentences)
 
 
-def _headline(verdict: str | None, *, told_apart: bool) -> tuple[str, Tone]:
-    if verdict == "pass" and told_apart:
+def _without_copies(membership: str | None, use: Use) -> tuple[str, Tone]:
+    """Tests alone never make a yes: noise is nobody's copy, and whoever asks wants images that are good for something."""
+    if membership == "leak":
         return "No copies were found, but those who were trained on can be told from others", "open"
-    if verdict == "pass":
-        return "The tests found no copies, and would have found them at the tolerated share", "yes"
+    if use.reasons:
+        how = "of no use that was measured" if use.none else "of no use for everything that was measured"
+        return f"No copies were found, but the images are {how}: {'; '.join(use.reasons)}", "open"
+    if membership != "pass":
+        return "No copies were found; whether those who were trained on can be told from others is not known", "open"
+    if not use.measured:
+        return "No copies were found; what the images are good for was not measured", "open"
+    return "The tests found no copies, and would have found them at the tolerated share", "yes"
+
+
+def _headline(verdict: str | None) -> tuple[str, Tone]:
     if verdict == "leak":
         return "No: the set holds copies of patients", "no"
     if verdict == "depends":
@@ -97,17 +111,20 @@ def _hospitals(facts: Facts) -> list[str]:
 
 def _use(facts: Facts) -> list[str]:
     found = []
-    for name, measure, ratio in (
-        ("segmentation", "dice", "dice_ratio"),
-        ("classification", "accuracy", "accuracy_ratio"),
-    ):
+    for name, measure in TASKS.items():
         if name in facts.results:
-            value, of = facts.cells[measure], facts.cells[ratio]
-            share = "" if of.value is None else f", {of.text} of what real images give"
-            found.append(f"Use, {name}: {value.text} on real holdout patients{share}.")
+            value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]
+            share = "" if of.value is None else f"; {of.text} of what real images give"
+            better = f", {NO_BETTER}" if value.knows_nothing else ""
+            nothing = "" if value.baseline is None else f" (knowing nothing: {value.baseline:.3g})"
+            found.append(f"Use, {name}: {measure} {value.bare} on real holdout patients{better}{nothing}{share}.")
+    alarms = facts.cells["false_alarm"]
+    if alarms.value is not None:
+        beside = "" if alarms.control is None else f" ({alarms.control:.3g} after training on real images)"
+        found.append(f"False alarms: a tumour is seen in {alarms.bare} of the healthy patients{beside}.")
     if not found:
         found.append("What the images are good for was not measured.")
-    return [*found, *_readers(facts)]
+    return [*found, *variety(facts.results), *_readers(facts)]
 
 
 def _readers(facts: Facts) -> list[str]:

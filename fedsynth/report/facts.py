@@ -5,7 +5,7 @@ A number that the run does not have is a cell without a value that says why.
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from fedsynth.training.checkpoint import CARD
 BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
 NOT_RUN, OTHER_SET = "not run", "of another set"
+NO_BETTER = "no better than knowing nothing"
 ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What stands in a table: a text for people, the number behind it with its interval and control, or why none."""
+    """What stands in a table: a text for people, the number behind it with interval, baseline and control, or why none."""
 
     text: str
     value: float | None = None
@@ -34,6 +35,18 @@ class Cell:
     low: float | None = None
     high: float | None = None
     control: float | None = None
+    baseline: float | None = None
+
+    @property
+    def bare(self) -> str:
+        """The text without what stands in brackets behind the number."""
+        return self.text.partition(" (")[0]
+
+    @property
+    def knows_nothing(self) -> bool:
+        """The interval holds the baseline or lies below it: no better than knowing nothing."""
+        low = self.value if self.low is None else self.low
+        return low is not None and self.baseline is not None and low <= self.baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +79,23 @@ COLUMNS = {
     "copied": "copied share",
     "detectable": "smallest detectable",
     "membership": "membership AUC",
-    "dice": "Dice",
+    "dice": "Dice (knowing nothing)",
     "dice_ratio": "Dice, of real",
-    "accuracy": "accuracy",
+    "false_alarm": "false alarms in healthy (real)",
+    "accuracy": "accuracy (knowing nothing)",
     "accuracy_ratio": "accuracy, of real",
-    "kid": "KID",
+    "kid": "KID, own filters (real)",
     "readers": "readers told apart",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }
-"""The columns of the table, by their short names."""
+"""The columns of the table, by their short names. In brackets: what stands in brackets behind the number, which is what
+knowing nothing gives, or what real images give in the synthetic ones' place."""
 
 COLUMNS_OF = {
     "memorization": ("verdict", "copied", "detectable"),
     "membership": ("membership",),
-    "segmentation": ("dice", "dice_ratio"),
+    "segmentation": ("dice", "dice_ratio", "false_alarm"),
     "classification": ("accuracy", "accuracy_ratio"),
     "fidelity": ("kid",),
     "readers": ("readers",),
@@ -224,13 +239,27 @@ def _strongest(result: Result | None) -> Cell:
 def _utility(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
     segmentation, classification = results.get("segmentation"), results.get("classification")
     return {
-        "dice": _cell(segmentation, *_names("dice", arm)),
+        "dice": _beside_nothing(_cell(segmentation, *_names("dice", arm))),
         "dice_ratio": _cell(segmentation, *_names("dice_ratio", arm)),
-        "accuracy": _cell(classification, *_names("accuracy", arm)),
+        "false_alarm": _beside_real(_cell(segmentation, *_names("false_alarm", arm))),
+        "accuracy": _beside_nothing(_cell(classification, *_names("accuracy", arm))),
         "accuracy_ratio": _cell(classification, *_names("accuracy_ratio", arm)),
-        "kid": _cell(results.get("fidelity"), "kid/filters"),
+        "kid": _beside_real(_cell(results.get("fidelity"), "kid/filters")),
         "readers": _cell(results.get("readers"), "accuracy"),
     }
+
+
+def _beside_nothing(cell: Cell) -> Cell:
+    if cell.value is None or cell.baseline is None:
+        return cell
+    verdict = f", {NO_BETTER}" if cell.knows_nothing else ""
+    return replace(cell, text=f"{cell.text} ({cell.baseline:.3g}){verdict}")
+
+
+def _beside_real(cell: Cell) -> Cell:
+    return (
+        cell if cell.value is None or cell.control is None else replace(cell, text=f"{cell.text} ({cell.control:.3g})")
+    )
 
 
 def _names(measure: str, arm: str) -> tuple[str, str]:
@@ -247,7 +276,8 @@ def _cell(result: Result | None, *names: str, interval: bool = True) -> Cell:
     if score.value is None:
         return Cell(text="?", why=score.why)
     text = _text(score) if interval else f"{score.value:.3g}"
-    return Cell(text=text, value=score.value, low=score.low, high=score.high, control=score.control)
+    ends = {"low": score.low, "high": score.high, "control": score.control, "baseline": score.baseline}
+    return Cell(text=text, value=score.value, **ends)
 
 
 def _text(score: Score) -> str:

@@ -84,6 +84,7 @@ def test_the_exported_page_shows_nobody_and_names_no_place(tmp_path):
 def test_the_headline_says_no_more_than_the_verdict(tmp_path, verdict, tone, said):
     run = make_run(tmp_path / "a")
     leak(run, verdict)
+    add_result(run, "membership", {"critic": Score(value=0.5)}, verdict="pass", details={"strongest": "critic"})
     found = answer(read_facts(run.folder))
     assert found.tone == tone
     assert said in found.headline
@@ -101,6 +102,80 @@ def test_members_who_can_be_told_apart_stand_in_the_headline(tmp_path):
     assert any("0.76" in sentence and "the server has them" in sentence for sentence in found.sentences)
     add_result(run, "membership", score, verdict="pass", details={"strongest": "distance@pixels"})
     assert answer(read_facts(run.folder)).tone == "yes"
+
+
+def passing(run):
+    leak(run, "pass")
+    add_result(run, "membership", {"critic": Score(value=0.5)}, verdict="pass", details={"strongest": "critic"})
+
+
+def learned(run, name, value, low, baseline, **more):
+    measure = {"segmentation": "dice", "classification": "accuracy"}[name]
+    score = Score(value=value, low=low, high=2 * value - low, baseline=baseline, control=0.8)
+    add_result(run, name, {f"{measure}/synthetic": score, **more})
+
+
+@pytest.mark.parametrize("membership", [None, "inconclusive", "invalid"])
+def test_no_green_while_membership_is_open(tmp_path, membership):
+    run = make_run(tmp_path / "a")
+    leak(run, "pass")
+    if membership is not None:
+        add_result(run, "membership", {"critic": Score(value=0.5)}, verdict=membership)
+    found = answer(read_facts(run.folder))
+    assert found.tone == "open"
+    assert "not known" in found.headline
+
+
+def test_no_green_on_tests_alone(tmp_path):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    assert answer(read_facts(run.folder)).tone == "yes"
+    run.benchmark("segmentation").unlink()
+    found = answer(read_facts(run.folder))
+    assert found.tone == "open"
+    assert "not measured" in found.headline
+
+
+@pytest.mark.parametrize(("low", "tone"), [(0.41, "yes"), (0.4, "open"), (0.2, "open")])
+def test_an_interval_that_holds_its_baseline_is_no_use(tmp_path, low, tone):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    run.benchmark("segmentation").unlink()
+    learned(run, "classification", 0.45, low, 0.4)
+    facts = read_facts(run.folder)
+    found = answer(facts)
+    assert found.tone == tone
+    assert (f"({0.4:g}), no better than knowing nothing" in facts.cells["accuracy"].text) == (tone == "open")
+    assert ("of no use that was measured: classification" in found.headline) == (tone == "open")
+    learned(run, "segmentation", 0.7, 0.6, 0.2)
+    found = answer(read_facts(run.folder))
+    assert ("of no use for everything" in found.headline) == (tone == "open"), "one of two works"
+
+
+def test_one_noise_picture_six_hundred_times_is_no_yes(tmp_path):
+    """What a private run of too few steps gave: a Dice above its baseline, and an alarm for every healthy patient."""
+    run = make_run(tmp_path / "a", epsilon=10.0)
+    passing(run)
+    learned(run, "segmentation", 0.448, 0.409, 0.174)
+    assert answer(read_facts(run.folder)).tone == "yes"
+    learned(run, "segmentation", 0.448, 0.409, 0.174, **{"false_alarm/synthetic": Score(value=1.0, control=0.708)})
+    facts = read_facts(run.folder)
+    assert facts.cells["false_alarm"].text == "1 (0.708)"
+    assert "every healthy patient" in answer(facts).headline
+    learned(run, "segmentation", 0.448, 0.409, 0.174)
+    same = {"ms_ssim": Score(value=0.992, control=0.673), "recall/filters": Score(value=0.0, control=0.735)}
+    add_result(run, "fidelity", {**same, "kid/filters": Score(value=133.0, low=132.0, high=134.0, control=-0.06)})
+    facts = read_facts(run.folder)
+    found = answer(facts)
+    assert found.tone == "open"
+    assert "one image over and over" in found.headline
+    assert any("0.735" in sentence for sentence in found.sentences)
+    assert facts.cells["kid"].text == "133 [132, 134] (-0.06)"
+    page = report_page([facts])
+    assert "KID, own filters (real)" in page
+    assert 'class="answer yes"' not in page
+    add_result(run, "fidelity", {"ms_ssim": Score(value=0.836, control=0.673)})
+    assert answer(read_facts(run.folder)).tone == "yes", "less varied than real images, and no single picture"
 
 
 def test_without_a_test_nothing_is_promised(tmp_path):
