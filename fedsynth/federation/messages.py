@@ -146,7 +146,8 @@ def _from_record(message: Message) -> Arrays:
 
 def _facts(words: Mapping[str, Any]) -> Facts:
     """The facts in a greeting; `TypeError` where one is missing or is of another kind."""
-    facts = Facts(**{name: tuple(value) if isinstance(value, list) else value for name, value in words.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
+    facts = Facts(**given)
     for name, kinds in _KINDS.items():
         values = getattr(facts, name)
         if not isinstance(values, tuple) or not all(type(value) in kinds for value in values):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError, FedSynthError
@@ -22,6 +23,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.starting import write_app
 from fedsynth.run import Run
 
+T = TypeVar("T")
 FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
 BETWEEN = 30.0  # seconds between two looks at Flower's list: each look starts a program
 _ENDING = 5.0  # the same, once the result is there
@@ -102,18 +104,23 @@ class Carrier:
         while True:
             self.link.check_alive()
             self._tell_rounds()
-            try:
-                self.hospitals.reconcile()
-                if time.monotonic() - looked >= (_ENDING if is_trained(self.place) else BETWEEN):
-                    looked = time.monotonic()
-                    status, details = self._look(run_id)
-                    if status.startswith("finished"):
-                        self._tell_rounds()
-                        return status, details
-            except FedSynthError as error:  # a question that was not answered in time is asked again
-                self.report(f"Flower did not answer: {error}")
-                time.sleep(_ENDING)
+            self._asking(self.hospitals.reconcile)
+            if time.monotonic() - looked >= (_ENDING if is_trained(self.place) else BETWEEN):
+                looked = time.monotonic()
+                found = self._asking(lambda: self._look(run_id))
+                if found is not None and found[0].startswith("finished"):
+                    self._tell_rounds()
+                    return found
             time.sleep(0.5)
+
+    def _asking(self, ask: Callable[[], T]) -> T | None:
+        """The answer; none where there was none in time: it is asked again, whatever became of the others."""
+        try:
+            return ask()
+        except FedSynthError as error:
+            self.report(f"Flower did not answer: {error}")
+            time.sleep(_ENDING)
+            return None
 
     def _look(self, run_id: str) -> tuple[str, str]:
         run = self.link.flower.ask("ls", "--run-id", run_id)["runs"][0]

@@ -4,7 +4,7 @@ import hashlib
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
@@ -21,7 +21,7 @@ from fedsynth.federation.starting import last_line
 
 _STARTING = 180.0  # seconds; a machine at work needs a minute
 _SELDOM = 60.0
-_IN_USE = "already in use"
+_IN_USE, _NOT_FOUND, _UNREGISTERED = "already in use", "not found", "unregistered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,39 +94,93 @@ class Hospitals:
         self.keys, self.looked = keys, time.monotonic()
 
     def _reconcile(self) -> None:
+        self._recall()
+        nodes = self.flower.ask("supernode", "list")["nodes"]
+        listed = {node["node-id"]: node["status"] for node in nodes if node["status"] != _UNREGISTERED}
+        wanted = {path.stem: path for path in sorted(self.place.keys.glob("*.pub"))}
+        prints = {name: _fingerprint(path) for name, path in wanted.items()}
+        for name in [name for name, node in self.known.items() if node not in listed]:
+            self._forget(name)
+        unanswered = self._shut_out_all(prints)
+        for name in [name for name in wanted if name not in self.known]:
+            try:
+                self._let_in(name, wanted[name], prints[name], listed)
+            except FedSynthError as error:  # one wrong file must not stop the others
+                self.report(f"{name} is not let in: {error}")
+        self._save()
+        self._say_who(frozenset(name for name, node in self.known.items() if listed.get(node) == "online"))
+        if unanswered is not None:
+            raise unanswered
+
+    def _recall(self) -> None:
         if not self.known and self.record.exists():
             self.known = {str(name): str(node) for name, node in config.parse_toml(self.record).items()}
         if not self.prints and self.prints_record.exists():
             self.prints = {str(name): str(key) for name, key in config.parse_toml(self.prints_record).items()}
-        listed = {node["node-id"]: node["status"] for node in self.flower.ask("supernode", "list")["nodes"]}
-        wanted = {path.stem: path for path in sorted(self.place.keys.glob("*.pub"))}
-        kept = {name: node for name, node in self.known.items() if node in listed}
-        prints = {name: _fingerprint(path) for name, path in wanted.items()}
-        for name in [name for name in kept if self.prints.get(name, prints.get(name)) != prints.get(name, "gone")]:
-            self.flower.ask("supernode", "unregister", kept.pop(name))
-            self.report(f"{name} is shut out: its key was {'replaced' if name in wanted else 'taken away'}")
-        for name in [name for name in wanted if name not in kept]:
-            try:
-                kept[name] = self._register(wanted[name])
-            except FedSynthError as error:  # one wrong file must not stop the others
-                self.report(f"{name} is not let in: {error}")
-            else:
-                self.report(f"{name} is let in, with the key {wanted[name].name}")
-        if kept != self.known or self.prints != {name: prints[name] for name in kept}:
-            self.known, self.prints = kept, {name: prints[name] for name in kept}
-            config.save_toml(self.prints_record, self.prints)
-            config.save_toml(self.record, kept)
-        self._say_who(frozenset(name for name, node in kept.items() if listed.get(node) == "online"))
 
-    def _register(self, key: Path) -> str:
-        read_public_key(key)
+    def _save(self) -> None:
+        for record, now in ((self.prints_record, self.prints), (self.record, self.known)):
+            if not record.exists() or config.parse_toml(record) != now:
+                config.save_toml(record, now)
+
+    def _forget(self, name: str) -> None:
+        self.known.pop(name, None)
+        self.prints.pop(name, None)
+        self._save()
+
+    def _shut_out_all(self, prints: Mapping[str, str]) -> FedSynthError | None:
+        """Unregister whose key is gone or is another one now; a file that is being written decides nothing.
+
+        Whoever could not be unregistered does not keep the others in: the last such error is given back.
+        """
+        unanswered = None
+        for name, node in list(self.known.items()):
+            here = prints.get(name)
+            was = self.prints.setdefault(name, here) if here else self.prints.get(name)
+            if name in prints and here in ("", was):
+                continue
+            try:
+                self._unregister(node)
+            except FedSynthError as error:
+                unanswered = error
+                continue
+            self._forget(name)
+            self.report(f"{name} is shut out: its key was {'replaced' if name in prints else 'taken away'}")
+        return unanswered
+
+    def _unregister(self, node: str) -> None:
         try:
-            return str(self.flower.ask("supernode", "register", str(key))["node-id"])
+            self.flower.ask("supernode", "unregister", node)
+        except FedSynthError as error:
+            if _NOT_FOUND not in str(error):  # it was done before, and the answer was lost
+                raise
+
+    def _let_in(self, name: str, key: Path, print_: str, listed: Mapping[str, str]) -> None:
+        """Register the key. What is about to be done is written down first: Flower takes no key twice."""
+        read_public_key(key)
+        begun = self.prints.get(name) == print_
+        self.prints[name] = print_
+        self._save()
+        try:
+            self.known[name] = str(self.flower.ask("supernode", "register", str(key))["node-id"])
         except FedSynthError as error:
             if _IN_USE not in str(error):
-                raise
-            remedy = f"two hospitals have one key, or {self.record.name} was lost: then remove {self.place.database}"
-            raise FedSynthError("Flower knows this key already", file=key, remedy=remedy) from error
+                raise  # perhaps its answer alone was lost
+            self.known |= self._found_again(name, listed) if begun else {}
+            if name not in self.known:
+                self._forget(name)
+                remedy = (
+                    "a key that was shut out stays out, under any name: make the hospital a new one; two hospitals "
+                    f"never share a key; if {self.record.name} was lost, remove {self.place.database}"
+                )
+                raise FedSynthError("Flower knows this key already", file=key, remedy=remedy) from error
+        self._save()
+        self.report(f"{name} is let in, with the key {key.name}")
+
+    def _found_again(self, name: str, listed: Mapping[str, str]) -> dict[str, str]:
+        """The node of a key whose registration was broken off: the only one that is nobody's."""
+        nobodys = set(listed) - set(self.known.values())
+        return {name: nobodys.pop()} if len(nobodys) == 1 else {}
 
     def _say_who(self, online: frozenset[str]) -> None:
         for name in sorted(online - self.online):
