@@ -21,7 +21,7 @@ ALLOWED = {f"/v1/fleet/{name}": ("POST",) for name in _POSTED} | {"/health": ("G
 """What passes: path and methods. A node registering itself is left out: keys are registered on the server only."""
 
 LARGEST_HEAD = 32 * 1024
-LARGEST_BODY = 64 * 1024 * 1024  # Flower cuts arrays into pieces of 5 MB
+LARGEST_BODY = 8 * 1024 * 1024  # Flower cuts arrays into pieces of 5 MiB; a body is read before its signature is
 _DIGITS = 16
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 

@@ -26,13 +26,15 @@ class Limits:
     """What one outsider may hold, in seconds and in connections.
 
     `handshake` and `first` bound how long a connection stands that has said nothing yet, `idle` how long one stands
-    between two requests: nodes ask every 3 s and beat every 30 s, over two or three connections each. Every one of
-    `connections` takes two of the files that the system lets a process open, of which many systems allow 1024.
+    between two requests: nodes ask every 3 s and beat every 30 s, over two or three connections each. `parting` is how
+    long the other side may take to say farewell, before it is cut off and counts no more. Every one of `connections`
+    takes two of the files that the system lets a process open, of which many systems allow 1024.
     """
 
     handshake: float = 15.0
     first: float = 30.0
     idle: float = 120.0
+    parting: float = 5.0
     connections: int = 400
     per_peer: int = 64
 
@@ -205,6 +207,9 @@ class _Door:
 
     async def _part(self, writer: asyncio.StreamWriter) -> None:
         writer.close()
-        with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(writer.wait_closed(), 5)
-        self.writers.discard(writer)
+        try:
+            with suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), self.settings.limits.parting)
+        finally:
+            writer.transport.abort()  # else it stands, uncounted, until TLS has given up hope of a farewell: 30 s
+            self.writers.discard(writer)

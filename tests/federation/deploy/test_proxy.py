@@ -1,15 +1,19 @@
 """The door, before a small HTTPS server on loopback that answers with what reached it."""
 
 import json
+import os
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import numpy as np
 import pytest
+from flwr.app import Array
 
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.admission import ALLOWED, LARGEST_BODY, RefusedRequestError, is_allowed, read_head
@@ -186,6 +190,18 @@ def test_what_hides_in_a_body_is_no_request(door: Door) -> None:
     assert after.count(b"HTTP/1.1 403 ") == 1
 
 
+def test_the_largest_thing_that_a_node_sends_passes() -> None:
+    """A piece of an array, as Flower cuts it, in the message that carries it."""
+    from flwr.proto.message_pb2 import PushObjectRequest
+
+    array = Array(np.zeros(3 * 2**20, np.float32))
+    pieces = [child.deflate() for child in array.children.values()]  # type: ignore[union-attr]
+    pushed = PushObjectRequest(object_id="0" * 64, object_content=max(pieces, key=len), run_id=2**63)
+    size = len(pushed.SerializeToString())
+    assert 5 * 2**20 < size < LARGEST_BODY
+    assert read_head(f"POST /v1/fleet/push-object HTTP/1.1\r\ncontent-length: {size}\r\n\r\n".encode()).length == size
+
+
 def test_a_body_beyond_the_limit_is_not_awaited(door: Door) -> None:
     answer = door.send(f"POST {FLEET} HTTP/1.1\r\ncontent-length: {LARGEST_BODY + 1}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -215,7 +231,7 @@ def test_without_a_server_behind_it_nodes_are_told_to_come_back(door: Door) -> N
 @pytest.fixture
 def narrow(door: Door) -> Iterator[int]:
     """The port of a door for three connections, two of each peer, that waits for nobody."""
-    limits = Limits(handshake=0.5, first=0.5, idle=0.5, connections=3, per_peer=2)
+    limits = Limits(handshake=0.5, first=0.5, idle=0.5, parting=0.2, connections=3, per_peer=2)
     settings = replace(door.settings, port=free_port(), limits=limits)
     with running_proxy(settings, door.refused.append):
         yield settings.port
@@ -255,6 +271,18 @@ def test_one_peer_holds_no_more_than_its_share_and_gets_it_back(narrow: int, doo
     again.request("GET", "/health")
     assert again.getresponse().status == 200
     again.close()
+
+
+def test_a_connection_that_counts_no_more_stands_no_more(narrow: int, door: Door) -> None:
+    """A client that keeps its side open and says no farewell held the server's socket for half a minute, uncounted."""
+    plain = socket.create_connection(("127.0.0.1", narrow), timeout=10)
+    with door.trust.wrap_socket(plain, server_hostname="localhost") as silent:
+        silent.sendall(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n")
+        with socket.socket(fileno=os.dup(silent.fileno())) as below:  # beneath TLS: what the system says of the wire
+            below.settimeout(5)
+            with suppress(ConnectionError):
+                while below.recv(65536):
+                    pass
 
 
 def test_peers_share_what_there_is(narrow: int, door: Door) -> None:
