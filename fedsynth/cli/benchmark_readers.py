@@ -133,6 +133,7 @@ def _print(result: "Result") -> None:
     both = [
         ["called real", *(str(result.scores[f"called_real/{kind}"]) for kind in ("real", "synthetic"))],
         ["quality, 1 to 5", *(str(result.scores[f"quality/{kind}"]) for kind in ("real", "synthetic"))],
+        ["tumour seen", *(str(result.scores[f"tumour_seen/{kind}"]) for kind in ("real", "synthetic"))],
         ["tumour plausible", *(str(result.scores[f"plausible/{kind}"]) for kind in ("real", "synthetic"))],
     ]
     print_table(["", "real images", "synthetic images"], both)

@@ -43,7 +43,7 @@ def answer(facts: Facts) -> Answer:
 
 
 def _without_copies(membership: str | None, use: Use) -> tuple[str, Tone]:
-    """Tests alone never make a yes: noise is nobody's copy, and whoever asks wants images that are good for something."""
+    """Tests alone never make a yes: noise is nobody's copy, and who asks wants images that are good for something."""
     if membership == "leak":
         return "No copies were found, but those who were trained on can be told from others", "open"
     if use.reasons:

@@ -27,7 +27,7 @@ ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What stands in a table: a text for people, the number behind it with interval, baseline and control, or why none."""
+    """What stands in a table: text, the number behind it with its interval, baseline and control, or why there is none."""
 
     text: str
     value: float | None = None
@@ -276,8 +276,8 @@ def _cell(result: Result | None, *names: str, interval: bool = True) -> Cell:
     if score.value is None:
         return Cell(text="?", why=score.why)
     text = _text(score) if interval else f"{score.value:.3g}"
-    ends = {"low": score.low, "high": score.high, "control": score.control, "baseline": score.baseline}
-    return Cell(text=text, value=score.value, **ends)
+    cell = replace(Cell(text=text, value=score.value), low=score.low, high=score.high)
+    return replace(cell, control=score.control, baseline=score.baseline)
 
 
 def _text(score: Score) -> str:

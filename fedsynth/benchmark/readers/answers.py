@@ -18,17 +18,21 @@ COLUMNS = ("sheet", "reader", "image", "kind", "quality", "tumour")
 WORDS: Mapping[str, Mapping[str, float]] = {
     "kind": {"real": 1.0, "synthetic": 0.0},
     "quality": {str(mark): float(mark) for mark in range(1, 6)},
-    "tumour": {"yes": 1.0, "no": 0.0},
+    "tumour": {"yes": 1.0, "no": 0.0, "none": -1.0},
 }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answers:
-    """One reader's, in the order of the key; NaN for no answer. `called_real` and `plausible` are 0 or 1."""
+    """One reader's, in the order of the key; NaN for no answer. `called_real`, `seen` and `plausible` are 0 or 1.
+
+    `seen` is whether the reader saw a tumour, and `plausible` is known only where he did.
+    """
 
     reader: str
     called_real: NDArray[np.float64]
     quality: NDArray[np.float64]
+    seen: NDArray[np.float64]
     plausible: NDArray[np.float64]
 
 
@@ -68,13 +72,13 @@ def read_answers(path: Path, key: Key) -> Answers:
         raise ConfigError("the file is of several readers", file=path, value=sorted(readers), remedy="one file each")
     if not np.isfinite(table["kind"]).any():
         raise ConfigError("the file holds no answer to 'real or synthetic'", file=path, remedy="ask the reader again")
-    asked = np.array([one.tumour for one in key.shown])
-    table["tumour"][~asked] = np.nan
+    tumour = table["tumour"]
     return Answers(
         reader=(readers.pop() if readers else "") or path.stem,
         called_real=table["kind"],
         quality=table["quality"],
-        plausible=table["tumour"],
+        seen=np.where(np.isfinite(tumour), tumour >= 0, np.nan),
+        plausible=np.where(tumour >= 0, tumour, np.nan),
     )
 
 

@@ -32,7 +32,7 @@ Kind = Literal["real", "synthetic"]
 class Shown:
     """One image of a sheet: its number there, what it is, and its row in the set that it comes from.
 
-    `patient` is empty for synthetic images. `tumour`: its mask has one, so that the reader is asked about it.
+    `patient` is empty for synthetic images. `tumour`: its mask has one, which the sheet does not tell.
     """
 
     number: int

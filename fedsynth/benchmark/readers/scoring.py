@@ -27,6 +27,7 @@ def score_readers(key: Key, readers: Sequence[Answers], *, seed: int = 0) -> Res
     is_real = np.array([one.kind == "real" for one in key.shown])
     called = np.stack([one.called_real for one in readers])
     quality = np.stack([one.quality for one in readers])
+    seen = np.stack([one.seen for one in readers])
     plausible = np.stack([one.plausible for one in readers])
     right = np.where(np.isfinite(called), called == is_real, np.nan)
     scores = {"accuracy": share(right, baseline=GUESSING)}
@@ -35,9 +36,10 @@ def score_readers(key: Key, readers: Sequence[Answers], *, seed: int = 0) -> Res
     for kind, here in zip(KINDS, (is_real, ~is_real), strict=True):
         scores[f"called_real/{kind}"] = share(called[:, here])
     scores |= _qualities(quality, is_real, seed)
-    beside = share(plausible[:, is_real])
-    scores["plausible/real"] = beside
-    scores["plausible/synthetic"] = share(plausible[:, ~is_real], control=beside.value)
+    for what, said in (("tumour_seen", seen), ("plausible", plausible)):
+        beside = share(said[:, is_real])
+        scores[f"{what}/real"] = beside
+        scores[f"{what}/synthetic"] = share(said[:, ~is_real], control=beside.value)
     scores["kappa"] = _kappa(called, seed)
     return Result(
         benchmark=NAME,

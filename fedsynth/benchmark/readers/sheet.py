@@ -15,6 +15,7 @@ from fedsynth.benchmark.readers.key import Key, Shown, tumour_of
 from fedsynth.images import ImageSet
 from fedsynth.images.montage import Pixels
 from fedsynth.images.sheet import PLANES, tiles_of
+from fedsynth.images.tissue import tumour_labels
 
 PAGE = Path(__file__).with_name("sheet.html")
 SHEET = "sheet.html"
@@ -24,7 +25,9 @@ STAYS = "The page shows patients: it stays at the hospital."
 def sheet_page(real: ImageSet, synthetic: ImageSet, key: Key) -> str:
     """The page as text."""
     public = real.header.phantoms
-    items = "\n".join(_item(real if one.kind == "real" else synthetic, one, len(key.shown)) for one in key.shown)
+    sets = {"real": real, "synthetic": synthetic}
+    through = all(one.masks is not None and tumour_labels(one.header.mask_labels) for one in sets.values())
+    items = "\n".join(_item(sets[one.kind], one, len(key.shown), through=through) for one in key.shown)
     given = {
         "SHEET": key.sheet,
         "COUNT": str(len(key.shown)),
@@ -39,18 +42,15 @@ def sheet_page(real: ImageSet, synthetic: ImageSet, key: Key) -> str:
     return page
 
 
-def _item(images: ImageSet, one: Shown, count: int) -> str:
+def _item(images: ImageSet, one: Shown, count: int, *, through: bool) -> str:
+    """Every image is asked the same: a question for those alone whose mask has a tumour would tell the sets apart."""
     n = one.number
-    pictures, marked = _pictures(images, one)
     asked = [
         _question(f"kind-{n}", "Real or synthetic?", {"real": "real", "synthetic": "synthetic"}),
         _question(f"quality-{n}", "Quality, 1 to 5", {str(mark): str(mark) for mark in range(1, 6)}),
+        _question(f"tumour-{n}", "Is the tumour plausible?", {"yes": "yes", "no": "no", "none": "no tumour seen"}),
     ]
-    if one.tumour:
-        shown = f'<div class="pictures">{"".join(marked)}</div>'
-        asked.append(f"<details><summary>Show where the tumour is marked</summary>{shown}</details>")
-        asked.append(_question(f"tumour-{n}", "Is the tumour plausible?", {"yes": "yes", "no": "no"}))
-    rows = "".join(f'<div class="pictures">{"".join(row)}</div>' for row in pictures)
+    rows = "".join(f'<div class="pictures">{"".join(row)}</div>' for row in _pictures(images, one, through=through))
     return (
         f'<section id="image-{n}" aria-labelledby="title-{n}"><h2 id="title-{n}">Image {n} of {count}</h2>'
         f"{rows}{''.join(asked)}</section>"
@@ -64,23 +64,23 @@ def _question(name: str, text: str, choices: dict[str, str]) -> str:
     return f"<fieldset><legend>{text}</legend>{boxes}</fieldset>"
 
 
-def _pictures(images: ImageSet, one: Shown) -> tuple[list[list[str]], list[str]]:
-    """Rows of pictures of the channels, one row for each plane, and the first channel with its tumour outlined."""
+def _pictures(images: ImageSet, one: Shown, *, through: bool) -> list[list[str]]:
+    """Rows of pictures of the channels, one row for each plane: `through` the tumour, or the middle of every image.
+
+    No tumour is outlined: an outline of one set alone, or of another hand, would tell which image is whose.
+    """
     image, header = np.asarray(images.images[one.row]), images.header
-    tumour = tumour_of(images, one.row)
+    tumour = tumour_of(images, one.row) if through else None
     at = () if tumour is None or tumour.ndim == 2 else tuple(int(np.median(axis)) for axis in np.nonzero(tumour))
     names = list(header.channels)
-    rows, marked = [], []
-    for place, tiles in enumerate(tiles_of(image, tumour, header, at)):
+    rows = []
+    for place, tiles in enumerate(tiles_of(image, None, header, at)):
         plane = f", {PLANES[place]}" if header.dimensions == 3 else ""
-        if tumour is not None:
-            *tiles, outlined = tiles
-            marked.append(_picture(outlined, f"image {one.number}{plane}, tumour marked"))
         heads = names if len(tiles) == len(names) else ["colour"]
         rows.append(
             [_picture(tile, f"image {one.number}, {name}{plane}") for tile, name in zip(tiles, heads, strict=True)]
         )
-    return rows, marked
+    return rows
 
 
 def _picture(tile: Pixels, what: str) -> str:

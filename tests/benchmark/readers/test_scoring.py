@@ -84,6 +84,18 @@ def test_the_exact_p_is_the_binomial_of_one_reader_and_a_full_count_for_several(
     assert p_guessing(many) == pytest.approx(expected)
 
 
+def test_who_sees_no_tumour_says_nothing_of_how_plausible_it_is(tmp_path, key):
+    def half(one):
+        return one.kind, "3", "none" if one.kind == "synthetic" else "yes" if one.number % 2 else "no"
+
+    scores = score_readers(key, [read_answers(written(tmp_path / "a.csv", key, half), key)]).scores
+    real = [one.number % 2 for one in key.shown if one.kind == "real"]
+    assert (scores["tumour_seen/real"].value, scores["tumour_seen/synthetic"].value) == (1.0, 0.0)
+    assert scores["tumour_seen/synthetic"].control == 1.0
+    assert scores["plausible/real"].value == pytest.approx(sum(real) / len(real))
+    assert scores["plausible/synthetic"].value is None
+
+
 def test_shares_and_their_intervals():
     values = np.array([[1, 0, 1, NAN], [1, 1, 0, NAN]], float)
     found = share(values)
@@ -162,7 +174,7 @@ def test_quality_has_an_interval_over_patients(key):
     n = len(key.shown)
     rng = np.random.default_rng(0)
     quality = rng.integers(1, 6, n).astype(float)
-    one = Answers(reader="A", called_real=np.ones(n), quality=quality, plausible=np.full(n, NAN))
+    one = Answers(reader="A", called_real=np.ones(n), quality=quality, seen=np.full(n, NAN), plausible=np.full(n, NAN))
     score = score_readers(key, [one]).scores["quality/real"]
     assert score.low < score.value < score.high
     assert score.low >= 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedsynth.benchmark.leakage.evidence import without_masks
 from fedsynth.benchmark.readers.key import KEY, draw_key, load_key, tumour_of
 from fedsynth.benchmark.readers.sheet import sheet_page
 from fedsynth.errors import FedSynthError
@@ -69,8 +70,14 @@ def test_other_images_have_other_coins_under_the_same_seed():
     assert coins[0] != coins[1]
 
 
-def test_nothing_on_the_page_tells_what_an_image_is():
+@pytest.mark.parametrize("lacking", ["neither", "real", "synthetic", "labels"])
+def test_nothing_on_the_page_tells_what_an_image_is(lacking):
+    """Nor that one of the sets has no masks, or no label that is a tumour's: all images are asked the same."""
     real, made = real_and_synthetic(patients=24, slices=1)
+    real = without_masks(real) if lacking == "real" else real
+    made = without_masks(made) if lacking == "synthetic" else made
+    if lacking == "labels":
+        made = replace(made, header=replace(made.header, mask_labels=("background", "white")))
     key = draw_key(real, made, count=12)
     page = sheet_page(real, made, key)
     for one in key.shown:
@@ -81,13 +88,12 @@ def test_nothing_on_the_page_tells_what_an_image_is():
     assert "http:" not in page
     assert "https:" not in page
     blocks = re.findall(r'<section id="image-\d+".*?</section>', page, re.DOTALL)
-    shapes = {kind: set() for kind in ("real", "synthetic")}
+    shapes = set()
     for block, one in zip(blocks, key.shown, strict=True):
         bare = re.sub(rf"(?<=-){one.number}(?=\")|(?<=mage ){one.number}\b", "N", PICTURE.sub("", block))
-        shapes[one.kind].add((one.tumour, bare))
-    with_tumour = [{text for tumour, text in shapes[kind] if tumour} for kind in shapes]
-    assert with_tumour[0] == with_tumour[1]
-    assert len(with_tumour[0]) == 1
+        shapes.add(bare)
+    assert len(shapes) == 1, "whatever an image is and whether its mask has a tumour"
+    assert {one.kind for one in key.shown} == {"real", "synthetic"}
     assert "@" not in PICTURE.sub("", page).replace("@media", "")
 
 
@@ -95,7 +101,7 @@ def test_pictures_are_the_pixels_and_hold_no_word():
     real, made = real_and_synthetic()
     key = draw_key(real, made, count=6)
     files = [base64.b64decode(text) for text in PICTURE.findall(sheet_page(real, made, key))]
-    assert len(files) == sum(1 + one.tumour for one in key.shown)
+    assert len(files) == len(key.shown), "and no outline"
     assert all(set(re.findall(rb"[A-Za-z]{4}", data)) & {b"tEXt", b"iTXt", b"zTXt", b"eXIf"} == set() for data in files)
     first, images = key.shown[0], real if key.shown[0].kind == "real" else made
     picture = np.asarray(Image.open(BytesIO(files[0])))
@@ -103,21 +109,24 @@ def test_pictures_are_the_pixels_and_hold_no_word():
     assert np.array_equal(picture[::grown, ::grown], np.asarray(images.images[first.row])[0])
 
 
-def test_the_tumour_is_asked_for_where_there_is_one():
+def test_all_are_asked_the_same():
     real, made = real_and_synthetic()
     key = draw_key(real, made, count=6)
     radios = read(sheet_page(real, made, key)).radios
     for one in key.shown:
         assert radios[f"kind-{one.number}"] == ["real", "synthetic"]
         assert radios[f"quality-{one.number}"] == ["1", "2", "3", "4", "5"]
-        assert (f"tumour-{one.number}" in radios) == one.tumour
+        assert radios[f"tumour-{one.number}"] == ["yes", "no", "none"]
+    assert {one.tumour for one in key.shown} == {True, False}
     labels = replace(made.header, mask_labels=("background", "white"))
     assert tumour_of(replace(made, header=labels), 1) is None
     assert tumour_of(made, 0) is None
     assert tumour_of(made, 1).any()
 
 
-def test_volumes_are_shown_in_three_planes_through_the_tumour():
+@pytest.mark.parametrize("masked", [True, False])
+def test_volumes_are_shown_in_three_planes_through_the_tumour(masked):
+    """Through the middle of all where only one set knows where its tumours are."""
     rng = np.random.default_rng(0)
 
     def volumes(images):
@@ -129,8 +138,17 @@ def test_volumes_are_shown_in_three_planes_through_the_tumour():
 
     real, made = map(volumes, real_and_synthetic(patients=8, slices=1))
     key = draw_key(real, made, count=4)
-    found = read(sheet_page(real, made, key))
-    assert len(found.alts) == 4 * 3 * 2
+    shown = made if masked else without_masks(made)
+    page = sheet_page(real, shown, key)
+    found = read(page)
+    assert len(found.alts) == 4 * 3
+    first = key.shown[0]
+    axial = np.asarray(Image.open(BytesIO(base64.b64decode(PICTURE.findall(page)[0]))))
+    images = real if first.kind == "real" else made
+    values = np.asarray(images.images[first.row, 0, :, :, 6 if masked else 4])
+    assert sorted(np.unique(axial)) == sorted(np.unique(values)), (
+        "the axial plane through the tumour, or the middle one"
+    )
     assert {alt.split(", ")[-1] for alt in found.alts[:3]} == {"axial", "coronal", "sagittal"}
 
 
