@@ -29,9 +29,8 @@ def compare(
     """
     from fedsynth import files
     from fedsynth.report.compare import FORMS, differences, reasons, shown_columns
-    from fedsynth.report.facts import COLUMNS, read_facts
+    from fedsynth.report.facts import COLUMNS, read_rows
     from fedsynth.report.frontier import frontier_text
-    from fedsynth.study.suite import runs_in
 
     if form not in ("table", *FORMS):
         remedy = nearest(form, ["table", *FORMS]) or "table, csv, markdown or latex"
@@ -40,7 +39,7 @@ def compare(
         raise ConfigError("there is no such column", value=by, remedy=nearest(by, COLUMNS) or ", ".join(COLUMNS))
     if picture is not None and picture.suffix.lower() != ".svg":
         raise ConfigError("--picture is an SVG file", value=str(picture), remedy="give a name that ends in .svg")
-    rows = [read_facts(run, arm=arm) for folder in runs for run in runs_in(folder)]
+    rows = [row for folder in runs for row in read_rows(folder, arm=arm)]
     if by:
         rows.sort(key=lambda row: ((v := row.cells[by].value) is None, v or 0.0, row.cells[by].text))
     if picture is not None:

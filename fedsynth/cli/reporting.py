@@ -18,14 +18,14 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: the answer, the table, figures, pictures, and how to repeat it."""
     from fedsynth import files
-    from fedsynth.report.facts import read_facts
+    from fedsynth.report.facts import read_rows
     from fedsynth.report.page import report_page
     from fedsynth.run import newest_run
-    from fedsynth.study.suite import SUITE, runs_in
+    from fedsynth.study.suite import SUITE
     from fedsynth.study.suite_file import load_suite
 
     folders = runs or [newest_run().folder]
-    rows = [read_facts(run) for folder in folders for run in runs_in(folder)]
+    rows = [row for folder in folders for row in read_rows(folder)]
     target = out if out is not None else folders[0] / ("report-export.html" if export else "report.html")
     asked = [load_suite(folder / SUITE) for folder in folders if (folder / SUITE).is_file()]
     title = asked[0].name if len(folders) == len(asked) == 1 else "fedsynth report"

@@ -118,10 +118,11 @@ def _plan(wanted: "Suite", target: Path) -> None:
 def _end(wanted: "Suite", target: Path, outcomes: "list[Outcome]", *, export: bool) -> None:
     from fedsynth import files
     from fedsynth.report.compare import FORMS, differences, reasons, shown_columns
-    from fedsynth.report.facts import COLUMNS, read_facts
+    from fedsynth.report.facts import COLUMNS, read_rows
     from fedsynth.report.page import report_page
+    from fedsynth.study.suite import is_trained
 
-    rows = [read_facts(one.run) for one in outcomes if (one.run / "checkpoints" / "generator.toml").is_file()]
+    rows = read_rows(target) if any(is_trained(one.run) for one in outcomes) else []
     if rows:
         columns = shown_columns(rows)
         print_table([COLUMNS[name].strip() for name in columns], [[r.cells[n].text for n in columns] for r in rows])

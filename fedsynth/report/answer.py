@@ -32,6 +32,8 @@ class Answer:
 
 def answer(facts: Facts) -> Answer:
     """From what leaked first, then the guarantee, then what the images are good for."""
+    if facts.unfinished:
+        return Answer(headline=f"Unknown: {facts.cells['generator'].text}", tone="open", sentences=[])
     memory, membership = (facts.results.get(name) for name in ("memorization", "membership"))
     verdict = None if memory is None else memory.verdict
     if verdict == "pass":

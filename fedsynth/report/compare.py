@@ -18,6 +18,7 @@ def differences(rows: Sequence[Facts]) -> list[str]:
 
     One row alone is looked at too: its own results may rest on different images.
     """
+    rows = [row for row in rows if not row.unfinished]
     found = [f"{row.run.folder.name}: {text}" for row in rows for text in mixed(row)]
     for name in sorted({name for row in rows for name in row.results}):
         results = [row.results[name] for row in rows if name in row.results]
@@ -80,7 +81,7 @@ MADE: dict[str, Callable[[Facts], Any]] = {
 
 
 def reasons(rows: Sequence[Facts], *, damaged: bool = True) -> list[str]:
-    """What the cells without a number say, each once; and which results are `damaged`."""
+    """What the cells without a number say, each once; which steps failed, and which results are `damaged`."""
     said = {
         f"{COLUMNS[name].strip()}: {cell.why}": None
         for row in rows
@@ -88,7 +89,12 @@ def reasons(rows: Sequence[Facts], *, damaged: bool = True) -> list[str]:
         if cell.why and cell.text != "not run"
     }
     broken = {text: None for row in rows for text in row.damaged} if damaged else {}
-    return [*said, *broken]
+    failed = [
+        f"{row.run.folder.name}: {step} failed{f': {why}' if why else ''}"
+        for row in rows
+        for step, why in row.failed.items()
+    ]
+    return [*failed, *said, *broken]
 
 
 def as_csv(rows: Sequence[Facts], columns: Sequence[str]) -> str:

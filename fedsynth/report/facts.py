@@ -16,18 +16,20 @@ from fedsynth.errors import FedSynthError
 from fedsynth.privacy.statement import statement
 from fedsynth.report.hospitals import Hospitals, hospitals_of
 from fedsynth.run import Run, open_run
+from fedsynth.study.suite import SUITE, is_trained, runs_in
 from fedsynth.training.checkpoint import CARD
 
 BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
 NOT_RUN, OTHER_SET = "not run", "of another set"
+UNFINISHED = "not finished"
 NO_BETTER = "no better than knowing nothing"
 ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What stands in a table: text, the number behind it with its interval, baseline and control, or why there is none."""
+    """What stands in a table: text, the number behind it with interval, baseline and control, or why there is none."""
 
     text: str
     value: float | None = None
@@ -54,7 +56,8 @@ class Facts:
     """Everything that the table and the report say about one run. `public`: it was trained on phantoms alone.
 
     `hospitals` is who trained, None for one holder of all images; `steps` are those of each. `strange` are benchmarks
-    whose result is of another synthetic set than the run has now: they are not among the `results`.
+    whose result is of another synthetic set than the run has now: they are not among the `results`. `failed` are steps
+    of a suite that left nothing, and why; of an `unfinished` cell nothing else is known.
     """
 
     run: Run
@@ -66,6 +69,8 @@ class Facts:
     hospitals: Hospitals | None = None
     steps: int | None = None
     strange: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unfinished: bool = False
 
 
 COLUMNS = {
@@ -140,6 +145,25 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         steps=card.get("steps"),
         strange=strange,
     )
+
+
+def read_rows(folder: Path, *, arm: str = "synthetic") -> list[Facts]:
+    """The row of a run, or a row for each cell of a suite, whether or not it came to its end."""
+    found = []
+    for run, failed in runs_in(folder).items():
+        if (folder / SUITE).is_file() and not is_trained(run):
+            found.append(unfinished_facts(run, failed))
+        else:
+            found.append(replace(read_facts(run, arm=arm), failed=failed))
+    return found
+
+
+def unfinished_facts(run: Path, failed: Mapping[str, str]) -> Facts:
+    """A cell of which there is nothing but what went wrong, if anything."""
+    said = "; ".join(f"{step}: {why}" if why else step for step, why in failed.items())
+    cells = dict.fromkeys(COLUMNS, Cell(text=NOT_RUN, why=NOT_RUN))
+    cells |= {"run": Cell(text=run.name), "generator": Cell(text=f"failed: {said}" if said else UNFINISHED)}
+    return Facts(run=Run(folder=run), settings={}, cells=cells, failed=failed, unfinished=True)
 
 
 def _facts_elsewhere(folder: Path, arm: str) -> Facts:

@@ -7,6 +7,7 @@ import base64
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fedsynth.report.answer import NOT_PRIVATE_OUTPUT, QUESTION, answer
 from fedsynth.report.charts import STYLE as CHARTS
 from fedsynth.report.charts import curves
 from fedsynth.report.compare import differences, reasons, shown_columns
-from fedsynth.report.facts import COLUMNS, Facts
+from fedsynth.report.facts import COLUMNS, Facts, unfinished_facts
 from fedsynth.report.frontier import frontiers
 from fedsynth.report.published import published_section
 from fedsynth.study.suite_file import Published
@@ -62,6 +63,7 @@ def report_page(
 
     With `export` nothing in it shows or names a patient.
     """
+    rows = [_without_reasons(row) for row in rows] if export else rows
     first = rows[0]
     parts = [_answers(rows), _table(rows), _frontier(rows)]
     parts += [] if published is None else [published_section(published, rows)]
@@ -154,6 +156,12 @@ def _training(row: Facts) -> str:
     charts = [curves(sites, x="round", y=name.replace("_", " ")) for name, sites in sorted(series.items())]
     drawn = "".join(chart.figure() for chart in charts if chart is not None)
     return f"<h2>Training, per site: {escape(row.run.folder.name)}</h2>{drawn}" if drawn else ""
+
+
+def _without_reasons(row: Facts) -> Facts:
+    """What a step said when it failed may name paths and patients."""
+    failed = dict.fromkeys(row.failed, "")
+    return unfinished_facts(row.run.folder, failed) if row.unfinished else replace(row, failed=failed)
 
 
 def _open_questions(rows: Sequence[Facts], *, export: bool) -> str:

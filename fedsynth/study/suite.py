@@ -97,15 +97,33 @@ def jobs_of(suite: Suite, out: Path) -> list[Job]:
     return [Job(cell=cell, data=_data_of(cell, suite, out), run=out / CELLS / cell.name) for cell in suite.cells()]
 
 
-def runs_in(folder: Path) -> list[Path]:
-    """The finished runs of the suite in `folder`, in the order of its cells; just `folder` where it holds no suite."""
+def runs_in(folder: Path) -> dict[Path, dict[str, str]]:
+    """Every cell of the suite in `folder`, in order, with its failed steps and why; just `folder` without a suite.
+
+    A cell that failed or is still to be run is among them: a table that left it out would look whole.
+    """
     if not (folder / SUITE).is_file():
-        return [folder]
-    suite = load_toml(Suite, folder / SUITE)
-    found = [job.run for job in jobs_of(suite, folder) if (job.run / "checkpoints" / "generator.toml").is_file()]
-    if not found:
+        return {folder: failed_steps(folder)}
+    runs = [job.run for job in jobs_of(load_toml(Suite, folder / SUITE), folder)]
+    if not any(is_trained(run) for run in runs):
         raise ConfigError("no cell of the suite has a finished run", file=folder, remedy="run the suite first")
-    return found
+    return {run: failed_steps(run) for run in runs}
+
+
+def is_trained(run: Path) -> bool:
+    """Its generator is there."""
+    return (run / "checkpoints" / "generator.toml").is_file()
+
+
+def failed_steps(run: Path) -> dict[str, str]:
+    """Which steps of a cell left nothing when it was last run, and why."""
+    note = _note(run)
+    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    return {name: reason.strip() for name, _, reason in (line.partition(":") for line in lines if line.strip())}
+
+
+def _note(run: Path) -> Path:
+    return run.with_name(f"{run.name}-{FAILED}")
 
 
 def run_suite(
@@ -157,10 +175,13 @@ def _on_ray(work: Sequence[Job], at_once: int, on_step: OnStep) -> list[Outcome]
                 on_step(*one, len(told), count)
 
     outcomes = run_tasks(run_cell, work, at_once=max(1, at_once), beat=beat)
-    return [
-        Outcome(cell=job.cell, run=job.run, failed=f"the Ray task was lost: {one}") if isinstance(one, str) else one
-        for job, one in zip(work, outcomes, strict=True)
-    ]
+    return [_lost(job, one) if isinstance(one, str) else one for job, one in zip(work, outcomes, strict=True)]
+
+
+def _lost(job: Job, why: str) -> Outcome:
+    reason = f"the Ray task was lost: {why}"
+    files.write_text(_note(job.run), reason + "\n")
+    return Outcome(cell=job.cell, run=job.run, failed=reason)
 
 
 def _data_of(cell: Cell, suite: Suite, out: Path) -> Path:
@@ -184,7 +205,7 @@ def _claim(suite: Suite, out: Path) -> None:
 def run_cell(job: Job, told: Told = lambda cell, step, finished: None) -> Outcome:
     """All steps of a cell that have left nothing yet. Without images there is nothing to measure."""
     cell, run, commands = job.cell, job.run, job.commands
-    note = run.with_name(f"{run.name}-{FAILED}")
+    note = _note(run)
     note.unlink(missing_ok=True)
     files.write_text(run.with_name(f"{run.name}-{COMMANDS}"), _as_typed(commands.values()))
     reasons: list[str] = []

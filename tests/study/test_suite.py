@@ -15,9 +15,10 @@ from fedsynth.config import save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import catalog
 from fedsynth.images import ImageSet
-from fedsynth.report.facts import read_facts
+from fedsynth.report.compare import reasons
+from fedsynth.report.facts import read_facts, read_rows
 from fedsynth.report.published import published_rows
-from fedsynth.study.suite import CELLS, data_commands, jobs_of, run_suite, runs_in, spending
+from fedsynth.study.suite import CELLS, data_commands, failed_steps, jobs_of, run_suite, runs_in, spending
 from fedsynth.study.suite_cell import options
 from fedsynth.study.suite_file import Figure, Published, Suite, load_suite
 from tests.report.test_compare import make_run
@@ -228,6 +229,33 @@ def test_a_suite_is_compared_and_reported_as_its_runs(tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Beside published numbers" in page
     assert "A paper" in page
+
+
+def test_cells_that_failed_or_were_not_run_stay_in_the_table(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    text = QUICK.replace("epsilon = [0, 8.0]", "epsilon = [0, 8.0, 2.0]")
+    suite = suite_of(text, tmp_path)
+    save_toml(out / "suite.toml", suite)
+    whole, broken, _ = jobs_of(suite, out)
+    make_run(whole.run)
+    (out / CELLS / "dcgan_plain-failed.txt").write_text("fidelity: too few, see /srv/patients\n")
+    (out / CELLS / "dcgan_epsilon-8.0-failed.txt").write_text("simulate: boom at /srv/patients\n")
+    assert failed_steps(broken.run) == {"simulate": "boom at /srv/patients"}
+    done = CliRunner().invoke(app, ["compare", str(out), "--format", "markdown", "--by", "epsilon"])
+    assert done.exit_code == 0, done.output
+    assert "| dcgan_epsilon-8.0 | failed: simulate: boom at /srv/patients |" in done.stdout
+    assert "| dcgan_epsilon-2.0 | not finished |" in done.stdout
+    assert "not run for" not in done.stderr, "it is said of cells that were trained"
+    for option in ([], ["--export"]):
+        page = out / ("report-export.html" if option else "report.html")
+        assert CliRunner().invoke(app, ["report", str(out), *option]).exit_code == 0
+        told = page.read_text()
+        assert "Unknown: failed: simulate" in told
+        assert "dcgan_plain: fidelity failed" in told
+        assert ("/srv/patients" in told) == (not option)
+    (row,) = [row for row in read_rows(out) if row.run.folder == whole.run]
+    assert "dcgan_plain: fidelity failed: too few, see /srv/patients" in reasons([row])
 
 
 def test_a_folder_written_before_a_key_was_added_is_gone_on_with(tmp_path):
