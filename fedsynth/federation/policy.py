@@ -10,7 +10,7 @@ from pathlib import Path
 from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError
 from fedsynth.federation.refusals import Code, PolicyRefusedError
-from fedsynth.privacy.accounting import LARGEST_EPSILON, Budget, check_delta
+from fedsynth.privacy.accounting import LARGEST_DELTA, LARGEST_EPSILON, Budget, check_delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +92,18 @@ class Policy:
         return f"'{empty[0]} = []' allows none" if empty else ""
 
     def _check_promise(self, asked: Asked) -> None:
-        if self.max_epsilon is not None:
-            if asked.epsilon is None or asked.epsilon > self.max_epsilon:
-                problem = f"epsilon {_text(asked.epsilon)} is above max-epsilon {self.max_epsilon:g}"
-                raise PolicyRefusedError(problem, Code.POLICY_EPSILON)
-            if asked.delta is None or asked.delta > self.delta:
-                problem = f"delta {_text(asked.delta)} is above {self.delta:g}"
-                raise PolicyRefusedError(problem, Code.POLICY_DELTA)
+        if self.max_epsilon is not None and (asked.epsilon is None or asked.epsilon > self.max_epsilon):
+            problem = f"epsilon {_text(asked.epsilon)} is above max-epsilon {self.max_epsilon:g}"
+            raise PolicyRefusedError(problem, Code.POLICY_EPSILON)
+        if asked.delta is None or asked.delta > self.delta:
+            problem = f"delta {_text(asked.delta)} is above {self.delta:g}"
+            raise PolicyRefusedError(problem, Code.POLICY_DELTA)
         if asked.patients is not None and asked.patients < self.min_patients:
             problem = f"{asked.patients} declared patients are fewer than min-patients = {self.min_patients}"
             raise PolicyRefusedError(problem, Code.POLICY_PATIENTS)
 
 
-OPEN = Policy(allow_plain=True)
+OPEN = Policy(allow_plain=True, delta=LARGEST_DELTA)
 """Where a site has no policy: simulated hospitals."""
 
 

@@ -17,17 +17,18 @@ CRITIC, NETWORK = "critic.safetensors", "network.safetensors"
 
 
 def release(settings: FederationSettings, folder: Path, met: Met, end: Checkpoint) -> None:
-    """Write generator, card and critic. Where every site kept its own there is nothing at the server to release."""
+    """Write critic, generator and card, in this order: where the card is, everything is. Where every site kept its own
+    there is nothing at the server to release."""
     if not end.average:
         return
     if settings.generator in NETWORKS:  # a task network draws nothing and has no card
         content = save(as_tensors(end.average), {"network": settings.generator})
         files.write_bytes(folder / NETWORK, content)
         return
-    save_sampler(folder, as_tensors(end.average), card_of(settings, met, end))
     seen = {name: value for name, value in end.weights.items() if name.split(".")[0] not in met.family.sampler}
     if seen:
         files.write_bytes(folder / CRITIC, save(as_tensors(seen), {"generator": settings.generator}))
+    save_sampler(folder, as_tensors(end.average), card_of(settings, met, end))
 
 
 def card_of(settings: FederationSettings, met: Met, end: Checkpoint) -> Card:

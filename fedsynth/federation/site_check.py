@@ -97,7 +97,7 @@ def _in_words(policy: Policy) -> str:
     if policy.allow_plain:
         return "training without privacy is allowed"
     if policy.max_epsilon is None:
-        return "private training alone, at any epsilon"
+        return f"private training alone, at any epsilon and a delta of at most {policy.delta:g}"
     return f"private training alone, epsilon {policy.max_epsilon:g} per patient over all runs at delta {policy.delta:g}"
 
 

@@ -18,6 +18,7 @@ from fedsynth.errors import ConfigError
 
 ORDERS = (*(1 + 0.1 * 1.15**i for i in range(29)), *range(7, 24), *(round(24 * 1.1**i) for i in range(33)))
 LARGEST_EPSILON = 50.0  # a promise that protects nobody is not made
+LARGEST_DELTA = 1e-2
 LARGEST_BY_PRV = 60.0  # beyond it the Renyi bound is good enough and never overflows
 RELATIVE_ERROR = 0.002  # of the numerical accountant; its upper end is what is claimed
 
@@ -69,7 +70,7 @@ class Spent:
 
 def check_delta(delta: float) -> None:
     """Refuse a delta at which a promise means nothing or numerics fail."""
-    if not 1e-12 <= delta <= 1e-2:
+    if not 1e-12 <= delta <= LARGEST_DELTA:
         raise ConfigError("delta must lie between 1e-12 and 0.01, well below one over the patients", value=delta)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fedsynth.errors import ConfigError
+from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.meeting import meet
 from fedsynth.federation.messages import Hello
 from fedsynth.federation.parts import Part
-from fedsynth.federation.release import card_of, claim
+from fedsynth.federation.release import card_of, claim, release
 from fedsynth.federation.server_app import remembered
 from fedsynth.privacy.accounting import rounded_up
 from fedsynth.run import create_run
@@ -84,3 +84,23 @@ def test_a_run_that_met_patients_is_never_public_again(tmp_path: Path) -> None:
         met = remembered(run, meet(Part(settings=settings), sites))  # type: ignore[arg-type]
         public.append(card_of(settings, met, Checkpoint(round=3, weights={}, average={})).public)
     assert public == [True, False, False]
+
+
+def test_the_card_is_written_last(tmp_path: Path) -> None:
+    """A server that was killed between the files must do the release again when it is back."""
+    met = meet(Part(settings=SETTINGS), Two())  # type: ignore[arg-type]
+    weights = {name: value.numpy() for name, value in met.family.nets.state_dict().items()}
+    average = {name: value for name, value in weights.items() if name.startswith("generator")}
+    end = Checkpoint(round=3, weights=weights, average=average)
+    for broken in ("critic.safetensors", "generator.safetensors"):
+        (tmp_path / broken).mkdir()
+        with pytest.raises(FedSynthError):
+            release(SETTINGS, tmp_path, met, end)
+        assert not (tmp_path / "generator.toml").exists()
+        (tmp_path / broken).rmdir()
+    release(SETTINGS, tmp_path, met, end)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "critic.safetensors",
+        "generator.safetensors",
+        "generator.toml",
+    }

@@ -61,6 +61,7 @@ def test_a_site_without_a_policy_allows_everything():
     assert load_policy(None) is OPEN
     OPEN.check(PLAIN)
     OPEN.check(PRIVATE)
+    OPEN.check(replace(PRIVATE, delta=1e-2))
     OPEN.check_patients(1)
     assert OPEN.cap is None
 
@@ -96,6 +97,9 @@ def test_the_guide_names_every_key_and_no_other():
             replace(PRIVATE, delta=1e-3),
             Code.POLICY_DELTA,
         ),
+        ("delta = 1e-6", replace(PRIVATE, delta=1e-6), PRIVATE, Code.POLICY_DELTA),
+        ("allow-plain = true", PRIVATE, replace(PRIVATE, delta=1e-4), Code.POLICY_DELTA),
+        ("", PRIVATE, replace(PRIVATE, delta=None), Code.POLICY_DELTA),
         ("allow-plain = true", PLAIN, replace(PRIVATE, patients=0), Code.POLICY_PATIENTS),
         ("min-patients = 50", PRIVATE, replace(PRIVATE, patients=49), Code.POLICY_PATIENTS),
         ("generators = ['dcgan']", PRIVATE, replace(PRIVATE, generator="vae"), Code.POLICY_GENERATORS),

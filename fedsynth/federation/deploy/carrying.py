@@ -19,9 +19,10 @@ from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
 from fedsynth.federation.parts import parts_of
 from fedsynth.federation.products import SHEET, drawing_of, write_sheet
 from fedsynth.federation.server_app import refuse_other_settings
-from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.settings import FederationSettings, check_family
 from fedsynth.federation.starting import write_app
 from fedsynth.run import Run
+from fedsynth.training.checkpoint import CARD
 
 T = TypeVar("T")
 FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
@@ -37,6 +38,7 @@ def load_settings(place: ServerPlace) -> FederationSettings:
         raise ConfigError(
             "'federation' cannot be deployed", file=place.settings, value=settings.federation, remedy=remedy
         )
+    check_family(settings)
     run = Run(folder=place.run)
     if run.config.is_file():
         refuse_other_settings(run, settings)
@@ -49,8 +51,8 @@ def write_bundle(place: ServerPlace, settings: FederationSettings) -> Path:
 
 
 def is_trained(place: ServerPlace) -> bool:
-    """Whether the rounds are over: the generator is released."""
-    return (Run(folder=place.run).checkpoints / "generator.safetensors").is_file()
+    """Whether the rounds are over: the generator is released, with its card, which is written last."""
+    return (Run(folder=place.run).checkpoints / CARD).is_file()
 
 
 def draw(place: ServerPlace, settings: FederationSettings) -> bool:

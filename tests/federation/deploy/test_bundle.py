@@ -11,11 +11,13 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fused_config_from_dir
 
 import fedsynth
-from fedsynth.federation.deploy.carrying import load_settings, write_bundle
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.deploy.carrying import is_trained, load_settings, write_bundle
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.places import ServerPlace, load_server
 from fedsynth.federation.settings import FederationSettings, default_run_config, from_run_config
 from fedsynth.federation.starting import APPS
+from fedsynth.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # in Flower's own code
 
@@ -96,3 +98,24 @@ def test_private_settings_travel_whole(place: ServerPlace) -> None:
     told = tomllib.loads((write_bundle(place, settings) / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert from_run_config(told["config"])[0] == settings
     assert settings.privacy is not None
+
+
+@pytest.mark.parametrize(
+    ("generator", "words"),
+    [("dcgann", "did you mean 'dcgan'"), ("unet", "unknown"), ("label-gmm", "nothing to federate")],
+)
+def test_what_cannot_be_trained_is_refused_before_a_hospital_joins(
+    place: ServerPlace, generator: str, words: str
+) -> None:
+    text = place.settings.read_text()
+    place.settings.write_text(text.replace('"dcgan"', f'"{generator}"'))
+    with pytest.raises(FedSynthError, match=words):
+        load_settings(place)
+
+
+def test_a_run_that_was_killed_while_it_released_is_not_yet_trained(place: ServerPlace) -> None:
+    checkpoints = Run(folder=place.run).checkpoints
+    checkpoints.mkdir(parents=True)
+    for name, trained in (("critic.safetensors", False), ("generator.safetensors", False), ("generator.toml", True)):
+        (checkpoints / name).write_text("")
+        assert is_trained(place) is trained
