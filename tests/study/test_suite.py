@@ -5,12 +5,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fedsynth.benchmark.utility.fidelity import run_fidelity
+from fedsynth.benchmark.utility.utility import Plan, run_utility
 from fedsynth.cli import app
+from fedsynth.cli.benchmark_utility import ARMS
 from fedsynth.config import save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import catalog
@@ -18,9 +23,11 @@ from fedsynth.images import ImageSet
 from fedsynth.report.compare import reasons
 from fedsynth.report.facts import read_facts, read_rows
 from fedsynth.report.published import published_rows
+from fedsynth.report.use import TASKS
 from fedsynth.study.suite import CELLS, data_commands, failed_steps, jobs_of, run_suite, runs_in, spending
 from fedsynth.study.suite_cell import options
 from fedsynth.study.suite_file import Figure, Published, Suite, load_suite
+from tests.benchmark.readers.sets import real_and_synthetic
 from tests.report.test_compare import make_run
 from tests.training.tiny import tiny_set
 
@@ -170,6 +177,63 @@ def test_the_suites_ask_what_the_papers_asked():
     assert set(shin.benchmarks["segmentation"]["arms"]) >= {"real", "real+synthetic", "synthetic-then-10%-real"}
     for name in ("akbar2024", "shin2018", "epsilon"):
         assert load_suite(SUITES / f"{name}.toml").published.differs
+
+
+class Uniform:
+    """Learns nothing: enough for the names of all scores."""
+
+    def __init__(self, kind):
+        self.classes = kind == "classification"
+
+    def learn(self, sets, *, seed, augment, start=None):
+        return self
+
+    learn_federated = learn
+
+    def predict(self, images):
+        shape = (len(images.header.classes),) if self.classes else (len(images.header.mask_labels), *images.size)
+        return (np.full(shape, 1 / shape[0], np.float32) for _ in range(len(images)))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """By benchmark, the names of the scores that it gives; of a task before the arm."""
+    real, made = real_and_synthetic(patients=48, slices=1)
+    names = {"fidelity": set(run_fidelity(real, made).scores)}
+    for kind in ("segmentation", "classification"):
+        plan = Plan(kind=kind, arms=[("real", False), ("synthetic", False)])
+        names[kind] = {name.split("/")[0] for name in run_utility(real, made, plan, Uniform(kind)).scores}
+    return {**names, "memorization": {"copied_share", "minimal_detectable_share"}}
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+def test_what_stands_beside_a_published_number_is_measured(path, measured):
+    """By a name that exists, of an arm that is trained, in a cell that it measures; `not measured` for ever otherwise."""
+    suite = load_suite(path)
+    for figure in suite.published.figures:
+        benchmark, _, score = figure.ours.partition(".")
+        if not figure.ours:
+            continue
+        cells = [c for c in suite.cells() if fnmatchcase(c.name, figure.cells) and benchmark in c.benchmarks]
+        assert cells, figure
+        if benchmark not in TASKS:
+            assert score in measured[benchmark], figure
+            continue
+        measure, _, arm = score.partition("/")
+        assert measure in measured[benchmark], figure
+        for cell in cells:
+            given = cell.benchmarks[benchmark]
+            arms = given.get("arms", ARMS)
+            assert arm.removesuffix("+augmentation") in (arms.split(",") if isinstance(arms, str) else arms), figure
+            assert given.get("augmentation", "both") in ("both", "classical" if "+aug" in arm else "none"), figure
+
+
+def test_the_scores_of_memorization_are_called_so(measured):
+    """Too slow to be measured here: the names as its results have them."""
+    from fedsynth.benchmark.leakage import published
+
+    text = Path(published.__file__).read_text()
+    assert all(f'"{name}": ' in text for name in measured["memorization"])
 
 
 def test_a_misspelled_option_is_found_before_anything_runs(tmp_path):
