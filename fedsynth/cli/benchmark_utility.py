@@ -200,10 +200,11 @@ def _print_by_arm(result: "Result") -> None:
         baseline.append("" if score is None or score.baseline is None else f"{score.baseline:.3g}")
     print_table(["trained on", *measures], [*rows, baseline])
     typer.echo(f"\nscored on {result.inputs['real'].roles.get('holdout', 0)} real holdout patients; 95 % intervals")
+    typer.echo(f"intervals are {result.details['intervals']}")
     if why := result.details.get("why_no_tests"):
         typer.echo(f"no difference is claimed: {why}")
     for arm, found in result.details.get("paired", {}).items():
-        typer.echo(f"{arm} against real: p {found['p_holm']:.3g} (Wilcoxon over patients, Holm)")
+        typer.echo(f"{arm} against real: p {found['p_holm']:.3g} (over patients and trainings, Holm)")
 
 
 def _print_fidelity(result: "Result") -> None:

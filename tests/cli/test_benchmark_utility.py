@@ -38,11 +38,12 @@ def test_segmentation_prints_json_and_a_table_and_writes_the_result(sets, tmp_pa
     done = run(*given, "--out", str(out), "--json")
     assert done.exit_code == 0, done.output
     table = json.loads(done.stdout)
-    assert {"dice/real", "dice_ratio/synthetic", "hd95/real"} <= table["scores"].keys()
+    assert {"dice/real", "dice_ratio/synthetic", "hd95/real", "missed/real"} <= table["scores"].keys()
     assert load_result(out).scores.keys() == table["scores"].keys()
     shown = run(*given).stdout
     assert "trained on" in shown
     assert "no difference is claimed" in shown
+    assert "how lucky its training was is left out" in shown
 
 
 def test_classification_and_fidelity(sets):

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fedsynth.benchmark.utility.accuracy import MEASURES, Chances, Truth, most_frequent
 from fedsynth.benchmark.utility.arms import LOCAL, Learned
-from fedsynth.benchmark.utility.measure import Measure, Rows
+from fedsynth.benchmark.utility.measure import Measure, Rows, Values
 from fedsynth.images import ImageSet
 
 
@@ -28,8 +29,7 @@ def measures(arm: str, judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
 
     Hospitals that learnt alone each judge all images, and their marks are averaged.
     """
-    parts = [part.reset_index(drop=True) for table in judged for _, part in table.groupby("of", sort=True)]
-    return {name: _measure(parts, measure, each=name == "accuracy") for name, measure in MEASURES.items()}
+    return {name: _measure(judged, measure, each=name == "accuracy") for name, measure in MEASURES.items()}
 
 
 def at_home(arm: str, judged: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -46,20 +46,22 @@ def baselines(holdout: ImageSet) -> dict[str, float]:
     return {"accuracy": share, "balanced_accuracy": 1 / named.nunique(), "auc": 0.5}
 
 
-def _measure(parts: list[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:
-    first = parts[0]
-    truth = first["truth"].to_numpy(np.int64)
-    chances = [_chances(part) for part in parts]
+def _measure(judged: Sequence[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:
+    of_seed = [[part for _, part in table.groupby("of", sort=True)] for table in judged]
+    first = of_seed[0][0]
+    truth, patients = first["truth"].to_numpy(np.int64), first["patient"].to_numpy(str)
+    chances = [[_chances(part) for part in parts] for parts in of_seed]
 
-    def value(rows: Rows) -> float:
-        return float(np.mean([measure(truth[rows], of_part[rows]) for of_part in chances]))
+    def of_seeds(rows: Rows) -> Values:
+        return np.array([np.mean([measure(truth[rows], one[rows]) for one in networks]) for networks in chances])
 
-    patients = first["patient"].to_numpy(str)
-    per_patient = None
-    if each:
-        right = np.mean([of_part.argmax(1) == truth for of_part in chances], axis=0)
-        per_patient = np.asarray(pd.Series(right).groupby(patients).mean(), np.float64)
-    return Measure(patients=patients, sites=first["site"].to_numpy(str), value=value, each=per_patient)
+    per_patient = np.stack([_right_per_patient(networks, truth, patients) for networks in chances]) if each else None
+    return Measure(patients=patients, sites=first["site"].to_numpy(str), of_seeds=of_seeds, each=per_patient)
+
+
+def _right_per_patient(networks: Sequence[Chances], truth: Truth, patients: NDArray[np.str_]) -> Values:
+    right = np.mean([one.argmax(1) == truth for one in networks], axis=0)
+    return np.asarray(pd.Series(right).groupby(patients).mean(), np.float64)
 
 
 def _chances(part: pd.DataFrame) -> Chances:

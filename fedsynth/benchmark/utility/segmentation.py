@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fedsynth.benchmark.utility.arms import LOCAL, Learned
-from fedsynth.benchmark.utility.measure import Measure, mean_over_seeds
+from fedsynth.benchmark.utility.measure import Measure, mean_over_patients
 from fedsynth.benchmark.utility.overlap import WHOLE, everything_dice, score_masks
 from fedsynth.images import ImageSet
 
@@ -21,14 +21,14 @@ def judge(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = 
 
 
 def measures(arm: str, judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
-    """`dice`, `dice_<label>`, `hd95` and `false_alarm` of one arm from a table per seed.
+    """`dice`, `dice_<label>`, `hd95`, `missed` and `false_alarm` of one arm from a table per seed.
 
-    `dice` is of the whole lesion. Hospitals that learnt alone each judge all patients, and their marks are averaged.
+    All but `dice_<label>` are of the whole lesion. Hospitals that learnt alone each judge all patients, and their marks
+    are averaged.
     """
     labels = list(dict.fromkeys(judged[0]["label"]))
     main = WHOLE if WHOLE in labels else labels[0]
-    found = {"dice": _measure(judged, main, "dice"), "hd95": _measure(judged, main, "hd95")}
-    found["false_alarm"] = _measure(judged, main, "false_alarm")
+    found = {name: _measure(judged, main, name) for name in ("dice", "hd95", "missed", "false_alarm")}
     return found | {f"dice_{label}": _measure(judged, label, "dice") for label in labels if label != main}
 
 
@@ -52,4 +52,5 @@ def _measure(judged: Sequence[pd.DataFrame], label: str, column: str) -> Measure
     ]
     patients = of_seed[0].index.get_level_values(0).to_numpy(str)
     sites = of_seed[0].index.get_level_values(1).to_numpy(str)
-    return mean_over_seeds(np.stack([table.to_numpy(np.float64) for table in of_seed]), patients, sites)
+    tables = np.stack([table.to_numpy(np.float64) for table in of_seed])
+    return mean_over_patients(tables, patients, sites, most=np.inf if column == "hd95" else 1.0)

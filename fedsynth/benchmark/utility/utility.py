@@ -143,7 +143,7 @@ def _details(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str
         for arm in found
         if arm + AUGMENTED in found
     }
-    details: dict[str, Any] = {"measure": main, "gain_by_augmentation": gains}
+    details: dict[str, Any] = {"measure": main, "gain_by_augmentation": gains, "intervals": _intervals_in_words(plan)}
     if plan.seeds < SEEDS_FOR_TESTS:
         return details | {"paired": {}, "why_no_tests": f"{plan.seeds} seed(s); three are needed to claim a difference"}
     compared = {
@@ -154,6 +154,13 @@ def _details(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str
     }
     corrected = dict(zip(compared, holm(np.array(list(compared.values()))), strict=True)) if compared else {}
     return details | {"paired": {arm: {"p": compared[arm], "p_holm": float(corrected[arm])} for arm in compared}}
+
+
+def _intervals_in_words(plan: Plan) -> str:
+    """What else could have come out, as far as the intervals know."""
+    if plan.seeds == 1:
+        return "over patients alone: every arm was trained once, and how lucky its training was is left out"
+    return f"over patients and over {plan.seeds} trainings of every arm"
 
 
 def _name(arm: str, augmented: bool) -> str:

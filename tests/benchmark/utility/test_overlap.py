@@ -36,7 +36,7 @@ def test_dice_counts_the_pixels_of_all_images_of_a_patient_together():
     assert np.isnan(table.loc["core", "dice"])
     assert table.loc["core", "false_alarm"] == 0
     assert np.isnan(table.loc["oedema", "false_alarm"])
-    assert table.loc["oedema", "hd95"] == 0
+    assert table.loc["oedema", "hd95"] == pytest.approx((0 + np.hypot(8, 8)) / 2)
 
 
 def test_the_whole_lesion_does_not_ask_which_label():
@@ -56,6 +56,26 @@ def test_the_distance_is_in_millimetres_along_each_axis():
     here, there = block(slice(0, 1), slice(0, 1)) > 0, block(slice(2, 3), slice(3, 4)) > 0
     assert hausdorff95(here, there, (1.0, 1.0)) == pytest.approx(np.hypot(2, 3))
     assert hausdorff95(here, there, (2.0, 1.0)) == pytest.approx(5)
+
+
+def test_a_missed_lesion_is_as_far_as_the_image_is_wide():
+    """Two images with a lesion, of which one was found, and one without: its paint is no distance."""
+    lesion, nothing = block(slice(0, 2), slice(0, 2)), np.zeros((8, 8), np.uint8)
+    images = images_of([lesion, lesion, nothing], ["p"] * 3, spacing=(2.0, 1.0), labels=("background", "lesion"))
+    found = score_masks(images, [lesion, nothing, lesion]).iloc[0]
+    assert found["hd95"] == pytest.approx((0 + np.hypot(16, 8)) / 2)
+    assert found["missed"] == 0.5
+    assert hausdorff95(nothing > 0, lesion > 0, (2.0, 1.0)) == pytest.approx(np.hypot(16, 8))
+    nobody = score_masks(images_of([nothing], ["p"], labels=("background", "lesion")), [lesion]).iloc[0]
+    assert np.isnan([nobody["hd95"], nobody["missed"]]).all()
+
+
+def test_missing_small_lesions_makes_the_distance_worse():
+    large, small = block(slice(0, 4), slice(0, 4)), block(slice(0, 1), slice(0, 1))
+    images = images_of([large, small], ["p", "q"], labels=("background", "lesion"))
+    careful = score_masks(images, [block(slice(0, 4), slice(0, 5)), block(slice(2, 3), slice(2, 3))])["hd95"].mean()
+    careless = score_masks(images, [block(slice(0, 4), slice(0, 5)), np.zeros((8, 8), np.uint8)])["hd95"].mean()
+    assert careful < careless
 
 
 def test_the_baseline_calls_everything_a_lesion():

@@ -19,6 +19,20 @@ def real(tmp_path_factory):
     return make_phantoms(tmp_path_factory.mktemp("set") / "set", settings, workers=1)
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """As many other patients of the same kind as the real set has members, as if they were synthetic."""
+    settings = PhantomSettings(size=32, patients=40, slices=3, sites=2, seed=1)
+    return synthetic_of(
+        make_phantoms(tmp_path_factory.mktemp("others") / "set", settings, workers=1).select(role="member")
+    )
+
+
+def holdout_with_lesion(real):
+    masks = np.asarray(real.select(role="holdout").masks)
+    return np.flatnonzero(masks.reshape(len(masks), -1).any(1))
+
+
 def synthetic_of(members, **changes):
     blank = members.cases.assign(patient="", site="", role="")
     header = replace(members.header, origin="synthetic", split=None)
@@ -31,14 +45,31 @@ def scores_of(real, synthetic, *arms, kind="segmentation", network="unet", seeds
     return run_utility(real, synthetic, plan, learner)
 
 
-def test_the_members_themselves_as_synthetic_images_reach_what_they_reach(real):
-    result = scores_of(real, synthetic_of(real.select(role="member")), "real", "synthetic")
-    ratio = result.scores["dice_ratio/synthetic"]
-    assert ratio.low <= 1 <= ratio.high
+def test_every_arm_stands_beside_the_real_one(real, others):
+    result = scores_of(real, others, "real", "synthetic")
     assert result.scores["dice/real"].value > 2 * result.scores["dice/real"].baseline
+    assert result.scores["dice/synthetic"].value != result.scores["dice/real"].value  # other images, another network
     assert result.scores["dice/synthetic"].control == pytest.approx(result.scores["dice/real"].value)
+    with_lesion = real.select(role="holdout").rows(holdout_with_lesion(real)).cases["patient"].nunique()
+    assert result.scores["dice/real"].n == result.scores["dice_ratio/synthetic"].n == with_lesion
+    assert with_lesion < result.inputs["real"].roles["holdout"]
     assert set(result.per_site) == set(real.cases["site"])
     assert result.details["paired"] == {}
+    assert "luck" in result.details["intervals"]
+
+
+@pytest.mark.slow
+def test_other_patients_are_as_good_as_members_and_shuffled_masks_are_not(real, others):
+    """A perfect generator: patients of the same kind who are not the members. Three trainings, all seeded."""
+    result = scores_of(real, others, "real", "synthetic", seeds=3, steps=120)
+    ratio = result.scores["dice_ratio/synthetic"]
+    assert ratio.low <= 1 <= ratio.high
+    assert ratio.high - ratio.low < 0.5
+    assert result.details["paired"]["synthetic"]["p"] > 0.05
+    masks = np.asarray(others.masks)[np.random.default_rng(0).permutation(len(others))]
+    shuffled = scores_of(real, replace(others, masks=masks), "real", "synthetic", seeds=3, steps=120)
+    assert shuffled.scores["dice_ratio/synthetic"].high < 0.9
+    assert shuffled.details["paired"]["synthetic"]["p"] < 0.05
 
 
 def test_noise_and_shuffled_masks_are_worse_than_right_ones(real):
