@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedsynth.benchmark.score import Input, Result, Score
 from fedsynth.benchmark.utility.arms import Predictor
 from fedsynth.benchmark.utility.closeness import KernelDistance, cover, frechet
-from fedsynth.benchmark.utility.diversity import inception_score, ms_ssim_of_pairs, random_pairs
+from fedsynth.benchmark.utility.diversity import inception_score, ms_ssim_of_pairs, pairs_within
 from fedsynth.benchmark.utility.features import Features, FeatureSpace, spaces
 from fedsynth.errors import ImageSetError
 from fedsynth.images import ImageSet
@@ -128,9 +128,19 @@ def _interval(kid: KernelDistance, real: _Cloud, made: _Cloud, rng: np.random.Ge
 
 
 def _alikeness(synthetic: ImageSet, holdout: ImageSet, seed: int) -> Score:
-    made, real = (ms_ssim_of_pairs(images, random_pairs(len(images), PAIRS, seed)) for images in (synthetic, holdout))
+    """Of pairs within a class, as Odena et al. have it; of all images where the sets share no class of two images."""
+    among = np.intersect1d(_paired_classes(synthetic), _paired_classes(holdout))
+    made, real = (
+        ms_ssim_of_pairs(images, pairs_within(images.cases["class"].to_numpy(str), among, PAIRS, seed))
+        for images in (synthetic, holdout)
+    )
     half = 1.96 * made.std() / np.sqrt(len(made))
     return Score(value=made.mean(), low=made.mean() - half, high=made.mean() + half, control=real.mean(), n=PAIRS)
+
+
+def _paired_classes(images: ImageSet) -> NDArray[np.str_]:
+    names, counts = np.unique(images.cases["class"].to_numpy(str), return_counts=True)
+    return np.asarray(names[(counts > 1) & (names != "")])
 
 
 def _inception(classifier: Predictor, synthetic: ImageSet, holdout: ImageSet, seed: int) -> Score:

@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics.regression import MultiScaleSSIMMetric
+from torch.nn import functional
 
 from fedsynth.benchmark.utility.closeness import KernelDistance, cover, frechet
-from fedsynth.benchmark.utility.diversity import inception_score, ms_ssim_of_pairs, random_pairs
+from fedsynth.benchmark.utility.diversity import (
+    WEIGHTS,
+    inception_score,
+    ms_ssim,
+    ms_ssim_of_pairs,
+    pairs_within,
+    random_pairs,
+)
 from fedsynth.benchmark.utility.features import spaces
 from fedsynth.benchmark.utility.fidelity import run_fidelity
 from fedsynth.errors import ImageSetError
@@ -76,6 +86,36 @@ def test_the_same_image_is_wholly_alike_and_pairs_are_of_different_images(real):
     pairs = random_pairs(10, 500, 0)
     assert (pairs[:, 0] != pairs[:, 1]).all()
     assert set(pairs.ravel()) == set(range(10))
+
+
+def test_ms_ssim_is_monais_where_images_are_large_enough_for_it():
+    first = torch.rand(3, 1, 176, 176, generator=torch.Generator().manual_seed(0))
+    first = functional.interpolate(functional.max_pool2d(first, 16) ** 200, 176, mode="bilinear")
+    second = 0.4 * first + 0.1 + 0.5 * first.flip(3)
+    expected = MultiScaleSSIMMetric(2, reduction="none")(first, second)[:, 0]
+    np.testing.assert_allclose(ms_ssim(first, second, np.array(WEIGHTS)), expected, rtol=1e-5)
+    assert 0.1 < expected.min() < expected.max() < 0.95  # neither nothing nor all
+
+
+def test_brightness_counts_at_the_last_scale_only():
+    """A constant image beside a brighter one: contrast and structure are 1, luminance is that of the last scale."""
+    first, second = torch.full((1, 1, 44, 44), 0.2), torch.full((1, 1, 44, 44), 0.6)
+    luminance = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert ms_ssim(first, second, np.array([0.25, 0.25, 0.5]))[0] == pytest.approx(luminance**0.5, rel=1e-4)
+
+
+def test_volumes_and_images_smaller_than_the_window_have_a_number_too():
+    volume = torch.rand(2, 1, 12, 12, 8, generator=torch.Generator().manual_seed(0))
+    assert ms_ssim(volume, volume, np.ones(1)) == pytest.approx([1, 1], rel=1e-5)
+
+
+def test_pairs_are_within_a_class_and_every_class_has_its_share():
+    classes = np.array(["a", "b", "a", "b", "b", "c", ""])
+    pairs = pairs_within(classes, np.array(["a", "b"]), 101, 0)
+    assert (classes[pairs[:, 0]] == classes[pairs[:, 1]]).all()
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert dict(zip(*np.unique(classes[pairs[:, 0]], return_counts=True), strict=True)) == {"a": 51, "b": 50}
+    assert set(pairs_within(classes, np.array([], str), 500, 0).ravel()) == set(range(7))
 
 
 def test_features_do_not_depend_on_the_voxel_type(real):
