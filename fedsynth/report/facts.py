@@ -128,7 +128,7 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         "run": Cell(text=run.folder.name),
         "generator": Cell(text=str(settings.get("generator", "?"))),
         "federation": _federation(settings, hospitals),
-        **_privacy(run, settings, rounds),
+        **_privacy(run, settings, rounds, hospitals),
         **_leakage(results),
         **_utility(results, arm),
         "megabytes": _traffic(rounds, settings),
@@ -218,7 +218,9 @@ def _federation(settings: Mapping[str, Any], hospitals: Hospitals | None) -> Cel
     return Cell(text=f"{way}, {hospitals}" if hospitals.asked else way, why=hospitals.why)
 
 
-def _privacy(run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]]) -> dict[str, Cell]:
+def _privacy(
+    run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]], hospitals: Hospitals | None
+) -> dict[str, Cell]:
     declared = settings.get("privacy")
     if not declared:
         return {"epsilon": Cell(text=PLAIN), "cumulative": Cell(text=PLAIN)}
@@ -226,19 +228,24 @@ def _privacy(run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]]
         return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
     spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
     here = max(spent) if spent else float(declared["epsilon"])
-    return {"epsilon": Cell(text=f"{here:.3g}", value=here), "cumulative": _cumulative(run, declared)}
+    return {"epsilon": Cell(text=f"{here:.3g}", value=here), "cumulative": _cumulative(run, declared, hospitals)}
 
 
-def _cumulative(run: Run, declared: Mapping[str, Any]) -> Cell:
+def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | None) -> Cell:
+    """What the patient who paid most has spent over all runs; with a reason where that is a part of it at best."""
     store = Path(declared["store"]) if "store" in declared else None
     try:
-        found = list(statement(run.folder, store=store)["per_site"].values())
+        found = statement(run.folder, store=store)["per_site"]
     except FedSynthError:
-        found = []
-    totals = [one["epsilon"] for one in found if one.get("epsilon") is not None]
-    if not totals:
         return Cell(text="-", why="no ledger: phantoms need none, and a hospital's own stays with it")
-    return Cell(text=f"{max(totals):.3g}", value=max(totals))
+    without = [name for name in (hospitals.trained if hospitals else ()) if name not in found]
+    unknown = [f"the ledger of {', '.join(without)} is not here"] if without else []
+    unknown += [one["why"] for one in found.values() if "why" in one]
+    totals = [one["epsilon"] for one in found.values()]
+    if not totals or None in totals:
+        return Cell(text="?", why="; ".join(unknown) or "some run had no guarantee at all")
+    most = max(totals)
+    return Cell(text=f"at least {most:.3g}" if unknown else f"{most:.3g}", value=most, why="; ".join(unknown))
 
 
 def _leakage(results: Mapping[str, Result]) -> dict[str, Cell]:

@@ -47,6 +47,12 @@ pre{background:#f7f9fa;padding:.7rem;overflow-x:auto;font-size:.82rem}.mark{colo
 
 
 STAYS = '<p class="mark">This copy may show patients: it stays at the site. --export makes one that may not.</p>'
+BRACKETS = (
+    "Square brackets: 95 % intervals; of Dice, accuracy and false alarms over holdout patients, of membership over "
+    "members and holdout patients, of KID over holdout patients and synthetic images, of the copied share over "
+    "synthetic images, of readers over the images shown. What has no brackets has no interval, and what another "
+    "training of the same generator would give is in none. Round brackets: as the column says."
+)
 MOST_SIDE_BY_SIDE = 3
 LOCAL = ("images", "store", "start", "sites", "workspace")
 """Settings that may hold paths of this machine."""
@@ -103,7 +109,7 @@ def _table(rows: Sequence[Facts]) -> str:
     table = f'<div class="wide"><table class="{"aside" if aside else ""}">{table}</table></div>'
     apart = "".join(f"<li>{escape(line)}</li>" for line in differences(rows))
     said = f"<p>Not comparable without care:</p><ul>{apart}</ul>" if apart else ""
-    note = "<p class='soft'>Brackets: 95 % intervals over patients.</p>"
+    note = f"<p class='soft'>{escape(BRACKETS)}</p>"
     return f"<h2>What was spent, what leaked, what it is good for</h2>{table}{note}{said}"
 
 

@@ -5,6 +5,7 @@ What was not measured is not met. The set goes out with a card that says what it
 
 import math
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fedsynth import files
@@ -22,8 +23,13 @@ VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no co
 LEAKAGE = ("memorization", "membership")
 JUDGED = ("memorization", "membership", "audit")
 STRONGEST = "strongest"
-TOLD: dict[str, tuple[str, ...]] = {"segmentation": ("dice/", "dice_ratio/"), "classification": ("accuracy",)}
-"""The scores that a card tells, by how they begin; of other benchmarks all."""
+KINDS = ("real", "synthetic")
+TOLD: dict[str, tuple[str, ...]] = {
+    "segmentation": ("dice/*", "dice_ratio/*"),
+    "classification": ("accuracy/*", "accuracy_ratio/*"),
+    "readers": ("accuracy", *(f"{what}/{kind}" for what in ("called_real", "quality", "plausible") for kind in KINDS)),
+}
+"""The scores that a card tells, by the patterns of their names; of other benchmarks all. No reader's name is one."""
 
 CARD = "README.md"
 MADE_BY = ("generator", "trained-on", "privacy", "steps")
@@ -39,13 +45,15 @@ class Criteria:
 
     `most` and `least` bound scores as `benchmark.score`: the worse end of the interval counts, where there is one.
     `membership.strongest` is the attack that told members apart best, whichever that was.
-    `max_epsilon` of 0 asks for no guarantee; anything else refuses runs without one.
+    `max_epsilon` of 0 asks for no guarantee; anything else refuses runs without one. It bounds what patients have spent
+    over all runs, which must be known; with `this_run_alone`, as where hospitals keep their ledgers, this run only.
     """
 
     verdicts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     most: dict[str, float] = field(default_factory=dict)
     least: dict[str, float] = field(default_factory=dict)
     max_epsilon: float = 0.0
+    this_run_alone: bool = False
     licence: str = "not stated"
     contact: str = "not stated"
 
@@ -135,8 +143,15 @@ def _origin(facts: Facts) -> list[str]:
         return ["Not known: the set was made elsewhere. Whether there is any guarantee of privacy is not known either."]
     return [
         f"Generator `{cells['generator'].text}`, {cells['federation'].text}.",
-        f"Privacy per patient: epsilon {cells['epsilon'].text} in this run, {cells['cumulative'].text} over all runs.",
+        f"Privacy per patient: epsilon {cells['epsilon'].text} in this run; over all runs {_over_all(facts)}.",
     ]
+
+
+def _over_all(facts: Facts) -> str:
+    total = facts.cells["cumulative"]
+    if facts.public and total.value is None:
+        return "nothing else, as phantoms are nobody"
+    return total.text if total.value is not None and not total.why else f"not known ({total.why or total.text})"
 
 
 def _told(facts: Facts, name: str) -> str:
@@ -145,7 +160,7 @@ def _told(facts: Facts, name: str) -> str:
     known = {key: score for key, score in result.scores.items() if score.value is not None}
     if STRONGEST in result.details:
         known = {key: score for key, score in known.items() if key == result.details[STRONGEST]}
-    wanted = [key for key in known if key.startswith(TOLD.get(name, ""))]
+    wanted = [key for key in known if any(fnmatchcase(key, pattern) for pattern in TOLD.get(name, ("*",)))]
     return verdict + ", ".join(f"{key} {known[key]}" for key in wanted[:8])
 
 
@@ -202,8 +217,12 @@ def _about_epsilon(facts: Facts, criteria: Criteria) -> list[str]:
     if spent.value is None:
         is_what = spent.why or f"the run is {spent.text}"
         return [f"a guarantee of epsilon {criteria.max_epsilon:g} is asked for, and {is_what}"]
-    total = facts.cells["cumulative"].value
-    worst = max(spent.value, total or 0.0)
+    total = facts.cells["cumulative"]
+    worst = max(spent.value, total.value or 0.0)
     if worst > criteria.max_epsilon:
         return [f"patients have spent epsilon {worst:.3g}, more than {criteria.max_epsilon:g}"]
-    return []
+    if facts.public or criteria.this_run_alone or (total.value is not None and not total.why):
+        return []
+    return [
+        f"what patients have spent over all runs is not known: {total.why} ('this-run-alone' asks for this run only)"
+    ]

@@ -16,7 +16,8 @@ from fedsynth.report.answer import answer
 from fedsynth.report.compare import differences, reasons
 from fedsynth.report.facts import read_facts
 from fedsynth.report.page import report_page
-from fedsynth.report.release import Criteria, objections
+from fedsynth.report.release import Criteria, card, objections
+from tests.cli.test_privacy import spend
 from tests.report.test_compare import add_result, make_run
 from tests.training.tiny import tiny_set
 
@@ -52,9 +53,9 @@ def test_a_set_that_meets_everything_leaves_with_its_card(run, tmp_path):
     done = CliRunner().invoke(app, ["release", str(run.folder), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert len(ImageSet.load(tmp_path / "out")) == len(tiny_set())
-    card = (tmp_path / "out" / "README.md").read_text()
-    for told in ("epsilon 8", "memorization: pass", "not themselves private", "Licence"):
-        assert told in card
+    text = (tmp_path / "out" / "README.md").read_text()
+    for word in ("epsilon 8", "memorization: pass", "not themselves private", "Licence"):
+        assert word in text
     again = CliRunner().invoke(app, ["release", str(run.folder), "--out", str(tmp_path / "out")])
     assert again.exit_code == 2
 
@@ -130,7 +131,8 @@ def test_what_was_not_measured_is_not_met(run):
 
 
 def test_epsilon_is_bounded_and_a_run_without_one_is_refused(run, tmp_path):
-    assert said(run, max_epsilon=8.0) == []
+    save_toml(run.checkpoints / "generator.toml", {"generator": "dcgan", "public": True})
+    assert said(run, max_epsilon=8.0) == [], "phantoms have nothing to spend elsewhere"
     assert "more than 4" in said(run, max_epsilon=4.0)[0]
     plain = make_run(tmp_path / "plain")
     tiny_set().save(plain.synthetic)
@@ -138,6 +140,34 @@ def test_epsilon_is_bounded_and_a_run_without_one_is_refused(run, tmp_path):
     assert any(
         "not private" in reason for reason in objections(facts, Criteria(verdicts={}, max_epsilon=4), tiny_set())
     )
+
+
+def test_what_patients_spent_over_all_runs_must_be_known(run, tmp_path, monkeypatch):
+    """In the store of each hospital that trained; one ledger that is missing is a budget that nobody knows."""
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "store"))
+    assert "no ledger" in said(run, max_epsilon=100.0)[0]
+    assert said(run, max_epsilon=8.0, this_run_alone=True) == []
+    assert "over all runs not known" in card(read_facts(run.folder), Criteria(), tiny_set())
+    ledgers = {site: spend(tmp_path / "store", site, [site], "this", 20) for site in "ab"}
+    ledgers["a"].copy("this", run.site("a") / "ledger.jsonl")
+    assert "the ledger of b is not here" in said(run, max_epsilon=100.0)[0]
+    ledgers["b"].copy("this", run.site("b") / "ledger.jsonl")
+    assert said(run, max_epsilon=100.0) == []
+    spend(tmp_path / "store", "b", ["b"], "another", 4000)
+    (reason,) = said(run, max_epsilon=20.0)
+    assert "more than 20" in reason
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "empty"))
+    assert read_facts(run.folder).cells["cumulative"].text.startswith("at least")
+    assert "is not counted" in said(run, max_epsilon=100.0)[0]
+
+
+def test_no_readers_name_stands_in_the_card(run):
+    scores = {f"accuracy/Dr {name} Smith": Score(value=0.5) for name in "ABC"}
+    scores |= {"accuracy": Score(value=0.6), "kappa": Score(value=0.1), "quality/real": Score(value=4.0)}
+    add_result(run, "readers", scores)
+    told = card(read_facts(run.folder), Criteria(), tiny_set())
+    assert "readers: accuracy 0.6, quality/real 4\n" in told
+    assert "Smith" not in told
 
 
 def test_a_set_made_elsewhere_is_judged_by_its_results(run, tmp_path):
@@ -151,9 +181,9 @@ def test_a_set_made_elsewhere_is_judged_by_its_results(run, tmp_path):
     assert "--synthetic SET" in CliRunner().invoke(app, arguments).stderr
     done = CliRunner().invoke(app, [*arguments, "--synthetic", str(tmp_path / "theirs")])
     assert done.exit_code == 0, done.output
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "made elsewhere" in card
-    assert "memorization: pass" in card
+    told = (tmp_path / "out" / "README.md").read_text()
+    assert "made elsewhere" in told
+    assert "memorization: pass" in told
     facts = read_facts(results)
     assert "made elsewhere" in objections(facts, Criteria(max_epsilon=8.0), made)[0]
     assert "made elsewhere" in " ".join(answer(facts).sentences)
@@ -181,8 +211,8 @@ def test_a_plain_set_does_not_leave_under_a_private_runs_epsilon(run, tmp_path):
 
 def test_a_set_that_was_put_in_the_place_of_the_own_one_stays(run):
     """Both the generator's card and the set say who made it."""
-    card = {"generator": "dcgan", "privacy": "epsilon 8", "private": True}
-    save_toml(run.checkpoints / "generator.toml", card)
+    of_generator = {"generator": "dcgan", "privacy": "epsilon 8", "private": True}
+    save_toml(run.checkpoints / "generator.toml", of_generator)
     assert "another generator" in said(run)[0]
     own = ImageSet.load(run.synthetic)
     for told, fits in (("epsilon 8", True), ("not private", False)):

@@ -208,7 +208,7 @@ def measured():
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
 def test_what_stands_beside_a_published_number_is_measured(path, measured):
-    """By a name that exists, of an arm that is trained, in a cell that it measures; `not measured` for ever otherwise."""
+    """By a name that exists, of an arm that is trained, in a cell that it measures; or it would never stand there."""
     suite = load_suite(path)
     for figure in suite.published.figures:
         benchmark, _, score = figure.ours.partition(".")
