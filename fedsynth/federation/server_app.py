@@ -5,7 +5,7 @@ Flower's own error for a site that died names no site; so every message's number
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +104,7 @@ class GridSites:
         self._registered = registered
         self._grid, self._part, self._settings, self._experiment = grid, part.name, part.settings, experiment
         self._hellos: dict[int, Hello] = {}
+        self._silent: dict[str, tuple[int, float]] = {}  # greetings without an answer: to whom, and since when
         self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
 
     def meet(self) -> list[Hello]:
@@ -124,7 +125,7 @@ class GridSites:
 
     def ask(self, orders: Mapping[str, Order], arrays: Arrays) -> list[Reply]:
         """One round; who does not answer until the deadline is late, who is not there cannot be reached."""
-        self._greet(self._settings.deadline)
+        self._greet(self._settings.deadline, orders.keys())
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
         contents = order_contents(reached, arrays)
@@ -140,17 +141,42 @@ class GridSites:
             )
         return sorted(replies, key=lambda reply: reply.site)
 
-    def _greet(self, deadline: float | None = None) -> None:
-        """Ask nodes that are new for their names, no longer than a round may take; forget those that are gone."""
+    def _greet(self, deadline: float | None = None, asked: Collection[str] | None = None) -> None:
+        """Ask nodes that are new for their names, no longer than a round may take; forget those that are gone.
+
+        In a round only those that may be of an `asked` name are. A node that left a greeting unanswered is waited for
+        once: it is greeted again now and then, and its answer is taken when it comes.
+        """
         patience = HELLO_SECONDS if deadline is None else min(deadline, HELLO_SECONDS)
-        present = self._present()
+        present, now = self._present(), time.monotonic()
         self._hellos = {node: hello for node, hello in self._hellos.items() if node in present}
-        new = {str(node): node for node in present.keys() - self._hellos.keys()}
-        contents = {name: hello_content(self._experiment, self._part) for name in new}
-        for name, (message, _, _) in self._send(HELLO, contents, new, patience).items():
-            hello = Hello(site="", refused=Code.BUSY) if message is None else read_hello(message)
+        self._silent = {number: silent for number, silent in self._silent.items() if silent[0] in present}
+        self._hear(self._silent.keys(), present, -1)
+        wanted = None if asked is None else {"", *asked} if set(asked) - self._nodes().keys() else set()
+        new = {node for node in present.keys() - self._hellos.keys() if wanted is None or present[node] in wanted}
+        waiting = dict(self._silent.values())
+        self._say_hello([node for node in new if now - waiting.get(node, now) > HELLO_SECONDS])
+        self._hear(self._say_hello(new - waiting.keys()), present, patience)
+
+    def _say_hello(self, nodes: Collection[int]) -> list[str]:
+        """Send greetings; their numbers."""
+        contents = [hello_content(self._experiment, self._part) for _ in nodes]
+        messages = [Message(content, node, HELLO) for content, node in zip(contents, nodes, strict=True)]
+        numbers = list(self._grid.push_messages(messages)) if messages else []
+        self._silent = {number: silent for number, silent in self._silent.items() if silent[0] not in nodes}
+        self._silent |= {number: (node, time.monotonic()) for number, node in zip(numbers, nodes, strict=True)}
+        return numbers
+
+    def _hear(self, numbers: Collection[str], present: Mapping[int, str], patience: float) -> None:
+        """Take the answers to greetings."""
+        waiting = set(numbers)
+        for message, _ in self._arriving(waiting, time.monotonic(), patience) if waiting else ():
+            node, _ = self._silent.pop(message.metadata.reply_to_message_id)
+            hello = read_hello(message)
             if hello.refused is not Code.BUSY:  # it will be asked again
-                self._hellos[new[name]] = _as_registered(hello, present[new[name]])
+                self._hellos[node] = _as_registered(hello, present[node])
+        if hasattr(self._grid, "forget"):  # it says at once that a node is busy, and keeps no late answers
+            self._silent.clear()
 
     def _present(self) -> dict[int, str]:
         """The nodes that are there, each with the name that it must have; any name where there is no list."""

@@ -23,7 +23,7 @@ from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_file import SiteFile, load_site_file
 from fedsynth.images import ImageSet
 from fedsynth.privacy.identity import SALT
-from fedsynth.privacy.ledger import Ledger, folder_of, read_ledger
+from fedsynth.privacy.ledger import Ledger, folder_of, read_ledger, sites_of
 
 FREE_BYTES = 2**30
 SECONDS = 5.0  # to wait for the server
@@ -137,7 +137,8 @@ def _budget(site: SiteFile) -> str:
     cap = load_policy(site.policy).cap
     if cap is None:
         raise _NoteError("the policy sets no max-epsilon: nothing to keep within")
-    account = Ledger(site.name, site.ledger_store).account(cap.delta) if site.ledger_store.exists() else None
+    store = site.ledger_store
+    account = Ledger(site.name, store).account(cap.delta) if sites_of(store) else None  # where none is, no lock is left
     spent = 0.0 if account is None else account.spent.epsilon
     if spent >= cap.epsilon:
         problem = f"epsilon {spent:.3g} of {cap.epsilon:g} is spent: no private run fits any more"
@@ -176,10 +177,14 @@ def _rights(site: SiteFile, path: Path) -> str:
 
 
 def _changed_by(right: int, paths: Iterable[Path]) -> list[Path]:
-    """Those of the paths, of their folders and of what lies in them that others with this right can change."""
+    """Those of the paths, of all folders above them and of what lies in them that others with this right can change.
+
+    Whoever can rename a folder, however far above, can put another in its place.
+    """
     there = [path.resolve() for path in paths if path.exists()]
     inside = [one for folder in there if folder.is_dir() for one in folder.glob("*")]
-    modes = {one: one.stat().st_mode for one in (*there, *(one.parent for one in there), *inside) if one.exists()}
+    above = {folder for one in there for folder in one.parents}
+    modes = {one: one.stat().st_mode for one in {*there, *above, *inside} if one.exists()}
     return sorted(one for one, mode in modes.items() if mode & right and not mode & stat.S_ISVTX)  # /tmp has that bit
 
 

@@ -50,7 +50,8 @@ def test_a_node_that_is_not_in_the_list_is_never_greeted(tmp_path: Path, monkeyp
 
 def test_who_takes_anothers_name_is_left_out_and_the_others_train(tmp_path: Path) -> None:
     run = trained(tmp_path, {"site-0": FIRST, "north": SECOND}, replace(SETTINGS, min_sites=1))
-    assert {row["site"] for row in rows(run)} == {"site-0"}
+    told = {(row["site"], row["reason"]) for row in rows(run)}
+    assert told == {("site-0", ""), ("north", "its key is another hospital's")}
 
 
 def test_the_number_of_a_message_to_another_cannot_be_reckoned() -> None:

@@ -63,6 +63,25 @@ def test_nothing_is_left_behind(hospital):
     assert sorted(hospital.folder.rglob("*")) == before
 
 
+def test_no_lock_is_left_in_a_store_without_a_ledger(hospital):
+    (hospital.folder / "store").mkdir(mode=0o700)
+    path = hospital.write()
+    before = sorted(hospital.folder.rglob("*"))
+    assert findings(path)["budget"] == ("ok", "epsilon 0 of 8 is spent")
+    assert sorted(hospital.folder.rglob("*")) == before
+
+
+def test_a_folder_far_above_that_everybody_can_change_is_a_problem(hospital, tmp_path):  # under its umask
+    (tmp_path / "srv" / "hospitals" / "north").mkdir(parents=True)
+    path = Hospital(tmp_path / "srv" / "hospitals" / "north").write()
+    for rights, state in ((0o777, "problem"), (0o1777, "ok"), (0o755, "ok")):
+        (tmp_path / "srv").chmod(rights)
+        found, text = findings(path)["rights"]
+        assert found == state, text
+    (tmp_path / "srv").chmod(0o777)
+    assert f"{tmp_path / 'srv'}: everybody on this machine can change it" in findings(path)["rights"][1]
+
+
 def test_a_site_without_a_server_has_no_certificates_to_show(hospital):
     found = findings(hospital.write(authority=None, key=None))
     assert found["certificates"][0] == found["server"][0] == "note"

@@ -11,9 +11,10 @@ from safetensors.numpy import load_file
 
 from fedsynth.errors import FedSynthError
 from fedsynth.federation import client_app, server_app
-from fedsynth.federation.engines.flower_names import identity
+from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.engines.local import run_locally
-from fedsynth.federation.exchange import Order
+from fedsynth.federation.exchange import Facts, Order, Outcome
+from fedsynth.federation.messages import facts_content, outcome_content
 from fedsynth.federation.parts import Part
 from fedsynth.federation.record import summary
 from fedsynth.federation.refusals import Code
@@ -22,6 +23,7 @@ from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.settings import cpu_threads
 from tests.federation.tiny import SETTINGS, rows, start, weights
 
+FACTS = Facts(channels=("t1",), size=(8, 8), classes=(), mask_labels=(), spacing_mm=(1.0, 1.0), phantoms=False)
 FOUR = replace(SETTINGS, sites=4, min_sites=3, rounds=2)
 
 
@@ -216,6 +218,74 @@ def test_a_node_that_never_greets_holds_no_round_up_beyond_its_deadline():
         order = Order(round=1, first_step=0, steps=2, experiment="x")
         assert [reply.reason for reply in sites.ask({"site-0": order}, {})] == [Code.UNREACHABLE]
     assert time.monotonic() - begun < 30  # it was greeted for five minutes, every round anew
+
+
+class Nodes:
+    """A grid of nodes that answer at once; those in `hanging` when the grid next pulls answers."""
+
+    pause = 0.01
+
+    def __init__(self, *nodes):
+        self.nodes, self.hanging, self.pushed, self.sent = list(nodes), set(), [], {}
+
+    def get_node_ids(self):
+        return self.nodes
+
+    def push_messages(self, messages):
+        for message in messages:
+            number(message, f"m{len(self.pushed)}")
+            self.pushed.append((message.metadata.dst_node_id, message.metadata.message_type))
+            self.sent[message.metadata.message_id] = message
+        return list(self.sent)[-len(messages) :]
+
+    def pull_messages(self, numbers):
+        ready = [name for name in numbers if name in self.sent and self.node(name) not in self.hanging]
+        return [self.answer(self.sent.pop(name)) for name in ready]
+
+    def node(self, name):
+        return self.sent[name].metadata.dst_node_id
+
+    def answer(self, message):
+        site = f"site-{message.metadata.dst_node_id}"
+        hello = message.metadata.message_type == "query.hello"
+        return Message(facts_content(site, FACTS) if hello else outcome_content(site, Outcome()), reply_to=message)
+
+
+def test_a_new_node_that_hangs_holds_up_no_round_in_which_all_are_there(monkeypatch):
+    monkeypatch.setattr(server_app, "JOINING_SECONDS", 0.0)
+    with identity():
+        grid = Nodes(1, 2)
+        sites = server_app.GridSites(grid, Part(settings=replace(SETTINGS, sites=3, min_sites=2)), "x")
+        assert [hello.site for hello in sites.meet()] == ["site-1", "site-2"]
+        grid.nodes, grid.hanging = [1, 2, 3], {3}
+        order = Order(round=1, first_step=0, steps=2, experiment="x")
+        for _ in range(3):
+            replies = sites.ask({"site-1": order, "site-2": order}, {})
+            assert [reply.reason for reply in replies] == [None, None]
+        assert 3 not in {node for node, _ in grid.pushed}
+
+
+def test_a_node_that_hangs_is_waited_for_once_and_heard_when_it_answers(monkeypatch):
+    monkeypatch.setattr(server_app, "JOINING_SECONDS", 0.0)
+    with identity():
+        grid = Nodes(1, 2)
+        sites = server_app.GridSites(grid, Part(settings=replace(SETTINGS, sites=3, min_sites=2)), "x")
+        sites.meet()
+        grid.nodes, grid.hanging = [1, 3], {3}  # site-2 went, and who came may be anybody
+        orders = dict.fromkeys(["site-1", "site-2"], Order(round=1, first_step=0, steps=2, experiment="x"))
+        monkeypatch.setattr(server_app, "HELLO_SECONDS", 0.1)
+        for _ in range(3):
+            assert [reply.reason for reply in sites.ask(orders, {})] == [None, Code.UNREACHABLE]
+            monkeypatch.setattr(server_app, "HELLO_SECONDS", 60.0)  # would be waited for, every round anew
+        assert grid.pushed.count((3, "query.hello")) == 1
+        monkeypatch.setattr(server_app, "HELLO_SECONDS", 0.0)
+        sites.ask(orders, {})
+        assert grid.pushed.count((3, "query.hello")) == 2  # it may have lost the first: greeted again, not waited for
+        monkeypatch.setattr(server_app, "HELLO_SECONDS", 60.0)
+        grid.hanging = set()
+        orders = {"site-3": orders["site-1"]}
+        assert [reply.reason for reply in sites.ask(orders, {})] == [None]
+        assert grid.pushed.count((3, "query.hello")) == 2
 
 
 def test_an_exception_reaches_the_server_as_a_code_alone(tmp_path):
