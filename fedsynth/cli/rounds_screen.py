@@ -40,7 +40,8 @@ class Screen:
         self.round = progress.round
         for site, code in progress.failed.items():
             if self.failed.get(site) != code:
-                typer.echo(f"{site} takes no part: {code.value}; what went wrong is in its site.log", err=True)
+                why = f"why stands in sites/{site}/site.log of the run"
+                typer.echo(f"{site} takes no part: {code.value}; {why}", err=True)
         self.failed |= progress.failed
         if not progress.replies:
             self.first = self.first or progress.round

@@ -101,6 +101,7 @@ class Hospitals:
         prints = {name: _fingerprint(path) for name, path in wanted.items()}
         for name in [name for name, node in self.known.items() if node not in listed]:
             self._forget(name)
+            self.report(f"{name} is shut out: it is registered no more")
         unanswered = self._shut_out_all(prints)
         for name in [name for name in wanted if name not in self.known]:
             try:
