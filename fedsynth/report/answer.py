@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsynth.report.facts import ELSEWHERE, INSECURE, NO_BETTER, PLAIN, Facts
+from fedsynth.report.cells import INSECURE, NO_BETTER, PLAIN
+from fedsynth.report.facts import ELSEWHERE, Facts
 from fedsynth.report.use import TASKS, Use, use_of, variety
 
 QUESTION = "May these images be shared instead of the real ones?"

@@ -150,7 +150,7 @@ def _origin(facts: Facts) -> list[str]:
 def _over_all(facts: Facts) -> str:
     total = facts.cells["cumulative"]
     if facts.public and total.value is None:
-        return "nothing else, as phantoms are nobody"
+        return "nothing is spent, as phantoms are nobody"
     return total.text if total.value is not None and not total.why else f"not known ({total.why or total.text})"
 
 

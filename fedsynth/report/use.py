@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsynth.benchmark.score import Result
-from fedsynth.report.facts import NO_BETTER, Cell, Facts
+from fedsynth.report.cells import NO_BETTER, Cell
+from fedsynth.report.facts import Facts
 
 TASKS = {"segmentation": "dice", "classification": "accuracy"}
 """What can be learned from images, by benchmark, and the column that says how well."""

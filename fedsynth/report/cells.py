@@ -1,0 +1,180 @@
+"""The cells of the privacy/utility table: a text for people and the number behind it, from results and rounds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedsynth.benchmark.score import Result, Score
+from fedsynth.errors import FedSynthError
+from fedsynth.privacy.statement import statement
+from fedsynth.report.hospitals import Hospitals
+from fedsynth.run import Run
+
+PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
+NOT_RUN, OTHER_SET = "not run", "of another set"
+NO_BETTER = "no better than knowing nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What stands in a table: text, the number behind it with interval, baseline and control, or why there is none."""
+
+    text: str
+    value: float | None = None
+    why: str = ""
+    low: float | None = None
+    high: float | None = None
+    control: float | None = None
+    baseline: float | None = None
+
+    @property
+    def bare(self) -> str:
+        """The text without what stands in brackets behind the number."""
+        return self.text.partition(" (")[0]
+
+    @property
+    def knows_nothing(self) -> bool:
+        """The interval holds the baseline or lies below it: no better than knowing nothing."""
+        low = self.value if self.low is None else self.low
+        return low is not None and self.baseline is not None and low <= self.baseline
+
+
+def cell_of_another_set(name: str) -> Cell:
+    """In the place of a result that is not of the set that lies in the run."""
+    return Cell(text=OTHER_SET, why=f"{name} was measured on another set than the one in the run: run it again")
+
+
+def federation_cell(settings: Mapping[str, Any], hospitals: Hospitals | None) -> Cell:
+    """How it was shared out, and who trained."""
+    if hospitals is None:
+        return Cell(text="pooled")
+    names = {"average": str(settings.get("strategy", "fedavg")), "none": "each alone"}
+    way = names.get(str(settings["federation"]), str(settings["federation"]))
+    return Cell(text=f"{way}, {hospitals}" if hospitals.asked else way, why=hospitals.why)
+
+
+def privacy_cells(
+    run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]], hospitals: Hospitals | None
+) -> dict[str, Cell]:
+    """What this run and all runs spent of a patient, or why there is no guarantee."""
+    declared = settings.get("privacy")
+    if not declared:
+        return {"epsilon": Cell(text=PLAIN), "cumulative": Cell(text=PLAIN)}
+    if declared.get("insecure-seed") is not None:
+        return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
+    spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
+    here = max(spent) if spent else float(declared["epsilon"])
+    return {"epsilon": Cell(text=f"{here:.3g}", value=here), "cumulative": _cumulative(run, declared, hospitals)}
+
+
+def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | None) -> Cell:
+    """What the patient who paid most has spent over all runs; with a reason where that is a part of it at best."""
+    store = Path(declared["store"]) if "store" in declared else None
+    try:
+        found = statement(run.folder, store=store)["per_site"]
+    except FedSynthError:
+        return Cell(text="-", why="no ledger: phantoms need none, and a hospital's own stays with it")
+    without = [name for name in (hospitals.trained if hospitals else ()) if name not in found]
+    unknown = [f"the ledger of {', '.join(without)} is not here"] if without else []
+    unknown += [one["why"] for one in found.values() if "why" in one]
+    totals = [one["epsilon"] for one in found.values()]
+    if not totals or None in totals:
+        return Cell(text="?", why="; ".join(unknown) or "some run had no guarantee at all")
+    most = max(totals)
+    return Cell(text=f"at least {most:.3g}" if unknown else f"{most:.3g}", value=most, why="; ".join(unknown))
+
+
+def leakage_cells(results: Mapping[str, Result]) -> dict[str, Cell]:
+    """What the tests of leakage found."""
+    memory = results.get("memorization")
+    verdict = Cell(text=NOT_RUN, why=NOT_RUN) if memory is None else Cell(text=str(memory.verdict))
+    return {
+        "audit": _cell(results.get("audit"), "epsilon_lower_bound", interval=False),
+        "verdict": verdict,
+        "copied": _cell(memory, "copied_share"),
+        "detectable": _cell(memory, "minimal_detectable_share", interval=False),
+        "membership": _strongest(results.get("membership")),
+    }
+
+
+def _strongest(result: Result | None) -> Cell:
+    """The attack that told members apart best: the worst case is what a hospital asks for."""
+    name = "" if result is None else str(result.details.get("strongest", ""))
+    cell = _cell(result, name)
+    return cell if cell.value is None else Cell(text=f"{cell.text} ({name})", value=cell.value)
+
+
+def utility_cells(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
+    """What the images are good for, each beside what knowing nothing or real images give."""
+    segmentation, classification = results.get("segmentation"), results.get("classification")
+    return {
+        "dice": _beside_nothing(_cell(segmentation, *_names("dice", arm))),
+        "dice_ratio": _cell(segmentation, *_names("dice_ratio", arm)),
+        "false_alarm": _beside_real(_cell(segmentation, *_names("false_alarm", arm))),
+        "accuracy": _beside_nothing(_cell(classification, *_names("accuracy", arm))),
+        "accuracy_ratio": _cell(classification, *_names("accuracy_ratio", arm)),
+        "kid": _beside_real(_cell(results.get("fidelity"), "kid/filters")),
+        "readers": _cell(results.get("readers"), "accuracy"),
+    }
+
+
+def _beside_nothing(cell: Cell) -> Cell:
+    if cell.value is None or cell.baseline is None:
+        return cell
+    verdict = f", {NO_BETTER}" if cell.knows_nothing else ""
+    return replace(cell, text=f"{cell.text} ({cell.baseline:.3g}){verdict}")
+
+
+def _beside_real(cell: Cell) -> Cell:
+    return (
+        cell if cell.value is None or cell.control is None else replace(cell, text=f"{cell.text} ({cell.control:.3g})")
+    )
+
+
+def _names(measure: str, arm: str) -> tuple[str, str]:
+    return f"{measure}/{arm}", f"{measure}/{arm}+augmentation"
+
+
+def _cell(result: Result | None, *names: str, interval: bool = True) -> Cell:
+    """The first of the named scores that the result has."""
+    if result is None:
+        return Cell(text=NOT_RUN, why=NOT_RUN)
+    score = next((result.scores[name] for name in names if name in result.scores), None)
+    if score is None:
+        return Cell(text="-", why=f"{result.benchmark} did not measure it")
+    if score.value is None:
+        return Cell(text="?", why=score.why)
+    text = _text(score) if interval else f"{score.value:.3g}"
+    cell = replace(Cell(text=text, value=score.value), low=score.low, high=score.high)
+    return replace(cell, control=score.control, baseline=score.baseline)
+
+
+def _text(score: Score) -> str:
+    assert score.value is not None
+    if score.low is None or score.high is None:
+        return f"{score.value:.3g}"
+    return f"{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]"
+
+
+def traffic_cell(rounds: list[dict[str, str]], settings: Mapping[str, Any]) -> Cell:
+    """What went over the wire."""
+    if "federation" not in settings:
+        return Cell(text="images pooled", why="a pooled run moves the images themselves")
+    total = sum(int(row[name] or 0) for row in rounds for name in ("bytes_up", "bytes_down")) / 1e6
+    return Cell(text=f"{total:.1f}", value=total)
+
+
+def seconds_cell(rounds: list[dict[str, str]], *, private: bool) -> Cell:
+    """The slowest site of each round counts: they work at the same time."""
+    times: dict[str, float] = {}
+    for row in rounds:
+        if row.get("seconds"):
+            times[row["round"]] = max(times.get(row["round"], 0.0), float(row["seconds"]))
+    if not times:
+        why = (
+            "private runs are not timed: time tells how many patients were drawn" if private else "nothing was trained"
+        )
+        return Cell(text="-", why=why)
+    total = sum(times.values())
+    return Cell(text=f"{total:.0f}", value=total)
