@@ -77,10 +77,13 @@ def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | No
         return Cell(text="-", why="no ledger: phantoms need none, and a hospital's own stays with it")
     without = [name for name in (hospitals.trained if hospitals else ()) if name not in found]
     unknown = [f"the ledger of {', '.join(without)} is not here"] if without else []
-    unknown += [one["why"] for one in found.values() if "why" in one]
+    if aside := [name for name, one in found.items() if "why" in one and one["private"]]:  # it names the store's path
+        unknown.append(
+            f"the store does not know this run at {', '.join(aside)}: what was spent elsewhere is not counted"
+        )
     totals = [one["epsilon"] for one in found.values()]
     if not totals or None in totals:
-        return Cell(text="?", why="; ".join(unknown) or "some run had no guarantee at all")
+        return Cell(text="?", why="; ".join([*unknown, "a run of theirs had no guarantee at all"]))
     most = max(totals)
     return Cell(text=f"at least {most:.3g}" if unknown else f"{most:.3g}", value=most, why="; ".join(unknown))
 

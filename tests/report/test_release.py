@@ -159,6 +159,10 @@ def test_what_patients_spent_over_all_runs_must_be_known(run, tmp_path, monkeypa
     monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "empty"))
     assert read_facts(run.folder).cells["cumulative"].text.startswith("at least")
     assert "is not counted" in said(run, max_epsilon=100.0)[0]
+    facts = read_facts(run.folder)
+    for told in (card(facts, Criteria(), tiny_set()), report_page([facts], export=True)):
+        assert "is not counted" in told
+        assert str(tmp_path) not in told, "what leaves names no place on a disk"
 
 
 def test_no_readers_name_stands_in_the_card(run):
