@@ -8,7 +8,7 @@ import pytest
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.exchange import Facts
-from fedsynth.federation.meeting import meet
+from fedsynth.federation.meeting import as_met, meet
 from fedsynth.federation.messages import Hello
 from fedsynth.federation.parts import Part
 from fedsynth.federation.release import card_of, claim, release
@@ -23,14 +23,11 @@ PRIVACY = Privacy(epsilon=8.0, patients=100, draw=10, delta=1e-3)
 
 
 class Two:
-    """Two willing hospitals, or those named, that are never asked for a round."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = names or ("large", "small")
+    """Two willing hospitals that are never asked for a round."""
 
     def meet(self) -> list[Hello]:
         facts = Facts.of(tiny_set())
-        return [Hello(site=name, facts=facts) for name in self.names]
+        return [Hello(site=name, facts=facts) for name in ("large", "small")]
 
     def ask(self, orders: object, arrays: object) -> list[object]:
         raise AssertionError
@@ -43,24 +40,19 @@ def test_every_site_is_told_by_its_own_plan_and_the_card_by_the_weakest() -> Non
     worst = max(plan.claim.replace_one for plan in met.plans.values())
     assert worst > min(plan.claim.replace_one for plan in met.plans.values()) + 1
     assert f"replace-one {rounded_up(worst, 3):g}" in claim(settings, met)
+    # a run that is resumed without the small one: its patients were promised less than those who are left
+    here = as_met(met, settings, ["large"])
+    assert claim(settings, here) != claim(settings, met)
+    end = Checkpoint(round=3, weights={}, average={}, sites=("large", "small"))
+    assert card_of(settings, here, end) == card_of(settings, met, end)
+    assert card_of(settings, here, end).trained_on == "2 sites: large, small"
+    assert card_of(settings, met, replace(end, sites=("large",))).privacy == claim(settings, here)
 
 
 def test_a_site_without_a_declared_size_is_told_before_anybody_pays() -> None:
     settings = replace(SETTINGS, weighting="declared:large=100")
     with pytest.raises(ConfigError, match=r"declares no size of a site.*small"):
         meet(Part(settings=settings), Two())  # type: ignore[arg-type]
-
-
-def test_the_card_counts_a_site_that_trained_and_is_not_there_when_the_run_is_resumed() -> None:
-    """Its patients were promised less than those who are left: the card said the better epsilon of these alone."""
-    settings = replace(SETTINGS, batch=None, privacy=PRIVACY, weighting="declared:large=100,small=20", min_sites=1)
-    part = Part(settings=settings)
-    both, here = meet(part, Two()), meet(part, Two("large"))  # type: ignore[arg-type]
-    end = Checkpoint(round=3, weights={}, average={}, sites=("large", "small"))
-    assert card_of(settings, here, end) == card_of(settings, both, end)
-    assert card_of(settings, here, end).trained_on == "2 sites: large, small"
-    assert card_of(settings, both, replace(end, sites=("large",))).privacy == claim(settings, here)
-    assert claim(settings, both) != claim(settings, here)
 
 
 class Some:
