@@ -72,10 +72,10 @@ def halves_of_holdout(
     """
     known: set[tuple[int, int]] = set()
 
-    def fires(rng: np.random.Generator, number: int) -> bool:
+    def fires(rng: np.random.Generator, number: int) -> bool | None:
         half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
         if half is None:
-            return False
+            return None
         new = half.alike - known
         known.update(new)
         if new:
@@ -110,13 +110,14 @@ def split_among_members(
     return _repeated("split among members", repeats, seed, fires)
 
 
-def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Generator, int], bool]) -> Control:
+def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Generator, int], bool | None]) -> Control:
     rng = np.random.default_rng([seed, *name.encode()])
-    fired = sum(fires(rng, number) for number in range(repeats))
-    return Control(name=name, fired=fired, runs=repeats, allowed=binomial_tail_bound(repeats, LEVEL))
+    held = [found for number in range(repeats) if (found := fires(rng, number)) is not None]
+    why = "" if held else "nothing was left to pass off as synthetic"
+    return Control(name=name, fired=sum(held), runs=len(held), allowed=binomial_tail_bound(len(held), LEVEL), why=why)
 
 
-LEVEL = dependence.LEVEL + extraction.LEVEL
+LEVEL = dependence.LEVEL + dependence.AVOIDS + extraction.LEVEL
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

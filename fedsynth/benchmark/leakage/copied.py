@@ -86,15 +86,17 @@ def patient_scores(
     return best
 
 
-def copied_share(copies: Copies, cohort: Cohort, n_synthetic: int, *, seed: int) -> Score:
+def copied_share(copies: Copies, cohort: Cohort, n_synthetic: int, *, seed: int, distinct: int | None = None) -> Score:
     """The share of the output that copies members, less what the holdout says is there by chance.
 
-    The interval is the bootstrap over copied patients, and never narrower than the binomial one of the images.
+    The interval is the bootstrap over copied patients, and never narrower than the binomial one of the images, of
+    which only `distinct` differ: an image that is handed in five times is looked at once.
     """
+    looked_at = n_synthetic if distinct is None else distinct
     members, holdout = copies.of(cohort.member), copies.of(~cohort.member)
     expected = holdout * cohort.n_members / cohort.n_holdout
     value = max(0.0, members - expected) / n_synthetic
-    low, high = clopper_pearson(members, n_synthetic)
+    low, high = clopper_pearson(int(np.ceil(members * looked_at / n_synthetic)), looked_at)
     if members + holdout > 0:
         weight = np.where(cohort.member, 1.0, -cohort.n_members / cohort.n_holdout)
         per_patient = np.bincount(copies.patients, minlength=len(cohort)) * weight

@@ -34,7 +34,7 @@ class Evidence:
     `reference` are real images that no test looks at, free for fitting attacks; None where there are none. `blank` are
     synthetic images of one colour, which show nothing; `equal` are pairs of a synthetic and a real image of the same
     bytes. `unseen` says what of the output can be compared with nothing, so that silence about it proves nothing.
-    `notes` are what a reader must know.
+    `notes` are what a reader must know. `distinct` synthetic images differ; the others repeat them.
     """
 
     real: ImageSet
@@ -48,6 +48,7 @@ class Evidence:
     equal: tuple[tuple[int, int], ...] = ()
     unseen: str = ""
     notes: tuple[str, ...] = ()
+    distinct: int
 
     @property
     def equal_to_members(self) -> int:
@@ -132,8 +133,15 @@ def gather(real: ImageSet, synthetic: ImageSet, run: Run | None = None) -> Evide
         blank=blank,
         equal=tuple((row, row_of[digest]) for row, digest in enumerate(prints) if digest in row_of),
         unseen=_unseen(tested, synthetic),
-        notes=tuple(_notes(tested, synthetic, blank, blank_real)),
+        notes=(*_notes(tested, synthetic, blank, blank_real), *_repeated(len(set(prints)), len(prints))),
+        distinct=len(set(prints)),
     )
+
+
+def _repeated(distinct: int, count: int) -> list[str]:
+    if distinct == count:
+        return []
+    return [f"Only {distinct} of {count} synthetic images differ; what is said of shares rests on those."]
 
 
 def without_masks(images: ImageSet) -> ImageSet:

@@ -235,6 +235,8 @@ def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_looks
     deepest = start + scale * known * (max(1.0, n_looks * beyond / LEVEL) ** (1 / known) - 1)
     smallest = float(np.exp(-depths[order[-1]]))
     ratio = min(MARGIN * smallest, float(np.exp(-deepest)), HALF)
+    if len(np.unique(owners[depths > 0])) < FEWEST_IN_TAIL:
+        ratio = 0.0  # what so few patients are like tells nothing of a tail: here only equal images are copies
     return Threshold(ratio=ratio, smallest_real=smallest, start=start, scale=scale, beyond=beyond)
 
 

@@ -96,9 +96,9 @@ def run_memorization(
     copies = with_equal(copies, [(row, int(evidence.patient_of[other])) for row, other in evidence.equal])
     step("dependence")
     dependence = dependence_of(tables(of_whole_images(measured)), reference.floors, people, seed=seed)
-    share = copied_share(copies, people, len(evidence.synthetic), seed=seed)
+    share = copied_share(copies, people, len(evidence.synthetic), distinct=evidence.distinct, seed=seed)
     powers = _plant_all(evidence, measured, reference, settings, step)
-    weakest, detectable = _least_power(powers, len(evidence.synthetic))
+    weakest, detectable = _least_power(powers, evidence.distinct)
     step("controls")
     controls, blind = _controls(evidence, measured, reference, settings)
     findings = Findings(
@@ -169,8 +169,9 @@ def _plant_all(
         seen = {name: space.against(planted.images, hidden=planted.hidden) for name, space in measured.items()}
         owners = evidence.patient_of[planted.sources]
         by_space = {name: _found({name: table}, reference, owners) for name, table in seen.items()}
-        images = {name: table for name, table in seen.items() if name != MASKS} or seen
-        powers[kind] = Power(found=_found(images, reference, owners), planted=len(owners), by_space=by_space)
+        images = {name: table for name, table in seen.items() if name != MASKS}  # a plant's mask is never altered
+        found = _found(images, reference, owners) if images else 0
+        powers[kind] = Power(found=found, planted=len(owners), by_space=by_space)
     return powers
 
 

@@ -202,3 +202,25 @@ def test_one_seed_gives_one_result_and_what_leaves_the_site_names_nobody(real, f
     assert any(name in whole for name in names)
     assert not any(f'"{name}"' in export for name in names)
     assert str(real.folder) not in export
+
+
+def test_masks_alone_never_pass_for_images(real, fresh):
+    """The mask of a planted copy is never altered: that it is found says nothing of images."""
+    copies = with_copies(real, fresh, np.resize(members(real), len(fresh)), lambda image: np.clip(image * 0.98, 0, 255))
+    found = measured(real, copies, spaces=("masks",), tolerance=0.2)
+    assert found.judgement.verdict != "pass"
+    assert found.bound == 1
+
+
+def test_images_handed_in_again_show_no_more(real, fresh):
+    """Five times the same sixty images are no three hundred."""
+    once = as_output(fresh.rows(np.arange(60)))
+    more = np.tile(np.arange(60), 5)
+    cases = once.cases.iloc[more].reset_index(drop=True)
+    cases["case"] = [f"s{i:03d}" for i in range(len(more))]
+    five_times = replace(once, cases=cases, images=np.asarray(once.images)[more], masks=np.asarray(once.masks)[more])
+    first, again = (measured(real, output, spaces=("pixels",), tolerance=0.02) for output in (once, five_times))
+    assert again.evidence.distinct == 60
+    assert again.bound == pytest.approx(first.bound)
+    assert again.judgement.verdict == first.judgement.verdict == "inconclusive"
+    assert "Only 60 of 300 synthetic images differ" in " ".join(again.evidence.notes)
