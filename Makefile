@@ -39,7 +39,7 @@ test: $(READY)  ## everything that takes seconds
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -m 'slow and not gpu'
 
-test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and resumed: up to ten minutes of waiting
+test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and resumed: a quarter of an hour, mostly waiting
 	$(BIN)/python -m pytest -m deployed tests/federation/deploy
 
 docs: $(READY)  ## the page of the command line, from the code

@@ -40,6 +40,7 @@ NOT_RUN = {
     "benchmark audit RUN": "takes minutes at any size; tested with the audit",
     "benchmark readers": "tested with the guide of the first hour",
     "release RUN": "the same",
+    "compare runs/quick": "needs the main job's runs; tested with comparing",
     "deploy init": "writes keys and certificates; tested with the deployment",
     "suite": "is made of the commands above; tested with the suites",
 }

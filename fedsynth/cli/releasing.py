@@ -9,9 +9,7 @@ from fedsynth.errors import ConfigError
 
 
 def release(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The measured run, or the folder with a set's results.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The measured run, or the folder with a set's results.")],
     out: Annotated[Path, typer.Option(metavar="SET", help="Where the released set goes.")],
     criteria: Annotated[
         Path | None,
