@@ -38,7 +38,7 @@ def test_a_plan_needs_no_images():
     assert "300 synthetic images" in call("--plan", "--patients", 40, "--slices", 2, "--synthetic", 300).stdout
     told = json.loads(call("--plan", "--patients", 40, "--json").stdout)
     assert told["patients"] == 40
-    assert told["alpha"] == 0.04
+    assert told["alpha"] == 0.038
 
 
 def test_a_leak_of_a_run_ends_with_one_and_is_written_where_it_belongs(folders, tmp_path):
