@@ -123,7 +123,7 @@ run_rounds(config.load_toml(FederationSettings, run.config), run, engine="ray", 
             time.sleep(0.2)
         assert left_behind(run)
         os.killpg(started.pid, signal.SIGINT)
-        started.wait(60)
+        started.wait(200)
     assert not left_behind(run)
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(run.folder).encode() in read(path)]
 
