@@ -108,6 +108,8 @@ def test_what_the_servers_app_refuses_is_told_and_no_process_stays(tmp_path):
 def test_ctrl_c_ends_everything(tmp_path):
     run = tiny_run(tmp_path / "run", replace(TINY, rounds=1000))
     text = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 from pathlib import Path
 from fedsynth.federation.simulate import run_rounds
 from fedsynth.federation.settings import FederationSettings
