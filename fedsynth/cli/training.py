@@ -30,6 +30,11 @@ def train(
     public_start: bool = typer.Option(
         False, "--public-start", help="Declare that the images behind --from are public."
     ),
+    private_networks: bool = typer.Option(
+        False,
+        "--private-networks",
+        help="Build a plain run's networks as a private run's are, for one that goes on --from it.",
+    ),
     seed: int = typer.Option(0, help="One seed gives one plain result, to the bit, on one CPU thread."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     threads: int = typer.Option(1, help="CPU threads; one repeats to the bit and is as fast for small networks."),
@@ -68,7 +73,7 @@ def train(
     from fedsynth.training.settings import TrainSettings, cpu_threads
 
     table: dict[str, Any] = {"generator": generator, "images": str(images.resolve()), "pairing": pairing, "seed": seed}
-    table |= {"public-start": public_start}
+    table |= {"public-start": public_start, "private-networks": private_networks}
     table |= {
         "device": device,
         "precision": precision,

@@ -29,7 +29,8 @@ WEIGHTS, CARD = "generator.safetensors", "generator.toml"
 class Card:
     """What the released sampler is and what its output means: enough to build it again and to write image sets.
 
-    `public` says that no patient was ever read, not even by the run that this one started from.
+    `private_networks` says which variant of the family's networks it is, and `private` how they were trained. `public`
+    says that no patient was ever read, not even by the run that this one started from.
     """
 
     generator: str
@@ -43,6 +44,7 @@ class Card:
     trained_on: str
     privacy: str
     private: bool = False
+    private_networks: bool = False
     pairing: str = ""
     started_from: str = ""
     public: bool = False
@@ -65,7 +67,7 @@ def load_generator(folder: Path) -> tuple[Family, Card]:
     """Build the released sampler again from its card and weights."""
     card = load_toml(Card, folder / CARD)
     with global_randomness():  # the first weights are overwritten; others' draws must not move
-        family = build(card.generator, card.shape, private=card.private, **card.options)
+        family = build(card.generator, card.shape, private=card.private_networks, **card.options)
     tensors, _ = _read(folder / WEIGHTS, card.generator)
     own = {name: value for name, value in family.nets.state_dict().items() if name.split(".")[0] in family.sampler}
     _fits(folder / WEIGHTS, own, tensors)

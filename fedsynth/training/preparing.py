@@ -102,6 +102,7 @@ class Prepared:
             trained_on=header.name,
             privacy=self._claim(),
             private=self.plan is not None,
+            private_networks=self.plan is not None or self.settings.private_networks,
             started_from=_describe_start(self.before, self.settings),
             public=self.images.header.phantoms and _is_free(self.before, self.settings),
         )
@@ -152,7 +153,8 @@ def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
     with global_randomness(settings.seed):
         if settings.generator in NETWORKS:
             return build_task(settings.generator, shape, **settings.options)
-        return build(settings.generator, shape, private=settings.privacy is not None, **settings.options)
+        private = settings.privacy is not None or settings.private_networks
+        return build(settings.generator, shape, private=private, **settings.options)
 
 
 def prepare(

@@ -50,8 +50,9 @@ class Privacy:
 class TrainSettings:
     """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is,
     `pairing` says what a paired family turns into what. `start` is a run whose networks this one goes on from,
-    `public_start` declares that its images were public. One CPU thread repeats to the bit, and more are seldom faster
-    for networks of this size, never on a busy machine."""
+    `public_start` declares that its images were public. `private_networks` gives a plain run the networks of a private
+    one, which can then go on from it. One CPU thread repeats to the bit, and more are seldom faster for networks of
+    this size, never on a busy machine."""
 
     generator: str
     images: Path
@@ -61,6 +62,7 @@ class TrainSettings:
     pairing: str = ""
     start: Path | None = None
     public_start: bool = False
+    private_networks: bool = False
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
@@ -82,6 +84,8 @@ class TrainSettings:
                 raise ConfigError(
                     "paired families read patients as sources too and are not trained privately", remedy=remedy
                 )
+        if self.private_networks and self.pairing:
+            raise ConfigError("paired families have no private networks", remedy="leave out --private-networks")
         if self.rate is not None and not 0 < self.rate < 1:
             raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
 

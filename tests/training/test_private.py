@@ -176,11 +176,13 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
     phantom = replace(images, header=replace(images.header, provenance={"phantom": {}}))
     run_training(phantom, plain, start(tmp_path, plain, "public"))
     run_training(images, plain, start(tmp_path, plain, "secret"))
-    # the private critic differs from the plain one, so start from a private phantom run's networks
-    private = replace(SETTINGS, steps=2)
-    run_training(phantom, private, start(tmp_path, private, "phantoms"))
-    warm = replace(kept_in(tmp_path), start=tmp_path / "phantoms")
-    assert "tiny (2 steps" in prepare(images, warm).card().started_from
+    warm = replace(kept_in(tmp_path), start=tmp_path / "public")
+    with pytest.raises(FedSynthError, match="the network differs at critic"):
+        prepare(images, warm)
+    small = replace(plain, private_networks=True)
+    run_training(phantom, small, start(tmp_path, small, "phantoms"))
+    warm = replace(warm, start=tmp_path / "phantoms")
+    assert "tiny (2 steps; none: trained without" in prepare(images, warm).card().started_from
     with pytest.raises(RefusedError, match="cannot start from one that was trained without privacy"):
         prepare(images, replace(warm, start=tmp_path / "secret"))
 
