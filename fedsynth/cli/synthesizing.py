@@ -99,6 +99,7 @@ def export_set(
     out: Path = typer.Argument(..., help="Where to write it."),
     form: str = typer.Option("nifti", "--format", help="nifti (BIDS-like) or png."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace OUT if it exists."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Write an image set for other tools: NIfTI in a BIDS-like layout, or PNG in a folder per class."""
     from fedsynth.images import ImageSet
@@ -107,4 +108,7 @@ def export_set(
     opened = ImageSet.load(images)
     with progress_bar("writing images") as advance:
         export(opened, out, form, overwrite=overwrite, progress=advance)  # type: ignore[arg-type]
-    typer.echo(f"wrote {len(opened)} images to {out}")
+    if as_json:
+        print_json({"out": str(out), "format": form, "images": len(opened)})
+    else:
+        typer.echo(f"wrote {len(opened)} images to {out}")

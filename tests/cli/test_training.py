@@ -33,7 +33,7 @@ def test_from_set_to_run_to_synthetic_set_to_export(place: Path) -> None:
     call("synthesize", "--count", "5", "--out", "drawn", "--mix", "a=1")
     drawn = ImageSet.load(place / "drawn")
     assert drawn.cases["class"].tolist() == ["a"] * 5
-    call("export", "drawn", "bids", "--format", "nifti")
+    assert json.loads(call("export", "drawn", "bids", "--json")) == {"out": "bids", "format": "nifti", "images": 5}
     assert len(list((place / "bids").glob("sub-*/anat/*_dseg.nii.gz"))) == 5
     call("synthesize", "--count", "3", "--out", "pictures", "--format", "png")
     assert len(list((place / "pictures").glob("*/*_mask.png"))) == 3
