@@ -138,13 +138,13 @@ def ours(setting: Setting, *, clip_fakes: bool, mapped: bool = False) -> Step:
     def step() -> None:
         sums = real.clipped_sum(everybody, lambda indices: ({"image": setting.real[indices, None]}, {}))
         if clip_fakes:
-            free = fake.clipped_mean({"image": setting.fake}, {})
+            _, free = fake.clipped_mean({"image": setting.fake}, {})
         else:
             loss = F.softplus(critic(setting.fake, *setting.rest)).mean()
             free = dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
         for name, parameter in names.items():
             noise = randomness.gaussian(tuple(parameter.shape), NOISE * CLIP).to(parameter.device)
-            parameter.grad = ((sums[name].double() + noise) / setting.batch).float() + free[name]
+            parameter.grad = noise.add_(sums[name]).to(parameter.dtype) / setting.batch + free[name]
         optimiser.step()
 
     return step

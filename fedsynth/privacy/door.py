@@ -123,8 +123,8 @@ class Door:
 
     def _noised(self, value: Tensor, scale: float) -> Tensor:
         """Added in float64, so that the noise is not cut to the few digits of the sum before it has hidden it."""
-        noise = self.randomness.gaussian(tuple(value.shape), scale)
-        return (value.double() + noise.to(value.device)).to(value.dtype)
+        noise = self.randomness.gaussian(tuple(value.shape), scale).to(value.device)
+        return noise.add_(value).to(value.dtype)
 
     def _write(self, steps: int, round: int) -> None:  # noqa: A002
         if self._ledger is None or self._group is None or not steps:

@@ -3,13 +3,13 @@
 Knows nothing of how patients were drawn, of noise or of budgets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad_and_value, vmap
 
 from fedsynth.privacy.layers import Share, Sums, share
 from fedsynth.privacy.recording import layers_of, record
@@ -42,11 +42,27 @@ class Chunk:
         """The same with one sample axis, views of a patient one after another."""
         return {k: v.flatten(0, 1) for k, v in self.batch.items()}, {k: v.flatten(0, 1) for k, v in self.noise.items()}
 
+    def split(self, patients: int) -> "Iterator[Chunk]":
+        """The same in chunks of so many patients, nothing copied."""
+        for start in range(0, self.patients, patients):
+            part = slice(start, start + patients)
+            yield Chunk(
+                batch={k: v[part] for k, v in self.batch.items()}, noise={k: v[part] for k, v in self.noise.items()}
+            )
+
     def only(self, chosen: Tensor) -> "Chunk":
         """The patients where `chosen` (patients,) is true."""
         return Chunk(
             batch={k: v[chosen] for k, v in self.batch.items()}, noise={k: v[chosen] for k, v in self.noise.items()}
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipped:
+    """A chunk's clipped sum, and the losses that it came from. Losses of patients are secret: drop them."""
+
+    sums: Sums
+    losses: Tensor
 
 
 class Engine(Protocol):
@@ -55,7 +71,7 @@ class Engine(Protocol):
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
         """Each patient's gradient norm (patients,), its views averaged first."""
 
-    def clipped(self, chunk: Chunk, progress: float, clip: float) -> Sums:
+    def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
         """Sum of the patients' gradients, views averaged, each clipped to norm `clip`; not finite counts as zero."""
 
 
@@ -67,21 +83,23 @@ class RecordedEngine:
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
         """Each patient's gradient norm (patients,)."""
-        return _norm([one.squared for _, one in self._shares(chunk, progress)])
+        return _norm([one.squared for _, one in self._shares(chunk, progress)[1]])
 
-    def clipped(self, chunk: Chunk, progress: float, clip: float) -> Sums:
+    def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
         """The clipped sum; patients without a finite norm are left out and the rest is done again."""
-        shares = self._shares(chunk, progress)
+        losses, shares = self._shares(chunk, progress)
         norms = _norm([one.squared for _, one in shares])
         finite = norms.isfinite()
         if not finite.all():
-            return self.clipped(chunk.only(finite), progress, clip) if finite.any() else {}
+            sums = self.clipped(chunk.only(finite), progress, clip).sums if finite.any() else {}
+            return Clipped(sums=sums, losses=losses)
         weights = _weights(norms, clip)
-        return {prefix + key: value for prefix, one in shares for key, value in one.weighted(weights).items()}
+        sums = {prefix + key: value for prefix, one in shares for key, value in one.weighted(weights).items()}
+        return Clipped(sums=sums, losses=losses)
 
-    def _shares(self, chunk: Chunk, progress: float) -> list[tuple[str, Share]]:
-        recorded = record(self._layers, lambda: self._loss(*chunk.flat(), progress), 1 / chunk.views)
-        return [
+    def _shares(self, chunk: Chunk, progress: float) -> tuple[Tensor, list[tuple[str, Share]]]:
+        losses, recorded = record(self._layers, lambda: self._loss(*chunk.flat(), progress), 1 / chunk.views)
+        return losses, [
             (f"{call.name}." if call.name else "", share(call.module, call.given, back, chunk.patients))
             for call, back in recorded
         ]
@@ -95,27 +113,29 @@ class MappedEngine:
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
         """Each patient's gradient norm (patients,)."""
-        return _norm([g.flatten(1).square().sum(1) for g in self._each(chunk, progress).values()])
+        return _norm([g.flatten(1).square().sum(1) for g in self._each(chunk, progress)[0].values()])
 
-    def clipped(self, chunk: Chunk, progress: float, clip: float) -> Sums:
-        """The clipped sum; what is not finite is replaced by zeros before it meets its weight."""
-        each = self._each(chunk, progress)
+    def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
+        """The clipped sum; what is not finite is left out before it meets its weight."""
+        each, losses = self._each(chunk, progress)
         norms = _norm([g.flatten(1).square().sum(1) for g in each.values()])
         finite = norms.isfinite()
         if not finite.all():
             each = {name: g[finite] for name, g in each.items()}
         weights = _weights(norms[finite], clip)
-        return {name: torch.tensordot(weights, g, 1) for name, g in each.items()}
+        sums = {name: torch.tensordot(weights, g, 1) for name, g in each.items()}
+        return Clipped(sums=sums, losses=losses)
 
-    def _each(self, chunk: Chunk, progress: float) -> dict[str, Tensor]:
+    def _each(self, chunk: Chunk, progress: float) -> tuple[dict[str, Tensor], Tensor]:
         parameters = {name: p.detach() for name, p in self._net.named_parameters() if name in self._names}
 
         def loss(values: dict[str, Tensor], batch: dict[str, Tensor], noise: dict[str, Tensor]) -> Tensor:
             under = {f"net.{name}": value for name, value in values.items()}
             return torch.as_tensor(functional_call(self._call, under, (batch, noise, progress)).mean())
 
-        each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="error")
-        return dict(each(parameters, chunk.batch, chunk.noise))
+        each = vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="error")
+        gradients, losses = each(parameters, chunk.batch, chunk.noise)
+        return {name: g.detach() for name, g in gradients.items()}, losses.detach()
 
 
 class _Call(nn.Module):

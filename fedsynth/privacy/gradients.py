@@ -81,35 +81,47 @@ class PatientGradients:
         """The sum over `patients` of their gradients, each averaged over its views and then clipped to the clip norm.
 
         Keys are names of the parameters that this stage uses. A patient whose gradient is not finite counts as zero;
-        no patient at all gives zeros by the same code. Chunks are added up in float64: rounding at every chunk would
-        let one patient move the sum by more than the clip norm.
+        no patient at all gives zeros by the same code.
         """
         path = self.path(progress)
-        parameters = dict(self.net.named_parameters())
-        total = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in path.parameters}
-        with _full_precision():
-            for chunk in self._chunks(patients, path, fetch) if path.parameters else ():
-                for name, value in path.engine.clipped(chunk, progress, self.clip).items():
-                    total[name] += value.detach()
-        return {name: value.to(parameters[name].dtype) for name, value in total.items()}
+        return self._added(self._chunks(patients, path, fetch), path, progress)[0] if path.parameters else {}
 
-    def clipped_mean(self, batch: Tensors, noise: Tensors, progress: float = 1.0) -> Sums:
-        """The mean over samples that are no patients, each clipped like one: the free half, balanced with the other.
+    def clipped_mean(self, batch: Tensors, noise: Tensors, progress: float = 1.0) -> tuple[Tensor, Sums]:
+        """The mean loss of samples that are no patients, and the mean of their gradients, each clipped like one.
 
-        Their number must be fixed and public.
+        The free half, balanced with the other. The number of samples must be fixed and public.
         """
-        n = len(next(iter({**batch, **noise}.values())))
-
-        def fetch(indices: Tensor) -> tuple[Tensors, Tensors]:
-            return {k: v[indices, None] for k, v in batch.items()}, {k: v[indices, None] for k, v in noise.items()}
-
-        return {name: value / n for name, value in self.clipped_sum(torch.arange(n), fetch, progress).items()}
+        path, whole = self.path(progress), Chunk(batch=_with_views(batch), noise=_with_views(noise))
+        if not path.parameters:
+            with torch.no_grad():
+                return self.loss(*whole.flat(), progress).mean(), {}
+        sums, losses = self._added(whole.split(path.samples), path, progress)
+        return torch.cat(losses).mean(), {name: value / whole.patients for name, value in sums.items()}
 
     def norms(self, patients: Tensor, fetch: Fetch, progress: float = 1.0) -> Tensor:
         """Each gradient norm before clipping: for made-up samples and tests. Norms of patients are secret."""
         path = self.path(progress)
         with _full_precision():
             return torch.cat([path.engine.norms(chunk, progress) for chunk in self._chunks(patients, path, fetch)])
+
+    def _added(self, chunks: Iterator[Chunk], path: Path, progress: float) -> tuple[Sums, list[Tensor]]:
+        """The chunks' clipped sums added up, and their losses, which nobody may keep where they are patients'.
+
+        From the second chunk on in float64: rounding at every chunk would let one patient move the sum by more than
+        the clip norm.
+        """
+        total: Sums = {}
+        losses: list[Tensor] = []
+        with _full_precision():
+            for chunk in chunks:
+                found = path.engine.clipped(chunk, progress, self.clip)
+                losses.append(found.losses)
+                for name, value in found.sums.items():
+                    total[name] = total[name].double().add_(value) if name in total else value
+        used = {name: p for name, p in self.net.named_parameters() if name in path.parameters}
+        return {
+            name: total[name].to(p.dtype) if name in total else torch.zeros_like(p) for name, p in used.items()
+        }, losses
 
     def _chunks(self, patients: Tensor, path: Path, fetch: Fetch) -> Iterator[Chunk]:
         step = max(1, path.samples // self.views)
@@ -138,8 +150,8 @@ class PatientGradients:
     def _compare(self, fast: Engine, mapped: Engine, names: tuple[str, ...], progress: float) -> None:
         """The engines must give the same clipped sum of the probe, at a clip norm that binds for some samples."""
         clip = float(mapped.norms(self._probe, progress).median())
-        ours = fast.clipped(self._probe, progress, clip)
-        theirs = mapped.clipped(self._probe, progress, clip)
+        ours = fast.clipped(self._probe, progress, clip).sums
+        theirs = mapped.clipped(self._probe, progress, clip).sums
         if set(ours) != set(names):
             raise NotFollowedError("a parameter is used outside its layer")
         difference = math.sqrt(sum(float((ours[name] - theirs[name]).detach().square().sum()) for name in names))

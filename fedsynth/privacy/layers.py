@@ -4,7 +4,7 @@ Norms and weighted sums without a gradient per patient where that is cheaper (gh
 2022). Knows nothing of losses, patients' data or clipping.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,9 +13,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 Sums: TypeAlias = dict[str, Tensor]
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 ROUNDING = 2.0**-20
 """What a ghost norm adds of its own largest possible value: float32 cancellation must not make a norm too small."""
+
+BLOCK = 8  # patients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,54 +48,82 @@ def share(module: nn.Module, given: Tensor, back: Tensor, patients: int) -> Shar
 
     `given` is the layer's input and `back` the gradient of the summed losses by the layer's output.
     """
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if isinstance(module, Convolution):
         return _convolution(module, given, back, patients)
     if isinstance(module, nn.Linear):
         return _linear(module, given, back, patients)
     return _scale_and_shift(module, given, back, patients)
 
 
-def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor, patients: int) -> Share:
+def _convolution(module: Convolution, given: Tensor, back: Tensor, patients: int) -> Share:
     rows = _by_patient(back.flatten(2), patients)
-    positions, fan_out, fan_in = rows.shape[2], rows.shape[1], module.weight[0].numel()
-    matrix = None
-    if _ghost_is_cheaper(positions, fan_in, fan_out):
-        squared = _ghost_norm(_by_patient(_unfold(module, given), patients), rows)
-    else:
-        matrix = _each_gradient(module, given, back, patients)
-        squared = torch.linalg.vector_norm(matrix, dim=1).square()
-    bias = rows.sum(2) if module.bias is not None else None
+    ghost = _ghost_is_cheaper(rows.shape[2], fan_in=module.weight[0].numel(), fan_out=rows.shape[1])
+    kernel = (_kernel_by_norm if ghost else _kernel_held)(module, given, back, patients)
+    if module.bias is None:
+        return kernel
+    bias = rows.sum(2)
 
     def weighted(weights: Tensor) -> Sums:
-        if matrix is not None:
-            sums = {"weight": (weights @ matrix).reshape(module.weight.shape)}
-        else:
-            each = weights.repeat_interleave(len(back) // patients).reshape(-1, *[1] * (back.dim() - 1))
-            sums = {"weight": _weight_gradient(module, module.weight.detach(), given, back * each)}
-        return sums if bias is None else {**sums, "bias": weights @ bias}
+        return {**kernel.weighted(weights), "bias": weights @ bias}
 
-    return Share(squared=squared if bias is None else squared + bias.square().sum(1), weighted=weighted)
+    return Share(squared=kernel.squared + bias.square().sum(1), weighted=weighted)
 
 
-def _each_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor, patients: int) -> Tensor:
+def _kernel_by_norm(module: Convolution, given: Tensor, back: Tensor, patients: int) -> Share:
+    """Ghost norms, and one weighted backward pass through the layer for the sum."""
+    views = len(given) // patients
+
+    def squared(x: Tensor, g: Tensor) -> Tensor:
+        n = len(x) // views
+        return _ghost_norm(_by_patient(_unfold(module, x), n), _by_patient(g.flatten(2), n))
+
+    def weighted(weights: Tensor) -> Sums:
+        each = weights.repeat_interleave(views).reshape(-1, *[1] * (back.dim() - 1))
+        return {"weight": _weight_gradient(module, module.weight.detach(), given, back * each)}
+
+    return Share(squared=torch.cat([squared(x, g) for x, g in _blocks(given, back, views)]), weighted=weighted)
+
+
+def _kernel_held(module: Convolution, given: Tensor, back: Tensor, patients: int) -> Share:
+    """Every patient's gradient, held in blocks that are never copied into one."""
+    views = len(given) // patients
+    blocks = [_each_gradient(module, x, g, views) for x, g in _blocks(given, back, views)]
+    squared = torch.cat([torch.linalg.vector_norm(block, dim=1).square() for block in blocks])
+
+    def weighted(weights: Tensor) -> Sums:
+        parts = torch.split(weights, [len(block) for block in blocks])
+        total = torch.stack([part @ block for part, block in zip(parts, blocks, strict=True)]).sum(0)
+        return {"weight": total.reshape(module.weight.shape)}
+
+    return Share(squared=squared, weighted=weighted)
+
+
+def _blocks(given: Tensor, back: Tensor, views: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A few patients at a time on a CPU, whose caches are small; all at once on a GPU."""
+    step = len(given) if given.is_cuda else BLOCK * views
+    return zip(torch.split(given, step), torch.split(back, step), strict=True)
+
+
+def _each_gradient(module: Convolution, given: Tensor, back: Tensor, views: int) -> Tensor:
     """(patients, weights), the quickest of three ways as measured on a CPU and on a GPU.
 
     On a CPU one small convolution after another beats one batched product; small kernels whose channels fill the
-    vector registers go eight patients at a time, as the groups of one convolution.
+    vector registers go together, as the groups of one convolution.
     """
+    patients, weight = len(given) // views, module.weight.detach()
     if given.is_cuda:
         columns, rows = _by_patient(_unfold(module, given), patients), _by_patient(back.flatten(2), patients)
         return (rows @ columns.transpose(1, 2)).flatten(1)
-    small = module.weight.numel() <= 2**15 and module.in_channels % 16 == 0 and module.out_channels % 16 == 0
-    step, views = (8 if small else 1), len(given) // patients
-    blocks = zip(torch.split(given, step * views), torch.split(back, step * views), strict=True)
-    return torch.cat([_grouped_gradient(module, x, g, views) for x, g in blocks])
+    if weight.numel() <= 2**15 and module.in_channels % 16 == 0 and module.out_channels % 16 == 0:
+        return _grouped_gradient(module, given, back, views)
+    singles = zip(torch.split(given, views), torch.split(back, views), strict=True)
+    return torch.stack([_weight_gradient(module, weight, x, g) for x, g in singles]).flatten(1)
 
 
-def _grouped_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, back: Tensor, views: int) -> Tensor:
+def _grouped_gradient(module: Convolution, given: Tensor, back: Tensor, views: int) -> Tensor:
     """(patients, weights): patients become the groups of one convolution, views its batch."""
-    patients = len(given) // views
-    weight = module.weight.detach().repeat(patients, *[1] * (given.dim() - 1))
+    patients, shape = len(given) // views, module.weight.shape
+    weight = module.weight.new_empty((patients * shape[0], *shape[1:]))  # of a weight only the shape is read
     inputs, outputs = (_as_groups(values, patients, views) for values in (given, back))
     return _weight_gradient(module, weight, inputs, outputs, groups=patients).reshape(patients, -1)
 
@@ -160,7 +191,7 @@ def _views_summed(values: Tensor, patients: int) -> Tensor:
     return values if len(values) == patients else values.reshape(patients, -1, *values.shape[1:]).sum(1)
 
 
-def _unfold(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
+def _unfold(module: Convolution, given: Tensor) -> Tensor:
     """Patches as columns: (n, channels * kernel, positions), in any number of dimensions."""
     kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
     padding = tuple(int(width) for width in module.padding)
@@ -174,9 +205,7 @@ def _unfold(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
     return padded.permute(order).reshape(n, given.shape[1] * module.weight[0, 0].numel(), -1)
 
 
-def _weight_gradient(
-    module: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor, given: Tensor, back: Tensor, *, groups: int = 1
-) -> Tensor:
+def _weight_gradient(module: Convolution, weight: Tensor, given: Tensor, back: Tensor, *, groups: int = 1) -> Tensor:
     nothing, only_weight = [0] * len(module.kernel_size), [False, True, False]
     _, gradient, _ = torch.ops.aten.convolution_backward(
         back, given, weight, None, module.stride, module.padding, module.dilation, False, nothing, groups, only_weight

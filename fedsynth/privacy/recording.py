@@ -45,14 +45,17 @@ def layers_of(net: nn.Module) -> dict[str, nn.Module]:
     return owners
 
 
-def record(layers: dict[str, nn.Module], losses: Callable[[], Tensor], share: float) -> list[tuple[Call, Tensor]]:
-    """Run `losses` once; for every layer used, its call and the gradient of `share` times the summed losses there."""
+def record(
+    layers: dict[str, nn.Module], losses: Callable[[], Tensor], share: float
+) -> tuple[Tensor, list[tuple[Call, Tensor]]]:
+    """Run `losses` once: what it gave, and of every layer used its call and the gradient of `share` times their sum."""
     with _watched(layers) as calls:
-        total = losses().sum() * share
+        each = losses()
+        total = each.sum() * share
     _check(calls)
     outputs = [call.output for call in calls]
     backs = torch.autograd.grad(total, outputs, allow_unused=True)
-    return [(call, back) for call, back in zip(calls, backs, strict=True) if back is not None]
+    return each.detach(), [(call, back) for call, back in zip(calls, backs, strict=True) if back is not None]
 
 
 @contextmanager

@@ -107,9 +107,8 @@ class PrivateGradients:
         if not turn.reads_patients:
             return self._free(turn, condition, noise, progress)
         total = self.door.step(turn.net, self._fetch, progress)
-        with torch.no_grad():
-            shown = self.family.free_loss(turn, condition, noise, progress).mean()
-        for name, value in self.parts.made[turn.net].clipped_mean(condition, noise, progress).items():
+        shown, made = self.parts.made[turn.net].clipped_mean(condition, noise, progress)
+        for name, value in made.items():
             total[name] = total[name] + value if name in total else value
         return shown, [total.get(name) for name, _ in self.family.nets[turn.net].named_parameters()]
 

@@ -112,7 +112,7 @@ def test_the_fast_path_is_exact_against_vmap_and_against_one_pass_per_patient(na
     slow = one_by_one(gradients, indices, fetch, clip)
     mapped = MappedEngine(gradients.net, gradients.loss, tuple(slow))
     batch, noise = fetch(indices)
-    theirs = mapped.clipped(Chunk(batch=batch, noise=noise), 1.0, clip)
+    theirs = mapped.clipped(Chunk(batch=batch, noise=noise), 1.0, clip).sums
     assert apart(ours, slow) < 1e-4 * length(slow)
     assert apart(theirs, slow) < 1e-4 * length(slow)
     norms = mapped.norms(Chunk(batch=batch, noise=noise), 1.0)
@@ -257,8 +257,26 @@ def test_the_free_half_is_clipped_sample_by_sample_and_averaged():
     net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0))
     gradients = setting(net, (2,), clip=1.0, loss=lambda b, n, p: net(n["z"] if n else b["image"]))
     gradients._probe = Chunk(batch={}, noise={"z": torch.randn(4, 1, 2)})
-    mean = gradients.clipped_mean({}, {"z": torch.tensor([[8.0, 0.0], [0.0, 0.5]])})
+    loss, mean = gradients.clipped_mean({}, {"z": torch.tensor([[8.0, 0.0], [0.0, 0.5]])})
     torch.testing.assert_close(mean["0.weight"], torch.tensor([[0.5, 0.25]]), atol=1e-5, rtol=0)
+    weight = net[0].weight[0].detach()
+    torch.testing.assert_close(loss, (8 * weight[0] + 0.5 * weight[1]) / 2)
+
+
+@pytest.mark.parametrize("wrap", [None, penalised])
+@pytest.mark.parametrize("memory", [1, 512 * 2**20])
+def test_the_shown_loss_of_the_free_half_is_its_plain_mean_and_is_not_finite_where_one_is_not(wrap, memory):
+    """It comes out of the pass that takes the gradients, one sample at a time or all together."""
+    net = critic()
+    gradients = setting(net, (2, 16, 16), loss=wrap(net) if wrap else None, memory=memory)
+    images = torch.randn(5, 2, 16, 16)
+    shown, _ = gradients.clipped_mean({"image": images}, {})
+    assert not shown.requires_grad
+    torch.testing.assert_close(shown, gradients.loss({"image": images}, {}, 1.0).mean().detach())
+    images[3, 0, 2, 2] = math.nan
+    shown, mean = gradients.clipped_mean({"image": images}, {})
+    assert not shown.isfinite(), "the watch for diverged runs must see it"
+    assert all(value.isfinite().all() for value in mean.values())
 
 
 class Growing(nn.Module):
@@ -286,7 +304,8 @@ def test_a_loss_that_uses_no_parameter_gives_an_empty_sum():
     gradients = setting(net, (2, 16, 16), loss=lambda b, n, p: torch.zeros(len(b["image"])))
     assert gradients.path().parameters == ()
     assert gradients.clipped_sum(*patients(3, (2, 16, 16))) == {}
-    assert gradients.clipped_mean({"image": torch.zeros(3, 2, 16, 16)}, {}) == {}
+    shown, mean = gradients.clipped_mean({"image": torch.zeros(3, 2, 16, 16)}, {})
+    assert (float(shown), mean) == (0.0, {})
 
 
 def test_losses_and_steps_leave_requires_grad_and_grad_alone():
