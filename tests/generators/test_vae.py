@@ -19,8 +19,8 @@ def a_prior(shape: ImageShape = CLASSES) -> tuple[Prior, Tensors]:
     torch.manual_seed(0)
     prior = Prior(shape, 3, 4)
     with torch.no_grad():
-        prior.raw_log_variances.normal_().div_(5)
-        prior.raw_logits.normal_().div_(5)
+        prior.log_variances.normal_()
+        prior.logits.normal_()
     return prior, {"label": torch.tensor([[0.0, 1.0]])}
 
 
@@ -69,7 +69,7 @@ def test_the_bound_by_hand() -> None:
         for parameter in (
             net.write.weight,
             net.write.bias,
-            net.prior.raw_means,
+            family.prior.means,
             net.to_latent.weight,
             net.to_latent.bias,
         ):
@@ -88,6 +88,23 @@ def test_the_bound_by_hand() -> None:
     many = family.noise(4000, SeededDraws(0))
     estimates = [bound({k: v[i : i + 1] for k, v in many.items()}, 1.0) for i in range(400)]
     assert sum(estimates) / 400 == pytest.approx(misfit + 4 * 2 / 256, rel=0.005)
+
+
+def test_the_prior_learns_in_its_own_turn_where_codes_lie() -> None:
+    torch.manual_seed(0)
+    family = build("vae", ImageShape(channels=1, size=(16, 16)), private=True, latent=3, components=2)
+    assert isinstance(family, Vae)
+    coder, prior = family.turns
+    assert (coder.net, coder.every, prior.net, prior.every) == ("autoencoder", 1, "prior", 2)
+    batch = {"image": torch.rand(6, 1, 16, 16) * 2 - 1}
+    noise = family.noise(6, SeededDraws(0))
+    mean, log_variance = family.autoencoder.encode(batch)
+    latent = (mean + torch.exp(log_variance / 2) * noise["latent"]).detach()
+    loss = family.private_loss(prior, batch, noise, 1.0)
+    torch.testing.assert_close(loss, -family.prior.log_density(latent, batch))
+    found = torch.autograd.grad(loss.sum(), list(family.autoencoder.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in found)
+    assert torch.autograd.grad(family.private_loss(prior, batch, noise, 1.0).sum(), family.prior.means)[0].norm() > 0
 
 
 def test_reconstruction_improves_in_a_few_steps() -> None:

@@ -1,55 +1,42 @@
 """Variational autoencoder (Kingma and Welling 2014) of image and mask together, conditional on the class.
 
-One network, one turn: encoder, decoder and prior all learn from patients, so all are private when the run is. The prior
-is a learnt mixture of Gaussians: a fixed one leaves holes between the codes of real images, and what is drawn from a
-hole is no brain.
+The prior is a learnt mixture of Gaussians: a fixed one leaves holes between the codes of real images, and what is drawn
+from a hole is no brain. Everything learns from patients, so everything is private when the run is. The prior takes turns
+of its own: clipped together with a decoder that has a hundred times as many numbers, what it learns would be lost.
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.generators.catalog import Entry, Recipe, register
+from fedsynth.generators.catalog import PRIVATE, Entry, Recipe, register
 from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn, joined
 from fedsynth.generators.layers import CONVOLUTION, double, halve, halving_problem, halvings, spread, widths, with_label
 from fedsynth.generators.unet import ResidualBlock
 
-NET = "autoencoder"
-GAIN = 5.0
+NET, PRIOR = "autoencoder", "prior"
+CODER = Turn(net=NET, reads_patients=True)
 
 
 class Prior(nn.Module):
-    """A mixture of Gaussians over the latent; each class has its own shares of the components.
-
-    Its parameters are stored divided by `GAIN`, so that they move that much faster than the weights of layers.
-    """
+    """A mixture of Gaussians over the latent; each class has its own shares of the components."""
 
     def __init__(self, shape: ImageShape, latent: int, components: int) -> None:
         super().__init__()
-        self.raw_means = nn.Parameter(torch.randn(components, latent) / 10 / GAIN)
-        self.raw_log_variances = nn.Parameter(torch.zeros(components, latent))
-        self.raw_logits = nn.Parameter(torch.zeros(max(1, shape.n_classes), components))
-
-    @property
-    def means(self) -> Tensor:
-        """The centre of each component (components, latent)."""
-        return self.raw_means * GAIN
-
-    @property
-    def log_variances(self) -> Tensor:
-        """The logarithm of each component's variances (components, latent)."""
-        return self.raw_log_variances * GAIN
+        self.means = nn.Parameter(torch.randn(components, latent) / 10)
+        self.log_variances = nn.Parameter(torch.zeros(components, latent))
+        self.logits = nn.Parameter(torch.zeros(max(1, shape.n_classes), components))
 
     def log_shares(self, like: Tensor, condition: Tensors) -> Tensor:
         """The logarithm of each component's share (n, components); an image without a class has the classes' mean."""
-        logits = self.raw_logits * GAIN
         if "label" not in condition:
-            return functional.log_softmax(logits.mean(0), 0).expand(len(like), -1)
+            return functional.log_softmax(self.logits.mean(0), 0).expand(len(like), -1)
         label = condition["label"].to(like.dtype)
-        logits = label @ logits + (1 - label.sum(1, keepdim=True)) * logits.mean(0)
+        logits = label @ self.logits + (1 - label.sum(1, keepdim=True)) * self.logits.mean(0)
         return functional.log_softmax(logits, 1)
 
     def log_density(self, latent: Tensor, condition: Tensors) -> Tensor:
@@ -60,14 +47,14 @@ class Prior(nn.Module):
     def draw(self, normal: Tensor, chance: Tensor, condition: Tensors) -> Tensor:
         """Latents from standard normal values (n, latent) and a uniform one each (n,)."""
         reached = self.log_shares(normal, condition).exp().cumsum(1) < chance[:, None]
-        component = reached.sum(1).clamp(max=len(self.raw_means) - 1)
+        component = reached.sum(1).clamp(max=len(self.means) - 1)
         return self.means[component] + torch.exp(self.log_variances[component] / 2) * normal
 
 
 class Autoencoder(nn.Module):
     """From image, mask and class to the mean and log-variance of the latent, and back."""
 
-    def __init__(self, shape: ImageShape, latent: int, base: int, components: int) -> None:
+    def __init__(self, shape: ImageShape, latent: int, base: int) -> None:
         super().__init__()
         conv, grids = CONVOLUTION[shape.dimensions], halvings(shape.size)
         channels = widths(len(grids), base, 8 * base)
@@ -80,7 +67,6 @@ class Autoencoder(nn.Module):
         self.from_latent = nn.Linear(latent + shape.n_classes, flat)
         self.up = nn.ModuleList(ResidualBlock(shape.dimensions, coarse, fine) for coarse, fine in pairs)
         self.last = nn.GroupNorm(4, channels[-1])
-        self.prior = Prior(shape, latent, components)
         self.write = conv(channels[-1], shape.joint_channels, 3, padding=1)
 
     def encode(self, batch: Tensors) -> tuple[Tensor, Tensor]:
@@ -110,21 +96,28 @@ class Vae(Family):
     The cross-entropy counts `emphasis` times: tumours are few voxels, and a code that forgets them costs little else.
     """
 
-    turns = (Turn(net=NET, reads_patients=True),)
-    shared = (NET,)
-    sampler = (NET,)
+    turns: tuple[Turn, ...] = (CODER, Turn(net=PRIOR, reads_patients=True))
+    shared = (NET, PRIOR)
+    sampler = (NET, PRIOR)
 
     def __init__(
         self, shape: ImageShape, *, latent: int, base: int, components: int, sigma: float, emphasis: float
     ) -> None:
-        super().__init__(shape, {NET: Autoencoder(shape, latent, base, components)})
+        super().__init__(shape, {NET: Autoencoder(shape, latent, base), PRIOR: Prior(shape, latent, components)})
         self.latent, self.sigma, self.emphasis = latent, sigma, emphasis
 
     @property
     def autoencoder(self) -> Autoencoder:
-        """The one network."""
+        """Encoder and decoder."""
         net = self.nets[NET]
         assert isinstance(net, Autoencoder)
+        return net
+
+    @property
+    def prior(self) -> Prior:
+        """What codes are drawn from."""
+        net = self.nets[PRIOR]
+        assert isinstance(net, Prior)
         return net
 
     def noise(self, n: int, draws: Draws) -> Tensors:
@@ -132,16 +125,21 @@ class Vae(Family):
         return {"latent": draws.normal((n, self.latent)), "component": draws.uniform((n,))}
 
     def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The negative bound. The divergence fades in over the first tenth, so that the latent is used at all."""
+        """The negative bound; of the prior, the part that it has a say in.
+
+        The divergence fades in over the first tenth, so that the latent is used at all.
+        """
         mean, log_variance = self.autoencoder.encode(batch)
         latent = mean + torch.exp(log_variance / 2) * noise["latent"]
+        if turn.net == PRIOR:
+            return -self.prior.log_density(latent.detach(), batch)
         image, logits = self.autoencoder.decode(latent, batch)
         misfit = (image - batch["image"]).square().flatten(1).sum(1) / (2 * self.sigma**2)
         if self.shape.n_labels:
             likelihood = (batch["mask"] * functional.log_softmax(logits, 1)).flatten(1).sum(1)
             misfit = misfit - self.emphasis * likelihood
         posterior = -(noise["latent"].square() + log_variance).sum(1) / 2
-        divergence = posterior - self.autoencoder.prior.log_density(latent, batch)
+        divergence = posterior - self.prior.log_density(latent, batch)
         return (misfit + min(1.0, 10 * progress) * divergence) / math.prod(self.shape.size)
 
     def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
@@ -150,7 +148,7 @@ class Vae(Family):
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """Images decoded from the prior, without the pixel noise that the bound assumes."""
-        latent = self.autoencoder.prior.draw(noise["latent"], noise["component"], condition)
+        latent = self.prior.draw(noise["latent"], noise["component"], condition)
         image, logits = self.autoencoder.decode(latent, condition)
         return {"image": image, "mask": logits.softmax(1)} if self.shape.n_labels else {"image": image}
 
@@ -159,14 +157,24 @@ def build(
     shape: ImageShape,
     *,
     private: bool = False,
-    latent: int = 32,
-    base: int = 16,
-    components: int = 32,
+    latent: int | None = None,
+    base: int | None = None,
+    components: int | None = None,
     sigma: float = 0.4,
     emphasis: float = 5.0,
 ) -> Vae:
-    """A new one; the private one is the same, for no layer mixes samples."""
-    return Vae(shape, latent=latent, base=base, components=components, sigma=sigma, emphasis=emphasis)
+    """A new one. `latent`, `base` and `components` are 32, 16 and 32, and 16, 4 and 16 when private, where noise grows
+    with the number of parameters; then the prior moves at every second step, for each of its turns is paid for."""
+    family = Vae(
+        shape,
+        latent=latent or (16 if private else 32),
+        base=base or (4 if private else 16),
+        components=components or (16 if private else 32),
+        sigma=sigma,
+        emphasis=emphasis,
+    )
+    family.turns = (CODER, Turn(net=PRIOR, reads_patients=True, every=2 if private else 1))
+    return family
 
 
 register(
@@ -175,7 +183,8 @@ register(
         summary="variational autoencoder: fast and steady, but soft pictures",
         kind="joint",
         build=build,
-        recipe=Recipe(rate=1e-3, betas=(0.9, 0.99), augment=False),
+        recipe=Recipe(rate=1e-3, rates={PRIOR: 5e-3}, betas=(0.9, 0.99), augment=False),
+        private_recipe=replace(PRIVATE, rates={NET: 3e-3, PRIOR: 2e-2}, betas=(0.9, 0.99)),
         check_size=halving_problem,
     )
 )
