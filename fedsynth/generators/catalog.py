@@ -4,7 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fedsynth.errors import ConfigError, nearest
@@ -35,12 +35,16 @@ PRIVATE = Recipe(
 )
 """Few large steps: noise falls with the patients drawn in a step, and every step is paid for."""
 
+PRIVATE_STARTED = replace(PRIVATE, steps=200, rates={"critic": 2e-4, "generator": 1e-4})
+"""From networks that know brains already: a few small steps. Longer or faster ones lead away again, measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """What a person reads before choosing a family.
 
-    `build(shape, private, **options)` makes it; `private` asks for the variant without networks that mix samples.
+    `build(shape, private, **options)` makes it; `private` asks for the variant without networks that mix samples. A
+    private run that goes on from another takes `private_started_recipe`.
     `not_private` is empty, or the reason why private training is refused. `smallest` is the smallest image side.
     `check_size` returns the reason why a size cannot be made, or an empty text.
     """
@@ -51,6 +55,7 @@ class Entry:
     build: Callable[..., Family]
     recipe: Recipe = field(default_factory=Recipe)
     private_recipe: Recipe = PRIVATE
+    private_started_recipe: Recipe = PRIVATE_STARTED
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 

@@ -142,7 +142,8 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     if settings.generator in NETWORKS:
         return settings.over(replace(TASK_RECIPE, ema=(settings.steps or TASK_RECIPE.steps) / 40))
     entry = find(settings.generator)
-    return settings.over(entry.recipe if settings.privacy is None else entry.private_recipe)
+    private = entry.private_recipe if settings.start is None else entry.private_started_recipe
+    return settings.over(entry.recipe if settings.privacy is None else private)
 
 
 def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:

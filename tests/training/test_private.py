@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
+from fedsynth.generators.catalog import PRIVATE_STARTED
 from fedsynth.generators.family import SeededDraws
 from fedsynth.images import ImageSet
 from fedsynth.privacy.ledger import Ledger
@@ -182,7 +183,9 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
     small = replace(plain, private_networks=True)
     run_training(phantom, small, start(tmp_path, small, "phantoms"))
     warm = replace(warm, start=tmp_path / "phantoms")
-    assert "tiny (2 steps; none: trained without" in prepare(images, warm).card().started_from
+    begun = prepare(images, replace(warm, steps=None))
+    assert "tiny (2 steps; none: trained without" in begun.card().started_from
+    assert (begun.trainer.total_steps, begun.trainer.recipe) == (PRIVATE_STARTED.steps, PRIVATE_STARTED)
     with pytest.raises(RefusedError, match="cannot start from one that was trained without privacy"):
         prepare(images, replace(warm, start=tmp_path / "secret"))
 

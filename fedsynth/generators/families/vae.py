@@ -1,8 +1,8 @@
 """Variational autoencoder (Kingma and Welling 2014) of image and mask together, conditional on the class.
 
 The prior is a learnt mixture of Gaussians: a fixed one leaves holes between the codes of real images, and what is drawn
-from a hole is no brain. Everything learns from patients, so everything is private when the run is. The prior takes turns
-of its own: clipped together with a decoder that has a hundred times as many numbers, what it learns would be lost.
+from a hole is no brain. Everything learns from patients, so everything is private when the run is. The prior takes its
+own turns: clipped together with a decoder that has a hundred times as many numbers, what it learns would be lost.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.generators.catalog import PRIVATE, Entry, Recipe, register
+from fedsynth.generators.catalog import PRIVATE, PRIVATE_STARTED, Entry, Recipe, register
 from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn, joined
 from fedsynth.generators.layers import CONVOLUTION, double, halve, halving_problem, halvings, spread, widths, with_label
 from fedsynth.generators.unet import ResidualBlock
@@ -185,6 +185,7 @@ register(
         build=build,
         recipe=Recipe(rate=1e-3, rates={PRIOR: 5e-3}, betas=(0.9, 0.99), augment=False),
         private_recipe=replace(PRIVATE, rates={NET: 3e-3, PRIOR: 2e-2}, betas=(0.9, 0.99)),
+        private_started_recipe=replace(PRIVATE_STARTED, rates={NET: 5e-4, PRIOR: 5e-3}, betas=(0.9, 0.99)),
         check_size=halving_problem,
     )
 )
