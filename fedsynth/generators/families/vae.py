@@ -159,17 +159,17 @@ def build(
     private: bool = False,
     latent: int | None = None,
     base: int | None = None,
-    components: int | None = None,
+    components: int = 32,
     sigma: float = 0.4,
     emphasis: float = 5.0,
 ) -> Vae:
-    """A new one. `latent`, `base` and `components` are 32, 16 and 32, and 16, 4 and 16 when private, where noise grows
-    with the number of parameters; then the prior moves at every second step, for each of its turns is paid for."""
+    """A new one. `latent` and `base` are 32 and 16, or 16 and 4 when private, for noise grows with the number of
+    parameters; then the prior moves at every second step, because each of its turns is paid for."""
     family = Vae(
         shape,
         latent=latent or (16 if private else 32),
         base=base or (4 if private else 16),
-        components=components or (16 if private else 32),
+        components=components,
         sigma=sigma,
         emphasis=emphasis,
     )
