@@ -52,6 +52,7 @@ TRIALS = {
     "dcgan-from-public": Trial(generator="dcgan", draw=750, start="dcgan-public"),
     "dcgan-from-public-1200": Trial(generator="dcgan", draw=600, share=0.16, steps=100, start="dcgan-public"),
     "dcgan": Trial(generator="dcgan", draw=1000),
+    "lsgan": Trial(generator="lsgan", draw=750),
     "vae": Trial(generator="vae", draw=500),
     "vae-1200": Trial(generator="vae", draw=300, share=0.16),
 }

@@ -6,13 +6,14 @@ without any norm, which the private path differentiates sample by sample at litt
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from fedsynth.generators.catalog import Entry, Recipe, register
+from fedsynth.generators.catalog import PRIVATE, Entry, Recipe, register
 from fedsynth.generators.family import Draws, ImageShape, Tensors
 from fedsynth.generators.gan import Generator, JointGan
 from fedsynth.generators.layers import (
@@ -120,6 +121,7 @@ register(
         kind="joint",
         build=partial(build, LEAST_SQUARES),
         recipe=Recipe(rate=1e-3, augment=False),
+        private_recipe=replace(PRIVATE, steps=700, rates={"critic": 2e-3, "generator": 1e-3}),
         check_size=halving_problem,
     )
 )
