@@ -1,8 +1,8 @@
-"""What does a private generator make of brains? Each recipe is trained on phantoms of three hospitals and judged there.
+"""What does a private generator make of brains? Each recipe is trained on three hospitals' phantoms and judged there.
 
     python benchmarks/private.py OUT [--recipes vae,dcgan-from-public] [--patients 20000] [--size 32]
 
-The fourth hospital's phantoms are public: a plain generator of them is what warm starts go on from. Writes a sheet
+The first hospital's phantoms are public: a plain generator of them is what warm starts go on from. Writes a sheet
 per recipe and a table: the Frechet distance of benchmarks/families.py to held-out phantoms, and the Dice of a U-Net
 that saw drawn images alone. Noise is secret, so that a repetition gives other numbers; one run each.
 """

@@ -99,12 +99,14 @@ class Turn:
     """One optimiser update of one network within a step, taken every `every` steps.
 
     `reads_patients` says that the loss has a `private_loss`: under privacy this turn draws, clips, adds noise and is
-    charged on its own. A turn without it never receives a batch.
+    charged on its own. A turn without it never receives a batch. `judges` says that this loss tells how well an image
+    fits, which an attacker would read; a part of another turn's loss does not.
     """
 
     net: str
     reads_patients: bool
     every: int = 1
+    judges: bool = True
 
 
 class Model(nn.Module, ABC):

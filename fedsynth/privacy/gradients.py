@@ -45,7 +45,8 @@ class PatientGradients:
 
     `probe` is a batch and noise of at least two made-up samples (sample axis first, no patients), on which the path is
     chosen and checked against vmap: so the choice is the same whatever the data. `growing` networks are probed again
-    at every new progress. `memory` bounds the bytes of gradients and activations held at once.
+    at every new progress. `memory` bounds the bytes of gradients and activations held at once, of every network in
+    `whole`, which the loss may run as well.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class PatientGradients:
         probe: tuple[Tensors, Tensors],
         views: int = 1,
         growing: bool = False,
+        whole: nn.Module | None = None,
         memory: int = 512 * 2**20,
     ) -> None:
         if not (clip > 0 and math.isfinite(clip)):
             raise RefusedError("the clip norm must be a positive number", value=clip)
         self.net, self.loss, self.clip, self.views = net, loss, clip, views
         self._probe = Chunk(batch=_with_views(probe[0]), noise=_with_views(probe[1]))
-        self._growing, self._memory = growing, memory
+        self._growing, self._memory, self._whole = growing, memory, net if whole is None else whole
         self._paths: dict[tuple[str, ...], Path] = {}
         self._last: tuple[float, Path] | None = None
 
@@ -108,7 +110,7 @@ class PatientGradients:
         """The chunks' clipped sums added up, and their losses, which nobody may keep where they are patients'.
 
         From the second chunk on in float64: rounding at every chunk would let one patient move the sum by more than
-        the clip norm.
+        the clip norm. Rounding within a chunk is covered by the engines' slack.
         """
         total: Sums = {}
         losses: list[Tensor] = []
@@ -161,7 +163,7 @@ class PatientGradients:
     def _reached(self, progress: float) -> tuple[tuple[str, ...], int]:
         """The trainable parameters that the loss uses at this stage, and the bytes that one sample keeps alive."""
         trainable = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        with _counted_outputs(self.net) as kept:
+        with _counted_outputs(self._whole) as kept:
             total = self.loss(*self._probe.flat(), progress).sum()
         if not total.requires_grad:
             return (), 1

@@ -29,8 +29,8 @@ WEIGHTS, CARD = "generator.safetensors", "generator.toml"
 class Card:
     """What the released sampler is and what its output means: enough to build it again and to write image sets.
 
-    `private_networks` says which variant of the family's networks it is, and `private` how they were trained. `public`
-    says that no patient was ever read, not even by the run that this one started from.
+    `private` says how it was trained; a plain run may have taken the `private_networks` of its family all the same.
+    `public` says that no patient was ever read, not even by the run that this one started from.
     """
 
     generator: str
@@ -67,7 +67,8 @@ def load_generator(folder: Path) -> tuple[Family, Card]:
     """Build the released sampler again from its card and weights."""
     card = load_toml(Card, folder / CARD)
     with global_randomness():  # the first weights are overwritten; others' draws must not move
-        family = build(card.generator, card.shape, private=card.private_networks, **card.options)
+        small = card.private or card.private_networks
+        family = build(card.generator, card.shape, private=small, **card.options)
     tensors, _ = _read(folder / WEIGHTS, card.generator)
     own = {name: value for name, value in family.nets.state_dict().items() if name.split(".")[0] in family.sampler}
     _fits(folder / WEIGHTS, own, tensors)
@@ -124,11 +125,11 @@ def read_notes(path: Path) -> dict[str, str]:
         return {}
 
 
-def start_from(path: Path, family: Model, generator: str) -> None:
+def start_from(path: Path, family: Model, generator: str, *, remedy: str = "") -> None:
     """Give a fresh family the networks of another run's state; optimisers and averages start anew."""
     tensors, _ = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
-    _fits(path, family.nets.state_dict(), nets)
+    _fits(path, family.nets.state_dict(), nets, remedy)
     family.nets.load_state_dict(nets)
 
 
@@ -156,9 +157,9 @@ def _read(path: Path, generator: str) -> tuple[dict[str, Tensor], dict[str, str]
     return tensors, described
 
 
-def _fits(path: Path, own: dict[str, Tensor], read: dict[str, Tensor]) -> None:
+def _fits(path: Path, own: dict[str, Tensor], read: dict[str, Tensor], remedy: str = "") -> None:
     wanted, found = ({name: tuple(value.shape) for name, value in side.items()} for side in (own, read))
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             problem = f"the network differs at {name}: {found.get(name)} in the file, {wanted.get(name)} in the family"
-            raise FedSynthError(problem, file=path)
+            raise FedSynthError(problem, file=path, remedy=remedy)

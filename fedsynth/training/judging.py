@@ -61,7 +61,7 @@ class Judge:
             noise = self.family.noise(BATCH, SeededDraws(stream_seed(self.seed, "judge", draw)))
             noise = {name: value[: len(rows)] for name, value in noise.items()}
             for turn in self.family.turns:
-                if turn.reads_patients:
+                if turn.reads_patients and turn.judges:
                     loss = self.family.private_loss(turn, batch, noise, 1.0)
                     total -= loss.detach().double().reshape(len(rows))
         return np.asarray(total / DRAWS)

@@ -102,7 +102,7 @@ class Prepared:
             trained_on=header.name,
             privacy=self._claim(),
             private=self.plan is not None,
-            private_networks=self.plan is not None or self.settings.private_networks,
+            private_networks=self.settings.private_networks,
             started_from=_describe_start(self.before, self.settings),
             public=self.images.header.phantoms and _is_free(self.before, self.settings),
         )
@@ -183,7 +183,8 @@ def prepare(
     if settings.start is not None:
         before = load_generator(open_run(settings.start).checkpoints)[1]
         _refuse_secret_start(before, settings)
-        start_from(open_run(settings.start).site(HOLDER) / STATE, family, settings.generator)
+        remedy = "train that run with --private-networks, and the same --option" if settings.privacy else ""
+        start_from(open_run(settings.start).site(HOLDER) / STATE, family, settings.generator, remedy=remedy)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, disk)
@@ -267,7 +268,8 @@ def _describe_start(before: Card | None, settings: TrainSettings) -> str:
     if before is None:
         return ""
     declared = "; declared public by --public-start" if settings.public_start else ""
-    return f"{before.trained_on} ({before.steps} steps; {before.privacy}{declared})"
+    earlier = f"; which went on from {before.started_from}" if before.started_from else ""
+    return f"{before.trained_on} ({before.steps} steps; {before.privacy}{declared}){earlier}"
 
 
 def _refuse_secret_start(before: Card, settings: TrainSettings) -> None:

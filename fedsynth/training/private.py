@@ -64,7 +64,9 @@ class PrivateParts:
         probe = (made_up_batch(self.family.shape, PROBES), self.noise(PROBES, SeededDraws(0)))
         check_independence(self.family, net, loss, probe, stages=self.family.stages())
         growing = len(self.family.stages()) > 1
-        return PatientGradients(net, loss, clip=settings.clip, views=settings.views, probe=probe, growing=growing)
+        return PatientGradients(
+            net, loss, clip=settings.clip, views=settings.views, probe=probe, growing=growing, whole=self.family
+        )
 
     def _fake_gradients(self, turn: Turn) -> PatientGradients:
         def loss(condition: Tensors, noise: Tensors, progress: float) -> Tensor:
@@ -74,7 +76,7 @@ class PrivateParts:
         probe = (condition, self.noise(PROBES, SeededDraws(0)))
         growing = len(self.family.stages()) > 1
         net = self.family.nets[turn.net]
-        return PatientGradients(net, loss, clip=self.settings.clip, probe=probe, growing=growing)
+        return PatientGradients(net, loss, clip=self.settings.clip, probe=probe, growing=growing, whole=self.family)
 
 
 class PrivateGradients:

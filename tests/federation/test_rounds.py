@@ -16,6 +16,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.run import open_run
 from fedsynth.training.checkpoint import load_generator
+from fedsynth.training.judging import judge_of
 from fedsynth.training.preparing import prepare
 from fedsynth.training.settings import cpu_threads
 from fedsynth.training.streams import stream_seed
@@ -146,6 +147,19 @@ def test_an_insecure_private_run_resumes_to_the_same_bits_and_pays_once(tmp_path
     assert [ledger.steps_charged(name) for name in names] == [6, 6]
     assert "NOT PRIVATE" in load_generator(broken.checkpoints)[1].privacy
     assert all(row["epsilon"] == "" for row in rows(broken))
+
+
+@pytest.mark.parametrize("generator", ["vae", "mlp"])
+def test_networks_that_private_hospitals_trained_are_built_again(tmp_path: Path, generator: str) -> None:
+    """Private networks have other widths than plain ones: the card must lead to them, and the judge as well."""
+    run = simulated(tmp_path, replace(private(tmp_path), generator=generator, options={}), "run")
+    family, card = load_generator(run.checkpoints)
+    assert card.private
+    assert {turn.net: turn.every for turn in family.turns} in (
+        {"autoencoder": 1, "prior": 2},
+        {"critic": 1, "generator": 1},
+    )
+    assert judge_of(run) is not None
 
 
 def test_a_private_run_that_lost_a_block_takes_fewer_steps(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from fedsynth.errors import FedSynthError
-from fedsynth.generators.family import joined
+from fedsynth.generators.family import SeededDraws, joined
 from fedsynth.images import ImageSet
 from fedsynth.run import Run, create_run
 from fedsynth.training.disk import HOLDER, STATE
 from fedsynth.training.holder import Holder
-from fedsynth.training.judging import CRITIC, Judge, judge_of
+from fedsynth.training.judging import BATCH, CRITIC, DRAWS, Judge, judge_of
 from fedsynth.training.pooled import run_training
 from fedsynth.training.settings import TrainSettings
+from fedsynth.training.streams import stream_seed
 from tests.training.tiny import tiny_set
 
 
@@ -68,6 +69,22 @@ def test_the_server_judges_with_what_it_received(trained: tuple[Run, ImageSet], 
     save_file({"critic.nothing": torch.zeros(3)}, server.checkpoints / CRITIC)
     with pytest.raises(FedSynthError, match="as its card describes"):
         judge_of(server)
+
+
+def test_an_autoencoder_judges_by_its_bound_alone(tmp_path: Path, trained: tuple[Run, ImageSet]) -> None:
+    """Not by the prior's share of it once more, which is far larger and knows less."""
+    images = trained[1]
+    settings = TrainSettings(generator="vae", images=Path("images"), steps=2, batch=4, sheets=0, options={"base": 4})
+    run = create_run(settings, generator="vae", folder=tmp_path / "run")
+    run_training(images, settings, run)
+    judge = judge_of(run)
+    assert judge is not None
+    batch, total = Holder(images).fetch(np.arange(len(images))), torch.zeros(len(images))
+    for draw in range(DRAWS):
+        noise = judge.family.noise(BATCH, SeededDraws(stream_seed(0, "judge", draw)))
+        noise = {name: value[: len(images)] for name, value in noise.items()}
+        total -= judge.family.private_loss(judge.family.turns[0], batch, noise, 1.0).detach()
+    assert judge(images) == pytest.approx((total / DRAWS).numpy(), abs=1e-4)
 
 
 def test_no_networks_no_judge(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Vae(Family):
     The cross-entropy counts `emphasis` times: tumours are few voxels, and a code that forgets them costs little else.
     """
 
-    turns: tuple[Turn, ...] = (CODER, Turn(net=PRIOR, reads_patients=True))
+    turns: tuple[Turn, ...] = (CODER, Turn(net=PRIOR, reads_patients=True, judges=False))
     shared = (NET, PRIOR)
     sampler = (NET, PRIOR)
 
@@ -167,13 +167,13 @@ def build(
     parameters; then the prior moves at every second step, because each of its turns is paid for."""
     family = Vae(
         shape,
-        latent=latent or (16 if private else 32),
-        base=base or (4 if private else 16),
+        latent=(16 if private else 32) if latent is None else latent,
+        base=(4 if private else 16) if base is None else base,
         components=components,
         sigma=sigma,
         emphasis=emphasis,
     )
-    family.turns = (CODER, Turn(net=PRIOR, reads_patients=True, every=2 if private else 1))
+    family.turns = (CODER, replace(family.turns[1], every=2 if private else 1))
     return family
 
 
