@@ -189,9 +189,9 @@ def build(
 
 
 def _levels(size: tuple[int, ...]) -> int:
-    """How often the U-Net halves its grid: down to 8 voxels, at most three times."""
-    count = 0
-    while count < 3 and all(side % 2 ** (count + 1) == 0 and side >> (count + 1) >= 8 for side in size):
+    """How often the U-Net halves its grid: down to 8 pixels or 4 voxels, at most three times; attention is there."""
+    count, least = 0, 8 if len(size) == 2 else 4
+    while count < 3 and all(side % 2 ** (count + 1) == 0 and side >> (count + 1) >= least for side in size):
         count += 1
     return count
 
@@ -219,8 +219,8 @@ def _unet(shape: ImageShape, base: int) -> nn.Module:
 
 
 def check_size(size: tuple[int, ...]) -> str:
-    """Sides that halve at least once, to at least 8."""
-    return "" if _levels(size) else "every side must be even and at least 16"
+    """Sides that halve at least once."""
+    return "" if _levels(size) else "every side must be even and at least 16, or 8 in three dimensions"
 
 
 register(
