@@ -109,7 +109,7 @@ def test_ctrl_c_ends_everything(tmp_path):
     run = tiny_run(tmp_path / "run", replace(TINY, rounds=1000))
     text = f"""
 import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells take it from what they run in the background
 from pathlib import Path
 from fedsynth.federation.simulate import run_rounds
 from fedsynth.federation.settings import FederationSettings
