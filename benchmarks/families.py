@@ -168,6 +168,17 @@ def measure(
     }
 
 
+def add_row(table: Path, columns: list[str], row: dict[str, object]) -> None:
+    """Add one measurement to a table on disk, which a run that breaks off leaves as far as it came, and show it."""
+    new = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
 def phantoms(asked: argparse.Namespace, labels: Literal["tumour", "tissue+tumour"]) -> ImageSet:
     """The phantom cohort asked for, made once; paired families start from maps of tissue as well."""
     folder = asked.out / f"phantom-{asked.dimensions}d-{labels}"
@@ -195,14 +206,7 @@ def main() -> None:
     table = asked.out / f"families-{asked.dimensions if given is None else given.header.dimensions}d.csv"
     for family in asked.families.split(","):
         images = given or phantoms(asked, "tissue+tumour" if family in PAIRED else "tumour")
-        row = measure(family, images, asked.out, asked.seconds, asked.count, asked.steps)
-        new = not table.exists()
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        print(row, flush=True)
+        add_row(table, COLUMNS, measure(family, images, asked.out, asked.seconds, asked.count, asked.steps))
 
 
 if __name__ == "__main__":

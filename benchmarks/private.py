@@ -8,14 +8,13 @@ that saw drawn images alone. Noise is secret, so that a repetition gives other n
 """
 
 import argparse
-import csv
 import time
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from families import baselines, features, fixed_basis, frechet
+from families import add_row, baselines, features, fixed_basis, frechet
 
 from fedsynth import files
 from fedsynth.benchmark.utility import segmentation
@@ -138,14 +137,7 @@ def main() -> None:
     print({"real": round(ward.distance(real), 3), "dice": round(ward.dice(real), 3)}, flush=True)
     table = asked.out / "private.csv"
     for name in asked.recipes.split(","):
-        row = measure(name, ward, asked.out)
-        new = not table.exists()
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        print(row, flush=True)
+        add_row(table, COLUMNS, measure(name, ward, asked.out))
 
 
 if __name__ == "__main__":
