@@ -45,7 +45,8 @@ class Entry:
 
     `build(shape, private, **options)` makes it; `private` asks for the variant without networks that mix samples. A
     private run that goes on from another takes `private_started_recipe`.
-    `not_private` is empty, or the reason why private training is refused. `smallest` is the smallest image side.
+    `private` says by which path each network that reads patients gets its gradients, `not_private` why private training
+    is refused; one of them is empty. `facts.py` reads the texts from the file: they are written as plain literals.
     `check_size` returns the reason why a size cannot be made, or an empty text.
     """
 
@@ -56,6 +57,7 @@ class Entry:
     recipe: Recipe = field(default_factory=Recipe)
     private_recipe: Recipe = PRIVATE
     private_started_recipe: Recipe = PRIVATE_STARTED
+    private: str = ""
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 
