@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsynth.errors import ConfigError, nearest
+
 FAMILIES = Path(__file__).parent / "families"
 CONDITIONING = {"joint": "class", "paired": "class, source", "training-free": "label map"}
 
@@ -39,6 +41,14 @@ def stated_facts() -> dict[str, Facts]:
     """Every family by name, in alphabetical order."""
     found = [facts for file in FAMILIES.glob("*.py") for facts in _read(file)]
     return {facts.name: facts for facts in sorted(found, key=lambda one: one.name)}
+
+
+def known_family(name: str) -> Facts:
+    """The facts of the family of that name, or an error with the nearest spelling."""
+    known = stated_facts()
+    if name not in known:
+        raise ConfigError("unknown generator", value=name, remedy=nearest(name, known))
+    return known[name]
 
 
 def _read(file: Path) -> list[Facts]:

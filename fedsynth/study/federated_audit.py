@@ -74,7 +74,7 @@ def charged_sites(sites: Sequence[Site], asked: Sequence[FederationSettings]) ->
             training = replace(settings.training(), privacy=replace(settings.privacy, patients=declared))
             with cpu_threads(1):
                 rehearsed = prepare(site.images, training)
-            plan, _ = plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
+            plan = plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
             planned.append(plan.mechanism)
         charged.append(Charging(site=site.name, patients=Holder(site.images).patients, planned=planned))
     return charged

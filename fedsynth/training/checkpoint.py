@@ -63,9 +63,14 @@ def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None
     save_toml(folder / CARD, card)
 
 
+def load_card(folder: Path) -> Card:
+    """What the released sampler in `folder` is."""
+    return load_toml(Card, folder / CARD)
+
+
 def load_generator(folder: Path) -> tuple[Family, Card]:
     """Build the released sampler again from its card and weights."""
-    card = load_toml(Card, folder / CARD)
+    card = load_card(folder)
     with global_randomness():  # the first weights are overwritten; others' draws must not move
         small = card.private or card.private_networks
         family = build(card.generator, card.shape, private=small, **card.options)

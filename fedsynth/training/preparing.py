@@ -57,6 +57,11 @@ class Prepared:
         """Whom the images show: a state remembers it, for a run does not change from one to the other."""
         return "phantoms" if self.images.header.phantoms else "patients"
 
+    @property
+    def feasibility(self) -> Feasibility | None:
+        """Whether the plan of a private run can work, from declared numbers; None in plain runs."""
+        return None if self.plan is None else gauge(self.plan, parameters_behind_the_door(self.trainer.family))
+
     def restart_insecure(self, randomness: InsecureRandomness) -> None:
         """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
         if self.door is not None and not self.door.private:
@@ -203,11 +208,10 @@ def prepare(
     return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before)
 
 
-def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> tuple[PrivatePlan, Feasibility]:
-    """The mechanism of the whole run and what the gauge says of it, from declared numbers."""
+def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
+    """The mechanism of the whole run, from declared numbers."""
     assert settings.privacy is not None
-    plan = make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
-    return plan, gauge(plan, parameters_behind_the_door(family))
+    return make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
 
 
 def _prepare_private(
@@ -225,7 +229,7 @@ def _prepare_private(
         raise ConfigError(
             "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
         )
-    plan, _ = plan_privacy(settings, family, recipe.steps)
+    plan = plan_privacy(settings, family, recipe.steps)
     parts = PrivateParts(family, plan.settings, augmentation=augmentation)
     insecure = privacy.insecure_seed
     randomness: Randomness = SecretRandomness() if insecure is None else InsecureRandomness(insecure)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.api import evaluate
+from fedsynth.api.evaluation import evaluate
 from fedsynth.benchmark.leakage.evidence import real_images_of
 from fedsynth.benchmark.score import load_result
 from fedsynth.cli import app
