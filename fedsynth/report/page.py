@@ -14,10 +14,9 @@ from typing import Any
 
 from fedsynth.config import to_toml
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT, QUESTION, answer
-from fedsynth.report.charts import STYLE as CHARTS
-from fedsynth.report.charts import curves
 from fedsynth.report.compare import differences, reasons, shown_columns
 from fedsynth.report.facts import COLUMNS, Facts, unfinished_facts
+from fedsynth.report.figures import curves
 from fedsynth.report.frontier import frontiers
 from fedsynth.report.published import published_section
 from fedsynth.study.suite_file import Published
@@ -81,7 +80,7 @@ def report_page(
     body = f"<p class='soft'>{escape(whose)}</p>{stays}{''.join(parts)}"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}{CHARTS}</style>'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
     )
     page = f"<head>{head}</head><body><main>{body}</main></body>"
     return f'<!doctype html><html lang="en">{page}</html>\n'

@@ -2,8 +2,10 @@
 
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -11,8 +13,8 @@ from typer.testing import CliRunner
 from fedsynth.benchmark.score import Score
 from fedsynth.cli import app
 from fedsynth.report.answer import answer
-from fedsynth.report.charts import Point, curves, scatter
 from fedsynth.report.facts import read_facts
+from fedsynth.report.figures import Point, curves, roc, scatter
 from fedsynth.report.frontier import frontier_text, frontiers
 from fedsynth.report.page import report_page
 from tests.report.test_compare import add_result, make_run
@@ -188,7 +190,8 @@ def test_several_runs_have_a_frontier(tmp_path):
     rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in (("a", 8.0), ("b", 2.0))]
     page = report_page(rows)
     read(page)
-    assert page.count("<circle") == 2
+    assert ">a</text>" in page
+    assert ">b</text>" in page
     assert "epsilon per patient" in page
 
 
@@ -196,9 +199,9 @@ def test_a_run_without_a_guarantee_stands_beyond_the_axis(tmp_path):
     named = (("a", 8.0), ("b", 2.0), ("plain", None))
     rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in named]
     (chart,) = frontiers(rows)
-    at = {name: float(x) for x, name in re.findall(r'<circle cx="([\d.]+)"[^>]*><title>(\w+):', chart.drawing)}
+    at = {name: float(x) for x, name in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>(a|b|plain)</text>', chart.svg)}
     assert at["b"] < at["a"] < at["plain"]
-    assert "no guarantee" in chart.drawing
+    assert "no guarantee" in chart.svg
     assert frontiers(rows[:1]) == []
     assert frontiers([rows[2], rows[2]]) == []
 
@@ -237,17 +240,29 @@ def test_the_frontier_in_a_terminal(tmp_path):
 
 
 def test_figures_have_axes_and_leave_out_what_is_not_a_number():
-    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss").drawing
-    assert drawn.count(",") == 2
-    assert ">round<" in drawn
-    assert ">loss<" in drawn
+    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss")
+    (line,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: #0b6e99[^>]*stroke-linecap', drawn.svg)[:1]
+    assert len(line.split("L")) == 2  # from the first point to the third
+    assert {"round", "loss", "a"} <= set(re.findall(r">([^<>]+)</text>", drawn.svg))
     assert curves({"a": []}, x="round", y="loss") is None
     assert scatter({}, x="e", y="d") is None
-    assert "<line x1" in scatter({"s": [Point(x=1, y=2, low=1, high=3, name="a")]}, x="e", y="d").drawing
-    named = scatter({"<s>": [Point(x=1, y=2, name="<a>")]}, x="e", y="d")
+    bare = scatter({"s": [Point(x=1, y=2, name="a")]}, x="e", y="d")
+    whole = scatter({"s": [Point(x=1, y=2, low=1, high=3, name="a")]}, x="e", y="d")
+    assert whole.svg.count("stroke: #0b6e99") == bare.svg.count("stroke: #0b6e99") + 1
+    named = scatter({"<s>": [Point(x=1, y=2, name="<a> $b$")]}, x="e", y="d")
     for text in (named.figure(), named.file()):
-        assert "&lt;a&gt;" in text
+        assert "&lt;a&gt; $b$" in text
         assert "&lt;s&gt;" in text
+    assert curves({"a": [(1, 1.0)]}, x="round", y="loss").svg == curves({"a": [(1, 1.0)]}, x="round", y="loss").svg
+
+
+@pytest.mark.parametrize("n_holdout", [4, 5000])
+def test_roc_curves_are_drawn_for_few_and_for_many(n_holdout):
+    false, true = np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0])
+    drawn = roc(dict.fromkeys("abc", (false, true)), n_members=9, n_holdout=n_holdout, resolved=0.1, title="many")
+    picture = np.asarray(Image.open(BytesIO(drawn)).convert("RGB"))
+    assert (picture == (0xDC, 0xE1, 0xEA)).all(axis=2).any()  # the band of guessing
+    assert (picture == (0x58, 0x81, 0x57)).all(axis=2).any()  # the third curve, drawn last
 
 
 def test_the_command_writes_the_page(tmp_path):
