@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ BAND = "#dce1ea"
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -134,6 +135,7 @@ def roc(
         for name, (false, true) in lines.items():
             axes.step(np.maximum(false, lowest), true, where="post", label=name, linewidth=1.5)
         axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01), title=title)
+        axes.xaxis.set_major_formatter("{x:g}")
     return _png(axes)
 
 
