@@ -51,6 +51,12 @@ def simulate(
     batch: int | None = typer.Option(None, help="Images per step (plain runs)."),
     rate: float | None = typer.Option(None, help="Learning rate of every network."),
     pairing: str | None = typer.Option(None, help="What a paired family turns into what: label-to-image, ..."),
+    start: Path | None = typer.Option(
+        None, "--from", metavar="RUN", help="Go on from another run's networks; what that run cost patients counts too."
+    ),
+    public_start: bool = typer.Option(
+        False, "--public-start", help="Declare that the images behind --from are public; every statement says so."
+    ),
     option: list[str] = typer.Option([], metavar="NAME=VALUE", help="A setting of the family itself."),
     count: int | None = typer.Option(None, help="How many synthetic images; a declared number. [default: 400]"),
     seed: int | None = typer.Option(None, help="One seed gives one plain result, to the bit. [default: 0]"),
@@ -101,7 +107,8 @@ def simulate(
     given = _given(
         generator=generator, rounds=rounds, local_steps=local_steps, share=share, federation=federation,
         weighting=weighting, batch=batch, rate=rate, pairing=pairing, count=count, seed=seed, min_sites=min_sites,
-        deadline=deadline, inject=inject, device=device,
+        deadline=deadline, inject=inject, device=device, start=start and str(start.resolve()),
+        public_start=public_start or None,
     )  # fmt: skip
     given |= _read_strategy(strategy) | ({"options": dict(map(parse_option, option))} if option else {})
     private = _given(epsilon=epsilon, delta=delta, patients=patients, draw=draw, views=views, clip=clip)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fedsynth.cli.privacy import say_spent_over_all, spent_over_all
 from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.errors import ConfigError
 
@@ -25,10 +26,10 @@ def train(
     rate: float | None = typer.Option(None, help="Learning rate of every network."),
     pairing: str = typer.Option("", help="What a paired family turns into what: label-to-image, t1-to-flair, ..."),
     start: Path | None = typer.Option(
-        None, "--from", metavar="RUN", help="Go on from another run's networks: with public images, at no privacy cost."
+        None, "--from", metavar="RUN", help="Go on from another run's networks; what that run cost patients counts too."
     ),
     public_start: bool = typer.Option(
-        False, "--public-start", help="Declare that the images behind --from are public."
+        False, "--public-start", help="Declare that the images behind --from are public; every statement says so."
     ),
     private_networks: bool = typer.Option(
         False,
@@ -99,7 +100,8 @@ def train(
             opened, settings, place, resume=resume, on_step=lambda report, total: advance(report.step + 1, total)
         )
     if as_json:
-        print_json({"run": str(place.folder), "generator": generator, "steps": card.steps, "privacy": card.privacy})
+        told = {"run": str(place.folder), "generator": generator, "steps": card.steps, "privacy": card.privacy}
+        print_json(told | {"lineage": card.lineage.history(), "epsilon_over_all_runs": spent_over_all(place)})
     else:
         _say_what_happened(card, place)
 
@@ -149,8 +151,9 @@ def _say_what_privacy_can_do(prepared: "Prepared") -> None:
 def _say_what_happened(card: "Card", place: "Run") -> None:
     typer.echo(f"trained {card.generator} for {card.steps} steps on {card.trained_on}")
     typer.echo(f"privacy  {card.privacy}")
-    if card.started_from:
-        typer.echo(f"from     {card.started_from}")
+    say_spent_over_all(place, card, column=9)
+    for line in card.lineage.history()[:-1]:
+        typer.echo(f"from     {line}")
     typer.echo(f"run      {place.folder}")
     typer.echo(f"look at  {place.samples}")
     more = " --source SET" if card.pairing else ""

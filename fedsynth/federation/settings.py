@@ -31,6 +31,7 @@ class FederationSettings:
 
     `deadline` is in seconds, for one round. `weighting` is `auto` (by patients in plain runs, uniform in private ones),
     `uniform`, `patients` or `declared:NAME=N,...`, the sites' public sizes. What is None takes the family's recipe.
+    `start` and `public_start` are as in `TrainSettings`; the server reads the run, and the first round carries it.
     """
 
     generator: str = "dcgan"
@@ -49,6 +50,8 @@ class FederationSettings:
     batch: int | None = None
     rate: float | None = None
     pairing: str = ""
+    start: Path | None = None
+    public_start: bool = False
     seed: int = 0
     device: Device = "cpu"
     options: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +75,9 @@ class FederationSettings:
         if self.federation == "central-generator" and self.strategy != "fedavg":
             problem = "a generator at the server takes steps along the sites' gradients and has no strategy"
             raise ConfigError(problem, value=self.strategy, remedy="leave --strategy away")
+        if self.start is not None and self.federation == "none":
+            problem = "sites that train each alone receive no networks, so the run cannot go on from another"
+            raise ConfigError(problem, remedy="leave --from away, or take --federation average")
         self.training()  # checks what belongs to the sites
 
     def training(self) -> TrainSettings:
@@ -83,6 +89,8 @@ class FederationSettings:
             batch=self.batch,
             rate=self.rate,
             pairing=self.pairing,
+            start=self.start,
+            public_start=self.public_start,
             seed=self.seed,
             device=self.device,
             sheets=0,
