@@ -5,6 +5,7 @@ Workers compute on one thread each: with more threads than cores, torch takes ma
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch o
 def _same_global_randomness() -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the store of whoever runs it."""
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / ".fedsynth-store"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fedsynth.cli.options import Given, takes_settings
+from fedsynth.cli.privacy import say_spent_over_all
 from fedsynth.cli.screen import ScreenProgress, print_json
 from fedsynth.training.settings import TrainSettings
 
@@ -39,8 +40,9 @@ def train(
 def _say_what_happened(card: "Card", place: "Run") -> None:
     typer.echo(f"trained {card.generator} for {card.steps} steps on {card.trained_on}")
     typer.echo(f"privacy  {card.privacy}")
-    if card.started_from:
-        typer.echo(f"from     {card.started_from}")
+    say_spent_over_all(place, card, column=9)
+    for line in card.lineage.history()[:-1]:
+        typer.echo(f"from     {line}")
     typer.echo(f"run      {place.folder}")
     typer.echo(f"look at  {place.samples}")
     more = " --source SET" if card.pairing else ""

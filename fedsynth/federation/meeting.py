@@ -13,6 +13,7 @@ from fedsynth.federation.refusals import Code
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.protocol import Model
+from fedsynth.training.lineage import start_networks
 from fedsynth.training.preparing import fresh_family, plan_privacy
 
 
@@ -57,6 +58,7 @@ def meet(part: Part, sites: Sites) -> Met:
             raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
     family = fresh_family(settings.training(), part.shape(facts))
+    start_networks(family, settings.training())
     plans = _plans(settings, sorted(willing), family)
     return Met(
         sites=tuple(sorted(willing)),

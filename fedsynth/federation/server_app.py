@@ -55,7 +55,7 @@ def main(grid: Grid, context: Context) -> None:
         agreed = [remembered(run, meet(part, sites)) for part, sites in asked]  # to all of it before the first step
         for (part, sites), met in zip(asked, agreed, strict=True):
             end = Rounds(part, part.place(run), met, experiment=experiment).go(sites, watch)
-            release(part.settings, part.released(run), met, end)
+            release(part.settings, part.released(run), met, end, run)
 
 
 def open_or_create(settings: FederationSettings, folder: Path) -> Run:

@@ -56,6 +56,13 @@ class FederationSettings:
     batch: int | None = setting(None, "Images per step (plain runs).")
     rate: float | None = setting(None, "Learning rate of every network.")
     pairing: str = setting("", "What a paired family turns into what: label-to-image, ...")
+    start: Path | None = setting(
+        None,
+        "Go on from another run's networks; what that run cost patients counts too.",
+        flag="from",
+        metavar="RUN",
+    )
+    public_start: bool = setting(False, "Declare that the images behind --from are public; every statement says so.")
     seed: int = setting(0, "One seed gives one plain result, to the bit.")
     device: Device = setting("cpu", "Where networks are computed", panel=ENGINE)
     options: dict[str, Any] = setting({}, "A setting of the family itself.", flag="option")
@@ -84,6 +91,9 @@ class FederationSettings:
         if self.federation == "central-generator" and self.strategy != "fedavg":
             problem = "a generator at the server takes steps along the sites' gradients and has no strategy"
             raise ConfigError(problem, value=self.strategy, remedy="leave --strategy away")
+        if self.start is not None and self.federation == "none":
+            problem = "sites that train each alone receive no networks, so the run cannot go on from another"
+            raise ConfigError(problem, remedy="leave --from away, or take --federation average")
         self.training()  # checks what belongs to the sites
 
     def training(self) -> TrainSettings:
@@ -95,6 +105,8 @@ class FederationSettings:
             batch=self.batch,
             rate=self.rate,
             pairing=self.pairing,
+            start=self.start,
+            public_start=self.public_start,
             seed=self.seed,
             device=self.device,
             sheets=0,

@@ -56,6 +56,11 @@ class Identities:
             return None
         return frozenset(tags) if mark == self._mark and self._digest(frozenset(tags)) == digest else None
 
+    def shares(self, patients: Iterable[str], digest: str) -> bool | None:
+        """Whether somebody of these patients is in the group of that digest; None where they cannot be compared."""
+        others = self.tags(digest) if digest else None
+        return None if others is None else not others.isdisjoint(self.group(patients).tags)
+
     def _tag(self, name: str) -> str:
         return self._keyed("patient", name)
 

@@ -88,6 +88,13 @@ class Ledger:
         with self._locked():
             return self.identities.group(patients)
 
+    def remember(self, patients: Iterable[str]) -> Group:
+        """The same group, written down so that those of later runs can be compared with it. Nobody is charged."""
+        with self._locked():
+            group = self.identities.group(patients)
+            self.identities.remember(group)
+        return group
+
     def charge(self, charge: Charge, group: Group, *, cap: Budget | None = None, most: int | None = None) -> None:
         """Write the charge to disk; when this returns, the block's steps may be taken.
 

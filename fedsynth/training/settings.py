@@ -71,11 +71,11 @@ class TrainSettings:
     pairing: str = setting("", "What a paired family turns into what: label-to-image, t1-to-flair, ...")
     start: Path | None = setting(
         None,
-        "Go on from another run's networks: with public images, at no privacy cost.",
+        "Go on from another run's networks; what that run cost patients counts too.",
         flag="from",
         metavar="RUN",
     )
-    public_start: bool = setting(False, "Declare that the images behind --from are public.")
+    public_start: bool = setting(False, "Declare that the images behind --from are public; every statement says so.")
     private_networks: bool = setting(
         False, "Build a plain run's networks as a private run's are, for one that goes on --from it."
     )

@@ -129,7 +129,7 @@ def test_phantoms_need_no_store(tmp_path: Path) -> None:
     phantom = replace(images, header=replace(images.header, provenance={"phantom": {}}))
     settings = kept_in(tmp_path)
     card = run_training(phantom, settings, start(tmp_path, settings))
-    assert card.public
+    assert card.lineage.public
     assert not (tmp_path / "store").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
     run_training(phantom, small, start(tmp_path, small, "phantoms"))
     warm = replace(warm, start=tmp_path / "phantoms")
     begun = prepare(images, replace(warm, steps=None))
-    assert "tiny (2 steps; none: trained without" in begun.card().started_from
+    assert "phantoms: dcgan, 2 steps on tiny, none: trained without" in begun.card().lineage.history()[0]
     assert (begun.trainer.total_steps, begun.trainer.recipe) == (PRIVATE_STARTED.steps, PRIVATE_STARTED)
     with pytest.raises(RefusedError, match="cannot start from one that was trained without privacy"):
         prepare(images, replace(warm, start=tmp_path / "secret"))
@@ -337,33 +337,12 @@ def test_a_run_holds_a_copy_of_its_charges(tmp_path: Path) -> None:
     assert cumulative > next(iter(own.values()))["epsilon"]
 
 
-def test_a_claim_says_what_its_private_start_had_spent(tmp_path: Path) -> None:
-    """The networks carry both: synthetic sets repeat the claim and nothing else."""
-    first = kept_in(tmp_path)
-    card = run_training(tiny_set(), first, start(tmp_path, first, "first"))
-    second = replace(kept_in(tmp_path, epsilon=1.0), start=tmp_path / "first")
-    claim = prepare(tiny_set(), second).card().privacy
-    assert claim.startswith("epsilon 1 ") or claim.startswith("epsilon 0.99")
-    assert card.privacy in claim
-
-
 def test_a_claim_is_never_rounded_down() -> None:
     ready = prepared(epsilon=1.2349, patients=9)
     assert ready.plan is not None
     words = ready.card().privacy.replace(")", " ").split()
     assert float(words[1]) >= ready.plan.claim.epsilon
     assert float(words[words.index("(replace-one") + 1]) >= ready.plan.claim.replace_one
-
-
-def test_a_public_start_costs_nothing_and_its_declaration_is_named(tmp_path: Path) -> None:
-    first = kept_in(tmp_path)
-    run_training(phantoms(), first, start(tmp_path, first, "phantoms"))
-    run_training(tiny_set(), first, start(tmp_path, first, "patients"))
-    from_phantoms = prepare(tiny_set(), replace(first, start=tmp_path / "phantoms")).card()
-    declared = prepare(tiny_set(), replace(first, start=tmp_path / "patients", public_start=True)).card()
-    assert from_phantoms.privacy == declared.privacy == prepare(tiny_set(), first).card().privacy
-    assert "--public-start" in declared.started_from
-    assert "--public-start" not in from_phantoms.started_from
 
 
 def test_images_without_a_patient_cannot_be_protected() -> None:
