@@ -123,7 +123,7 @@ def claim_text(plan: PrivatePlan) -> str:
     claim, delta = plan.claim, plan.settings.delta
     return (
         f"epsilon {rounded_up(claim.epsilon, 3):g} at delta {delta:g} per patient, add/remove"
-        f" (replace-one {rounded_up(claim.replace_one, 3):g}); covers this generator and what is drawn from it"
+        f" ({claim.beside}); covers this generator and what is drawn from it"
     )
 
 
