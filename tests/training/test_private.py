@@ -19,6 +19,7 @@ from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivateSettings
 from fedsynth.privacy.statement import statement
 from fedsynth.run import Run, create_run
+from fedsynth.training import private
 from fedsynth.training.disk import Disk
 from fedsynth.training.pooled import run_training
 from fedsynth.training.preparing import Prepared, prepare
@@ -161,6 +162,25 @@ def test_the_number_of_fakes_is_public_whatever_was_drawn(monkeypatch: pytest.Mo
         gradients(ready.trainer.family.turns[0], step, 0.0, SeededDraws(0))
     assert sizes == [PRIVACY.fakes] * 6
     assert len({len(patients) for patients in drawn}) > 1
+
+
+def test_the_classes_of_the_fakes_are_a_public_prior_whatever_the_patients_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A prior counted from members tells in every step how many of them have a class."""
+    images = tiny_set()
+    one_class = images.with_cases(images.cases.assign(**{"class": "a"}))
+    seen: list[torch.Tensor] = []
+    draw = private.draw_labels
+    monkeypatch.setattr(private, "draw_labels", lambda *given: seen.append(draw(*given)) or seen[-1])
+    for shown in (images, one_class):
+        ready = prepared(shown, insecure_seed=1, fakes=64)
+        ready.pay(0, 1)
+        for turn in ready.trainer.family.turns:
+            ready.trainer.gradients(turn, 0, 0.0, SeededDraws(0))
+    mixed, alone = torch.cat(seen[:2]), torch.cat(seen[2:])
+    assert torch.equal(mixed, alone)
+    assert mixed.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.25)
 
 
 def test_turns_are_counted_where_they_are_taken() -> None:
@@ -350,7 +370,7 @@ def test_a_claim_says_what_its_private_start_had_spent(tmp_path: Path) -> None:
 def test_a_claim_is_never_rounded_down() -> None:
     ready = prepared(epsilon=1.2349, patients=9)
     assert ready.plan is not None
-    words = ready.card().privacy.replace(")", " ").split()
+    words = ready.card().privacy.replace(")", " ").replace(";", " ").split()
     assert float(words[1]) >= ready.plan.claim.epsilon
     assert float(words[words.index("(replace-one") + 1]) >= ready.plan.claim.replace_one
 
