@@ -33,6 +33,11 @@ class Privacy:
     insecure_seed: int | None = None
     store: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.fakes < 1:
+            remedy = "leave it out for 128"
+            raise ConfigError("a private step needs at least one fake image", value=self.fakes, remedy=remedy)
+
     def settings(self) -> PrivateSettings:
         """As the door wants it; a quarter of the patients are drawn where nothing else is said."""
         draw = max(1, round(self.patients / 4)) if self.draw is None else self.draw

@@ -221,6 +221,7 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
         ({"draw": 9}, "the batch must lie within the declared patients"),
         ({"views": 0}, "at least one view"),
         ({"clip": 0.0}, "the clip norm"),
+        ({"fakes": 0}, "at least one fake image"),
     ],
 )
 def test_declared_numbers_out_of_range(changes: dict[str, float], message: str) -> None:
@@ -400,6 +401,13 @@ def test_the_record_of_a_private_run_tells_no_time(tmp_path: Path) -> None:
     run_training(tiny_set(), settings, run)
     with run.rounds.open() as file:
         assert {row["seconds"] for row in csv.DictReader(file)} == {""}
+
+
+def test_a_run_directory_is_no_store(tmp_path: Path) -> None:
+    """Both take a lock of one name, and the run would wait for itself; its receivers would get the salt."""
+    settings = replace(SETTINGS, privacy=replace(PRIVACY, store=tmp_path / "run"))
+    with pytest.raises(RefusedError, match="the store of ledgers is a run directory"):
+        run_training(tiny_set(), settings, start(tmp_path, settings))
 
 
 def test_two_private_turns_of_one_network_are_refused() -> None:
