@@ -253,6 +253,16 @@ def test_a_site_may_have_any_name_and_never_leaves_the_store(site, store):
     assert sites_of(store) == [site]
 
 
+def test_of_two_processes_that_make_a_salt_the_first_counts(store):
+    """The other may have tagged patients with its own already."""
+    spend(Ledger("north", store), names(0, 3))
+    tags = Identities(store).group(names(0, 3)).tags
+    (store / "north" / "ledger.jsonl").rename(store / "ledger.jsonl")  # as if nothing had been charged yet
+    Identities(store)._make_salt(store / "salt")
+    assert Identities(store).group(names(0, 3)).tags == tags
+    assert not list(store.glob(".salt*"))
+
+
 def test_a_site_without_a_name_is_refused(store):
     with pytest.raises(RefusedError, match="name of its site"):
         Ledger("", store)
