@@ -5,7 +5,7 @@ Workers compute on one thread each: with more threads than cores, torch takes ma
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,7 +18,9 @@ def _same_global_randomness() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the store of whoever runs it."""
-    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / ".fedsynth-store"))
+@pytest.fixture(autouse=True, scope="session")
+def _store_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into the user's store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSYNTH_STORE", str(tmp_path_factory.mktemp("store")))
+        yield

@@ -129,7 +129,7 @@ class GridSites:
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
         contents = order_contents(reached, arrays)
-        replies = [Reply(site=name, reason=Code.UNREACHABLE) for name in orders if name not in reached]
+        replies = [Reply(site=name, reason=Code.UNREACHABLE, asked=False) for name in orders if name not in reached]
         for name, (message, seconds, down) in self._send(TRAIN, contents, nodes, self._settings.deadline).items():
             if message is None:
                 replies.append(Reply(site=name, reason=Code.LATE, bytes_down=down, seconds=seconds))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal
 
 from fedsynth.errors import ConfigError
-from fedsynth.privacy.accounting import Mechanism, compose, rounded_up
+from fedsynth.privacy.accounting import Mechanism, compose, rounded_up, said_beside
 
 Training = Literal["private", "plain", "insecure", "untrained", "unknown"]
 PLAIN = "none: trained without differential privacy"
@@ -36,6 +36,7 @@ class PatientGroup:
     mechanisms: tuple[Mechanism, ...] = ()
     epsilon: float = math.inf
     replace_one: float = math.inf
+    renyi: float = math.inf
     delta: float = 0.0
 
 
@@ -74,6 +75,7 @@ class Guarantee:
 
     epsilon: float | None
     replace_one: float = math.inf
+    renyi: float = math.inf
     delta: float = 0.0
     why: str = ""
 
@@ -148,8 +150,9 @@ class Lineage:
         if found.epsilon is None:
             return f"none: it goes on from {found.why}"
         said = [
-            f"epsilon {rounded_up(found.epsilon, 3):g} at delta {found.delta:g} per patient, add/remove (replace-one "
-            f"{rounded_up(found.replace_one, 3):g}); covers this generator and what is drawn from it"
+            f"epsilon {rounded_up(found.epsilon, 3):g} at delta {found.delta:g} per patient, add/remove "
+            f"({said_beside(found.epsilon, found.renyi, found.replace_one)}); covers this generator and what is drawn "
+            "from it"
         ]
         if len(self.counted) > 1:
             before = "; ".join(str(run) for run in self.counted[:-1])
@@ -224,10 +227,11 @@ def _together(groups: Sequence[PatientGroup], *, finely: bool) -> Guarantee:
     if finely and len(groups) > 1 and all(group.mechanisms for group in groups):
         mechanisms = [one for group in groups for one in group.mechanisms]
         spent = compose(mechanisms, min(group.delta for group in groups))
-        return Guarantee(epsilon=spent.epsilon, replace_one=spent.replace_one, delta=spent.delta)
+        return Guarantee(epsilon=spent.epsilon, replace_one=spent.replace_one, renyi=spent.renyi, delta=spent.delta)
     return Guarantee(
         epsilon=math.fsum(group.epsilon for group in groups),
         replace_one=math.fsum(group.replace_one for group in groups),
+        renyi=math.fsum(group.renyi for group in groups),
         delta=math.fsum(group.delta for group in groups),
     )
 
@@ -235,5 +239,5 @@ def _together(groups: Sequence[PatientGroup], *, finely: bool) -> Guarantee:
 def _most(costs: Iterable[Guarantee]) -> Guarantee:
     """What holds for everybody of whom one of these holds."""
     found = list(costs)
-    worst = {name: max(getattr(one, name) for one in found) for name in ("epsilon", "replace_one", "delta")}
+    worst = {name: max(getattr(one, name) for one in found) for name in ("epsilon", "replace_one", "renyi", "delta")}
     return Guarantee(**worst)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedsynth.benchmark.score import Result, Score
 from fedsynth.errors import FedSynthError
+from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.identity import Identities
 from fedsynth.privacy.ledger import default_store
 from fedsynth.privacy.lineage import Lineage
@@ -87,9 +88,9 @@ def _of_lineage(here: float, lineage: Lineage) -> Cell:
     """The run's own epsilon, or the whole lineage's where others count, and what rests on a user's word."""
     earlier = len(lineage.counted) > 1
     total = lineage.guarantee().epsilon if earlier else here
-    notes = [f"this run alone {here:.3g}"] if earlier else []
+    notes = [f"this run alone {rounded_up(here, 3):g}"] if earlier else []
     notes += ["declared public: " + ", ".join(run.run for run in lineage.declared)] if lineage.declared else []
-    return Cell(text=f"{total:.3g}" + (f" ({'; '.join(notes)})" if notes else ""), value=total)
+    return Cell(text=f"{rounded_up(total, 3):g}" + (f" ({'; '.join(notes)})" if notes else ""), value=total)
 
 
 def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | None, lineage: Lineage) -> Cell:
@@ -116,7 +117,8 @@ def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | No
     if not totals or None in totals:
         return Cell(text="?", why="; ".join([*unknown, "a run of theirs had no guarantee at all"]))
     most = max(totals)
-    return Cell(text=f"at least {most:.3g}" if unknown else f"{most:.3g}", value=most, why="; ".join(unknown))
+    text = f"{rounded_up(most, 3):g}"
+    return Cell(text=f"at least {text}" if unknown else text, value=most, why="; ".join(unknown))
 
 
 def leakage_cells(results: Mapping[str, Result]) -> dict[str, Cell]:

@@ -183,7 +183,7 @@ def _repeat(rows: Sequence[Facts], *, export: bool) -> str:
             if "real" in result.inputs:
                 used[result.inputs["real"].sha256].append(name)
         data = "".join(
-            f"<p class='soft'>real images ({escape(', '.join(names))}): sha256 {escape(one)}</p>"
+            f"<p class='soft'>real images ({escape(', '.join(names))}): fingerprint {escape(one)}</p>"
             for one, names in used.items()
         )
         settings = to_toml(_without_paths(row.settings) if export else row.settings)

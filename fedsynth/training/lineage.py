@@ -135,6 +135,7 @@ def promised(group: PatientGroup, plan: PrivatePlan) -> PatientGroup:
         mechanisms=(plan.mechanism,),
         epsilon=claim.epsilon,
         replace_one=claim.replace_one,
+        renyi=claim.renyi,
         delta=claim.delta,
     )
 

@@ -41,6 +41,11 @@ class Privacy:
     )
     store: Path | None = setting(None, "Where the ledger lives; else $FEDSYNTH_STORE.", panel=PRIVACY)
 
+    def __post_init__(self) -> None:
+        if self.fakes < 1:
+            remedy = "leave it out for 128"
+            raise ConfigError("a private step needs at least one fake image", value=self.fakes, remedy=remedy)
+
     def settings(self) -> "PrivateSettings":
         """As the door wants it; a quarter of the patients are drawn where nothing else is said."""
         from fedsynth.privacy.plan import PrivateSettings

@@ -19,6 +19,7 @@ from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivateSettings
 from fedsynth.privacy.statement import statement
 from fedsynth.run import Run, create_run
+from fedsynth.training import private
 from fedsynth.training.disk import Disk
 from fedsynth.training.pooled import run_training
 from fedsynth.training.preparing import Prepared, prepare
@@ -163,6 +164,25 @@ def test_the_number_of_fakes_is_public_whatever_was_drawn(monkeypatch: pytest.Mo
     assert len({len(patients) for patients in drawn}) > 1
 
 
+def test_the_classes_of_the_fakes_are_a_public_prior_whatever_the_patients_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A prior counted from members tells in every step how many of them have a class."""
+    images = tiny_set()
+    one_class = images.with_cases(images.cases.assign(**{"class": "a"}))
+    seen: list[torch.Tensor] = []
+    draw = private.draw_labels
+    monkeypatch.setattr(private, "draw_labels", lambda *given: seen.append(draw(*given)) or seen[-1])
+    for shown in (images, one_class):
+        ready = prepared(shown, insecure_seed=1, fakes=64)
+        ready.pay(0, 1)
+        for turn in ready.trainer.family.turns:
+            ready.trainer.gradients(turn, 0, 0.0, SeededDraws(0))
+    mixed, alone = torch.cat(seen[:2]), torch.cat(seen[2:])
+    assert torch.equal(mixed, alone)
+    assert mixed.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.25)
+
+
 def test_turns_are_counted_where_they_are_taken() -> None:
     family = TinyGan(prepared().holder.shape)
     assert steps_by_turn(family, 5) == {"critic": 5}
@@ -201,6 +221,7 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
         ({"draw": 9}, "the batch must lie within the declared patients"),
         ({"views": 0}, "at least one view"),
         ({"clip": 0.0}, "the clip norm"),
+        ({"fakes": 0}, "at least one fake image"),
     ],
 )
 def test_declared_numbers_out_of_range(changes: dict[str, float], message: str) -> None:
@@ -340,7 +361,7 @@ def test_a_run_holds_a_copy_of_its_charges(tmp_path: Path) -> None:
 def test_a_claim_is_never_rounded_down() -> None:
     ready = prepared(epsilon=1.2349, patients=9)
     assert ready.plan is not None
-    words = ready.card().privacy.replace(")", " ").split()
+    words = ready.card().privacy.replace(")", " ").replace(";", " ").split()
     assert float(words[1]) >= ready.plan.claim.epsilon
     assert float(words[words.index("(replace-one") + 1]) >= ready.plan.claim.replace_one
 
@@ -359,6 +380,13 @@ def test_the_record_of_a_private_run_tells_no_time(tmp_path: Path) -> None:
     run_training(tiny_set(), settings, run)
     with run.rounds.open() as file:
         assert {row["seconds"] for row in csv.DictReader(file)} == {""}
+
+
+def test_a_run_directory_is_no_store(tmp_path: Path) -> None:
+    """Both take a lock of one name, and the run would wait for itself; its receivers would get the salt."""
+    settings = replace(SETTINGS, privacy=replace(PRIVACY, store=tmp_path / "run"))
+    with pytest.raises(RefusedError, match="the store of ledgers is a run directory"):
+        run_training(tiny_set(), settings, start(tmp_path, settings))
 
 
 def test_two_private_turns_of_one_network_are_refused() -> None:
