@@ -83,7 +83,7 @@ def test_a_gate_of_8_5_sees_both_runs_where_patients_may_be_in_both(tmp_path: Pa
     assert asked(facts, TWENTY.epsilon + 0.5)
     assert asked(facts, total + 0.1) == []
     for told in statements(facts).values():
-        assert f"{total:.3g} (this run alone 8)" in told
+        assert f"{rounded_up(total, 3):g} (this run alone 8)" in told
 
 
 def test_disjoint_patients_are_promised_the_larger_of_the_two(tmp_path: Path) -> None:
