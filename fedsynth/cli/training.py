@@ -101,7 +101,7 @@ def train(
         )
     if as_json:
         told = {"run": str(place.folder), "generator": generator, "steps": card.steps, "privacy": card.privacy}
-        print_json(told | {"lineage": card.lineage.history(), "epsilon_over_all_runs": spent_over_all(place)})
+        print_json(told | {"lineage": card.lineage.history(), "epsilon_over_all_runs": spent_over_all(place, card)})
     else:
         _say_what_happened(card, place)
 
