@@ -54,15 +54,13 @@ def _lineage_of(source: Path | None) -> "Lineage | None":
     return lineage_of(run) if run is not None and (run.checkpoints / CARD).is_file() else None
 
 
-def spent_over_all(run: "Run") -> float | None:
-    """The most that any patient of a run's sites has spent over all runs of its store; None where nobody can tell."""
-    from fedsynth.errors import FedSynthError
-    from fedsynth.privacy.statement import statement
+def spent_over_all(run: "Run", card: "Card") -> float | None:
+    """The most that any patient of a private run has spent over all runs of its store; None where nobody can tell."""
+    from fedsynth.privacy.statement import spent_by
 
-    try:
-        return statement(run.folder, store=_store_of(run.folder))["largest"]  # type: ignore[no-any-return]
-    except FedSynthError:
-        return None
+    own = card.lineage.runs[-1]
+    totals = [spent_by(group, _store_of(run.folder)) for group in own.patients if own.training == "private"]
+    return max((total for total in totals if total is not None), default=None)
 
 
 def say_spent_over_all(run: "Run", card: "Card", *, column: int) -> None:
@@ -70,10 +68,10 @@ def say_spent_over_all(run: "Run", card: "Card", *, column: int) -> None:
     from fedsynth.privacy.accounting import rounded_up
 
     alone = max((group.epsilon for group in card.lineage.runs[-1].patients), default=math.inf)
-    total = spent_over_all(run)
+    total = spent_over_all(run, card)
     if total is not None and total > alone * 1.001:
-        text = f"epsilon {rounded_up(total, 3):g} by the patient who has spent most, over all runs in the store"
-        typer.echo(f"{'in all':{column}}{text}; this run alone {rounded_up(alone, 3):g}")
+        spent, own = (f"epsilon {rounded_up(value, 3):g}" for value in (total, alone))
+        typer.echo(f"{'in all':{column}}{spent} spent by some patient over all runs of the store; this run alone {own}")
 
 
 def _show(found: dict[str, Any]) -> None:

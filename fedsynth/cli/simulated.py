@@ -26,7 +26,7 @@ def result_of(settings: "FederationSettings", place: "Run", products: "Products"
         "steps": settings.total_steps,
         "privacy": products.card.privacy,
         "lineage": products.card.lineage.history(),
-        "epsilon_over_all_runs": spent_over_all(place),
+        "epsilon_over_all_runs": spent_over_all(place, products.card),
         "synthetic": None if products.images is None else str(place.synthetic),
         "images": 0 if products.images is None else len(products.images),
         "sheets": [str(sheet) for sheet in products.sheets],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fedsynth.cli.options import Given, takes_settings
-from fedsynth.cli.privacy import say_spent_over_all
+from fedsynth.cli.privacy import say_spent_over_all, spent_over_all
 from fedsynth.cli.screen import ScreenProgress, print_json
 from fedsynth.training.settings import TrainSettings
 
@@ -30,9 +30,8 @@ def train(
     place = run_train(images, run=run, resume=resume, progress=ScreenProgress(), **given)
     card = load_card(place.checkpoints)
     if as_json:
-        print_json(
-            {"run": str(place.folder), "generator": card.generator, "steps": card.steps, "privacy": card.privacy}
-        )
+        told = {"run": str(place.folder), "generator": card.generator, "steps": card.steps, "privacy": card.privacy}
+        print_json(told | {"lineage": card.lineage.history(), "epsilon_over_all_runs": spent_over_all(place, card)})
     else:
         _say_what_happened(card, place)
 

@@ -7,8 +7,9 @@ from urllib.parse import unquote
 
 from fedsynth.errors import FedSynthError
 from fedsynth.privacy.accounting import Budget, Spent, compose
+from fedsynth.privacy.identity import Group
 from fedsynth.privacy.ledger import ADJACENCY, LEDGER, UNIT, Charge, Ledger, default_store, read_ledger, sites_of
-from fedsynth.privacy.lineage import Lineage
+from fedsynth.privacy.lineage import Lineage, PatientGroup
 
 SCHEMA = "fedsynth/privacy/1"
 
@@ -127,6 +128,15 @@ def _by_run(charges: list[Charge]) -> dict[str, list[Charge]]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def spent_by(group: PatientGroup, store: Path | None = None) -> float | None:
+    """The most that any patient of a group has spent over all runs of the store; None where the store knows no tags."""
+    ledger = Ledger(group.site, default_store() if store is None else store)
+    tags = ledger.identities.tags(group.digest) if group.digest else None
+    if tags is None:
+        return None
+    return ledger.forecast(Group(group.digest, tags), (), group.delta)[0]
 
 
 def check_cap(cap: float | None, delta: float = 1e-5) -> None:

@@ -101,7 +101,8 @@ def lineage_before(
         before = before.declared_public(by=run)
     if shared := _declared_with(before, list(patients), store):
         problem = f"run {shared.run!r} learnt from patients of this set, who are not public ({shared.public})"
-        remedy = f"leave out {DECLARED}; if they are other people, give them other names"
+        remedy = f"leave out {DECLARED}" if settings.public_start else "start from another run"
+        remedy += "; if they are other people, give them other names"
         raise RefusedError(problem, file=settings.start, remedy=remedy)
     if settings.privacy is not None and before.exposed:
         problem = f"a private run cannot start from one that was trained without privacy ({before.exposed[0]})"

@@ -89,6 +89,17 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
     assert "NOT PRIVATE" in stamped
 
 
+def test_what_patients_had_spent_before_is_said_at_the_end(place: Path) -> None:
+    private = ["-g", "mlp", "--steps", "2", "--sheets", "0", "--option", "hidden=8,8", "--epsilon", "4"]
+    private += ["--patients", "8", "--draw", "8"]
+    assert "\nin all" not in call("train", "set", *private, "--run", "one")
+    told = call("train", "set", *private, "--run", "two")
+    assert "in all   epsilon 5." in told
+    assert "over all runs of the store; this run alone epsilon 4" in told
+    again = json.loads(call("train", "set", *private, "--run", "three", "--json"))
+    assert again["epsilon_over_all_runs"] > 6
+
+
 @pytest.mark.slow
 def test_every_family_is_listed_with_its_path(place: Path) -> None:
     rows = {row["name"]: row for row in json.loads(call("list", "generators", "--json"))["generators"]}

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
@@ -95,13 +94,6 @@ def test_disjoint_patients_are_promised_the_larger_of_the_two(tmp_path: Path) ->
         assert name == "table" or "first: dcgan, 9 steps on a, epsilon" in told
 
 
-def test_epsilons_without_a_mechanism_are_added_with_their_deltas() -> None:
-    other = replace(FIRST, patients=(replace(TWENTY, mechanisms=()),))
-    found = Lineage(runs=(other, SECOND)).guarantee()
-    assert found.epsilon == pytest.approx(TWENTY.epsilon + EIGHT.epsilon)
-    assert found.delta == pytest.approx(2e-5)
-
-
 def test_a_plain_run_of_patients_behind_a_private_one_leaves_no_guarantee(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, PLAIN, SECOND)
     assert facts.cells["epsilon"].value is None
@@ -157,8 +149,8 @@ def test_privacy_states_the_lineage_of_a_run_without_a_ledger(tmp_path: Path) ->
     own = replace(SECOND, public="phantoms")
     table = {
         "generator": "dcgan", "shape": {"channels": 1, "size": [8, 8], "n-classes": 0, "n-labels": 0},
-        "channels": ["t1"], "classes": [], "mask-labels": [], "spacing-mm": [1.0, 1.0], "class-shares": [], "steps": 4, "trained-on": "b",  # noqa: E501
-        "privacy": "", "lineage": Lineage(runs=(FIRST, own)),
+        "channels": ["t1"], "classes": [], "mask-labels": [], "spacing-mm": [1.0, 1.0], "class-shares": [],
+        "steps": 4, "trained-on": "b", "privacy": "", "lineage": Lineage(runs=(FIRST, own)),
     }  # fmt: skip
     save_toml(Run(folder=tmp_path / "run").checkpoints / "generator.toml", table)
     told = CliRunner().invoke(app, ["privacy", str(tmp_path / "run")]).stdout
