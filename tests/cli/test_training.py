@@ -89,7 +89,8 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
     assert "NOT PRIVATE" in stamped
 
 
-def test_what_patients_had_spent_before_is_said_at_the_end(place: Path) -> None:
+def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDSYNTH_STORE", str(place / "store"))
     private = ["-g", "mlp", "--steps", "2", "--sheets", "0", "--option", "hidden=8,8", "--epsilon", "4"]
     private += ["--patients", "8", "--draw", "8"]
     assert "\nin all" not in call("train", "set", *private, "--run", "one")
