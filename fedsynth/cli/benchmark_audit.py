@@ -1,6 +1,6 @@
 """`fedsynth benchmark audit`: try to contradict a claimed epsilon. Exit code 0 none found, 1 fail, 2 bad input, 3 else.
 
-It belongs to `benchmark` and stands apart because it trains.
+It belongs to `benchmark` and stands apart because it trains. `--mechanism` audits the mechanism alone.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedsynth.cli.benchmark_mechanism import audit_plans
 from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
     from fedsynth.federation.settings import FederationSettings
     from fedsynth.images import ImageSet
+    from fedsynth.privacy.plan import PrivatePlan
     from fedsynth.run import Run
     from fedsynth.study.audit import Audited, AuditSettings, Charging
     from fedsynth.training.settings import TrainSettings
@@ -28,15 +30,19 @@ def audit(
     run: Annotated[Path | None, typer.Argument(help="The run whose training is audited; the newest if none.")] = None,
     real: Annotated[Path | None, typer.Option(metavar="SET", help="Real set, instead of the run's.")] = None,
     generator: Annotated[str | None, typer.Option("--generator", "-g", help="Family, where there is no run.")] = None,
-    canaries: Annotated[int, typer.Option(help="Made-up patients, each in or out by a coin.")] = 200,
-    images: Annotated[int, typer.Option(help="Images to draw from the generator.")] = 400,
+    mechanism: Annotated[
+        bool, typer.Option("--mechanism", help="Audit sampling, clipping, noise and charges alone: seconds, no images.")
+    ] = False,
+    canaries: Annotated[
+        int | None, typer.Option(help="Made-up patients, each in or out by a coin: 200, or 16384 of the mechanism.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of each training, instead of the run's or family's.")] = None,
     claim: Annotated[
         float | None,
         typer.Option(help="The epsilon to contradict, where it is not the plan's.", rich_help_panel=PRIVATE),
     ] = None,
     epsilon: Annotated[
-        list[float] | None, typer.Option(help="Train privately with it; may be repeated.", rich_help_panel=PRIVATE)
+        list[float] | None, typer.Option(help="Train (or plan) with it; may be repeated.", rich_help_panel=PRIVATE)
     ] = None,
     delta: Annotated[float, typer.Option(help="Of --claim and --epsilon.", rich_help_panel=PRIVATE)] = 1e-5,
     patients: Annotated[
@@ -55,16 +61,25 @@ def audit(
 ) -> None:
     """Does a training keep its claimed epsilon? A training of its own with canary patients tries to contradict it.
 
+    With --mechanism thousands of canary gradients go through the run's own mechanism (or that of --epsilon --patients
+    --draw --steps), and what leaves is held against all that it declares.
+
     Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
     """
     from fedsynth.benchmark.belonging import stranger
     from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code
 
-    audited_run = _run(run, real, generator)
     given = {"delta": delta, "patients": patients, "draw": draw, "store": store}
+    if mechanism and epsilon and run is None and real is None and generator is None:
+        audit_plans(_declared(epsilon, steps, given), canaries, claim, out, as_json=as_json)
+    audited_run = _run(run, real, generator)
     training = _open(audited_run, real, generator, steps)
     budgets = [_with_budget(training.settings, one, given) for one in epsilon or []] or [training.settings]
-    asked = AuditSettings(canaries=canaries, images=images, seed=seed, claim=claim, delta=delta, looks=len(budgets))
+    if mechanism:
+        place = out if out is not None or audited_run is None else audited_run.folder
+        audit_plans(training.plans(budgets), canaries, claim, place, as_json=as_json)
+    canaries = 200 if canaries is None else canaries
+    asked = AuditSettings(canaries=canaries, seed=seed, claim=claim, delta=delta, looks=len(budgets))
     cost = _agree_on_cost(training, budgets, spend=spend)
     base = _place(audited_run, out, len(budgets))
     found = []
@@ -103,6 +118,22 @@ class _Training:
             return charging_of([rehearse(self.images, one) for one in budgets])
         refuse_federation(budgets[0])
         return charged_sites(members_of(self.federated), budgets)
+
+    def plans(self, budgets: "Sequence[Any]") -> "list[PrivatePlan]":
+        """The different mechanisms of these trainings, over all hospitals."""
+        from fedsynth.study.audit import rehearse
+        from fedsynth.study.federated_audit import members_of, plan_of, refuse_federation
+
+        if any(one.privacy is None for one in budgets):
+            raise ConfigError("the run is not private: there is no mechanism", remedy="plan one with --epsilon")
+        if any(one.privacy.insecure_seed is not None for one in budgets):
+            raise ConfigError("the run claims nothing: its randomness can be repeated (--insecure-seed)")
+        if self.federated is None:
+            rehearsed = [rehearse(self.images, one).plan for one in budgets]
+            return [plan for plan in rehearsed if plan is not None]
+        refuse_federation(budgets[0])
+        sites = members_of(self.federated)
+        return list(dict.fromkeys(plan_of(site, one) for one in budgets for site in sites))
 
     def hold(self, settings: Any, asked: "AuditSettings", base: Path, folder: Path | None) -> "Audited":
         """One training, and what it showed."""
@@ -176,6 +207,18 @@ def _open_federated(run: "Run", real: Path | None, steps: int | None) -> _Traini
     return _Training(settings=settings, images=simulated_federation(run.folder).pooled, federated=run)
 
 
+def _declared(epsilons: list[float], steps: int | None, given: dict[str, Any]) -> "list[PrivatePlan]":
+    """Mechanisms of declared numbers alone."""
+    from fedsynth.privacy.plan import make_plan
+    from fedsynth.training.settings import Privacy
+
+    if steps is None or given["patients"] is None:
+        remedy = "give --patients N --steps N, or a RUN"
+        raise ConfigError("a mechanism has a declared number of patients and of private steps", remedy=remedy)
+    said = {name: value for name, value in given.items() if value is not None}
+    return [make_plan(Privacy(epsilon=one, **said).settings(), {"declared": steps}) for one in epsilons]
+
+
 def _with_budget(settings: Any, epsilon: float, given: dict[str, Any]) -> Any:
     from fedsynth.training.settings import Privacy
 
@@ -220,24 +263,19 @@ def _place(run: "Run | None", out: Path | None, trainings: int) -> Path:
 
 
 def _print(found: "Audited") -> None:
-    from fedsynth.study.audit import EVERYWHERE, VIEWS
-
     inside = int(found.canaries.included.sum())
     claimed = found.why_no_claim if found.claim is None else f"epsilon {found.claim:g} at delta {found.delta:g}"
+    typer.echo(f"reach      {found.reach}")
     typer.echo(f"claimed    {claimed}")
     typer.echo(f"canaries   {len(found.canaries)}, of which {inside} took part; the coins are in {found.run.folder}")
-    rows = []
-    for place, of in found.bounds.items():
-        for view in VIEWS:
-            if view in of:
-                one = of[view]
-                above = found.hits[view] if place == EVERYWHERE else {}
-                told = ", ".join(f"{kind} {value:.2f}" for kind, value in above.items())
-                guessed = f"{one.right} of {one.guesses}"
-                rows.append([place, view, guessed, f"{one.epsilon:.2f}", f"{one.ceiling:.2f}", told])
-    print_table(["where", "view", "coins right", "epsilon at least", "at most provable", "in above out, by kind"], rows)
-    for view, why in found.missing.items():
-        typer.echo(f"not seen   {view}: {why}")
+    rows = [
+        [place, f"{one.right} of {one.guesses}", f"{one.epsilon:.2f}", f"{one.ceiling:.2f}"]
+        for place, one in found.bounds.items()
+    ]
+    if rows:
+        print_table(["where", "coins right", "epsilon at least", "at most provable"], rows)
+    for kind, value in found.hits.items():
+        typer.echo(f"           in above out among {kind}: {value:.2f}")
     typer.echo(f"control    {found.control:.2f} for coins that had no part in it; it should be 0")
     typer.echo(f"verdict    {found.verdict.upper()}")
     for sentence in found.sentences:

@@ -34,7 +34,7 @@ from fedsynth.federation.parts import Part, part_of
 from fedsynth.federation.place import SitePlace, open_place, spare_place
 from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
 from fedsynth.federation.settings import FederationSettings, from_run_config
-from fedsynth.federation.watching import opened, watcher
+from fedsynth.federation.watching import entered, opened, watcher
 from fedsynth.federation.work import SiteWork
 
 KEPT_BYTES = 2 * 2**30  # of networks that stay in memory; sites beyond are read from their disks again
@@ -98,7 +98,7 @@ def _answer(
     try:
         settings, run = _told(tuple(sorted(context.run_config.items())))
         private = settings.privacy is not None
-        place = open_place(context.node_config, run, experiment)
+        place = entered(open_place(context.node_config, run, experiment))
         content = do(place, settings)
     except Exception as error:
         content = _refuse(context, place, error, f"round {number}" if number else "hello", number)

@@ -1,15 +1,21 @@
-"""Who watches the sites at work in this process. Engines with processes of their own are watched by the round."""
+"""Who watches the sites at work in this process, or adds to their images. Other engines are watched by the round."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
+from fedsynth.federation.place import SitePlace
 from fedsynth.federation.work import OnStep
+from fedsynth.images import ImageSet
 from fedsynth.training.preparing import Prepared
 
 OnOpened = Callable[[str, Prepared], None]
+OnImages = Callable[[str, ImageSet], ImageSet]
 
 _watcher: OnStep | None = None
 _auditor: OnOpened | None = None
+_images: OnImages | None = None
 
 
 @contextmanager
@@ -29,14 +35,28 @@ def watcher() -> OnStep | None:
 
 
 @contextmanager
-def trainings(auditor: OnOpened) -> Iterator[None]:
-    """`auditor(site, prepared)` is shown every simulated site's training before its first round, during the block."""
-    global _auditor
-    before, _auditor = _auditor, auditor
+def trainings(auditor: OnOpened, images: OnImages) -> Iterator[None]:
+    """`auditor(site, prepared)` is shown every simulated site's training before its first round, during the block.
+
+    Such a site trains on `images(site, its own)`: what an audit adds stays in memory, and no image is written down.
+    """
+    global _auditor, _images
+    before, (_auditor, _images) = (_auditor, _images), (auditor, images)
     try:
         yield
     finally:
-        _auditor = before
+        _auditor, _images = before
+
+
+def entered(place: SitePlace) -> SitePlace:
+    """The site as an auditor lets it be."""
+    if _images is None or not place.simulated:
+        return place
+    return replace(place, images=partial(_joined, _images, place))
+
+
+def _joined(images: OnImages, place: SitePlace) -> ImageSet:
+    return images(place.name, place.images())
 
 
 def opened(site: str, prepared: Prepared) -> None:

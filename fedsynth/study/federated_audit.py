@@ -1,6 +1,5 @@
 """The audit of a federation: the same rounds once more, in this process, with canary patients at every site."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,15 @@ import numpy as np
 from fedsynth import files
 from fedsynth.errors import ConfigError
 from fedsynth.federation import watching
-from fedsynth.federation.place import POLICY, simulated_federation
+from fedsynth.federation.place import POLICY, SITES, simulated_federation
 from fedsynth.federation.server import Progress
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
+from fedsynth.images import ImageSet
 from fedsynth.images.imageset import concatenate
 from fedsynth.images.sites import Site
-from fedsynth.images.sites_file import SiteEntry, SitesFile
+from fedsynth.images.sites_file import load_sites
+from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.randomness import Randomness, SecretRandomness
 from fedsynth.run import Run
 from fedsynth.study.audit import (
@@ -25,6 +26,7 @@ from fedsynth.study.audit import (
     AuditSettings,
     Charging,
     OnStep,
+    Scores,
     Seen,
     Step,
     claim_of,
@@ -33,7 +35,6 @@ from fedsynth.study.audit import (
     refuse_unauditable,
 )
 from fedsynth.study.canaries import Canaries, make_canaries
-from fedsynth.study.views import Scores, look
 from fedsynth.study.watching import Watch
 from fedsynth.training.holder import Holder
 from fedsynth.training.preparing import Prepared, plan_privacy, prepare, training_members
@@ -65,19 +66,20 @@ def charged_sites(sites: Sequence[Site], asked: Sequence[FederationSettings]) ->
     """Whom the rounds charge, hospital by hospital; nobody where they are plain, or show phantoms."""
     charged = []
     for site in sites:
-        if asked[0].privacy is None or site.images.header.phantoms:
-            continue
-        planned = []
-        for settings in asked:
-            assert settings.privacy is not None
-            declared = int(settings.declared.get(site.name, settings.privacy.patients))
-            training = replace(settings.training(), privacy=replace(settings.privacy, patients=declared))
-            with cpu_threads(1):
-                rehearsed = prepare(site.images, training)
-            plan = plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
-            planned.append(plan.mechanism)
-        charged.append(Charging(site=site.name, patients=Holder(site.images).patients, planned=planned))
+        if asked[0].privacy is not None and not site.images.header.phantoms:
+            planned = [plan_of(site, settings).mechanism for settings in asked]
+            charged.append(Charging(site=site.name, patients=Holder(site.images).patients, planned=planned))
     return charged
+
+
+def plan_of(site: Site, settings: FederationSettings) -> PrivatePlan:
+    """The mechanism of one hospital of a private federation."""
+    assert settings.privacy is not None
+    declared = int(settings.declared.get(site.name, settings.privacy.patients))
+    training = replace(settings.training(), privacy=replace(settings.privacy, patients=declared))
+    with cpu_threads(1):
+        rehearsed = prepare(site.images, training)
+    return plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +89,12 @@ class _Ears:
     audit: AuditSettings
     watches: dict[str, Watch]
     claims: dict[str, tuple[float | None, str]]
+
+    canaries: Canaries
+
+    def joined(self, site: str, images: ImageSet) -> ImageSet:
+        """What the hospital trains on: its members, and those of its canaries whose coin fell so. Nothing is copied."""
+        return self.canaries.of(site).joined(training_members(images))
 
     def opened(self, site: str, prepared: Prepared) -> None:
         self.watches[site].attach(prepared)
@@ -112,7 +120,7 @@ def hold_federated_audit(
 ) -> Audited:
     """Hold the rounds of `audited` once more, in `run`, with canaries among every hospital's members; guess the coins.
 
-    The hospitals' own policies bind here too. Their images are copied beside the canaries while it lasts, no longer.
+    The hospitals' own policies bind here too. Canaries join their images in memory: a kill leaves no image behind.
     """
     started = time.monotonic()
     sites = members_of(audited)
@@ -125,45 +133,25 @@ def hold_federated_audit(
         site.name: Watch(canaries.of(site.name), Holder(site.images), seed=audit.seed + i)
         for i, site in enumerate(sites)
     }
-    ears = _Ears(audit=audit, watches=watches, claims={})
+    ears = _Ears(audit=audit, watches=watches, claims={}, canaries=canaries)
 
     def told(progress: Progress) -> None:
         if progress.replies:
             total = progress.rounds * settings.local_steps
             on_step(StepReport(step=progress.round * settings.local_steps - 1, losses={}), total)
 
-    folder = run.folder / "images"
-    try:
-        file = _with_canaries(sites, canaries, run)
-        step("training with canaries at every site")
-        with open_hospitals(file, run.folder) as hospitals:
-            trained = begin(settings, hospitals, run.folder / "run")
-        _bind_by_policies(audited, trained, sites)
-        with watching.trainings(ears.opened):
-            run_rounds(settings, trained, watch=told)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    with cpu_threads(1):
-        scores, missing = look(trained, canaries, images=audit.images, seed=audit.seed, step=step)
-    updates, why = _joined(ears, canaries)
-    if updates is None:
-        missing["updates"] = why
-    else:
-        scores["updates"] = updates
+    step("training with canaries at every site")
+    with open_hospitals(load_sites(audited.folder / SITES), run.folder) as hospitals:
+        trained = begin(settings, hospitals, run.folder / "run")
+    _bind_by_policies(audited, trained, sites)
+    with watching.trainings(ears.opened, ears.joined):
+        run_rounds(settings, trained, watch=told)
+    scores, unseen = _joined(ears, canaries)
     step("guessing the coins")
-    claim, why_none = ears.claim()
+    claim, why = ears.claim()
     delta = delta_of(settings, audit)
-    seen = Seen(canaries=canaries, scores=scores, missing=missing, claim=claim, why_no_claim=why_none, delta=delta)
+    seen = Seen(canaries=canaries, scores=scores, unseen=unseen, claim=claim, why_no_claim=why, delta=delta)
     return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
-
-
-def _with_canaries(sites: Sequence[Site], canaries: Canaries, run: Run) -> SitesFile:
-    entries = []
-    for number, site in enumerate(sites):
-        folder = run.folder / "images" / f"site-{number}"
-        canaries.of(site.name).joined(site.images).save(folder)
-        entries.append(SiteEntry(name=site.name, images=folder.resolve()))
-    return SitesFile(name="audit", site=tuple(entries))
 
 
 def _bind_by_policies(audited: Run, trained: Run, sites: Sequence[Site]) -> None:

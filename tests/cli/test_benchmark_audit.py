@@ -10,6 +10,7 @@ from fedsynth import cli
 from fedsynth.federation import client_app
 from fedsynth.privacy.ledger import Ledger
 from tests.federation.tiny import SETTINGS, start
+from tests.federation.tiny import private as private_federation
 from tests.training.tiny import tiny_set
 
 
@@ -18,7 +19,7 @@ def run(*arguments: object) -> Result:
 
 
 def audit(*arguments: object) -> Result:
-    return run("benchmark", "audit", "--canaries", "40", "--images", "5", *arguments)
+    return run("benchmark", "audit", "--canaries", "40", *arguments)
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def test_a_run_is_audited_by_its_own_settings(real: Path) -> None:
     found = audit("--claim", "50")
     assert found.exit_code == 0, found.output
     assert "the newest run: runs/one" in found.output
-    assert "even a perfect attack on 40 canaries would prove only" in found.output
+    assert found.stdout.startswith("reach      40 canaries prove at most epsilon")
+    assert "--mechanism finds" in found.stdout
     assert Path("runs/one/benchmarks/audit.json").is_file()
     assert len(list(Path("runs/one/audits").iterdir())) == 1
 
@@ -82,6 +84,8 @@ def test_a_run_is_audited_by_its_own_settings(real: Path) -> None:
         (("--real", "real", "-g", "dcgan", "--canaries", "5"), "--canaries must be at least 20"),
         (("--real", "real", "-g", "dcgan", "--epsilon", "1"), "--patients N"),
         (("--real", "real", "-g", "label-gmm"), "never private"),
+        (("--mechanism", "--epsilon", "1", "--patients", "40"), "--steps N"),
+        (("--mechanism", "--real", "real", "-g", "dcgan"), "the run is not private"),
         ((), "there is no run yet"),
     ],
 )
@@ -100,9 +104,52 @@ def test_a_federated_run_is_audited_at_every_hospital(real: Path, tmp_path: Path
     assert found.exit_code == 0, found.output
     result = json.loads(found.stdout)
     assert set(result["per_site"]) == {"site-0", "site-1"}
-    assert len(result["per_site"]["site-0"]) == 4
+    assert set(result["per_site"]["site-0"]) == {"epsilon_lower_bound"}
     (kept,) = (place.folder / "audits").iterdir()
     assert "rounds = 2" in (kept / "config.toml").read_text()
     refused = audit(place.folder, "--real", real)
     assert refused.exit_code == 2
     assert "has its own hospitals" in refused.output
+
+
+DECLARED = ("--mechanism", "--patients", "40", "--draw", "40", "--steps", "4")
+
+
+def test_a_declared_mechanism_is_audited_without_images_or_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = audit(*DECLARED, "--epsilon", "2", "--epsilon", "8", "--out", "kept")
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("reach      the mechanism's own code")
+    assert found.stdout.count("NO CONTRADICTION FOUND") == 2
+    result = json.loads(Path("kept/benchmarks/audit-mechanism.json").read_text())
+    assert [round(one["claim"]) for one in result["details"]["mechanisms"]] == [2, 8]
+    wrong = audit(*DECLARED, "--epsilon", "8", "--claim", "1")
+    assert wrong.exit_code == 1
+    assert "epsilon: at least" in wrong.stdout
+
+
+def test_the_mechanism_of_a_run_is_audited_and_costs_nobody_anything(real: Path, tmp_path: Path) -> None:
+    private = ("--epsilon", "2", "--patients", "40", "--steps", "2", "--sheets", "0")
+    assert run("train", real, "-g", "dcgan", *private, "--run", "runs/one").exit_code == 0
+    before = Ledger("pooled", tmp_path / "store").charges()
+    found = audit("--mechanism", "--json")
+    assert found.exit_code == 0, found.output
+    (mechanism,) = json.loads(found.stdout)["details"]["mechanisms"]
+    assert mechanism["mechanism"]["private-steps"] == before[0].steps == 2
+    assert mechanism["mechanism"]["noise"] == before[0].noise
+    assert Path("runs/one/benchmarks/audit-mechanism.json").is_file()
+    assert Ledger("pooled", tmp_path / "store").charges() == before
+
+
+def test_every_mechanism_of_a_federation_is_audited_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = start(tmp_path, private_federation(tmp_path, insecure=False))
+    found = audit(place.folder, "--mechanism", "--json")
+    assert found.exit_code == 0, found.output
+    assert len(json.loads(found.stdout)["details"]["mechanisms"]) == 1
+    repeatable = start(tmp_path, private_federation(tmp_path), "repeatable")
+    refused = audit(repeatable.folder, "--mechanism")
+    assert refused.exit_code == 2
+    assert "can be repeated" in refused.output

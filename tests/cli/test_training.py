@@ -95,7 +95,7 @@ def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypa
     private += ["--patients", "8", "--draw", "8"]
     assert "\nin all" not in call("train", "set", *private, "--run", "one")
     told = call("train", "set", *private, "--run", "two")
-    assert "in all   epsilon 5." in told
+    assert "in all   epsilon 6 spent" in told
     assert "over all runs of the store; this run alone epsilon 4" in told
     again = json.loads(call("train", "set", *private, "--run", "three", "--json"))
     assert again["epsilon_over_all_runs"] > 6

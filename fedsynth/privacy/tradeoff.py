@@ -1,0 +1,72 @@
+"""The trade-off curve of Poisson-subsampled Gaussian steps: what an attack's error rates prove about the epsilon spent.
+
+Any attack on a mechanism with the curve f and the false-positive rate a misses at least a share f(a) (Dong, Roth and
+Su 2022). Nasr et al. 2023 (arXiv 2302.07956) turn this round: error rates below f refute the noise that f belongs to.
+"""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.privacy.accounting import Mechanism
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+_EPSILONS = np.linspace(0.0, 3.0, 91) ** 2
+"""Where the curve is supported; fewer only make it lower, so that less is refuted."""
+FURTHEST, STRONGEST = 16.0, 7.0
+"""The noise is looked for up to so many times the declared one, and down to steps of so many deviations in all."""
+
+
+def least_false_negatives(mechanism: Mechanism, false_positives: float) -> float:
+    """f(a) of the curve: max over epsilon of 1 - delta - e^epsilon a and of e^-epsilon (1 - delta - a), at least 0."""
+    grown = np.exp(_EPSILONS)
+    left = 1 - _deltas(mechanism)
+    return float(max(0.0, np.max(left - grown * false_positives), np.max((left - false_positives) / grown)))
+
+
+def advantage(mechanism: Mechanism) -> float:
+    """The largest difference that any attack can have between its true- and its false-positive rate."""
+    return float(_deltas(mechanism)[0])
+
+
+def proven_epsilon(mechanism: Mechanism, delta: float, *, false_positives: float, false_negatives: float) -> float:
+    """The epsilon at `delta` that error rates of at most these prove for such steps, whatever noise they had.
+
+    Of all noise multipliers the largest that is not refuted counts; rate and number of steps are those of `mechanism`.
+    """
+
+    def refuted(noise: float) -> bool:
+        return least_false_negatives(replace(mechanism, noise=noise), false_positives) > false_negatives
+
+    low = high = mechanism.noise
+    while refuted(low) and low > mechanism.rate * math.sqrt(mechanism.steps) / STRONGEST:
+        low, high = low / 2, low
+    while not refuted(high):
+        if high > mechanism.noise * FURTHEST:
+            return 0.0
+        low, high = high, high * 2
+    while high > 1.0005 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if refuted(middle) else (middle, high)
+    return float(_loss(replace(mechanism, noise=high)).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=256)
+def _deltas(mechanism: Mechanism) -> NDArray[np.float64]:
+    loss = _loss(mechanism)
+    return np.array([loss.get_delta_for_epsilon(float(epsilon)) for epsilon in _EPSILONS])
+
+
+def _loss(mechanism: Mechanism) -> "PrivacyLossDistribution":
+    """Rounded up between grid points (Doroshenko et al. 2022): the curve lies nowhere above the true one."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    grid = max(1e-4, 1e-2 / math.sqrt(mechanism.steps))
+    one = pld.from_gaussian_mechanism(mechanism.noise, sampling_prob=mechanism.rate, value_discretization_interval=grid)
+    return one.self_compose(mechanism.steps)

@@ -1,0 +1,35 @@
+"""The trade-off curve: the Gaussian closed form, and what its own points prove."""
+
+import math
+
+import pytest
+from scipy.stats import norm
+
+from fedsynth.privacy.accounting import Mechanism, epsilon_of
+from fedsynth.privacy.tradeoff import advantage, least_false_negatives, proven_epsilon
+
+GAUSSIAN = Mechanism(rate=1.0, noise=5.0, steps=25)  # one Gaussian mechanism of mu = 1
+SUBSAMPLED = Mechanism(rate=0.2, noise=1.5, steps=60)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.3, 0.5, 0.9])
+def test_without_subsampling_it_is_the_gaussian_curve(alpha: float) -> None:
+    """Dong, Roth and Su 2022: G_mu(a) = Phi(Phi^-1(1 - a) - mu); supporting lines lie below it."""
+    exact = norm.cdf(norm.isf(alpha) - 1)
+    assert exact - 3e-4 < least_false_negatives(GAUSSIAN, alpha) <= exact
+    assert 0 <= advantage(GAUSSIAN) - (2 * norm.cdf(0.5) - 1) < 1e-5, "rounded up, and hardly"
+
+
+@pytest.mark.parametrize("mechanism", [GAUSSIAN, SUBSAMPLED], ids=["gaussian", "subsampled"])
+@pytest.mark.parametrize("alpha", [0.02, 0.3, 0.6])
+def test_a_point_of_the_curve_proves_its_epsilon_and_no_more(mechanism: Mechanism, alpha: float) -> None:
+    missed, true = least_false_negatives(mechanism, alpha), epsilon_of([mechanism], 1e-5)
+    for declared in (mechanism, Mechanism(rate=mechanism.rate, noise=3 * mechanism.noise, steps=mechanism.steps)):
+        proven = proven_epsilon(declared, 1e-5, false_positives=alpha, false_negatives=missed)
+        assert 0.995 * true < proven <= true
+
+
+def test_guessing_proves_nothing_and_certainty_much() -> None:
+    assert proven_epsilon(SUBSAMPLED, 1e-5, false_positives=0.5, false_negatives=0.5) == 0
+    assert proven_epsilon(SUBSAMPLED, 1e-5, false_positives=0.05, false_negatives=0.05) > 15
+    assert math.isclose(least_false_negatives(SUBSAMPLED, 1.0), 0.0)
