@@ -97,8 +97,8 @@ def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypa
     told = call("train", "set", *private, "--run", "two")
     assert "in all   epsilon 6 spent" in told
     assert "over all runs of the store; this run alone epsilon 4" in told
-    again = json.loads(call("train", "set", *private, "--run", "three", "--json"))
-    assert again["epsilon_over_all_runs"] > 6
+    again = CliRunner().invoke(app, ["train", "set", *private, "--run", "three", "--json"]).stdout
+    assert json.loads(again)["epsilon_over_all_runs"] > 6
 
 
 @pytest.mark.slow
