@@ -24,11 +24,15 @@ SLACK = 1 - 2.0**-10  # what the rounding of the weighted sums may come to is ke
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A few patients: every tensor of `batch` and `noise` is (patients, views, ...). The last `fillers` are nobody."""
+    """A few patients: every tensor of `batch` and `noise` is (patients, views, ...). The last `fillers` are nobody.
+
+    `precision` is that of their norms and sums; less than `EXACT` bounds nothing and is for chunks of nobody.
+    """
 
     batch: dict[str, Tensor]
     noise: dict[str, Tensor]
     fillers: int = 0
+    precision: torch.dtype = EXACT
 
     @property
     def patients(self) -> int:
@@ -44,13 +48,17 @@ class Chunk:
         """The same with one sample axis, views of a patient one after another."""
         return {k: v.flatten(0, 1) for k, v in self.batch.items()}, {k: v.flatten(0, 1) for k, v in self.noise.items()}
 
+    def rolled(self, places: int) -> "Chunk":
+        """The same patients so many places on, round and round."""
+        batch, noise = ({k: v.roll(places, 0) for k, v in part.items()} for part in (self.batch, self.noise))
+        return replace(self, batch=batch, noise=noise)
+
     def split(self, patients: int) -> "Iterator[Chunk]":
         """The same in chunks of so many patients, nothing copied."""
         for start in range(0, self.patients, patients):
             part = slice(start, start + patients)
-            yield Chunk(
-                batch={k: v[part] for k, v in self.batch.items()}, noise={k: v[part] for k, v in self.noise.items()}
-            )
+            batch, noise = ({k: v[part] for k, v in whole.items()} for whole in (self.batch, self.noise))
+            yield replace(self, batch=batch, noise=noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +110,7 @@ class RecordedEngine:
 
 def _shares(calls: list[tuple[Call, Tensor]], chunk: Chunk) -> list[tuple[str, Share]]:
     return [
-        (f"{call.name}." if call.name else "", share(call.module, call.given, back, chunk.patients))
+        (f"{call.name}." if call.name else "", share(call.module, call.given, back, chunk.patients, chunk.precision))
         for call, back in calls
     ]
 
@@ -115,16 +123,16 @@ class MappedEngine:
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
         """Each patient's gradient norm (patients,)."""
-        return _norms_held(self._each(chunk, progress)[0])
+        return _norms_held(self._each(chunk, progress)[0], chunk.precision)
 
     def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
         """The clipped sum; what is not finite is zeroed before it meets its weight."""
         each, losses = self._each(chunk, progress)
-        norms = _norms_held(each)
+        norms = _norms_held(each, chunk.precision)
         finite, weights = norms.isfinite(), _weights(norms, clip, chunk.fillers)
         if not finite.all():
             each = {name: _zeroed(g, finite) for name, g in each.items()}
-        sums = {name: torch.tensordot(weights, g.to(EXACT), 1) for name, g in each.items()}
+        sums = {name: torch.tensordot(weights, g.to(chunk.precision), 1) for name, g in each.items()}
         return Clipped(sums=sums, losses=losses)
 
     def _each(self, chunk: Chunk, progress: float) -> tuple[dict[str, Tensor], Tensor]:
@@ -154,8 +162,8 @@ def _norm(squared: list[Tensor]) -> Tensor:
     return torch.stack(squared).sum(0).sqrt()
 
 
-def _norms_held(each: dict[str, Tensor]) -> Tensor:
-    return _norm([torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=EXACT).square() for g in each.values()])
+def _norms_held(each: dict[str, Tensor], precision: torch.dtype) -> Tensor:
+    return _norm([torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=precision).square() for g in each.values()])
 
 
 def _zeroed(values: Tensor, kept: Tensor) -> Tensor:

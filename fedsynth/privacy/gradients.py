@@ -84,14 +84,15 @@ class PatientGradients:
             check_independence(self._whole, self.net, self.loss, self._probe, stages=[progress], variations=now)
             self._trusted = True
         path = self.path(progress)
-        return self._added(self._chunks(patients, path, fetch), path, progress)[0] if path.parameters else {}
+        return self._added(self._chunks(patients, path, fetch, progress), path, progress)[0] if path.parameters else {}
 
     def clipped_mean(self, batch: Tensors, noise: Tensors, progress: float = 1.0) -> tuple[Tensor, Sums]:
         """The mean loss of samples that are no patients, and the mean of their gradients, each clipped like one.
 
         The free half, balanced with the other. The number of samples must be fixed and public.
         """
-        path, whole = self.path(progress), Chunk(batch=_with_views(batch), noise=_with_views(noise))
+        whole = Chunk(batch=_with_views(batch), noise=_with_views(noise), precision=torch.float32)
+        path = self.path(progress)
         if not path.parameters:
             with torch.no_grad():
                 return self.loss(*whole.flat(), progress).mean(), {}
@@ -104,7 +105,7 @@ class PatientGradients:
         """Each gradient norm before clipping: for made-up samples and tests. Norms of patients are secret."""
         path = self.path(progress)
         with _full_precision():
-            found = [path.engine.norms(chunk, progress) for chunk in self._chunks(patients, path, fetch)]
+            found = [path.engine.norms(chunk, progress) for chunk in self._chunks(patients, path, fetch, progress)]
         return torch.cat(found)[: len(patients)]
 
     def _added(self, chunks: Iterator[Chunk], path: Path, progress: float) -> tuple[Sums, list[Tensor]]:
@@ -120,23 +121,23 @@ class PatientGradients:
                     total[name].add_(value)
         return total, losses
 
-    def _chunks(self, patients: Tensor, path: Path, fetch: Fetch) -> Iterator[Chunk]:
-        for start in range(0, len(patients), path.patients):
-            batch, noise = fetch(patients[start : start + path.patients])
+    def _chunks(self, patients: Tensor, path: Path, fetch: Fetch, progress: float) -> Iterator[Chunk]:
+        with _full_precision():
+            together = self._chooser.together(path, progress)
+        for start in range(0, len(patients), together):
+            batch, noise = fetch(patients[start : start + together])
             chunk = Chunk(batch=dict(batch), noise=dict(noise))
             if chunk.views != self.views:
                 raise ValueError(f"fetch gave {chunk.views} views per patient where {self.views} are declared")
-            yield self._filled(chunk, path.patients - chunk.patients)
+            yield self._filled(chunk, together - chunk.patients)
 
     def _filled(self, chunk: Chunk, fillers: int) -> Chunk:
-        """The chunk with the first made-up sample in its empty places, at weight zero."""
+        """A copy of the chunk, its memory aligned like any other's, with a made-up sample in each empty place."""
 
         def fill(values: Tensor, made_up: Tensor) -> Tensor:
             extra = made_up[:1, None].to(values).expand(fillers, chunk.views, *made_up.shape[1:])
             return torch.cat([values, extra])
 
-        if not fillers:
-            return chunk
         batch, noise = (
             {name: fill(value, made_up[name]) for name, value in part.items()}
             for part, made_up in zip((chunk.batch, chunk.noise), self._probe, strict=True)

@@ -17,22 +17,18 @@ from fedsynth.privacy.recording import NotFollowedError
 from fedsynth.privacy.variations import AS_THEY_ARE, VARIATIONS, Variation, varied
 
 AGREEMENT = 1e-4  # of the two engines on the probe, relative to the clip norm
-TOGETHER = {"cpu": 16, "cuda": 64}  # samples; more are little faster, and the last chunk of a draw is filled up
+SAMPLES = {"cpu": 32, "cuda": 256}  # at once: more are not faster
+FULL = {"cpu": 16, "cuda": 64}  # of patients: the last chunk of a draw is filled up, which costs time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """How gradients are taken at one stage of growth, why, by which parameters, and how many samples at once.
-
-    Patients go in chunks of `patients`, always full: each one's gradient is then the same to the bit whoever else was
-    drawn, since a kernel's rounding depends on the shape of its input and not on the neighbours' numbers.
-    """
+    """How gradients are taken at one stage of growth, why, by which parameters, and how many samples at once."""
 
     fast: bool
     reason: str
     parameters: tuple[str, ...]
     samples: int
-    patients: int
     engine: Engine = field(repr=False, compare=False)
 
     @property
@@ -51,7 +47,7 @@ class Chooser:
         self._views, self._memory = views, memory
         self._slow: dict[tuple[str, ...], str] = {}
         self._examined: set[tuple[str, ...]] = set()
-        self._even: dict[tuple[tuple[str, ...], bool, int], bool] = {}
+        self._together: dict[tuple[tuple[str, ...], bool], int] = {}
 
     def choose(self, names: tuple[str, ...], size: int, progress: float) -> Path:
         """The path for these parameters, where the fast one needs `size` bytes for each sample.
@@ -61,14 +57,29 @@ class Chooser:
         mapped = MappedEngine(self._net, self._loss, names)
         if not names:
             reason = "the loss uses no parameter"
-            return Path(fast=True, reason=reason, parameters=(), samples=1, patients=1, engine=mapped)
+            return Path(fast=True, reason=reason, parameters=(), samples=1, engine=mapped)
         own = sum(p.numel() * p.element_size() for name, p in self._net.named_parameters() if name in names)
         try:
             fast = self._fast(mapped, names, progress)
         except NotFollowedError as why:
-            return self._path(False, str(why), names, self._memory // (size // 2 + 5 * own), mapped, progress)
+            room = self._room(size // 2 + 5 * own)
+            return Path(fast=False, reason=str(why), parameters=names, samples=room, engine=mapped)
+        room = self._room(size)
         reason = "plain layers, each called once, agree with vmap(grad)"
-        return self._path(True, reason, names, self._memory // size, fast, progress)
+        return Path(fast=True, reason=reason, parameters=names, samples=room, engine=fast)
+
+    def together(self, path: Path, progress: float) -> int:
+        """How many patients make a chunk, which must always be full.
+
+        A kernel's rounding depends on the shape of its input, not on the neighbours' numbers: so each patient's
+        gradient is the same to the bit whoever else was drawn. Where it depends on the place in a chunk, as a probe
+        tells, patients go one by one.
+        """
+        key = path.parameters, path.fast
+        if key not in self._together:
+            patients = max(1, min(path.samples, FULL[self._device]) // self._views)
+            self._together[key] = patients if self._alike_everywhere(path.engine, patients, progress) else 1
+        return self._together[key]
 
     def reached(self, progress: float) -> tuple[tuple[str, ...], int]:
         """The trainable parameters that the loss uses at this stage, and what the fast path needs per sample."""
@@ -81,18 +92,12 @@ class Chooser:
         names = tuple(name for name, one in zip(trainable, found, strict=True) if one is not None)
         return names, max(1, sum(kept) // self._probe.patients)
 
-    def _path(
-        self, fast: bool, reason: str, names: tuple[str, ...], room: int, engine: Engine, progress: float
-    ) -> Path:
-        samples = max(1, room)
-        device = next(self._net.parameters()).device.type
-        patients = max(1, min(samples, TOGETHER.get(device, 1)) // self._views)
-        key = names, fast, patients
-        if key not in self._even:
-            self._even[key] = self._alike_everywhere(engine, patients, progress)
-        if not self._even[key]:
-            patients, reason = 1, f"{reason}; one patient at a time, since rounding differs by place"
-        return Path(fast=fast, reason=reason, parameters=names, samples=samples, patients=patients, engine=engine)
+    @property
+    def _device(self) -> str:
+        return "cuda" if next(self._net.parameters()).is_cuda else "cpu"
+
+    def _room(self, size: int) -> int:
+        return max(1, min(self._memory // size, SAMPLES[self._device]))
 
     def _fast(self, mapped: Engine, names: tuple[str, ...], progress: float) -> Engine:
         if names in self._slow:
@@ -116,18 +121,22 @@ class Chooser:
         progress: float,
         variations: Sequence[Variation],
     ) -> None:
-        """The engines must give the same clipped sum of the probe, at a clip norm that binds for some samples."""
-        for variation in variations:
+        """The engines must give the same clipped sum of the probe, at a clip norm that binds for some samples.
+
+        The samples stand in another order at each variation, in case a layer's rows are sorted by what they show.
+        """
+        for turn, variation in enumerate(variations):
+            chunk = self._probe.rolled(turn)
             with varied(self._whole, variation):
-                clip = float(mapped.norms(self._probe, progress).median())
+                clip = float(mapped.norms(chunk, progress).median())
                 if not (0 < clip < math.inf) and variation != AS_THEY_ARE:
                     continue  # nothing to be seen at weights that we made up
-                ours = fast.clipped(self._probe, progress, clip or 1.0).sums
-                theirs = mapped.clipped(self._probe, progress, clip or 1.0).sums
+                ours = fast.clipped(chunk, progress, clip or 1.0).sums
+                theirs = mapped.clipped(chunk, progress, clip or 1.0).sums
             if set(ours) != set(names):
                 raise NotFollowedError("a parameter is used outside its layer")
             difference = math.sqrt(sum(float((ours[name] - theirs[name]).square().sum()) for name in names))
-            if not difference <= AGREEMENT * clip * self._probe.patients:
+            if not difference <= AGREEMENT * clip * chunk.patients:
                 raise NotFollowedError("the loss is more than its layers' outputs (a gradient penalty?)")
 
     def _alike_everywhere(self, engine: Engine, patients: int, progress: float) -> bool:
