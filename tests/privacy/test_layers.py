@@ -19,7 +19,7 @@ KINDS = {
     "linear, sequence held": (lambda: nn.Linear(3, 2), (9, 3)),
     "conv1d, ghost": (lambda: nn.Conv1d(32, 32, 4, 4, bias=False), (32, 12)),
     "conv1d, held": (lambda: nn.Conv1d(2, 3, 3, 1, 1), (2, 16)),
-    "conv2d, ghost": (lambda: nn.Conv2d(32, 32, 4, 2, 1, bias=False), (32, 6, 6)),
+    "conv2d, ghost": (lambda: nn.Conv2d(64, 32, 4, 2, 1, bias=False), (64, 6, 6)),
     "conv2d, rank one": (lambda: nn.Conv2d(256, 1, 4, bias=False), (256, 4, 4)),
     "conv2d, held one by one": (lambda: nn.Conv2d(1, 4, 3, padding=1), (1, 8, 8)),
     "conv2d, held as groups": (lambda: nn.Conv2d(16, 16, 3, padding=1, bias=False), (16, 8, 8)),
