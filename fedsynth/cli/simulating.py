@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 FAILURES, ENGINE = "Failures", "Engine"
 ENGINES = ("local", "ray")
 PRIVATE_STEPS = 10  # fewer and larger steps: every one of them is paid for
-SIZE = 32  # of the phantoms: two cores learn them in minutes; a sites file may ask for larger ones
 NO_SECURE_AGGREGATION = (
     "secure aggregation is not available: Flower has it only for its legacy interface, and rounds weights to steps of "
     "about 1e-4, near one step of the optimiser"
@@ -192,10 +191,9 @@ def _phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
 
     file = default_sites(sites)
     assert file.phantom is not None
-    phantom = replace(file.phantom, size=SIZE)
-    if given.get("pairing") == LABEL_TO_IMAGE:
-        phantom = replace(phantom, labels="tissue+tumour")
-    return replace(file, phantom=phantom)
+    if given.get("pairing") != LABEL_TO_IMAGE:
+        return file
+    return replace(file, phantom=replace(file.phantom, labels="tissue+tumour"))
 
 
 def _open(
