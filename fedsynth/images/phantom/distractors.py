@@ -26,6 +26,8 @@ _SHIFTS = {
 }
 """What each kind adds to the grey values of the tissue below it, in the order of the channels."""
 KINDS = tuple(_SHIFTS)
+_SHARES = (0.14, 0.30, 0.14, 0.14, 0.14, 0.14)
+"""How often each kind is: most often the one that looks like a tumour in T2 and FLAIR alone."""
 _OLD_WHITE = np.array((-0.10, 0.22, 0.30, -0.10), np.float32)[:, None, None]
 
 
@@ -53,8 +55,8 @@ def draw_distractors(rng: np.random.Generator, atlas: Atlas, height_mm: float, s
     centres = near[rng.integers(len(near), size=MOST)] * np.float32(1) + rng.normal(0, 7, (MOST, 3)).astype(np.float32)
     return Distractors(
         centres_mm=centres.astype(np.float32),
-        radii_mm=rng.uniform(4.0, 12.0, MOST).astype(np.float32),
-        kinds=rng.integers(len(KINDS), size=MOST),
+        radii_mm=rng.uniform(4.5, 13.0, MOST).astype(np.float32),
+        kinds=rng.choice(len(KINDS), MOST, p=_SHARES),
         strengths=rng.uniform(0.55, 1.1, MOST).astype(np.float32),
         chances=np.cumsum(rng.exponential(1.0, MOST)),
         shape=draw_lattice(rng, 9.0),
