@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "ray"]
 SITES = 4
-SIZE = 32  # of the phantoms: two cores learn them in minutes; a sites file may ask for larger ones
 
 
 @takes_keywords(FederationSettings)
@@ -142,10 +141,9 @@ def phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
 
     file = default_sites(sites)
     assert file.phantom is not None
-    phantom = replace(file.phantom, size=SIZE)
-    if given.get("pairing") == LABEL_TO_IMAGE:
-        phantom = replace(phantom, labels="tissue+tumour")
-    return replace(file, phantom=phantom)
+    if given.get("pairing") != LABEL_TO_IMAGE:
+        return file
+    return replace(file, phantom=replace(file.phantom, labels="tissue+tumour"))
 
 
 def open_simulation(
