@@ -128,6 +128,12 @@ def _use(facts: Facts) -> list[str]:
     for name in [name for name in TASKS if name in facts.results]:
         for arm, said in facts.results[name].details.get("over_public", {}).items():
             found.append(f"Beside public images, {name}, {arm}: {said}.")
+        for arm, of in facts.results[name].details.get("trainings", {}).items():
+            if of["repeated"]:
+                again = f", and {of['collapsed']} again" if of["collapsed"] else ""
+                found.append(
+                    f"Trainings, {name}, {arm}: {of['repeated']} collapsed and began from another start{again}."
+                )
     if not found:
         found.append("What the images are good for was not measured.")
     return [*found, *variety(facts.results), *_readers(facts)]
