@@ -10,7 +10,7 @@ from fedsynth.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedsynth.benchmark.score import Result, Score
-    from fedsynth.benchmark.utility.utility import Kind
+    from fedsynth.benchmark.utility.arm_trainings import Kind
     from fedsynth.images import ImageSet
     from fedsynth.run import Run
     from fedsynth.training.tasks import TaskSettings
@@ -132,8 +132,9 @@ def _utility(
     as_json: bool,
 ) -> None:
     from fedsynth.benchmark.utility.arm_cache import ArmCache
+    from fedsynth.benchmark.utility.arm_trainings import Plan
     from fedsynth.benchmark.utility.arms import parse_arms
-    from fedsynth.benchmark.utility.utility import Plan, prepare, run_utility
+    from fedsynth.benchmark.utility.utility import prepare, run_utility
     from fedsynth.config import as_table
     from fedsynth.images import ImageSet
     from fedsynth.study.learners import TaskLearner
@@ -219,11 +220,12 @@ HEADS = {
 
 
 def _print_by_arm(result: "Result") -> None:
-    from fedsynth.benchmark.utility.utility import MAIN, WAYS
+    from fedsynth.benchmark.utility.arm_trainings import WAYS
 
     arms = list(dict.fromkeys(name.split("/", 1)[1] for name in result.scores))
-    main = MAIN[result.benchmark]  # type: ignore[index]
-    lead = [*WAYS[result.benchmark].LEAD, f"{main}_ratio", f"{main}_skill"]
+    way = WAYS[result.benchmark]  # type: ignore[index]
+    main = way.COMPARED[0]
+    lead = [*way.LEAD, f"{main}_ratio", f"{main}_skill"]
     rest = [name for name in dict.fromkeys(name.split("/")[0] for name in result.scores) if name not in lead]
     for names in (lead, [name for name in rest if not name.endswith("_over_public")]):
         rows = [[arm, *(_cell(result.scores.get(f"{name}/{arm}")) for name in names)] for arm in arms]

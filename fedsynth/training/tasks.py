@@ -176,6 +176,6 @@ def predictions(task: Task, images: ImageSet) -> Iterator[NDArray[np.float32]]:
     holder = Holder(images, device=device)
     for start in range(0, len(images), BLOCK):
         rows = np.arange(start, min(len(images), start + BLOCK))
-        with torch.no_grad():
+        with torch.no_grad(), cpu_threads(1):  # as in training: runs side by side would fight over the cores
             made = task.predict(holder.fetch(rows)["image"]).float().cpu().numpy()
         yield from made

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fedsynth.benchmark.utility.arm_trainings import Plan
 from fedsynth.benchmark.utility.fidelity import run_fidelity
-from fedsynth.benchmark.utility.utility import Plan, run_utility
+from fedsynth.benchmark.utility.utility import run_utility
 from fedsynth.cli import app
 from fedsynth.cli.benchmark_utility import ARMS
 from fedsynth.config import save_toml

@@ -36,7 +36,7 @@ class Trainings:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmCache:
-    """The folder of kept arms; without a `folder` nothing is kept."""
+    """The folder of kept arms; without a `folder`, or where it cannot be written, nothing is kept."""
 
     folder: Path | None = None
 
@@ -45,13 +45,10 @@ class ArmCache:
 
         Without `wait` None is given where another process is making it.
         """
-        if self.folder is None:
-            return make()
         name = hashlib.sha256(json.dumps({**facts, "code": _code()}, sort_keys=True, default=str).encode()).hexdigest()
+        if (handle := self._open(f"{name}.lock")) is None or self.folder is None:
+            return make()
         path = self.folder / f"{name}.json"
-        with files.told_when_unwritable(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -64,6 +61,16 @@ class ArmCache:
             return made
         finally:
             os.close(handle)
+
+    def _open(self, name: str) -> int | None:
+        """The file to lock; None where nothing can be kept."""
+        if self.folder is None:
+            return None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
 
 
 def _as_json(made: Trainings) -> dict[str, Any]:

@@ -5,58 +5,34 @@ controls that stand beside the arms.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fedsynth.benchmark.leakage.statistics.selection import holm
-from fedsynth.benchmark.score import Input, Result, Score, content_hash
-from fedsynth.benchmark.utility import classification, segmentation
+from fedsynth.benchmark.score import Input, Result, Score
 from fedsynth.benchmark.utility.arm_cache import ArmCache, Trainings
+from fedsynth.benchmark.utility.arm_trainings import WAYS, Kind, OnArm, Plan, arm_name, train_all
 from fedsynth.benchmark.utility.arms import (
     AUGMENTED,
     CONTROLS,
-    MAJORITY,
     MEAN_IMAGE,
     OF_SYNTHETIC,
     PUBLIC,
     REAL,
-    THRESHOLD,
     UNTRAINED,
-    Arm,
     Learner,
     Material,
-    train_arm,
 )
-from fedsynth.benchmark.utility.controls import fit_threshold, has_lesions, majority_class
+from fedsynth.benchmark.utility.controls import has_lesions
 from fedsynth.benchmark.utility.measure import Measure, difference, paired_p, ratio, score, score_rows, skill
 from fedsynth.errors import ImageSetError
 from fedsynth.images import ImageSet
 
-Kind = Literal["segmentation", "classification"]
-WAYS = {"segmentation": segmentation, "classification": classification}
-MAIN: dict[Kind, str] = {kind: way.COMPARED[0] for kind, way in WAYS.items()}  # type: ignore[misc]
+MAIN: dict[Kind, str] = {kind: way.COMPARED[0] for kind, way in WAYS.items()}
 SEEDS_FOR_TESTS = 3
-
-OnArm = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to run: `arms` with whether each is augmented, and how many trainings of each, with which first seed.
-
-    The controls are added to them, and the arm on `public` images where there are any.
-    """
-
-    kind: Kind
-    arms: Sequence[tuple[str, bool]]
-    seeds: int = 3
-    seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    public: ImageSet | None = None
 
 
 def run_utility(
@@ -74,7 +50,7 @@ def run_utility(
     """
     begun = time.monotonic()
     material, holdout = prepare(real, synthetic, plan.kind, public=plan.public)
-    trained = _train_all(real, material, holdout, plan, learner, ArmCache() if kept is None else kept, on_arm)
+    trained = train_all(real, material, holdout, plan, learner, ArmCache() if kept is None else kept, on_arm)
     way = WAYS[plan.kind]
     found = {name: way.measures([one.table for one in of]) for name, of in trained.items()}
     home = {
@@ -93,70 +69,6 @@ def run_utility(
         seed=plan.seed,
         settings={"seeds": plan.seeds, "arms": list(found), **plan.settings},
         seconds=time.monotonic() - begun,
-    )
-
-
-def _train_all(
-    real: ImageSet,
-    material: Material,
-    holdout: ImageSet,
-    plan: Plan,
-    learner: Learner,
-    kept: ArmCache,
-    on_arm: OnArm,
-) -> dict[str, list[Trainings]]:
-    """Every training of every arm, scored; what another process is at work on comes last."""
-    way, arms = WAYS[plan.kind], _all_arms(material, plan)
-    facts = {"kind": plan.kind, "settings": plan.settings, "real": content_hash(real), "header": repr(real.header)}
-    found: dict[tuple[str, bool, int], Trainings] = {}
-
-    def make(arm: str, augmented: bool, number: int) -> Trainings:
-        made = train_arm(arm, material, learner, seed=plan.seed + number, augment=augmented)
-        return _scored(made, way.judge(made.networks, holdout))
-
-    def take(job: tuple[str, bool, int], *, wait: bool) -> bool:
-        arm, augmented, number = job
-        on_arm(_name(arm, augmented), len(found), len(jobs))
-        cache = ArmCache() if arm in OF_SYNTHETIC else kept
-        public = {PUBLIC: content_hash(plan.public)} if arm == PUBLIC and plan.public is not None else {}
-        own = {**facts, **public, "arm": arm, "augmented": augmented, "seed": plan.seed + number}
-        made = cache.get(own, lambda: make(*job), wait=wait)
-        if made is not None:
-            found[job] = made
-        return made is not None
-
-    jobs = [(*arm, number) for arm in arms for number in range(plan.seeds)]
-    for job in [job for job in jobs if not take(job, wait=False)]:
-        take(job, wait=True)
-    on_arm("scores", len(jobs), len(jobs))
-    trained = {_name(*arm): [found[*arm, number] for number in range(plan.seeds)] for arm in arms}
-    for name, control in _untrained(material, holdout, plan).items():
-        trained[name] = [Trainings(table=way.judge({"": control}, holdout), steps=[0])] * plan.seeds
-    return trained
-
-
-def _all_arms(material: Material, plan: Plan) -> list[tuple[str, bool]]:
-    """The arms that were asked for, and beside them those that are trained for comparison, augmented alike."""
-    beside = [PUBLIC] if material.public is not None else []
-    beside += [MEAN_IMAGE] if plan.kind == "segmentation" and has_lesions(material.reference) else []
-    ways = dict.fromkeys(augmented for _, augmented in plan.arms)
-    return list(dict.fromkeys([*plan.arms, *((arm, augmented) for augmented in ways for arm in beside)]))
-
-
-def _untrained(material: Material, holdout: ImageSet, plan: Plan) -> dict[str, Any]:
-    """The controls that learn nothing from images."""
-    if plan.kind == "classification":
-        named = [name for name in holdout.cases["class"] if name]
-        return {MAJORITY: majority_class(named, holdout.header.classes)}
-    reference = material.reference
-    return {THRESHOLD: fit_threshold(reference)} if reference is not None and has_lesions(reference) else {}
-
-
-def _scored(made: Arm, table: pd.DataFrame) -> Trainings:
-    networks = made.networks.values()
-    collapsed = sum(network.collapsed for network in networks)
-    return Trainings(
-        table=table, steps=[network.steps for network in networks], repeated=made.repeated, collapsed=collapsed
     )
 
 
@@ -219,7 +131,7 @@ def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str,
             if _arm(arm) not in CONTROLS:
                 others = [one[name] for one in controls]
                 scores[f"{name}_skill/{arm}"] = skill(measures[name], to, others, seed=plan.seed)
-        public = found.get(_name(PUBLIC, arm.endswith(AUGMENTED)))
+        public = found.get(arm_name(PUBLIC, arm.endswith(AUGMENTED)))
         if public is not None and _arm(arm) in OF_SYNTHETIC:
             main = MAIN[plan.kind]
             scores[f"{main}_over_public/{arm}"] = difference(measures[main], public[main], seed=plan.seed)
@@ -309,10 +221,6 @@ def _intervals_in_words(plan: Plan) -> str:
     return f"over patients and over {plan.seeds} trainings of every arm"
 
 
-def _name(arm: str, augmented: bool) -> str:
-    return arm + AUGMENTED if augmented else arm
-
-
 def _arm(name: str) -> str:
     return name.removesuffix(AUGMENTED)
 
@@ -323,7 +231,7 @@ def _beside(name: str, found: Mapping[str, Any]) -> str | None:
     A control that is not trained is compared with the augmented one, or the only one.
     """
     augmented = name.endswith(AUGMENTED) or (name in UNTRAINED and REAL + AUGMENTED in found)
-    wanted = _name(REAL, augmented)
+    wanted = arm_name(REAL, augmented)
     return wanted if wanted in found else None
 
 
@@ -332,4 +240,4 @@ def _controls_of(name: str, found: Mapping[str, Mapping[str, Measure]]) -> list[
     if _arm(name) in CONTROLS:
         return []
     augmented = name.endswith(AUGMENTED)
-    return [found[one] for one in (*UNTRAINED, _name(MEAN_IMAGE, augmented)) if one in found]
+    return [found[one] for one in (*UNTRAINED, arm_name(MEAN_IMAGE, augmented)) if one in found]

@@ -47,3 +47,8 @@ def test_who_does_not_wait_is_told_that_another_is_at_work(tmp_path):
 
 def test_without_a_folder_nothing_is_kept():
     assert ArmCache().get(FACTS, made, wait=False).steps == [50]
+
+
+def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert ArmCache(folder=tmp_path / "file" / "arms").get(FACTS, made, wait=False).steps == [50]

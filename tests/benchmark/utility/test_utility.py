@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fedsynth.benchmark.utility.arm_cache import ArmCache
+from fedsynth.benchmark.utility.arm_trainings import Plan
 from fedsynth.benchmark.utility.arms import Material, parse_arms
-from fedsynth.benchmark.utility.utility import Plan, prepare, run_utility
+from fedsynth.benchmark.utility.utility import prepare, run_utility
 from fedsynth.errors import FedSynthError
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 from fedsynth.study.learners import TaskLearner
