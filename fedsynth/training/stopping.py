@@ -17,6 +17,8 @@ CHECK = 50
 """Steps between two looks at the reference patients."""
 PATIENCE = 4
 """Looks without a gain after which training ends."""
+FEWEST = 8
+"""Looks before which training never ends: a network may answer the same for all images in its first hundred steps."""
 GAIN = 0.01
 """A smaller difference of the reference score is no gain."""
 BLOCK, SAMPLE = 32, 256
@@ -27,11 +29,12 @@ class EarlyStopping:
 
     def __init__(self, reference: ImageSet | None, *, device: torch.device) -> None:
         self._holder = None if reference is None else Holder(reference, device=device)
-        self._best, self._mark, self._waited = -np.inf, -np.inf, 0
+        self._best, self._mark = -np.inf, -np.inf
+        self._looks, self._waited = 0, 0
         self._weights: dict[str, Tensor] = {}
 
     def seen(self, task: Task) -> bool:
-        """Score the task as it is; true once there was no gain for `PATIENCE` looks."""
+        """Score the task as it is; true once there was no gain for `PATIENCE` looks, after `FEWEST` of them."""
         if self._holder is None or not np.isfinite(value := task.quality(tally(task, self._holder))):
             return False
         if value >= self._best:
@@ -39,7 +42,8 @@ class EarlyStopping:
             self._weights = {name: tensor.detach().clone() for name, tensor in task.nets.state_dict().items()}
         gained = value > self._mark + GAIN
         self._mark, self._waited = (value, 0) if gained else (self._mark, self._waited + 1)
-        return self._waited >= PATIENCE
+        self._looks += 1
+        return self._waited >= PATIENCE and self._looks >= FEWEST
 
     def restore(self, task: Task) -> None:
         """Load the best weights that were seen, if any."""

@@ -9,7 +9,7 @@ from fedsynth.protocol import ImageShape
 from fedsynth.tasks.catalog import build_task
 from fedsynth.training import stopping
 from fedsynth.training.holder import Holder
-from fedsynth.training.stopping import PATIENCE, EarlyStopping, has_collapsed, tally
+from fedsynth.training.stopping import FEWEST, PATIENCE, EarlyStopping, has_collapsed, tally
 from fedsynth.training.tasks import TaskSettings, learn
 
 CPU = torch.device("cpu")
@@ -60,27 +60,28 @@ def test_training_ends_after_so_many_looks_without_a_gain_at_the_best_weights(im
     batch = truth(images)
     good, none = batch["mask"], torch.zeros_like(batch["mask"])
     none[:, 0] = 1
-    task = task_that(images, iter([none, good] + [none] * PATIENCE))
+    before = FEWEST - PATIENCE - 1
+    task = task_that(images, iter([none] * before + [good] + [none] * PATIENCE))
     stop = EarlyStopping(images, device=CPU)
     first = next(task.parameters())
     said = []
-    for number in range(2 + PATIENCE):
+    for number in range(FEWEST):
         with torch.no_grad():
             first.fill_(number)
         said.append(stop.seen(task))
-    assert said == [False] * (1 + PATIENCE) + [True]
+    assert said == [False] * (FEWEST - 1) + [True]
     stop.restore(task)
-    assert (next(task.parameters()) == 1).all()
+    assert (next(task.parameters()) == before).all()
 
 
 def test_without_reference_patients_training_goes_to_the_ceiling(images):
     task = task_that(images, iter([]))
     stop = EarlyStopping(None, device=CPU)
-    assert not any(stop.seen(task) for _ in range(PATIENCE + 2))
+    assert not any(stop.seen(task) for _ in range(FEWEST + 2))
     healthy = images.rows(np.flatnonzero(~np.asarray(images.masks).reshape(len(images), -1).any(1)))
     blank = torch.zeros(len(healthy), 4, 32, 32)
     stop = EarlyStopping(healthy, device=CPU)
-    assert not any(stop.seen(task_that(images, iter([blank]))) for _ in range(PATIENCE + 2))
+    assert not any(stop.seen(task_that(images, iter([blank]))) for _ in range(FEWEST + 2))
 
 
 def test_a_run_ends_before_the_ceiling_when_nothing_is_gained(images, monkeypatch):
@@ -88,7 +89,7 @@ def test_a_run_ends_before_the_ceiling_when_nothing_is_gained(images, monkeypatc
     monkeypatch.setattr("fedsynth.training.tasks.CHECK", 1)
     few = images.rows(np.arange(8))
     done = learn([few], TaskSettings(network="densenet", steps=40, batch=2), reference=few)
-    assert done.steps == 1 + PATIENCE
+    assert done.steps == FEWEST
 
 
 def test_what_finds_nothing_in_its_own_images_has_collapsed(images):

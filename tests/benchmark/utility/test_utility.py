@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from fedsynth.benchmark.utility import measure
 from fedsynth.benchmark.utility.arm_cache import ArmCache
 from fedsynth.benchmark.utility.arm_trainings import Plan
 from fedsynth.benchmark.utility.arms import Material, parse_arms
@@ -28,6 +29,13 @@ def others(tmp_path_factory):
     return synthetic_of(
         make_phantoms(tmp_path_factory.mktemp("others") / "set", settings, workers=1).select(role="member")
     )
+
+
+@pytest.fixture(autouse=True)
+def few_draws(request, monkeypatch):
+    """Intervals by hand are tested with `measure`."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(measure, "REPEATS", 40)
 
 
 def holdout_with_lesion(real):
@@ -81,7 +89,7 @@ class Known:
             yield (kept[None] == np.arange(4)[:, None, None]).astype(np.float32)
 
 
-def known(real, teaches, *, collapses=(), public=None, kept=None, seeds=3):
+def known(real, teaches, *, collapses=(), public=None, kept=None, seeds=1):
     learner = Oracle({"phantom": 0.9, "mean-image": 0.3, **teaches}, collapses)
     synthetic = synthetic_of(real.select(role="member"))
     synthetic = replace(synthetic, header=replace(synthetic.header, name="made"))
@@ -147,7 +155,7 @@ def test_a_set_lies_between_the_best_control_and_real_images(real):
 
 def test_a_collapsed_training_is_repeated_once_in_whichever_arm_and_counted(real):
     collapses = {("made", 0), ("made", 2), ("made", 1002), ("phantom", 1)}
-    result, learner = known(real, {"made": 0.5}, collapses=collapses)
+    result, learner = known(real, {"made": 0.5}, collapses=collapses, seeds=3)
     found = result.details["trainings"]
     assert found["synthetic"] == {"steps": [7, 7, 7], "repeated": 2, "collapsed": 1}
     assert found["real"] == {"steps": [7, 7, 7], "repeated": 1, "collapsed": 0}
@@ -186,7 +194,7 @@ def test_arms_without_the_synthetic_set_are_trained_once_for_all_rows(real, tmp_
 
 def test_without_reference_patients_there_are_no_controls(real):
     kept = real.select(role=["member", "holdout"])
-    result, _ = known(kept, {"made": 0.5}, seeds=1)
+    result, _ = known(kept, {"made": 0.5})
     assert "reference" in result.details["why_no_controls"]
     assert "reference" in result.details["why_no_early_stop"]
     assert result.scores["dice/synthetic"].baseline is None
