@@ -74,7 +74,7 @@ def classification(
     public: PublicOption = None,
     augmentation: AugmentationOption = "classical",
     seeds: SeedsOption = 3,
-    steps: StepsOption = 600,
+    steps: StepsOption = 800,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
     seed: SeedOption = 0,
