@@ -104,7 +104,8 @@ def _measure(
         from fedsynth.benchmark.utility.fidelity import run_fidelity
 
         return run_fidelity(images, made, seed=seed)
-    from fedsynth.benchmark.utility.utility import Plan, run_utility
+    from fedsynth.benchmark.utility.arm_trainings import Plan
+    from fedsynth.benchmark.utility.utility import run_utility
     from fedsynth.config import as_table
     from fedsynth.study.learners import TaskLearner
     from fedsynth.training.tasks import TaskSettings

@@ -128,12 +128,21 @@ def _use(facts: Facts) -> list[str]:
             value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]
             share = "" if of.value is None else f"; {of.text} of what real images give"
             better = f", {NO_BETTER}" if value.knows_nothing else ""
-            nothing = "" if value.baseline is None else f" (knowing nothing: {value.baseline:.3g})"
+            nothing = "" if value.baseline is None else f" (best control: {value.baseline:.3g})"
             found.append(f"Use, {name}: {measure} {value.bare} on real holdout patients{better}{nothing}{share}.")
-    alarms = facts.cells["false_alarm"]
-    if alarms.value is not None:
-        beside = "" if alarms.control is None else f" ({alarms.control:.3g} after training on real images)"
-        found.append(f"False alarms: a tumour is seen in {alarms.bare} of the healthy patients{beside}.")
+    area = facts.cells["fp_area"]
+    if area.value is not None:
+        beside = "" if area.control is None else f" ({area.control:.3g} after training on real images)"
+        found.append(f"False positives: {area.bare} pixels in an image without a lesion{beside}.")
+    for name in [name for name in TASKS if name in facts.results]:
+        for arm, said in facts.results[name].details.get("over_public", {}).items():
+            found.append(f"Beside public images, {name}, {arm}: {said}.")
+        for arm, of in facts.results[name].details.get("trainings", {}).items():
+            if of["repeated"]:
+                again = f", and {of['collapsed']} again" if of["collapsed"] else ""
+                found.append(
+                    f"Trainings, {name}, {arm}: {of['repeated']} collapsed and began from another start{again}."
+                )
     if not found:
         found.append("What the images are good for was not measured.")
     return [*found, *variety(facts.results), *_readers(facts)]

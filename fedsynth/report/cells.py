@@ -18,7 +18,7 @@ from fedsynth.run import Run
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
 NO_GUARANTEE = "no guarantee"
 NOT_RUN, OTHER_SET = "not run", "of another set"
-NO_BETTER = "no better than knowing nothing"
+NO_BETTER = "no better than a trivial baseline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def knows_nothing(self) -> bool:
-        """The interval holds the baseline or lies below it: no better than knowing nothing."""
+        """The interval holds the baseline or lies below it: no better than the best control."""
         low = self.value if self.low is None else self.low
         return low is not None and self.baseline is not None and low <= self.baseline
 
@@ -143,14 +143,23 @@ def _strongest(result: Result | None) -> Cell:
 
 
 def utility_cells(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
-    """What the images are good for, each beside what knowing nothing or real images give."""
+    """What the images are good for, each beside the best control or what real images give."""
     segmentation, classification = results.get("segmentation"), results.get("classification")
+
+    def of(result: Result | None, measure: str) -> Cell:
+        return _cell(result, *_names(measure, arm))
+
     return {
-        "dice": _beside_nothing(_cell(segmentation, *_names("dice", arm))),
-        "dice_ratio": _cell(segmentation, *_names("dice_ratio", arm)),
-        "false_alarm": _beside_real(_cell(segmentation, *_names("false_alarm", arm))),
-        "accuracy": _beside_nothing(_cell(classification, *_names("accuracy", arm))),
-        "accuracy_ratio": _cell(classification, *_names("accuracy_ratio", arm)),
+        "dice": _beside_nothing(of(segmentation, "dice")),
+        "fp_area": _beside_real(of(segmentation, "fp_area")),
+        "dice_mean": _beside_nothing(of(segmentation, "dice_mean")),
+        "slice_dice": _beside_nothing(of(segmentation, "brats_slice_dice")),
+        "dice_ratio": of(segmentation, "dice_ratio"),
+        "dice_skill": of(segmentation, "dice_skill"),
+        "accuracy": _beside_nothing(of(classification, "accuracy")),
+        "accuracy_ratio": of(classification, "accuracy_ratio"),
+        "accuracy_skill": of(classification, "accuracy_skill"),
+        "over_public": of(segmentation, "dice_over_public"),
         "kid": _beside_real(_cell(results.get("fidelity"), "kid/filters")),
         "readers": _cell(results.get("readers"), "accuracy"),
     }

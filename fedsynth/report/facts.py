@@ -73,24 +73,29 @@ COLUMNS = {
     "copied": "copied share",
     "detectable": "smallest detectable",
     "membership": "membership AUC",
-    "dice": "Dice (knowing nothing)",
-    "dice_ratio": "Dice, of real",
-    "false_alarm": "false alarms in healthy (real)",
-    "accuracy": "accuracy (knowing nothing)",
-    "accuracy_ratio": "accuracy, of real",
+    "dice": "Dice, ill (best control)",
+    "fp_area": "FP pixels, no lesion (real)",
+    "dice_mean": "mean of labels (best control)",
+    "slice_dice": "slice Dice, BraTS (best control)",
+    "dice_ratio": "Dice ratio to real",
+    "dice_skill": "Dice skill",
+    "accuracy": "accuracy (majority class)",
+    "accuracy_ratio": "accuracy ratio to real",
+    "accuracy_skill": "accuracy skill",
+    "over_public": "Dice over public images",
     "kid": "KID, own filters (real)",
     "readers": "readers told apart",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }
 """The columns of the table, by their short names. In brackets: what stands in brackets behind the number, which is what
-knowing nothing gives, or what real images give in the synthetic ones' place."""
+the best control gives, or what real images give in the synthetic ones' place. Of skill 0 is the control and 1 real."""
 
 COLUMNS_OF = {
     "memorization": ("verdict", "copied", "detectable"),
     "membership": ("membership",),
-    "segmentation": ("dice", "dice_ratio", "false_alarm"),
-    "classification": ("accuracy", "accuracy_ratio"),
+    "segmentation": ("dice", "fp_area", "dice_mean", "slice_dice", "dice_ratio", "dice_skill", "over_public"),
+    "classification": ("accuracy", "accuracy_ratio", "accuracy_skill"),
     "fidelity": ("kid",),
     "readers": ("readers",),
 }

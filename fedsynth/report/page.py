@@ -47,10 +47,11 @@ pre{background:#f7f9fa;padding:.7rem;overflow-x:auto;font-size:.82rem}.mark{colo
 
 STAYS = '<p class="mark">This copy may show patients: it stays at the site. --export makes one that may not.</p>'
 BRACKETS = (
-    "Square brackets: 95 % intervals; of Dice, accuracy and false alarms over holdout patients, of membership over "
-    "members and holdout patients, of KID over holdout patients and synthetic images, of the copied share over "
-    "synthetic images, of readers over the images shown. What has no brackets has no interval, and what another "
-    "training of the same generator would give is in none. Round brackets: as the column says."
+    "Square brackets: 95 % intervals; of Dice, accuracy and false positives over holdout patients and trainings, of "
+    "membership over members and holdout patients, of KID over holdout patients and synthetic images, of the copied "
+    "share over synthetic images, of readers over the images shown. What has no brackets has no interval, and what "
+    "another training of the same generator would give is in none. Skill: 0 is the best control, 1 is real images. "
+    "Round brackets: as the column says."
 )
 MOST_SIDE_BY_SIDE = 3
 LOCAL = ("images", "store", "start", "sites", "workspace")

@@ -25,8 +25,11 @@ JUDGED = ("memorization", "membership", "audit")
 STRONGEST = "strongest"
 KINDS = ("real", "synthetic")
 TOLD: dict[str, tuple[str, ...]] = {
-    "segmentation": ("dice/*", "dice_ratio/*"),
-    "classification": ("accuracy/*", "accuracy_ratio/*"),
+    "segmentation": tuple(
+        f"{name}/synthetic*"
+        for name in ("dice", "fp_area", "dice_mean", "brats_slice_dice", "dice_ratio", "dice_skill")
+    ),
+    "classification": ("accuracy/synthetic*", "accuracy_ratio/synthetic*", "accuracy_skill/synthetic*"),
     "readers": ("accuracy", *(f"{what}/{kind}" for what in ("called_real", "quality", "plausible") for kind in KINDS)),
 }
 """The scores that a card tells, by the patterns of their names; of other benchmarks all. No reader's name is one."""

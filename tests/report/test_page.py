@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fedsynth.benchmark.score import Score
 from fedsynth.cli import app
 from fedsynth.report.answer import answer
+from fedsynth.report.compare import shown_columns
 from fedsynth.report.facts import read_facts
 from fedsynth.report.figures import Point, curves, roc, scatter
 from fedsynth.report.frontier import frontier_text, frontiers
@@ -147,7 +148,7 @@ def test_an_interval_that_holds_its_baseline_is_no_use(tmp_path, low, tone):
     facts = read_facts(run.folder)
     found = answer(facts)
     assert found.tone == tone
-    assert (f"({0.4:g}), no better than knowing nothing" in facts.cells["accuracy"].text) == (tone == "open")
+    assert (f"({0.4:g}), no better than a trivial baseline" in facts.cells["accuracy"].text) == (tone == "open")
     assert ("of no use that was measured: classification" in found.headline) == (tone == "open")
     learned(run, "segmentation", 0.7, 0.6, 0.2)
     found = answer(read_facts(run.folder))
@@ -155,15 +156,21 @@ def test_an_interval_that_holds_its_baseline_is_no_use(tmp_path, low, tone):
 
 
 def test_one_noise_picture_six_hundred_times_is_no_yes(tmp_path):
-    """What a private run of too few steps gave: a Dice above its baseline, and an alarm for every healthy patient."""
+    """What a private run of too few steps gave: a Dice above its baseline, and false positives everywhere."""
     run = make_run(tmp_path / "a", epsilon=10.0)
     passing(run)
     learned(run, "segmentation", 0.448, 0.409, 0.174)
     assert answer(read_facts(run.folder)).tone == "yes"
-    learned(run, "segmentation", 0.448, 0.409, 0.174, **{"false_alarm/synthetic": Score(value=1.0, control=0.708)})
+    more = {
+        "brats_slice_dice/synthetic": Score(value=0.5, low=0.4, baseline=0.55),
+        "fp_area/synthetic": Score(value=31.0, control=0.8),
+    }
+    learned(run, "segmentation", 0.448, 0.409, 0.174, **more)
     facts = read_facts(run.folder)
-    assert facts.cells["false_alarm"].text == "1 (0.708)"
-    assert "every healthy patient" in answer(facts).headline
+    assert facts.cells["fp_area"].text == "31 (0.8)"
+    assert facts.cells["slice_dice"].text == "0.5 (0.55), no better than a trivial baseline"
+    assert "where images without a lesion count" in answer(facts).headline
+    assert any("31 pixels in an image without a lesion (0.8 after" in sentence for sentence in answer(facts).sentences)
     learned(run, "segmentation", 0.448, 0.409, 0.174)
     same = {"ms_ssim": Score(value=0.992, control=0.673), "recall/filters": Score(value=0.0, control=0.735)}
     add_result(run, "fidelity", {**same, "kid/filters": Score(value=133.0, low=132.0, high=134.0, control=-0.06)})
@@ -178,6 +185,22 @@ def test_one_noise_picture_six_hundred_times_is_no_yes(tmp_path):
     assert 'class="answer yes"' not in page
     add_result(run, "fidelity", {"ms_ssim": Score(value=0.836, control=0.673)})
     assert answer(read_facts(run.folder)).tone == "yes", "less varied than real images, and no single picture"
+
+
+def test_public_images_and_collapsed_trainings_are_told(tmp_path):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    trainings = {"synthetic": {"steps": [50], "repeated": 2, "collapsed": 1}, "real": {"repeated": 0, "collapsed": 0}}
+    details = {"over_public": {"synthetic": "no gain shown over public images: 0"}, "trainings": trainings}
+    scores = {"dice/synthetic": Score(value=0.7), "dice_over_public/synthetic": Score(value=0.0, low=-0.1, high=0.1)}
+    add_result(run, "segmentation", scores, details=details)
+    facts = read_facts(run.folder)
+    told = answer(facts).sentences
+    assert "Beside public images, segmentation, synthetic: no gain shown over public images: 0." in told
+    assert any("segmentation, synthetic: 2 collapsed" in sentence and "1 again" in sentence for sentence in told)
+    assert facts.cells["over_public"].text == "0 [-0.1, 0.1]"
+    assert "over_public" in shown_columns([facts])
+    assert "over_public" not in shown_columns([read_facts(make_run(tmp_path / "b").folder)])
 
 
 def test_without_a_test_nothing_is_promised(tmp_path):
