@@ -19,7 +19,13 @@ PRIVATE = "Privacy"
 
 def train(
     images: Path = typer.Argument(..., metavar="SET", help="The image set; its members, if roles were drawn."),
-    generator: str = typer.Option(..., "--generator", "-g", help="Family; `fedsynth list generators` shows them."),
+    generator: str | None = typer.Option(
+        None, "--generator", "-g", help="Family, as in `list generators`. [default: two-stage with masks, else dcgan]"
+    ),
+    maps: str | None = typer.Option(None, metavar="NAME", help="Two-stage: what draws label maps. [default: pca-maps]"),
+    renderer: str | None = typer.Option(
+        None, metavar="NAME", help="Two-stage: what makes images of them. [default: render-vae]"
+    ),
     steps: int | None = typer.Option(None, help="How many steps; the family's own number if not given."),
     batch: int | None = typer.Option(None, help="Images per step (plain runs)."),
     rate: float | None = typer.Option(None, help="Learning rate of every network."),
@@ -38,7 +44,7 @@ def train(
     seed: int = typer.Option(0, help="One seed gives one plain result, to the bit, on one CPU thread."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     threads: int = typer.Option(1, help="CPU threads; one repeats to the bit and is as fast for small networks."),
-    precision: str = typer.Option("float32", help="float32 or bfloat16 (plain runs)."),
+    precision: str | None = typer.Option(None, help="float32 or bfloat16 (plain runs); the family's own if not given."),
     option: list[str] = typer.Option([], metavar="NAME=VALUE", help="A setting of the family itself, as in latent=32."),
     sheets: int = typer.Option(5, help="How many sample sheets to write on the way."),
     run: Path | None = typer.Option(None, help="The run directory; a new one under runs/ if not given."),
@@ -69,19 +75,21 @@ def train(
     from fedsynth import config
     from fedsynth.images import ImageSet
     from fedsynth.training.pooled import run_training
-    from fedsynth.training.preparing import prepare
+    from fedsynth.training.preparing import default_generator, prepare
     from fedsynth.training.settings import TrainSettings, cpu_threads
 
+    generator, options = read_stages(generator, maps, renderer, option)
+    opened = ImageSet.load(images)
+    generator = generator or default_generator(opened, private=epsilon is not None, paired=bool(pairing))
     table: dict[str, Any] = {"generator": generator, "images": str(images.resolve()), "pairing": pairing, "seed": seed}
     table |= {"public-start": public_start, "private-networks": private_networks}
     table |= {
         "device": device,
-        "precision": precision,
         "threads": threads,
         "sheets": sheets,
-        "options": dict(map(parse_option, option)),
+        "options": options,
     }
-    table |= _given(steps=steps, batch=batch, rate=rate, start=start and str(start.resolve()))
+    table |= _given(precision=precision, steps=steps, batch=batch, rate=rate, start=start and str(start.resolve()))
     privacy = _given(epsilon=epsilon, patients=patients, draw=draw, insecure_seed=insecure_seed)
     if privacy:
         table["privacy"] = (
@@ -89,7 +97,6 @@ def train(
         )
         _refuse_half_private(epsilon, patients)
     settings = config.read_table(TrainSettings, table)
-    opened = ImageSet.load(images)
     with cpu_threads(threads):
         rehearsed = prepare(opened, settings)  # bad input shows here, before a run directory exists
     _say_what_privacy_can_do(rehearsed)
@@ -102,6 +109,17 @@ def train(
         print_json({"run": str(place.folder), "generator": generator, "steps": card.steps, "privacy": card.privacy})
     else:
         _say_what_happened(card, place)
+
+
+def read_stages(
+    generator: str | None, maps: str | None, renderer: str | None, option: list[str]
+) -> tuple[str | None, dict[str, Any]]:
+    """Family and its options; --maps and --renderer are options of two stages."""
+    stages = {name: value for name, value in (("maps", maps), ("renderer", renderer)) if value is not None}
+    if stages and generator not in (None, "two-stage"):
+        problem = "--maps and --renderer are the stages of two-stage, and another family was named"
+        raise ConfigError(problem, value=generator, remedy="leave --generator away")
+    return "two-stage" if stages else generator, dict(map(parse_option, option)) | stages
 
 
 def _given(**values: Any) -> dict[str, Any]:

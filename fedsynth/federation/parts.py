@@ -10,10 +10,10 @@ from pathlib import Path
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.refusals import Code, NeutralError
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.generators.pairing import read_pairing
+from fedsynth.generators.pairing import LABEL_TO_IMAGE, read_pairing
 from fedsynth.protocol import ImageShape
 from fedsynth.run import Run
-from fedsynth.training.masks import LABEL_TO_IMAGE, MASKS, mask_settings
+from fedsynth.training.masks import MASKS, mask_settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,17 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.generators.family import Family, ImageShape
 
-Kind = Literal["joint", "paired", "joint or paired", "training-free"]
+Kind = Literal["joint", "paired", "joint or paired", "training-free", "maps", "two-stage"]
+Precision = Literal["float32", "bfloat16"]
+
+UNCLIPPED = "the sums over patients that it is fitted by are not clipped yet; take a joint family such as dcgan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,7 @@ class Recipe:
     """How a family is trained when the user says nothing.
 
     Learning rates by network, falling to zero over the last `decay` of the run; `ema` is a half-life in steps.
+    `precision` is what a plain run computes in where the CPU or GPU has it.
     """
 
     steps: int = 3000
@@ -28,6 +32,7 @@ class Recipe:
     ema: float = 50.0
     decay: float = 0.25
     augment: bool = True
+    precision: Precision = "float32"
 
 
 PRIVATE = Recipe(
@@ -45,6 +50,7 @@ class Entry:
 
     `build(shape, private, **options)` makes it; `private` asks for the variant without networks that mix samples. A
     private run that goes on from another takes `private_started_recipe`.
+    `derived` makes the plain recipe of a family of families from its options.
     `not_private` is empty, or the reason why private training is refused. `smallest` is the smallest image side.
     `check_size` returns the reason why a size cannot be made, or an empty text.
     """
@@ -56,6 +62,7 @@ class Entry:
     recipe: Recipe = field(default_factory=Recipe)
     private_recipe: Recipe = PRIVATE
     private_started_recipe: Recipe = PRIVATE_STARTED
+    derived: Callable[..., Recipe] | None = None
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 
@@ -87,6 +94,12 @@ def find(name: str) -> Entry:
     return known[name]
 
 
+def recipe_for(name: str, options: Mapping[str, Any]) -> Recipe:
+    """The plain recipe of the family of that name."""
+    entry = find(name)
+    return entry.recipe if entry.derived is None else entry.derived(**options)
+
+
 def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any) -> Family:
     """A new family for images of `shape`, its networks freshly initialised from torch's global random state."""
     entry = find(name)
@@ -94,12 +107,18 @@ def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any
         raise ConfigError(f"{name} cannot be trained privately: {entry.not_private}")
     if entry.kind in ("paired", "training-free") and not shape.source_channels:
         raise ConfigError(f"{name} turns one image into another and needs pairs", remedy="give --pairing")
-    if entry.kind == "joint" and shape.source_channels:
+    if entry.kind == "maps" and (shape.channels or shape.n_labels < 2):
+        raise ConfigError(f"{name} draws label maps alone", remedy=f"give --generator two-stage --maps {name}")
+    if entry.kind == "two-stage" and shape.n_labels < 2:
+        problem = f"{name} draws label maps first, and this image set has no masks"
+        raise ConfigError(problem, remedy="choose a joint family such as dcgan")
+    if entry.kind in ("joint", "two-stage") and shape.source_channels:
         raise ConfigError(f"{name} makes images from noise alone and takes no pairs", remedy="leave out --pairing")
     if problem := entry.check_size(shape.size):
         raise ConfigError(f"{name} cannot make images of this size: {problem}", value=shape.size)
-    known = [name for name in inspect.signature(entry.build).parameters if name not in ("shape", "private")]
+    parameters = inspect.signature(entry.build).parameters
+    known = [name for name in parameters if name not in ("shape", "private")]
     for option in options:
-        if option not in known:
+        if option not in known and "options" not in known:  # a family of families hands them on
             raise ConfigError(f"{name} has no such option", value=option, remedy=nearest(option, known))
     return entry.build(shape, private=private, **options)

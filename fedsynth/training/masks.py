@@ -3,21 +3,25 @@
 So that an image can be drawn without a map from a patient: no member's mask is copied out unless the user names a set.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fedsynth.errors import ConfigError
+from fedsynth.generators.family import Family
+from fedsynth.generators.pairing import LABEL_TO_IMAGE
 from fedsynth.images import ImageSet
+from fedsynth.images.editing import Edit
 from fedsynth.training.checkpoint import Card, load_generator
 from fedsynth.training.sampling import sample_blocks
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.sources import Sources, pairing_of
+from fedsynth.training.sources import Sources, choose_sources, pairing_of
 from fedsynth.training.streams import stream_seed
-from fedsynth.training.synthetic import plan_labels, synthetic_cases, synthetic_header
+from fedsynth.training.synthetic import Drawing, plan_labels, synthetic_cases, synthetic_header
 
-LABEL_TO_IMAGE, MASKS = "label-to-image", "masks"
+MASKS = "masks"
 
 
 def mask_settings(settings: TrainSettings) -> TrainSettings:
@@ -42,3 +46,20 @@ def drawn_sources(checkpoints: Path, card: Card, count: int, *, mix: str | None,
         masks=masks,
     )
     return Sources(images=images, pairing=pairing_of(card, images), rows=np.arange(count), seed=seed)
+
+
+def drawn_to_edit(
+    family: Family,
+    card: Card,
+    count: int,
+    *,
+    mix: str | None,
+    seed: int,
+    edits: Sequence[Edit] = (),
+    transplanting: bool = False,
+) -> Sources:
+    """What two stages draw, as sources to edit or transplant and to render again with the same noise."""
+    drawn = Drawing(family, card, count=count, mix=mix, seed=seed).in_memory(f"{card.generator} drawn")
+    if transplanting:
+        return choose_sources(card, drawn, count, mix=mix, seed=seed, edits=edits, transplanting=True)
+    return Sources(images=drawn, pairing=pairing_of(card, drawn), rows=np.arange(count), edits=edits, seed=seed)

@@ -12,14 +12,15 @@ from fedsynth import files
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import find
 from fedsynth.generators.family import Family
+from fedsynth.generators.pairing import LABEL_TO_IMAGE
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.images.split import roles_digest
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
 from fedsynth.training.disk import HOLDER, STATE, Disk
-from fedsynth.training.masks import LABEL_TO_IMAGE, MASKS, mask_settings
-from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.masks import MASKS, mask_settings
+from fedsynth.training.preparing import Prepared, prepare, refuse_empty_maps, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.sources import choose_sources
@@ -49,6 +50,7 @@ def run_training(
     A diverged run raises after the last good state was kept. `on_step` is called with each report and the total,
     `on_prepared` with the trainer of the images before its first step: an auditor watches from there.
     """
+    refuse_empty_maps([images], settings.generator)
     with run.locked(), cpu_threads(settings.threads):
         if settings.pairing == LABEL_TO_IMAGE and find(settings.generator).kind != "training-free":
             masks = prepare(images, mask_settings(settings), disk=Disk.of(run), masks_only=True)
@@ -104,6 +106,7 @@ def _train(prepared: Prepared, place: Place, *, resume: bool, on_step: OnStep) -
         if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
             save_state(place.state, trainer, name, shown=prepared.shown)
         raise
+    prepared.fit()
     card = prepared.card()
     save_generator(place.released, trainer, card)
     return card
@@ -145,6 +148,7 @@ def _write_sheet(path: Path, prepared: Prepared) -> None:
         sources = choose_sources(card, shown, SHEET_IMAGES, seed=seed)
     trainer: Trainer = prepared.trainer
     assert isinstance(trainer.family, Family)
+    prepared.fit()
     with trainer.average.in_place(trainer.family):
         drawing = Drawing(trainer.family, card, count=SHEET_IMAGES, seed=seed, sources=sources)
         drawn = drawing.in_memory(f"{card.generator}, step {trainer.step}")

@@ -4,15 +4,17 @@ A private run is planned from declared numbers alone: this file hands the door n
 whether a holder trains alone or in a federation.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.generators.augment import Augmentation
-from fedsynth.generators.catalog import Recipe, build, find
-from fedsynth.generators.pairing import read_pairing
+from fedsynth.generators.catalog import Recipe, build, find, recipe_for
+from fedsynth.generators.pairing import Pairing, read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.door import Door
@@ -25,6 +27,7 @@ from fedsynth.run import open_run
 from fedsynth.tasks.catalog import NETWORKS, build_task
 from fedsynth.training.checkpoint import Card, load_generator, start_from
 from fedsynth.training.disk import HOLDER, STATE, Disk
+from fedsynth.training.fitting import fit_alone
 from fedsynth.training.holder import Holder, MaskHolder
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings, open_device
@@ -51,6 +54,7 @@ class Prepared:
     plan: PrivatePlan | None = None
     before: Card | None = None
     charges: Path | None = None
+    pairing: Pairing | None = None
 
     @property
     def shown(self) -> str:
@@ -61,6 +65,10 @@ class Prepared:
         """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
         if self.door is not None and not self.door.private:
             self.door.randomness = randomness
+
+    def fit(self, but: Collection[str] = ()) -> None:
+        """Fit to this holder's images what is not trained, except the networks in `but`."""
+        fit_alone(self.trainer, self.holder, pairing=self.pairing, but=but)
 
     def check_resumed(self) -> None:
         """Refuse to go on from a state whose private steps the ledger does not know."""
@@ -87,7 +95,7 @@ class Prepared:
     def card(self) -> Card:
         """The card of the sampler as it stands. In private runs nothing on it was counted from patients."""
         header = self.images.header
-        counted = self.plan is None and bool(self.trainer.family.turns)
+        counted = self.plan is None and learns(self.trainer.family)
         return Card(
             generator=self.settings.generator,
             shape=self.trainer.family.shape,
@@ -109,13 +117,18 @@ class Prepared:
 
     def _claim(self) -> str:
         if self.plan is None or self.door is None:
-            return PLAIN if self.trainer.family.turns else UNTRAINED
+            return PLAIN if learns(self.trainer.family) else UNTRAINED
         if not self.door.private:
             return INSECURE
         text = claim_text(self.plan)
         if self.before is None or _is_free(self.before, self.settings):
             return text
         return f"{text}; for patients of the run that it goes on from, add: {self.before.privacy}"
+
+
+def learns(family: Model) -> bool:
+    """Whether anything of it is trained on patients or fitted to them."""
+    return bool(family.turns or family.passes)
 
 
 def claim_text(plan: PrivatePlan) -> str:
@@ -137,13 +150,33 @@ def training_members(images: ImageSet) -> ImageSet:
     return images.select(role="member")
 
 
+def refuse_empty_maps(sets: Iterable[ImageSet], generator: str) -> None:
+    """Refuse to train two stages, before the first step, where no member's label map names anything."""
+    if find(generator).kind != "two-stage":
+        return
+    members = [training_members(images).masks for images in sets]
+    if not any(
+        np.asarray(masks[start : start + 256]).any()
+        for masks in members
+        if masks is not None
+        for start in range(0, len(masks), 256)
+    ):
+        problem = "every label map is empty, and a model of them would draw empty ones only"
+        raise ConfigError(problem, remedy="give images with a lesion, or choose a joint family such as dcgan")
+
+
+def default_generator(images: ImageSet, *, private: bool, paired: bool) -> str:
+    """What is trained where nobody says anything: two stages where there are masks, and no privacy to keep."""
+    return "two-stage" if images.masks is not None and not private and not paired else "dcgan"
+
+
 def recipe_of(settings: TrainSettings) -> Recipe:
     """The family's recipe, plain or private, with what the user said put in its place."""
     if settings.generator in NETWORKS:
         return settings.over(replace(TASK_RECIPE, ema=(settings.steps or TASK_RECIPE.steps) / 40))
     entry = find(settings.generator)
     private = entry.private_recipe if settings.start is None else entry.private_started_recipe
-    return settings.over(entry.recipe if settings.privacy is None else private)
+    return settings.over(recipe_for(settings.generator, settings.options) if settings.privacy is None else private)
 
 
 def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
@@ -188,7 +221,7 @@ def prepare(
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, disk)
-    precision = torch.bfloat16 if settings.precision == "bfloat16" else None
+    precision = torch.bfloat16 if (settings.precision or recipe.precision) == "bfloat16" else None
     gradients = PlainGradients(
         family,
         holder,
@@ -200,7 +233,7 @@ def prepare(
     )
     steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
     trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=holder.device)
-    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before)
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before, pairing=pairing)
 
 
 def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> tuple[PrivatePlan, Feasibility]:
@@ -221,7 +254,7 @@ def _prepare_private(
     before: Card | None,
     disk: Disk | None,
 ) -> Prepared:
-    if settings.precision != "float32":
+    if settings.precision == "bfloat16":
         raise ConfigError(
             "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
         )

@@ -9,11 +9,10 @@ from typing import Any, Literal
 import torch
 
 from fedsynth.errors import ConfigError
-from fedsynth.generators.catalog import Recipe
+from fedsynth.generators.catalog import Precision, Recipe
 from fedsynth.privacy.plan import PrivateSettings
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ class TrainSettings:
     private_networks: bool = False
     seed: int = 0
     device: Device = "auto"
-    precision: Precision = "float32"
+    precision: Precision | None = None
     threads: int = 1
     sheets: int = 5
     options: dict[str, Any] = field(default_factory=dict)
