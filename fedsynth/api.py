@@ -35,7 +35,7 @@ def simulate(
     from fedsynth import config
     from fedsynth.federation.products import finish
     from fedsynth.federation.settings import FederationSettings
-    from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
+    from fedsynth.federation.simulate import begin, open_hospitals, run_rounds, with_generator
     from fedsynth.images.sites_file import SitesFile, default_sites, load_sites
     from fedsynth.run import RUNS
 
@@ -54,7 +54,7 @@ def simulate(
         table = {name.replace("_", "-"): value for name, value in settings.items()}
         if "privacy" in table:
             table["privacy"] = {name.replace("_", "-"): value for name, value in table["privacy"].items()}
-        read = config.read_table(FederationSettings, {"sites": len(hospitals.federation.sites), **table})
+        read = config.read_table(FederationSettings, with_generator(table, hospitals))
         place = begin(read, hospitals, folder)
     run_rounds(read, place, workers=workers)
     finish(read, place)

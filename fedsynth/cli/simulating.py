@@ -9,7 +9,7 @@ import typer
 
 from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.cli.simulated import result_of, say_what_happened
-from fedsynth.cli.training import PRIVATE, parse_option
+from fedsynth.cli.training import PRIVATE, parse_option, read_stages
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -33,7 +33,13 @@ def simulate(
     partition: str | None = typer.Option(
         None, help="How SET is shared out: natural, iid, dirichlet:A or quantity:A. [default: natural]"
     ),
-    generator: str | None = typer.Option(None, "--generator", "-g", help="Family. [default: dcgan]"),
+    generator: str | None = typer.Option(
+        None, "--generator", "-g", help="Family. [default: two-stage where there are masks, else dcgan]"
+    ),
+    maps: str | None = typer.Option(None, metavar="NAME", help="Two-stage: what draws label maps. [default: pca-maps]"),
+    renderer: str | None = typer.Option(
+        None, metavar="NAME", help="Two-stage: what makes images of them. [default: render-vae]"
+    ),
     rounds: int | None = typer.Option(None, help="How often the hospitals meet. [default: 40]"),
     local_steps: int | None = typer.Option(
         None, help="Steps of each hospital between two meetings. [default: 50; private: 10]"
@@ -44,7 +50,9 @@ def simulate(
         help="fedavg, fedprox, fedavgm, fedadam, fedmedian or trimmed-mean, as in fedprox:strength=0.1.",
     ),
     share: str | None = typer.Option(None, help="all networks, or generator: critics stay at home. [default: all]"),
-    federation: str | None = typer.Option(None, help="average, none or central-generator. [default: average]"),
+    federation: str | None = typer.Option(
+        None, help="average, one-shot, none or central-generator. [default: average]"
+    ),
     weighting: str | None = typer.Option(
         None, help="auto, uniform, patients or declared:NAME=N,...: public sizes. [default: auto]"
     ),
@@ -99,11 +107,12 @@ def simulate(
     if secure_aggregation:
         raise ConfigError(NO_SECURE_AGGREGATION, remedy="leave --secure-aggregation away")
     given = _given(
-        generator=generator, rounds=rounds, local_steps=local_steps, share=share, federation=federation,
+        rounds=rounds, local_steps=local_steps, share=share, federation=federation,
         weighting=weighting, batch=batch, rate=rate, pairing=pairing, count=count, seed=seed, min_sites=min_sites,
         deadline=deadline, inject=inject, device=device,
     )  # fmt: skip
-    given |= _read_strategy(strategy) | ({"options": dict(map(parse_option, option))} if option else {})
+    generator, options = read_stages(generator, maps, renderer, option)
+    given |= _given(generator=generator) | _read_strategy(strategy) | ({"options": options} if options else {})
     private = _given(epsilon=epsilon, delta=delta, patients=patients, draw=draw, views=views, clip=clip)
     private |= _given(insecure_seed=insecure_seed, store=store and str(store.resolve()))
     given |= _read_privacy(private)
@@ -187,8 +196,8 @@ def _read_sites(
 
 def _phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
     """A generator that starts from label maps gets the tissues too: from a tumour alone no brain follows."""
+    from fedsynth.generators.pairing import LABEL_TO_IMAGE
     from fedsynth.images.sites_file import default_sites
-    from fedsynth.training.masks import LABEL_TO_IMAGE
 
     file = default_sites(sites)
     assert file.phantom is not None
@@ -204,7 +213,7 @@ def _open(
     """A new run with its hospitals, or the one to go on with."""
     from fedsynth import config
     from fedsynth.federation.settings import FederationSettings, check_family
-    from fedsynth.federation.simulate import begin, open_hospitals, rehearse, sites_asked
+    from fedsynth.federation.simulate import begin, open_hospitals, rehearse, sites_asked, with_generator
     from fedsynth.run import RUNS, open_run
 
     if resume:
@@ -223,8 +232,7 @@ def _open(
     check_family(config.read_table(FederationSettings, {"sites": known, **given}))  # before phantoms are made
     base = RUNS if folder is None else folder.resolve().parent
     with progress_bar("making phantoms") as advance, open_hospitals(file, base, progress=advance) as hospitals:
-        table = {"sites": len(hospitals.federation.sites), **given}
-        settings = config.read_table(FederationSettings, table)
+        settings = config.read_table(FederationSettings, with_generator(given, hospitals))
         _say_what_privacy_can_do(settings, rehearse(settings, hospitals))
         return settings, begin(settings, hospitals, folder)
 

@@ -45,11 +45,12 @@ def card_of(settings: FederationSettings, met: Met, end: Checkpoint) -> Card:
         mask_labels=facts.mask_labels,
         spacing_mm=facts.spacing_mm,
         class_shares=tuple(round(share, 6) for share in end.shares) if end.shares else (1 / n,) * n if n else (),
-        steps=end.round * settings.exchange_steps,
+        steps=min(end.round * settings.exchange_steps, settings.total_steps),
         trained_on=f"{len(met.sites)} sites: {', '.join(met.sites)}",
         privacy=claim(settings, met),
         private=settings.privacy is not None,
         public=facts.phantoms,
+        mixture=tuple(round(share, 6) for share in end.mixture),
     )
 
 

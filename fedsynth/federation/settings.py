@@ -19,7 +19,7 @@ from fedsynth.training.preparing import recipe_of
 from fedsynth.training.settings import Device, Privacy, TrainSettings
 
 Share = Literal["all", "generator"]
-Way = Literal["average", "none", "central-generator"]
+Way = Literal["average", "none", "central-generator", "one-shot"]
 Scalar = bool | int | float | str
 RUN, NODES, TABLES = "run", "nodes", ("options", "strategy-options")
 PRIVATE_KEYS = tuple(entry.name.replace("_", "-") for entry in fields(Privacy))
@@ -142,10 +142,17 @@ class FederationSettings:
             return self.declared[site]
         return float(metrics["patients"]) if self.by_patients else 1.0
 
+    @property
+    def training_exchanges(self) -> int:
+        """Messages to each site until training ends; those that fit what is not trained come after."""
+        return self.rounds * (self.local_steps // self.exchange_steps)
+
     def leaving(self, shared: tuple[str, ...], sampler: tuple[str, ...]) -> tuple[str, ...]:
         """The networks that leave a site, of those that a family shares."""
         if self.federation == "none":
             return ()
+        if self.federation == "one-shot":
+            return sampler
         return (
             shared
             if self.share == "all" and self.federation == "average"

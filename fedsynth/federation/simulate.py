@@ -5,11 +5,11 @@ It knows no screen: whoever wants to watch hands in callbacks.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -26,7 +26,7 @@ from fedsynth.images.sites import Federation, open_federation
 from fedsynth.images.sites_file import SiteEntry, SitesFile
 from fedsynth.images.split import roles_digest
 from fedsynth.run import RUNS, Run, create_run
-from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.preparing import Prepared, default_generator, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import cpu_threads
 
 Engine = Literal["local", "ray"]
@@ -60,6 +60,13 @@ def open_hospitals(file: SitesFile, base: Path, *, progress: Making = silent) ->
         shutil.rmtree(made, ignore_errors=True)
 
 
+def with_generator(table: Mapping[str, Any], hospitals: Hospitals) -> dict[str, Any]:
+    """The table of settings with the default generator for these images, where it names none."""
+    images = hospitals.federation.sites[0].images
+    chosen = default_generator(images, private="privacy" in table, paired="pairing" in table)
+    return {"sites": len(hospitals.federation.sites), "generator": chosen, **table}
+
+
 def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
     """Refuse what cannot work before a run directory exists. Returns the first site's trainer, untrained."""
     sites = hospitals.federation.sites
@@ -74,6 +81,7 @@ def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
             training_members(site.images)
         except ConfigError as error:
             raise ConfigError(f"site {site.name!r}: {error}") from error
+    refuse_empty_maps([site.images for site in sites], settings.generator)
     with cpu_threads(1):
         return prepare(sites[0].images, settings.training())
 
