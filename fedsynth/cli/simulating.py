@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FAILURES, ENGINE = "Failures", "Engine"
 ENGINES = ("local", "ray")
 PRIVATE_STEPS = 10  # fewer and larger steps: every one of them is paid for
+CODED = "render-vae"
 SIZE = 32  # of the phantoms: two cores learn them in minutes; a sites file may ask for larger ones
 NO_SECURE_AGGREGATION = (
     "secure aggregation is not available: Flower has it only for its legacy interface, and rounds weights to steps of "
@@ -40,9 +41,9 @@ def simulate(
     renderer: str | None = typer.Option(
         None, metavar="NAME", help="Two-stage: what makes images of them. [default: render-vae]"
     ),
-    rounds: int | None = typer.Option(None, help="How often the hospitals meet. [default: 40]"),
+    rounds: int | None = typer.Option(None, help="How often the hospitals meet. [default: 40; two-stage: 20]"),
     local_steps: int | None = typer.Option(
-        None, help="Steps of each hospital between two meetings. [default: 50; private: 10]"
+        None, help="Steps of each hospital between two meetings. [default: 50; two-stage: 25; private: 10]"
     ),
     strategy: str | None = typer.Option(
         None,
@@ -108,11 +109,15 @@ def simulate(
         raise ConfigError(NO_SECURE_AGGREGATION, remedy="leave --secure-aggregation away")
     given = _given(
         rounds=rounds, local_steps=local_steps, share=share, federation=federation,
-        weighting=weighting, batch=batch, rate=rate, pairing=pairing, count=count, seed=seed, min_sites=min_sites,
+        weighting=weighting, batch=batch, rate=rate, count=count, seed=seed, min_sites=min_sites,
         deadline=deadline, inject=inject, device=device,
     )  # fmt: skip
-    generator, options = read_stages(generator, maps, renderer, option)
-    given |= _given(generator=generator) | _read_strategy(strategy) | ({"options": options} if options else {})
+    generator, pairing, options = read_stages(generator, maps, renderer, pairing, option)
+    given |= (
+        _given(generator=generator, pairing=pairing)
+        | _read_strategy(strategy)
+        | ({"options": options} if options else {})
+    )
     private = _given(epsilon=epsilon, delta=delta, patients=patients, draw=draw, views=views, clip=clip)
     private |= _given(insecure_seed=insecure_seed, store=store and str(store.resolve()))
     given |= _read_privacy(private)
@@ -195,14 +200,13 @@ def _read_sites(
 
 
 def _phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
-    """A generator that starts from label maps gets the tissues too: from a tumour alone no brain follows."""
-    from fedsynth.generators.pairing import LABEL_TO_IMAGE
+    """A renderer without a code of its own gets the tissues too: from a tumour alone no brain follows."""
     from fedsynth.images.sites_file import default_sites
 
     file = default_sites(sites)
     assert file.phantom is not None
     phantom = replace(file.phantom, size=SIZE)
-    if given.get("pairing") == LABEL_TO_IMAGE:
+    if given.get("options", {}).get("renderer", CODED) != CODED:
         phantom = replace(phantom, labels="tissue+tumour")
     return replace(file, phantom=phantom)
 

@@ -78,10 +78,15 @@ def train(
     from fedsynth.training.preparing import default_generator, prepare
     from fedsynth.training.settings import TrainSettings, cpu_threads
 
-    generator, options = read_stages(generator, maps, renderer, option)
+    generator, paired, options = read_stages(generator, maps, renderer, pairing or None, option)
     opened = ImageSet.load(images)
-    generator = generator or default_generator(opened, private=epsilon is not None, paired=bool(pairing))
-    table: dict[str, Any] = {"generator": generator, "images": str(images.resolve()), "pairing": pairing, "seed": seed}
+    generator = generator or default_generator(opened, private=epsilon is not None, paired=bool(paired))
+    table: dict[str, Any] = {
+        "generator": generator,
+        "images": str(images.resolve()),
+        "pairing": paired or "",
+        "seed": seed,
+    }
     table |= {"public-start": public_start, "private-networks": private_networks}
     table |= {
         "device": device,
@@ -112,14 +117,22 @@ def train(
 
 
 def read_stages(
-    generator: str | None, maps: str | None, renderer: str | None, option: list[str]
-) -> tuple[str | None, dict[str, Any]]:
-    """Family and its options; --maps and --renderer are options of two stages."""
+    generator: str | None, maps: str | None, renderer: str | None, pairing: str | None, option: list[str]
+) -> tuple[str | None, str | None, dict[str, Any]]:
+    """Family, pairing and options; --maps and --renderer are options of two stages.
+
+    A renderer that is named as the generator of label-to-image is the second of two: maps are drawn in the same run.
+    """
+    from fedsynth.generators.catalog import find
+    from fedsynth.generators.pairing import LABEL_TO_IMAGE
+
+    if pairing == LABEL_TO_IMAGE and generator is not None and find(generator).kind != "training-free":
+        generator, renderer, pairing = None, generator, None
     stages = {name: value for name, value in (("maps", maps), ("renderer", renderer)) if value is not None}
     if stages and generator not in (None, "two-stage"):
         problem = "--maps and --renderer are the stages of two-stage, and another family was named"
         raise ConfigError(problem, value=generator, remedy="leave --generator away")
-    return "two-stage" if stages else generator, dict(map(parse_option, option)) | stages
+    return "two-stage" if stages else generator, pairing, dict(map(parse_option, option)) | stages
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from fedsynth.federation.exchange import Arrays, Order, Outcome, bounds_of
 from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixture
 from fedsynth.federation.meeting import Met, Sites
 from fedsynth.federation.messages import Reply
-from fedsynth.federation.parts import Part
 from fedsynth.federation.record import RoundRecord, merged
 from fedsynth.federation.refusals import Code
+from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.run import Run
@@ -34,12 +34,11 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What somebody who watches is told before and after each round of a part of the run.
+    """What somebody who watches is told before and after each round.
 
     Before it there are no replies. `failed` are sites that broke down when they were greeted: nobody decided so.
     """
 
-    part: str = ""
     round: int
     rounds: int
     replies: tuple[Reply, ...] = ()
@@ -51,11 +50,10 @@ Watch = Callable[[Progress], None]
 
 
 class Rounds:
-    """The loop of one part of a run, from its newest checkpoint in `run` on."""
+    """The loop of a run, from its newest checkpoint in `run` on."""
 
-    def __init__(self, part: Part, run: Run, met: Met, *, experiment: str) -> None:
-        settings = part.settings
-        self.part, self.settings, self.run, self.met, self.experiment = part.name, settings, run, met, experiment
+    def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
+        self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
         self._parameters = {name for name, _ in met.family.nets.named_parameters()}
         self._steps = settings.exchange_steps
         self._bounds = bounds_of(
@@ -134,13 +132,13 @@ class Rounds:
 
     def _beginning(self, number: int) -> Progress:
         failed = {site: code for site, code in self.met.refused.items() if not code.is_decision}
-        return Progress(part=self.part, round=number, rounds=self.settings.rounds, failed=failed)
+        return Progress(round=number, rounds=self.settings.rounds, failed=failed)
 
     def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
         charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
         spent = {site: self.spent(site, steps) for site, steps in charged.items()}
         rounds = self.settings.rounds
-        return Progress(part=self.part, round=number, rounds=rounds, replies=tuple(replies), epsilon=spent)
+        return Progress(round=number, rounds=rounds, replies=tuple(replies), epsilon=spent)
 
     def spent(self, site: str, charged: float) -> float:
         """Epsilon of so many charged steps, by the site's plan; nan where the run protects nobody."""
@@ -188,7 +186,6 @@ class Rounds:
             steps=self._steps if training else 0,
             experiment=self.experiment,
             attempt=attempt,
-            part=self.part,
         )
 
     def _checked(self, reply: Reply, expected: Arrays) -> Reply:

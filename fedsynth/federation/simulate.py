@@ -31,6 +31,7 @@ from fedsynth.training.settings import cpu_threads
 
 Engine = Literal["local", "ray"]
 PHANTOMS, ASKED = "phantoms", "sites-asked.toml"
+TWO_STAGE = {"rounds": 20, "local-steps": 25}  # its steps cost more than those of a joint family, and it needs fewer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,10 +62,11 @@ def open_hospitals(file: SitesFile, base: Path, *, progress: Making = silent) ->
 
 
 def with_generator(table: Mapping[str, Any], hospitals: Hospitals) -> dict[str, Any]:
-    """The table of settings with the default generator for these images, where it names none."""
+    """The table of settings with the default generator for these images and its length, where it says nothing."""
     images = hospitals.federation.sites[0].images
-    chosen = default_generator(images, private="privacy" in table, paired="pairing" in table)
-    return {"sites": len(hospitals.federation.sites), "generator": chosen, **table}
+    chosen = table.get("generator") or default_generator(images, private="privacy" in table, paired="pairing" in table)
+    length = TWO_STAGE if chosen == "two-stage" else {}
+    return {"sites": len(hospitals.federation.sites), "generator": chosen, **length, **table}
 
 
 def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:

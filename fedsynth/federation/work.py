@@ -23,7 +23,6 @@ from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation.central import refuse_what_is_not_central
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 from fedsynth.federation.fitting import Fitting, exchanged
-from fedsynth.federation.parts import Part
 from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Asked
 from fedsynth.federation.proximal import Proximal
@@ -46,9 +45,8 @@ LOSSES, STATES = "losses.csv", "state-*.safetensors"
 class SiteWork:
     """What one site does for one training of a run. It stays in memory between rounds; the disk alone is as good."""
 
-    def __init__(self, place: SitePlace, part: Part, *, experiment: str) -> None:
-        self.place, self.part, self.settings = replace(place, folder=place.folder / part.name), part, part.settings
-        settings = self.settings
+    def __init__(self, place: SitePlace, settings: FederationSettings, *, experiment: str) -> None:
+        self.place, self.settings = place, settings
         place.policy.check(_asked(settings, place.name))  # before any image is read
         images = place.images()
         self.facts = Facts.of(images)
@@ -190,7 +188,7 @@ class SiteWork:
         training_members(images)  # says what is wrong with the roles before anything is built
         disk = Disk(folder=place.folder, run=experiment, site=place.name, states=STATES, cap=place.policy.cap)
         streams = stream_seed(self.settings.seed, "site", place.name)
-        return prepare(images, settings, disk=disk, streams=streams, masks_only=self.part.masks_only)
+        return prepare(images, settings, disk=disk, streams=streams)
 
     def _path(self, round: int) -> Path:  # noqa: A002
         return self.place.folder / f"state-{round:06d}.safetensors"

@@ -35,7 +35,8 @@ def _conditioning(entry: Entry) -> str:
     """What steers the output."""
     if entry.kind == "training-free":
         return "label map"
-    return {"joint": "class", "paired": "class, source"}.get(entry.kind, "class, source or none")
+    known = {"joint": "class", "maps": "class", "two-stage": "class", "paired": "class, source"}
+    return known.get(entry.kind, "class, source or none")
 
 
 def privacy_of(entry: Entry) -> tuple[bool, str]:

@@ -28,7 +28,7 @@ from fedsynth.tasks.catalog import NETWORKS, build_task
 from fedsynth.training.checkpoint import Card, load_generator, start_from
 from fedsynth.training.disk import HOLDER, STATE, Disk
 from fedsynth.training.fitting import fit_alone
-from fedsynth.training.holder import Holder, MaskHolder
+from fedsynth.training.holder import Holder
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings, open_device
 from fedsynth.training.trainer import PlainGradients, Trainer
@@ -197,17 +197,15 @@ def prepare(
     *,
     disk: Disk | None = None,
     streams: int | None = None,
-    masks_only: bool = False,
 ) -> Prepared:
     """Build and check everything. Without a disk nothing is written and nothing can be charged.
 
     `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
-    and every holder shuffles for itself. With `masks_only` the family learns label maps and never sees a picture.
+    and every holder shuffles for itself.
     """
     recipe = recipe_of(settings)
     streams = settings.seed if streams is None else streams
-    kind = MaskHolder if masks_only else Holder
-    holder = kind(training_members(images), device=open_device(settings.device))
+    holder = Holder(training_members(images), device=open_device(settings.device))
     header, shape = images.header, holder.shape
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)

@@ -73,6 +73,16 @@ def test_classes_keep_their_sizes_and_their_share_of_empty_maps() -> None:
     assert ((ill == 2).any((1, 2))).mean() > 0.9  # the core within the rim
 
 
+def test_every_label_has_the_area_that_real_maps_have() -> None:
+    batch = maps(120)
+    for label in (SMALL, LARGE):
+        real = batch["mask"][batch["label"][:, label] > 0].argmax(1).numpy()
+        made = drawn(fitted(batch), label, n=120)
+        for own in (1, 2):
+            areas = [(one == own).sum() / (one > 0).any((1, 2)).sum() for one in (real, made)]
+            assert areas[1] == pytest.approx(areas[0], rel=0.2)
+
+
 def test_drawn_maps_are_no_members() -> None:
     batch = maps(120)
     members = {mask.tobytes() for mask in batch["mask"].argmax(1).numpy() if mask.any()}

@@ -1,7 +1,8 @@
 """Label maps given the class: signed distances of every label about the lesion's centre, reduced by PCA.
 
-Coefficients and centre follow a small mixture of Gaussians. Everything is fitted by sums over maps, so that sites fit
-one model together: a sketch of the covariance, one more subspace iteration, moments, then EM.
+Coefficients and centre follow a small mixture of Gaussians. Smoothed shapes lose their small labels, so each label is
+widened until drawn maps have as much of it as real ones on average. Everything is fitted by sums over maps, so that
+sites fit one model together: a sketch of the covariance, one more subspace iteration, moments, then EM.
 """
 
 from functools import lru_cache
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import UNCLIPPED, Entry, Recipe, register
-from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn
+from fedsynth.generators.family import Draws, Family, ImageShape, SeededDraws, Tensors, Turn
 
 NET = "maps"
 CLIP = 5.0  # voxels: how far from its border a label is told apart from everything else
@@ -24,6 +25,7 @@ PER_COMPONENT, COMPONENTS = 15, 4
 SHRINKAGE, FLOOR = 0.3, 0.05  # of a component's covariance: towards the common one, and added to its diagonal
 EM_PASSES = 6
 SKETCH, SUBSPACE, MOMENTS = 0, 1, 2
+TRIALS, SWEEPS, HALVINGS = 100, 3, 10  # maps drawn to set the widths of labels, and how their search goes
 
 Labels = NDArray[np.uint8]
 
@@ -32,6 +34,8 @@ class MapStatistics(nn.Module):
     """What is fitted, one row per class and a last one for all maps together."""
 
     counts: Tensor
+    areas: Tensor
+    widths: Tensor
     mean: Tensor
     modes: Tensor
     shares: Tensor
@@ -45,6 +49,8 @@ class MapStatistics(nn.Module):
         code = modes + shape.dimensions
         first = {
             "counts": torch.zeros(rows, 2, dtype=torch.float64),  # maps, and maps with a lesion
+            "areas": torch.zeros(rows, shape.n_labels - 1),  # of each label, in the mean map with a lesion
+            "widths": torch.zeros(rows, shape.n_labels - 1),  # voxels by which a label's border is moved out
             "mean": torch.zeros(rows, voxels),
             "modes": torch.randn(modes, voxels).expand(rows, -1, -1).clone(),  # the sketch that the fit starts from
             "shares": torch.ones(rows, COMPONENTS) / COMPONENTS,
@@ -102,6 +108,7 @@ class PcaMaps(Family):
         named: Tensors = {}
         if number == SKETCH:
             named = {"counts": torch.stack([rows.sum(0), rows_ill.sum(0)], 1), "fields": rows_ill.T @ fields}
+            named["areas"] = rows_ill.T @ _areas(torch.from_numpy(masks[ill]), self.shape.n_labels)
         if number <= SUBSPACE:
             named["sketch"] = torch.stack([self._sketched(number, k, fields, r) for k, r in enumerate(rows_ill.T)])
         elif number == MOMENTS:
@@ -129,6 +136,8 @@ class PcaMaps(Family):
         else:
             for row in range(len(self.statistics.counts)):
                 self._maximise(row, own["weight"][row], own["first"][row], own["second"][row])
+        if number == self.passes - 1:
+            self._set_widths()
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """One-hot maps under `mask`; the image has no channels."""
@@ -170,6 +179,7 @@ class PcaMaps(Family):
             )
         self.statistics.counts.copy_(own["counts"])
         self.statistics.mean.copy_(own["fields"] / own["counts"][:, 1:].clamp(min=1))
+        self.statistics.areas.copy_(own["areas"] / own["counts"][:, 1:].clamp(min=1))
 
     def _fit_modes(self, sketch: Tensor, *, centred: bool) -> None:
         statistics = self.statistics
@@ -234,16 +244,55 @@ class PcaMaps(Family):
             statistics.means[row, j].copy_(mean)
             statistics.covariances[row, j].copy_((1 - SHRINKAGE) * covariance + SHRINKAGE * common + floor)
 
-    def _drawn(self, row: int, chance: float, normal: Tensor) -> Labels:
-        statistics, d = self.statistics, self.shape.dimensions
+    def _set_widths(self) -> None:
+        """Bisect each label's width in turn, on the same drawn maps."""
+        draws, statistics = SeededDraws(0), self.statistics
+        chance, normal = draws.uniform((TRIALS,)).tolist(), draws.normal((TRIALS, statistics.means.shape[2])).double()
+        for row, n in enumerate(statistics.counts[:, 1].tolist()):
+            if n < FEWEST:
+                continue
+            codes = [self._code(row, chance[i], normal[i]) for i in range(TRIALS)]
+            fields = self._fields(row, torch.stack(codes)).float()
+            for label in [*range(len(statistics.widths[row]))] * SWEEPS:
+                width, step, tried = float(statistics.widths[row, label]), CLIP, []
+                for _ in range(HALVINGS):
+                    statistics.widths[row, label] = width
+                    found = float((_labels(fields, statistics.widths[row]) == label + 1).sum()) / TRIALS
+                    lacking, step = float(statistics.areas[row, label]) - found, step / 2
+                    tried.append((abs(lacking), abs(width), width))
+                    width += step if lacking > 0 else -step
+                statistics.widths[row, label] = min(tried)[2]
+
+    def _code(self, row: int, chance: float, normal: Tensor) -> Tensor:
+        statistics = self.statistics
         reached = int((statistics.shares[row].cumsum(0) < chance).sum())
         component = min(reached, int(statistics.shares[row].nonzero()[-1]))
         root = torch.linalg.cholesky(statistics.covariances[row, component].double())
-        code = statistics.means[row, component].double() + root @ normal
-        field = statistics.mean[row].double() + code[:-d] @ statistics.modes[row].double()
-        field = field.reshape(-1, *self.shape.size)
-        mask = torch.cat([-field.amax(0, keepdim=True), field]).argmax(0).numpy().astype(np.uint8)
-        return shifted(mask, code[-d:].numpy())
+        code: Tensor = statistics.means[row, component].double() + root @ normal
+        return code
+
+    def _fields(self, row: int, codes: Tensor) -> Tensor:
+        """Distances (n, labels, ...) of codes, about the middle."""
+        statistics = self.statistics
+        fields = statistics.mean[row].double() + codes[:, : self.modes] @ statistics.modes[row].double()
+        return fields.reshape(len(codes), -1, *self.shape.size)
+
+    def _drawn(self, row: int, chance: float, normal: Tensor) -> Labels:
+        code = self._code(row, chance, normal)
+        mask = _labels(self._fields(row, code[None]), self.statistics.widths[row])[0]
+        return shifted(mask.numpy().astype(np.uint8), code[self.modes :].numpy())
+
+
+def _labels(fields: Tensor, widths: Tensor) -> Tensor:
+    """The label that reaches furthest at each voxel (n, ...), or background where none does."""
+    fields = fields + widths.reshape(-1, *[1] * (fields.dim() - 2))
+    furthest: Tensor = torch.cat([-fields.amax(1, keepdim=True), fields], 1).argmax(1)
+    return furthest
+
+
+def _areas(masks: Tensor, n_labels: int) -> Tensor:
+    """Voxels of each label but background (n, labels)."""
+    return torch.stack([(masks == label).flatten(1).sum(1) for label in range(1, n_labels)], 1).double()
 
 
 def shifted(mask: Labels, by: NDArray[np.float64]) -> Labels:
