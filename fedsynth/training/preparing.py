@@ -30,7 +30,7 @@ from fedsynth.training.disk import HOLDER, STATE, Disk
 from fedsynth.training.fitting import fit_alone
 from fedsynth.training.holder import Holder
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
-from fedsynth.training.settings import Privacy, TrainSettings, open_device
+from fedsynth.training.settings import Privacy, TrainSettings, computes_bfloat16, open_device
 from fedsynth.training.trainer import PlainGradients, Trainer
 
 PLAIN = "none: trained without differential privacy"
@@ -219,7 +219,8 @@ def prepare(
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, disk)
-    precision = torch.bfloat16 if (settings.precision or recipe.precision) == "bfloat16" else None
+    own = recipe.precision if computes_bfloat16(holder.device) else "float32"
+    precision = torch.bfloat16 if (settings.precision or own) == "bfloat16" else None
     gradients = PlainGradients(
         family,
         holder,

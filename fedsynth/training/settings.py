@@ -102,6 +102,13 @@ def open_device(wanted: Device) -> torch.device:
     return torch.device(name)
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers itself; elsewhere they are slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """torch computes with so many threads during the block."""

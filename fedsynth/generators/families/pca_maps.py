@@ -5,6 +5,7 @@ widened until drawn maps have as much of it as real ones on average. Everything 
 sites fit one model together: a sketch of the covariance, one more subspace iteration, moments, then EM.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -60,6 +61,10 @@ class MapStatistics(nn.Module):
         }
         for name, value in first.items():
             self.register_buffer(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MapStatistics":
+        """Stay on the CPU wherever the family goes: maps are fitted and drawn there, in float64."""
+        return self
 
 
 class PcaMaps(Family):

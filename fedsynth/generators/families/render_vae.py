@@ -119,9 +119,9 @@ class Prior(nn.Module):
     def fit(self, ff: Tensor, fz: Tensor, zz: Tensor, variance: Tensor) -> None:
         """Least squares from sums of products of features f and mean codes z; posterior variance is noise as well."""
         n = ff[0, 0].clamp(min=1)
-        weight = torch.linalg.solve(ff + RIDGE * torch.eye(len(ff), dtype=ff.dtype), fz)
+        weight = torch.linalg.solve(ff + RIDGE * torch.eye(len(ff)).to(ff), fz)
         residual = zz - fz.T @ weight - weight.T @ fz + weight.T @ ff @ weight
-        noise = residual / n + torch.diag(variance / n) + JITTER * torch.eye(len(zz), dtype=zz.dtype)
+        noise = residual / n + torch.diag(variance / n) + JITTER * torch.eye(len(zz)).to(zz)
         self.weight.copy_(weight)
         self.root.copy_(torch.linalg.cholesky(noise))
 
