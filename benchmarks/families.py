@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from fedsynth import files
+from fedsynth.generators.pairing import LABEL_TO_IMAGE
 from fedsynth.images import ImageSet
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 from fedsynth.images.sheet import contact_sheet
 from fedsynth.run import create_run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.masks import LABEL_TO_IMAGE
 from fedsynth.training.pooled import run_training
 from fedsynth.training.preparing import prepare
 from fedsynth.training.settings import TrainSettings
@@ -129,12 +129,14 @@ def measure(
     family: str, images: ImageSet, out: Path, seconds: float, count: int, steps: int | None = None
 ) -> dict[str, object]:
     """Train one family for `steps` or about `seconds`, draw `count` images, write the sheet and return the row."""
-    pairing = LABEL_TO_IMAGE if family in PAIRED else ""
-    settings = TrainSettings(generator=family, images=Path("phantom"), pairing=pairing, sheets=0)
+    settings = TrainSettings(generator=family, images=Path("phantom"), sheets=0)
+    if family == "label-gmm":
+        settings = replace(settings, pairing=LABEL_TO_IMAGE)
+    elif family in PAIRED:
+        settings = replace(settings, generator="two-stage", options={"renderer": family})
     if family != "label-gmm":
         if steps is None:
-            share = 0.5 if pairing else 1.0  # the mask model takes its own time
-            steps = max(20, int(seconds * share / step_seconds(images, settings)))
+            steps = max(20, int(seconds / step_seconds(images, settings)))
         settings = replace(settings, steps=steps)
     start = time.perf_counter()
     run = create_run(settings, generator=family, base=out / "runs")
@@ -142,7 +144,7 @@ def measure(
     took = time.perf_counter() - start
     generator, card = load_generator(run.checkpoints)
     reference = images.select(role="reference")
-    sources = choose_sources(card, reference, count) if pairing else None
+    sources = choose_sources(card, reference, count) if family in PAIRED else None
     drawn = Drawing(generator, card, count=count, sources=sources).in_memory(f"{family}, {card.steps} steps")
     buffer = BytesIO()
     contact_sheet(drawn, rows=8).save(buffer, "PNG", optimize=True)

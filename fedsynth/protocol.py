@@ -116,11 +116,18 @@ class Model(nn.Module, ABC):
     updates within a step; `shared` names the networks that a federation averages; `sampler` names those whose moving
     average is what is used in the end; `couples_samples` admits that a network mixes samples (batch statistics), which
     private training refuses.
+
+    What is fitted rather than trained takes `passes` over all images after the last step. In each `sums` tells sums
+    over samples, which sites can add up, and `fit` turns those of everybody into buffers of the networks in `fitted`;
+    those in `pooled` ask nothing of trained weights.
     """
 
     turns: tuple[Turn, ...]
     shared: tuple[str, ...]
     sampler: tuple[str, ...]
+    passes: int = 0
+    fitted: tuple[str, ...] = ()
+    pooled: tuple[str, ...] = ()
     couples_samples: bool = False
     augment: Callable[[Tensor, Tensors], Tensor] | None = None
 
@@ -143,6 +150,13 @@ class Model(nn.Module, ABC):
 
         `condition` holds a public `label` and, for paired families, a public or synthetic `source`.
         """
+
+    def sums(self, number: int, batch: Tensors) -> Tensors:
+        """What pass `number` needs, added up over the samples: float64 values by `<network>.<name>`."""
+        return {}
+
+    def fit(self, number: int, sums: Tensors) -> None:
+        """Set the fitted buffers from the sums of pass `number` over all images."""
 
     def after_update(self, net: str) -> None:
         """Called after each update of `net`, for what reads nothing but weights (weight clipping)."""

@@ -25,7 +25,7 @@ def test_simulate_evaluate_and_compare(tmp_path):
     assert {"benchmark", "score", "value", "low", "high", "baseline", "control"} <= set(found.columns)
     assert "kid/filters" in set(found["score"])
     table = fedsynth.compare(run)
-    assert table.loc["run", "generator"] == "dcgan"
+    assert table.loc["run", "generator"] == "two-stage"
     made = fedsynth.ImageSet.load(run.synthetic)
     assert len(made) == 24
     arms = fedsynth.evaluate(real=tmp_path / "data", synthetic=made, benchmarks=["segmentation"], steps=1)

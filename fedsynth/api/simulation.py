@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from fedsynth import config
 from fedsynth.api.progress import Progress
 from fedsynth.api.signature import as_given, takes_keywords
+from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import FederationSettings, check_family
 from fedsynth.run import RUNS, Run, open_run
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fedsynth.images.sites_file import SitesFile
 
 Engine = Literal["local", "ray"]
-SITES = 4
+SITES, CODED = 4, "render-vae"
 
 
 @takes_keywords(FederationSettings)
@@ -26,6 +27,8 @@ def simulate(
     data: Path | str | None = None,
     *,
     partition: str | None = None,
+    maps: str | None = None,
+    renderer: str | None = None,
     run: Path | str | None = None,
     resume: bool = False,
     engine: Engine = "local",
@@ -39,6 +42,8 @@ def simulate(
         sites: How many hospitals (4 if not given), or a sites file.
         data: The image set that is shared out; without it the hospitals hold phantoms.
         partition: How `data` is shared out: natural, iid, dirichlet:A or quantity:A.
+        maps: The first stage of a two-stage generator, which draws label maps: pca-maps if not given.
+        renderer: The second stage, which makes images of them: render-vae if not given.
         run: The run directory; a new one under runs/ if not given.
         resume: Go on with the run in `run`, with its own settings.
         engine: local (in this process) or ray.
@@ -54,7 +59,7 @@ def simulate(
     """
     progress = progress or Progress()
     check_engine(engine, workers)
-    given = as_given(settings)
+    given = with_stages(as_given(settings), maps, renderer)
     asked = read_sites(sites, data, partition, given)
     read, place = open_simulation(given, asked, None if run is None else Path(run), resume=resume, progress=progress)
     run_simulation(read, place, engine=engine, workers=workers, progress=progress)
@@ -135,13 +140,12 @@ def _check_settings(given: dict[str, Any], sites: int | None) -> None:
 
 
 def phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
-    """Phantom hospitals. A generator that starts from label maps gets tissues too: no brain follows from a tumour."""
+    """Phantom hospitals. A renderer without a code of its own gets tissues too: no brain follows from a tumour."""
     from fedsynth.images.sites_file import default_sites
-    from fedsynth.training.masks import LABEL_TO_IMAGE
 
     file = default_sites(sites)
     assert file.phantom is not None
-    if given.get("pairing") != LABEL_TO_IMAGE:
+    if given.get("options", {}).get("renderer", CODED) == CODED:
         return file
     return replace(file, phantom=replace(file.phantom, labels="tissue+tumour"))
 
@@ -150,7 +154,7 @@ def open_simulation(
     given: dict[str, Any], asked: "SitesFile | None", folder: Path | None, *, resume: bool, progress: Progress
 ) -> tuple[FederationSettings, Run]:
     """A new run with its hospitals, or the one to go on with."""
-    from fedsynth.federation.simulate import begin, open_hospitals, rehearse, sites_asked
+    from fedsynth.federation.simulate import begin, open_hospitals, rehearse, sites_asked, with_generator
 
     if resume:
         if folder is None:
@@ -164,7 +168,7 @@ def open_simulation(
     base = RUNS if folder is None else folder.resolve().parent
     file = asked or phantoms(SITES, given)
     with progress.bar("making phantoms") as advance, open_hospitals(file, base, progress=advance) as hospitals:
-        settings = config.read_table(FederationSettings, {**given, "sites": len(hospitals.federation.sites)})
+        settings = config.read_table(FederationSettings, with_generator(given, hospitals))
         check_family(settings)
         prepared = rehearse(settings, hospitals)
         if prepared.feasibility is not None:

@@ -1,5 +1,6 @@
 """One generator from the images of one site: the centralised baseline of a federation."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from fedsynth import config
 from fedsynth.api.progress import Progress
 from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.api.simulation import refuse_other
+from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError
 from fedsynth.generators.facts import known_family
 from fedsynth.run import Run, create_run, open_run
@@ -17,6 +19,8 @@ from fedsynth.training.settings import TrainSettings
 def train(
     images: Path | str,
     *,
+    maps: str | None = None,
+    renderer: str | None = None,
     run: Path | str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -26,6 +30,8 @@ def train(
 
     Args:
         images: The folder of the image set.
+        maps: The first stage of a two-stage generator, which draws label maps: pca-maps if not given.
+        renderer: The second stage, which makes images of them: render-vae if not given.
         run: The run directory; a new one under runs/ if not given.
         resume: Go on with the run in `run`.
         progress: Told how far the work is; log lines if not given.
@@ -38,15 +44,19 @@ def train(
         >>> run = fedsynth.train("hospitals", generator="dcgan", steps=100)  # doctest: +SKIP
     """
     progress = progress or Progress()
-    given = {**as_given(settings), "images": str(Path(images).resolve())}
+    given = {**with_stages(as_given(settings), maps, renderer), "images": str(Path(images).resolve())}
     read, place = _resumed(run, given) if resume else (config.read_table(TrainSettings, given), None)
-    known_family(read.generator)
+    if "generator" in given:
+        known_family(read.generator)
     from fedsynth.images import ImageSet
     from fedsynth.training.pooled import run_training
-    from fedsynth.training.preparing import prepare
+    from fedsynth.training.preparing import default_generator, prepare
     from fedsynth.training.settings import cpu_threads, open_device
 
     opened = ImageSet.load(images)
+    if read.generator is None:
+        chosen = default_generator(opened, private=read.privacy is not None, paired=bool(read.pairing))
+        read = replace(read, generator=chosen)
     with cpu_threads(read.threads):
         prepared = prepare(opened, read)  # bad input shows here, before a run directory exists
     if prepared.feasibility is not None:

@@ -72,22 +72,17 @@ def cost(
     from fedsynth.federation.deploy.cost import POLLING, count_cost
     from fedsynth.federation.deploy.places import load_server
     from fedsynth.federation.exchange import Facts
-    from fedsynth.federation.parts import parts_of
     from fedsynth.federation.settings import FederationSettings
     from fedsynth.images import ImageSet
 
     settings = load_toml(FederationSettings, load_server(folder).settings)
-    facts, rounds = Facts.of(ImageSet.load(like, every_voxel=False)), 0
-    for part in parts_of(settings):
-        found = count_cost(part, facts)
-        rounds += found.rounds
-        named = f", {part.name}" if part.name else ""
-        typer.echo(f"Each hospital, each round{named}: {_size(found.bytes_down)} down, {_size(found.bytes_up)} up")
-        typer.echo(f"  ({' and '.join(found.networks) or 'nothing'}); all {found.rounds} rounds: ", nl=False)
-        typer.echo(
-            f"{_size(found.total_bytes)} for each hospital, {_size(settings.sites * found.total_bytes)} at the server"
-        )
-    least, most = (rounds * seconds / 60 for seconds in POLLING)
+    found = count_cost(settings, Facts.of(ImageSet.load(like, every_voxel=False)))
+    typer.echo(f"Each hospital, each round: {_size(found.bytes_down)} down, {_size(found.bytes_up)} up")
+    typer.echo(f"  ({' and '.join(found.networks) or 'nothing'}); all {found.rounds} rounds: ", nl=False)
+    typer.echo(
+        f"{_size(found.total_bytes)} for each hospital, {_size(settings.sites * found.total_bytes)} at the server"
+    )
+    least, most = (found.rounds * seconds / 60 for seconds in POLLING)
     typer.echo(f"Waiting besides training: {least:.1f} to {most:.1f} minutes; fewer and longer rounds wait less.")
 
 

@@ -25,7 +25,7 @@ class Screen(Rounds):
     def __init__(self, settings: "FederationSettings") -> None:
         super().__init__(settings)
         self.begun = time.monotonic()
-        self.part, self.since = "", self.begun
+        self.since = self.begun
         self.round, self.first = 0, 0
         self.steps: dict[str, int] = {}
         self.rows: dict[str, dict[str, str]] = {}
@@ -36,9 +36,6 @@ class Screen(Rounds):
     def watch(self, progress: "Progress") -> None:
         """A round begins, or has ended."""
         self.seconds = time.monotonic() - self.begun
-        if progress.part != self.part:
-            self.part, self.first, self.since = progress.part, 0, time.monotonic()
-            self.rows.clear()
         self.round = progress.round
         for site, code in progress.failed.items():
             if self.failed.get(site) != code:
@@ -70,25 +67,20 @@ class Screen(Rounds):
         if progress.round % max(1, progress.rounds // LINES) and progress.round != progress.rounds:
             return
         missing = [f"{site} {row['state']}" for site, row in sorted(self.rows.items()) if row["state"] != "answered"]
-        text = f"{self.named()}round {progress.round}/{progress.rounds}, {self.left()}"
+        text = f"round {progress.round}/{progress.rounds}, {self.left()}"
         typer.echo(text + (f"; without {', '.join(missing)}" if missing else ""), err=True)
 
     def left(self) -> str:
-        """The time that is left of this part of the run, by the rounds so far."""
+        """The time that is left, by the rounds so far."""
         done = self.round - self.first + 1
         seconds = (time.monotonic() - self.since) / max(1, done) * (self.settings.rounds - self.round)
-        then = ", then the generator" if self.part else ""
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left{then}"
-
-    def named(self) -> str:
-        """Which part of the run it is, where it is not the generator itself."""
-        return f"{self.part}, " if self.part else ""
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
     def table(self) -> Any:
         """The state of things, as rich draws it."""
         from rich.table import Table
 
-        title = f"{self.named()}round {self.round} of {self.settings.rounds}   {self.left()}"
+        title = f"round {self.round} of {self.settings.rounds}   {self.left()}"
         exchanged = f"{self.bytes / 1e6:.1f} MB exchanged"
         table = Table(title=f"{title}   {exchanged}", title_justify="left", box=None, pad_edge=False)
         private = self.settings.privacy is not None

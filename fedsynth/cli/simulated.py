@@ -1,6 +1,5 @@
 """What a simulated federation came to, and what to run next: in one screen, or as JSON."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,7 +29,7 @@ def result_of(settings: "FederationSettings", place: "Run", products: "Products"
         "synthetic": None if products.images is None else str(place.synthetic),
         "images": 0 if products.images is None else len(products.images),
         "sheets": [str(sheet) for sheet in products.sheets],
-        **summary(_tables(settings, place)),
+        **summary([place.rounds]),
     }
 
 
@@ -38,7 +37,7 @@ def say_what_happened(settings: "FederationSettings", place: "Run", products: "P
     """For people, in one screen."""
     from fedsynth.federation.record import summary
 
-    told = summary(_tables(settings, place))
+    told = summary([place.rounds])
     how = {"none": "each on its own", "central-generator": "one generator at the server"}
     typer.echo(
         f"trained    {settings.generator} for {settings.rounds} rounds of {settings.local_steps} steps at "
@@ -67,13 +66,6 @@ def say_what_happened(settings: "FederationSettings", place: "Run", products: "P
     typer.echo(f"synthetic  {place.synthetic}: {len(products.images)} images{masks}")
     typer.echo(f"next       fedsynth inspect {place.synthetic}")
     typer.echo(f"           fedsynth benchmark memorization {place.folder}")
-
-
-def _tables(settings: "FederationSettings", place: "Run") -> list[Path]:
-    """Of every training of the run."""
-    from fedsynth.federation.parts import parts_of
-
-    return [part.place(place).rounds for part in parts_of(settings)]
 
 
 def _sites(trained: int, expected: int) -> str:

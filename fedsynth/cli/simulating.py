@@ -17,6 +17,12 @@ def simulate(
     partition: str | None = typer.Option(
         None, help="How SET is shared out: natural (if not given), iid, dirichlet:A or quantity:A."
     ),
+    maps: str | None = typer.Option(
+        None, metavar="NAME", help="Two-stage: what draws label maps; pca-maps if not given."
+    ),
+    renderer: str | None = typer.Option(
+        None, metavar="NAME", help="Two-stage: what makes images of them; render-vae if not given."
+    ),
     run: Path | None = typer.Option(None, help="The run directory; a new one under runs/ if not given."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --run, with its own settings."),
     engine: str = typer.Option("local", help="local, in this process, or ray.", rich_help_panel=ENGINE),
@@ -28,11 +34,12 @@ def simulate(
     """Train one generator over several hospitals that never exchange an image; phantoms if no data is given."""
     from fedsynth.api.signature import as_given
     from fedsynth.api.simulation import check_engine, open_simulation, read_sites, run_simulation
+    from fedsynth.api.stages import with_stages
     from fedsynth.cli.simulated import result_of, say_what_happened
 
     progress = ScreenProgress()
     check_engine(engine, workers)
-    given = as_given(given)
+    given = with_stages(as_given(given), maps, renderer)
     asked = read_sites(sites, data, partition, given)
     settings, place = open_simulation(given, asked, run, resume=resume, progress=progress)
     products = run_simulation(settings, place, engine=engine, workers=workers, progress=progress)  # type: ignore[arg-type]

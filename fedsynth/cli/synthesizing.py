@@ -1,7 +1,6 @@
 """`fedsynth synthesize`, images from a trained generator, and `fedsynth export`, image sets for other tools."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from fedsynth.run import Run
+    from fedsynth.generators.family import Family
     from fedsynth.training.checkpoint import Card
     from fedsynth.training.sources import Sources
 
@@ -44,7 +43,8 @@ def synthesize(
         raise ConfigError("unknown --format", value=form, remedy=nearest(form, FORMATS))
     place = newest_run() if run is None else open_run(run)
     family, card = load_generator(place.checkpoints)
-    sources = _open_sources(place, card, source, count, mix, seed, edit, transplant)
+    with cpu_threads(1):
+        sources = _open_sources(family, card, source, count, mix, seed, edit, transplant)
     drawing = Drawing(family, card, count=count, mix=mix, seed=seed, sources=sources)
     refuse_existing(out, marker=TABLES.get(form, HEADER), overwrite=overwrite)
     with cpu_threads(1), progress_bar("drawing images") as advance:
@@ -65,7 +65,7 @@ def synthesize(
 
 
 def _open_sources(
-    place: "Run",
+    family: "Family",
     card: "Card",
     source: Path | None,
     count: int,
@@ -76,11 +76,15 @@ def _open_sources(
 ) -> "Sources | None":
     from fedsynth.images import ImageSet
     from fedsynth.images.editing import read_edit
-    from fedsynth.training.masks import drawn_sources
+    from fedsynth.training.masks import drawn_to_edit
     from fedsynth.training.sources import choose_sources
 
     wanted = [read_edit(text, card.shape.dimensions) for text in edits]
-    if not card.pairing:
+    if card.two_stage and source is None:
+        if not wanted and not transplanting:
+            return None
+        return drawn_to_edit(family, card, count, mix=mix, seed=seed, edits=wanted, transplanting=transplanting)
+    if not card.pairing and not card.two_stage:
         if source is not None or edits or transplanting:
             problem = "this generator draws image and mask from noise: there is nothing to start from or to edit"
             raise ConfigError(problem, remedy="leave out --source, --edit and --transplant")
@@ -88,10 +92,8 @@ def _open_sources(
     if source is not None:
         opened = ImageSet.load(source)
         return choose_sources(card, opened, count, mix=mix, seed=seed, edits=wanted, transplanting=transplanting)
-    if transplanting:
-        raise ConfigError("--transplant needs patients' or phantoms' label maps", remedy="give --source SET")
-    drawn = drawn_sources(place.checkpoints, card, count, mix=mix, seed=seed)
-    return replace(drawn, edits=wanted)
+    problem = f"this generator does {card.pairing} and needs something to start from"
+    raise ConfigError(problem, remedy="give --source SET, or train two stages: --renderer in place of --generator")
 
 
 def export_set(

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 def train(
     given: Given,
     images: Path = typer.Argument(..., metavar="SET", help="The image set; its members, if roles were drawn."),
+    maps: str | None = typer.Option(
+        None, metavar="NAME", help="Two-stage: what draws label maps; pca-maps if not given."
+    ),
+    renderer: str | None = typer.Option(
+        None, metavar="NAME", help="Two-stage: what makes images of them; render-vae if not given."
+    ),
     run: Path | None = typer.Option(None, help="The run directory; a new one under runs/ if not given."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --run."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
@@ -27,7 +33,7 @@ def train(
     from fedsynth.api.training import train as run_train
     from fedsynth.training.checkpoint import load_card
 
-    place = run_train(images, run=run, resume=resume, progress=ScreenProgress(), **given)
+    place = run_train(images, maps=maps, renderer=renderer, run=run, resume=resume, progress=ScreenProgress(), **given)
     card = load_card(place.checkpoints)
     if as_json:
         told = {"run": str(place.folder), "generator": card.generator, "steps": card.steps, "privacy": card.privacy}

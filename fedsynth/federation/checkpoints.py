@@ -28,6 +28,7 @@ class Checkpoint:
     """The federation after `round` rounds. `shares` are the sites' class shares where a plain run may know them.
 
     `sites` are all whose answers are in the weights: also those that were there before a resume and are not now.
+    `mixture` says how often each of them is drawn from, where `average` holds a sampler of every one.
     """
 
     round: int
@@ -36,6 +37,7 @@ class Checkpoint:
     strategy: Arrays = field(default_factory=dict)
     shares: tuple[float, ...] = ()
     sites: tuple[str, ...] = ()
+    mixture: tuple[float, ...] = ()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> None:
@@ -44,7 +46,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> Non
     arrays |= {_AVERAGE + name: value for name, value in checkpoint.average.items()}
     arrays |= {_STRATEGY + name: value for name, value in checkpoint.strategy.items()}
     notes = {"generator": generator, "round": str(checkpoint.round), "shares": json.dumps(checkpoint.shares)}
-    notes |= {"sites": json.dumps(checkpoint.sites)}
+    notes |= {"sites": json.dumps(checkpoint.sites), "mixture": json.dumps(checkpoint.mixture)}
     content = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
     files.write_bytes(folder / f"round-{checkpoint.round:04d}.safetensors", content)
     for old in rounds_of(folder)[:-KEPT]:
@@ -78,6 +80,7 @@ def _load(path: Path) -> Checkpoint:
         strategy=_under(_STRATEGY, arrays),
         shares=tuple(json.loads(notes["shares"])),
         sites=tuple(json.loads(notes.get("sites", "[]"))),
+        mixture=tuple(json.loads(notes.get("mixture", "[]"))),
     )
 
 

@@ -30,7 +30,6 @@ from fedsynth.federation.messages import (
     read_order,
     refusal_content,
 )
-from fedsynth.federation.parts import Part, part_of
 from fedsynth.federation.place import SitePlace, open_place, spare_place
 from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
 from fedsynth.federation.settings import FederationSettings, from_run_config
@@ -49,12 +48,12 @@ _lock = Lock()
 def hello(message: Message, context: Context) -> Message:
     """Who the site is and what its images are like, or that its policy refuses."""
     try:
-        experiment, part = read_greeting(message)
+        experiment = read_greeting(message)
     except Exception as error:
         return Message(_refuse(context, None, error, "hello"), reply_to=message)
 
     def greet(place: SitePlace, settings: FederationSettings) -> RecordDict:
-        work = _work(place, part_of(settings, part), context, experiment, round=0)
+        work = _work(place, settings, context, experiment, round=0)
         content = facts_content(place.name, work.facts)
         EgressLog(place.folder).record("hello", ["facts"], [()], 0, 0)
         return content
@@ -74,8 +73,7 @@ def train(message: Message, context: Context) -> Message:
         fault = _fault(settings, place, order)
         if fault == "dropout":
             raise NeutralError(Code.UNREACHABLE)
-        part = part_of(settings, order.part)
-        work = _work(place, part, context, order.experiment, round=order.round)
+        work = _work(place, settings, context, order.experiment, round=order.round)
         outcome = work.train(order, arrays, on_step=watcher())
         if fault == "straggler":  # the work is done and charged; its answer comes too late
             raise NeutralError(Code.LATE)
@@ -151,21 +149,21 @@ def _told(run_config: tuple[tuple[str, Any], ...]) -> tuple[FederationSettings, 
 
 def _work(
     place: SitePlace,
-    part: Part,
+    settings: FederationSettings,
     context: Context,
     experiment: str,
     *,
     round: int,  # noqa: A002
 ) -> SiteWork:
     """The site's networks, from memory where they are still there."""
-    key = (str(place.folder), part.name, place.policy, experiment, *sorted(_items(context.run_config)))
+    key = (str(place.folder), place.policy, experiment, *sorted(_items(context.run_config)))
     with _lock:
         found = _works.get(key)
         if found is not None and found.can_train(round or 10**9):
             _works.move_to_end(key)
             return found
-    made = SiteWork(place, part, experiment=experiment)
-    if place.simulated and not part.name:
+    made = SiteWork(place, settings, experiment=experiment)
+    if place.simulated:
         opened(place.name, made.prepared)
     with _lock:
         _works[key] = made

@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 class Order:
     """A round: `steps` steps from step `first_step` of the whole run. `attempt` counts how often it was asked for.
 
-    `experiment` names the run, unlike any other, and `part` which of its trainings is meant.
+    `experiment` names the run, unlike any other.
     """
 
     round: int
@@ -25,7 +25,6 @@ class Order:
     steps: int
     experiment: str
     attempt: int = 0
-    part: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Protocol
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.exchange import Arrays, Facts, Order
 from fedsynth.federation.messages import Hello, Reply
-from fedsynth.federation.parts import Part
 from fedsynth.federation.refusals import Code
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.generators.pairing import read_pairing
 from fedsynth.privacy.plan import PrivatePlan
-from fedsynth.protocol import Model
+from fedsynth.protocol import ImageShape, Model
 from fedsynth.training.lineage import start_networks
 from fedsynth.training.preparing import fresh_family, plan_privacy
 
@@ -42,9 +42,9 @@ class Met:
     refused: Mapping[str, Code] = field(default_factory=dict)
 
 
-def meet(part: Part, sites: Sites) -> Met:
+def meet(settings: FederationSettings, sites: Sites) -> Met:
     """Greet everybody and agree on what the images are like; too few who are willing is an error that says why."""
-    settings, hellos = part.settings, sites.meet()
+    hellos = sites.meet()
     willing = {hello.site: hello.facts for hello in hellos if hello.facts is not None}
     if len(willing) < settings.quorum:
         raise FedSynthError(
@@ -57,7 +57,7 @@ def meet(part: Part, sites: Sites) -> Met:
         if (differs := _difference(facts, other)) is not None:
             raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
-    family = fresh_family(settings.training(), part.shape(facts))
+    family = fresh_family(settings.training(), shape_of(settings, facts))
     start_networks(family, settings.training())
     plans = _plans(settings, sorted(willing), family)
     return Met(
@@ -68,6 +68,13 @@ def meet(part: Part, sites: Sites) -> Met:
         plans=plans,
         refused=_refused(hellos, willing),
     )
+
+
+def shape_of(settings: FederationSettings, facts: Facts) -> ImageShape:
+    """What the family is built for."""
+    if not settings.pairing:
+        return facts.shape
+    return read_pairing(settings.pairing, facts.channels, facts.mask_labels).shape(facts.shape, facts.mask_labels)
 
 
 def as_met(met: Met, settings: FederationSettings, sites: Sequence[str]) -> Met:

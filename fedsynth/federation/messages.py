@@ -59,15 +59,14 @@ def read_order(message: Message) -> tuple[Order, Arrays]:
     return Order(**words), _from_record(message)
 
 
-def hello_content(experiment: str, part: str = "") -> RecordDict:
+def hello_content(experiment: str) -> RecordDict:
     """The server's greeting."""
-    return RecordDict({WORDS: _unguessable({"experiment": experiment, "part": part})})
+    return RecordDict({WORDS: _unguessable({"experiment": experiment})})
 
 
-def read_greeting(message: Message) -> tuple[str, str]:
-    """The run's own name in a greeting, and which part of it is meant."""
-    words = _words(message)
-    return str(words["experiment"]), str(words["part"])
+def read_greeting(message: Message) -> str:
+    """The run's own name in a greeting."""
+    return str(_words(message)["experiment"])
 
 
 def outcome_content(site: str, outcome: Outcome) -> RecordDict:

@@ -21,7 +21,6 @@ from fedsynth.images.sheet import contact_sheet
 from fedsynth.images.sites import Site
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_generator
-from fedsynth.training.masks import MASKS, drawn_sources
 from fedsynth.training.preparing import training_members
 from fedsynth.training.sampling import class_counts
 from fedsynth.training.streams import stream_seed
@@ -61,12 +60,7 @@ def finish(settings: FederationSettings, run: Run, advance: Advance = lambda don
 def drawing_of(folder: Path, *, count: int, seed: int) -> Drawing | None:
     """Images by the sampler in `folder`; none where it turns other images into them, and nobody named any."""
     family, card = load_generator(folder)
-    if not card.pairing:
-        return Drawing(family, card, count=count, seed=seed)
-    if not (folder / MASKS).is_dir():
-        return None
-    sources = drawn_sources(folder, card, count, mix=None, seed=seed)
-    return Drawing(family, card, count=count, seed=seed, sources=sources)
+    return None if card.pairing else Drawing(family, card, count=count, seed=seed)
 
 
 def _pooled(settings: FederationSettings, run: Run, sites: Sequence[Site]) -> ImageSet:

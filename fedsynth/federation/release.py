@@ -53,6 +53,7 @@ def card_of(settings: FederationSettings, met: Met, end: Checkpoint, run: Run) -
         privacy=lineage.claim(),
         lineage=lineage,
         private=settings.privacy is not None,
+        mixture=tuple(round(share, 6) for share in end.mixture),
     )
 
 
@@ -65,7 +66,7 @@ def lineage_of(settings: FederationSettings, met: Met, end: Checkpoint, run: Run
             run=run.folder.name,
             generator=settings.generator,
             images=_trained_on(met),
-            steps=end.round * settings.exchange_steps,
+            steps=min(end.round * settings.exchange_steps, settings.total_steps),
             training="private" if private else "plain" if settings.privacy is None else "insecure",
             public=PHANTOMS if met.facts.phantoms else "",
             patients=tuple(_group(site, met, run) for site in met.sites),

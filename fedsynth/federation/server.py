@@ -19,11 +19,12 @@ from fedsynth.federation.averaging import Averaging, make_averaging
 from fedsynth.federation.central import CentralGenerator
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from fedsynth.federation.exchange import Arrays, Order, Outcome, bounds_of
+from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixture
 from fedsynth.federation.meeting import Met, Sites
 from fedsynth.federation.messages import Reply
-from fedsynth.federation.parts import Part
 from fedsynth.federation.record import RoundRecord, merged
 from fedsynth.federation.refusals import Code
+from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.run import Run
@@ -34,12 +35,11 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What somebody who watches is told before and after each round of a part of the run.
+    """What somebody who watches is told before and after each round.
 
     Before it there are no replies. `failed` are sites that broke down when they were greeted: nobody decided so.
     """
 
-    part: str = ""
     round: int
     rounds: int
     replies: tuple[Reply, ...] = ()
@@ -51,11 +51,10 @@ Watch = Callable[[Progress], None]
 
 
 class Rounds:
-    """The loop of one part of a run, from its newest checkpoint in `run` on."""
+    """The loop of a run, from its newest checkpoint in `run` on."""
 
-    def __init__(self, part: Part, run: Run, met: Met, *, experiment: str) -> None:
-        settings = part.settings
-        self.part, self.settings, self.run, self.met, self.experiment = part.name, settings, run, met, experiment
+    def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
+        self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
         self._parameters = {name for name, _ in met.family.nets.named_parameters()}
         self._steps = settings.exchange_steps
         self._bounds = bounds_of(
@@ -66,13 +65,16 @@ class Rounds:
         )
         self._shares = [f"share_{i}" for i in range(len(met.facts.classes))]
         self._needed = {"patients"} if settings.by_patients else set()
+        self._fitting = Fitting.of(settings, met.family)
         self._averaging = self._strategy()
         self.at = newest_checkpoint(run.checkpoints) or self._start()
         self._averaging.start(self.at.weights)
         if self.at.strategy:
             self._averaging.load(self.at.strategy)
         self._refusing = [Reply(site=site, reason=code) for site, code in sorted(met.refused.items())]
-        rounds = self.at.round // (settings.local_steps // self._steps)
+        per_round = settings.local_steps // self._steps
+        rounds = min(self.at.round, settings.training_exchanges) // per_round
+        rounds += max(0, self.at.round - settings.training_exchanges)
         self._record = RoundRecord(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
         self._charged = self._record.charged()
 
@@ -80,11 +82,11 @@ class Rounds:
         """All rounds that are left."""
         per_round = self.settings.local_steps // self._steps
         collected: list[Reply] = []
-        while self.at.round < self.settings.rounds * per_round:
+        while self.at.round < self.settings.training_exchanges:
             number, place = self.at.round // per_round + 1, self.at.round % per_round
             if not place or not collected:
                 watch(self._beginning(number))
-            replies = self._ask(self.at.round + 1, sites)
+            replies = self._ask(self.at.round + 1, sites, self.at.weights, self.at.weights)
             collected += [_without_arrays(reply) for reply in replies]
             answered = [reply for reply in replies if reply.reason is None]
             if len(answered) < self.settings.quorum:
@@ -98,7 +100,33 @@ class Rounds:
             if ends:
                 watch(self._told(number, self._rows(collected)))
                 collected = []
+        while (number := self.at.round - self.settings.training_exchanges) < self._fitting.exchanges:
+            self._fit(number, sites)
         return self.at
+
+    def _fit(self, number: int, sites: Sites) -> None:
+        """One exchange after training; in the table it is a round more."""
+        family = self.met.family
+        load(family, self.at.average)
+        sent = {name: value.numpy().copy() for name, value in self._fitting.shown(family).items()}
+        replies = self._ask(self.at.round + 1, sites, sent, self._fitting.expected(family, number))
+        self._record.add(self.settings.rounds + number + 1, self._rows(replies))
+        answered = [reply for reply in replies if reply.reason is None]
+        if len(answered) < self.settings.quorum:
+            raise self._too_few(self.settings.rounds + number + 1, replies)
+        arrays = [reply.outcome.arrays for reply in answered]
+        if number < self._fitting.passes:
+            self.at = replace(self.at, round=self.at.round + 1, average=fitted(family, number, self.at.average, arrays))
+        else:
+            weights = [self.settings.weight(reply.site, reply.outcome.metrics) for reply in answered]
+            self.at = replace(
+                self.at,
+                round=self.at.round + 1,
+                average=mixture(self.at.average, arrays),
+                mixture=tuple(weight / sum(weights) for weight in weights),
+                sites=tuple(reply.site for reply in answered),
+            )
+        save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
 
     def _rows(self, collected: Sequence[Reply]) -> list[Reply]:
         """One for every site that is there, also for those that refused when they were greeted."""
@@ -106,13 +134,13 @@ class Rounds:
 
     def _beginning(self, number: int) -> Progress:
         failed = {site: code for site, code in self.met.refused.items() if not code.is_decision}
-        return Progress(part=self.part, round=number, rounds=self.settings.rounds, failed=failed)
+        return Progress(round=number, rounds=self.settings.rounds, failed=failed)
 
     def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
         charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
         spent = {site: self.spent(site, steps) for site, steps in charged.items()}
         rounds = self.settings.rounds
-        return Progress(part=self.part, round=number, rounds=rounds, replies=tuple(replies), epsilon=spent)
+        return Progress(round=number, rounds=rounds, replies=tuple(replies), epsilon=spent)
 
     def spent(self, site: str, charged: float) -> float:
         """Epsilon of so many charged steps, by the site's plan; nan where the run protects nobody."""
@@ -130,45 +158,48 @@ class Rounds:
     def _start(self) -> Checkpoint:
         """Round 0: the first weights, the same that every site starts from."""
         family = self.met.family
-        leaving = self.settings.leaving(family.shared, family.sampler)
-        weights = {
-            name: value.numpy().copy() for name, value in family.nets.state_dict().items() if _net(name) in leaving
-        }
+        weights = {name: value.numpy().copy() for name, value in exchanged(self.settings, family).items()}
         average = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
+        if self._fitting.passes:
+            average |= {
+                name: value.numpy().copy()
+                for name, value in family.nets.state_dict().items()
+                if _net(name) in self._fitting.nets
+            }
         return Checkpoint(round=0, weights=weights, average=average)
 
-    def _ask(self, number: int, sites: Sites) -> list[Reply]:
+    def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays) -> list[Reply]:
         """Ask all; where too few answered, ask the others again, a few times."""
         replies = {name: Reply(site=name, reason=Code.UNREACHABLE) for name in self.met.sites}
         for attempt in range(ATTEMPTS):
             order = self._order(number, attempt)
             silent = [name for name, reply in replies.items() if reply.reason is not None]
-            for reply in sites.ask(dict.fromkeys(silent, order), self.at.weights):
-                replies[reply.site] = _adding_bytes(self._counted(self._checked(reply), order), replies[reply.site])
+            for reply in sites.ask(dict.fromkeys(silent, order), sent):
+                checked = self._counted(self._checked(reply, expected), order)
+                replies[reply.site] = _adding_bytes(checked, replies[reply.site])
             if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
                 break
         return [replies[name] for name in sorted(replies)]
 
     def _order(self, number: int, attempt: int) -> Order:
-        steps = self._steps
+        training = number <= self.settings.training_exchanges
         return Order(
             round=number,
-            first_step=(number - 1) * steps,
-            steps=steps,
+            first_step=(number - 1) * self._steps if training else self.settings.total_steps,
+            steps=self._steps if training else 0,
             experiment=self.experiment,
             attempt=attempt,
-            part=self.part,
         )
 
-    def _checked(self, reply: Reply) -> Reply:
+    def _checked(self, reply: Reply, expected: Arrays) -> Reply:
         """The reply, or why it cannot be used."""
         if reply.reason is not None:
             return reply
         if (wrong := self._wrong_numbers(reply.outcome.metrics)) is not None:
             return replace(reply, outcome=Outcome(), reason=wrong)  # they are told to nobody
-        sent, old = reply.outcome.arrays, self.at.weights
-        alike = sent.keys() == old.keys() and all(
-            sent[name].shape == old[name].shape and sent[name].dtype == old[name].dtype for name in old
+        sent = reply.outcome.arrays
+        alike = sent.keys() == expected.keys() and all(
+            sent[name].shape == value.shape and sent[name].dtype == value.dtype for name, value in expected.items()
         )
         if not alike:
             return replace(reply, reason=Code.SHAPE)
@@ -216,12 +247,12 @@ class Rounds:
         """The sampler's moving average after the round, as if the weights had gone straight from `old` to `new`."""
         steps = self._steps
         kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
-        return {
+        moved = {
             name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
-            if name in self._parameters
-            else new[name].copy()
             for name, value in self.at.average.items()
+            if name in self._parameters and name in new
         }
+        return self.at.average | {name: new[name].copy() for name in self.at.average.keys() & new.keys()} | moved
 
     def _too_few(self, number: int, replies: Sequence[Reply]) -> FedSynthError:
         missing = ", ".join(f"{reply.site}: {reply.reason.value}" for reply in replies if reply.reason is not None)

@@ -27,7 +27,6 @@ from fedsynth.federation.messages import (
     read_hello,
     read_outcome,
 )
-from fedsynth.federation.parts import Part, parts_of
 from fedsynth.federation.refusals import Code
 from fedsynth.federation.release import release
 from fedsynth.federation.server import Progress, Rounds, Watch
@@ -51,11 +50,10 @@ def main(grid: Grid, context: Context) -> None:
     with run.locked():
         experiment = experiment_of(run)
         nodes = Path(named) if (named := str(context.run_config.get(NODES, ""))) else None
-        asked = [(part, GridSites(grid, part, experiment, nodes)) for part in parts_of(settings)]
-        agreed = [remembered(run, meet(part, sites)) for part, sites in asked]  # to all of it before the first step
-        for (part, sites), met in zip(asked, agreed, strict=True):
-            end = Rounds(part, part.place(run), met, experiment=experiment).go(sites, watch)
-            release(part.settings, part.released(run), met, end, run)
+        sites = GridSites(grid, settings, experiment, nodes)
+        met = remembered(run, meet(settings, sites))
+        end = Rounds(settings, run, met, experiment=experiment).go(sites, watch)
+        release(settings, run.checkpoints, met, end, run)
 
 
 def open_or_create(settings: FederationSettings, folder: Path) -> Run:
@@ -94,15 +92,17 @@ def remembered(run: Run, met: Met) -> Met:
 
 
 class GridSites:
-    """The sites behind Flower's grid, for one part of a run.
+    """The sites behind Flower's grid, for one run.
 
     `registered` lists which node is which hospital, by the key that it signs with. Nobody else is greeted then, and a
     node that gives itself another name is refused.
     """
 
-    def __init__(self, grid: Grid, part: Part, experiment: str, registered: Path | None = None) -> None:
+    def __init__(
+        self, grid: Grid, settings: FederationSettings, experiment: str, registered: Path | None = None
+    ) -> None:
         self._registered = registered
-        self._grid, self._part, self._settings, self._experiment = grid, part.name, part.settings, experiment
+        self._grid, self._settings, self._experiment = grid, settings, experiment
         self._hellos: dict[int, Hello] = {}
         self._silent: dict[str, tuple[int, float]] = {}  # greetings without an answer: to whom, and since when
         self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
@@ -160,7 +160,7 @@ class GridSites:
 
     def _say_hello(self, nodes: Collection[int]) -> list[str]:
         """Send greetings; their numbers."""
-        contents = [hello_content(self._experiment, self._part) for _ in nodes]
+        contents = [hello_content(self._experiment) for _ in nodes]
         messages = [Message(content, node, HELLO) for content, node in zip(contents, nodes, strict=True)]
         numbers = list(self._grid.push_messages(messages)) if messages else []
         self._silent = {number: silent for number, silent in self._silent.items() if silent[0] not in nodes}
@@ -234,5 +234,4 @@ def _say(progress: Progress) -> None:
     missing = [f"{reply.site} ({reply.reason.value})" for reply in progress.replies if reply.reason is not None]
     answered = len(progress.replies) - len(missing)
     without = f"; without {', '.join(missing)}" if missing else ""
-    part = f"{progress.part}, " if progress.part else ""
-    print(f"{part}round {progress.round} of {progress.rounds}: {answered} sites answered{without}", flush=True)  # noqa: T201
+    print(f"round {progress.round} of {progress.rounds}: {answered} sites answered{without}", flush=True)  # noqa: T201

@@ -18,8 +18,9 @@ from fedsynth.training.settings import Device, Privacy, TrainSettings
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
-Way = Literal["average", "none", "central-generator"]
-LOCAL_STEPS, PRIVATE_STEPS = 50, 10
+Way = Literal["average", "one-shot", "none", "central-generator"]
+ROUNDS, LOCAL_STEPS, PRIVATE_STEPS = 40, 50, 10
+TWO_STAGE = {"rounds": 20, "local-steps": 25}  # its steps cost more than those of a joint family, and it needs fewer
 FAILURES, ENGINE = "Failures", "Engine"  # panels of the help page
 Scalar = bool | int | float | str
 RUN, NODES, TABLES = "run", "nodes", ("options", "strategy-options")
@@ -30,11 +31,17 @@ PRIVATE_KEYS = tuple(entry.name.replace("_", "-") for entry in fields(Privacy))
 class FederationSettings:
     """One run of several hospitals. `sites` is how many are expected. What is None takes the family's recipe."""
 
-    generator: str = setting("dcgan", "Family; `fedsynth list generators` shows them.", short="-g")
+    generator: str = setting(
+        "dcgan", "Family, as in `list generators`; two-stage where there are masks, if not given.", short="-g"
+    )
     sites: int = setting(4, "How many hospitals.")
-    rounds: int = setting(40, "How often the hospitals' networks are averaged.")
+    rounds: int = setting(
+        ROUNDS, f"How often the hospitals' networks are averaged; {TWO_STAGE['rounds']} for two-stage."
+    )
     local_steps: int = setting(
-        None, f"Steps of each hospital in a round; {LOCAL_STEPS} if not given, {PRIVATE_STEPS} in private runs."
+        None,
+        f"Steps of each hospital in a round; {LOCAL_STEPS} if not given, {PRIVATE_STEPS} in private runs, "
+        f"{TWO_STAGE['local-steps']} for two-stage.",
     )
     strategy: Strategy = setting("fedavg", "How the networks of the hospitals become one")
     strategy_options: dict[str, float] = setting(
@@ -170,10 +177,17 @@ class FederationSettings:
             return self.declared[site]
         return float(metrics["patients"]) if self.by_patients else 1.0
 
+    @property
+    def training_exchanges(self) -> int:
+        """Messages to each site until training ends; those that fit what is not trained come after."""
+        return self.rounds * (self.local_steps // self.exchange_steps)
+
     def leaving(self, shared: tuple[str, ...], sampler: tuple[str, ...]) -> tuple[str, ...]:
         """The networks that leave a site, of those that a family shares."""
         if self.federation == "none":
             return ()
+        if self.federation == "one-shot":
+            return sampler
         return (
             shared
             if self.share == "all" and self.federation == "average"

@@ -5,11 +5,11 @@ It knows no screen: whoever wants to watch hands in callbacks.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from fedsynth.errors import ConfigError
 from fedsynth.federation import watching
 from fedsynth.federation.place import SITES
 from fedsynth.federation.server import Watch
-from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.settings import TWO_STAGE, FederationSettings
 from fedsynth.federation.work import OnStep
 from fedsynth.images.parallel import Progress as Making
 from fedsynth.images.parallel import silent
@@ -29,7 +29,7 @@ from fedsynth.run import RUNS, Run, create_run
 from fedsynth.training.disk import Disk
 from fedsynth.training.holder import Holder
 from fedsynth.training.lineage import PATIENTS, origin_of
-from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.preparing import Prepared, default_generator, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import cpu_threads
 
 Engine = Literal["local", "ray"]
@@ -63,6 +63,14 @@ def open_hospitals(file: SitesFile, base: Path, *, progress: Making = silent) ->
         shutil.rmtree(made, ignore_errors=True)
 
 
+def with_generator(table: Mapping[str, Any], hospitals: Hospitals) -> dict[str, Any]:
+    """The table of settings with the default generator for these images and its length, where it says nothing."""
+    images = hospitals.federation.sites[0].images
+    chosen = table.get("generator") or default_generator(images, private="privacy" in table, paired="pairing" in table)
+    length = TWO_STAGE if chosen == "two-stage" else {}
+    return {"sites": len(hospitals.federation.sites), "generator": chosen, **length, **table}
+
+
 def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
     """Refuse what cannot work before a run directory exists. Returns the first site's trainer, untrained."""
     sites = hospitals.federation.sites
@@ -78,6 +86,7 @@ def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
         except ConfigError as error:
             raise ConfigError(f"site {site.name!r}: {error}") from error
         origin_of(holder, settings.training(), None)
+    refuse_empty_maps([site.images for site in sites], settings.generator)
     with cpu_threads(1):
         return prepare(sites[0].images, settings.training())
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation.central import refuse_what_is_not_central
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
-from fedsynth.federation.parts import Part
+from fedsynth.federation.fitting import Fitting, exchanged
 from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Asked
 from fedsynth.federation.proximal import Proximal
@@ -32,6 +32,7 @@ from fedsynth.images import ImageSet
 from fedsynth.privacy.randomness import InsecureRandomness
 from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
 from fedsynth.training.disk import Disk
+from fedsynth.training.fitting import sums_of
 from fedsynth.training.preparing import Prepared, prepare, recipe_of, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings
@@ -44,9 +45,8 @@ LOSSES, STATES = "losses.csv", "state-*.safetensors"
 class SiteWork:
     """What one site does for one training of a run. It stays in memory between rounds; the disk alone is as good."""
 
-    def __init__(self, place: SitePlace, part: Part, *, experiment: str) -> None:
-        self.place, self.part, self.settings = replace(place, folder=place.folder / part.name), part, part.settings
-        settings = self.settings
+    def __init__(self, place: SitePlace, settings: FederationSettings, *, experiment: str) -> None:
+        self.place, self.settings = place, settings
         place.policy.check(_asked(settings, place.name))  # before any image is read
         images = place.images()
         self.facts = Facts.of(images)
@@ -56,6 +56,7 @@ class SiteWork:
             refuse_what_is_not_central(self.family)
             self.trainer.elsewhere = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
+        self.fitting = Fitting.of(settings, self.family)
         needed = ("patients",) if settings.by_patients else ()
         place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=needed))
         if self.prepared.door is None or not self.prepared.door.private:  # a refusal tells how many there are
@@ -78,6 +79,8 @@ class SiteWork:
         if not self._busy.acquire(blocking=False):
             raise NeutralError(Code.BUSY)
         try:
+            if order.round > self.settings.training_exchanges:
+                return self._fit(order, received)
             digest = _digest(order, received)
             return self._finished(order, digest) or self._train(order, received, digest, on_step)
         finally:
@@ -109,6 +112,24 @@ class SiteWork:
         self._save(order, digest, metrics)
         return Outcome(arrays=self._leaving_arrays(), metrics=self.place.policy.telling(metrics))
 
+    def _fit(self, order: Order, received: Mapping[str, NDArray[Any]]) -> Outcome:
+        """Sums over this site's images in the networks received; or, last in a one-shot federation, its own sampler."""
+        number = order.round - self.settings.training_exchanges - 1
+        if not 0 <= number < self.fitting.exchanges:
+            raise NeutralError(Code.SETTINGS)
+        self._restore(before=order.round)
+        self._moved, average = True, self.trainer.average
+        if number == self.fitting.passes:
+            self.prepared.fit(but=self.fitting.nets)
+            arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(average.values).items()}
+        else:
+            with average.in_place(self.family):
+                self._copy(received, self.fitting.shown(self.family))
+                sums = sums_of(self.family, self.prepared.holder, number, pairing=self.prepared.pairing)
+            arrays = {name: value.cpu().numpy() for name, value in self.fitting.pooled(sums).items()}
+        told = {name: value for name, value in self._metrics({}, 0).items() if not name.endswith("_loss")}
+        return Outcome(arrays=arrays, metrics=self.place.policy.telling(told))
+
     def _metrics(self, losses: Mapping[str, float], steps: int) -> dict[str, float]:
         """What a round says of itself, before the policy withholds any of it. In private runs nothing here is counted
         from patients: losses are of fakes."""
@@ -122,14 +143,16 @@ class SiteWork:
         return metrics | {f"share_{i}": float(share) for i, share in enumerate(holder.class_shares)}
 
     def _receive(self, received: Mapping[str, NDArray[Any]]) -> None:
-        own = self._shared_state()
+        self._copy(received, self._shared_state())
+        if self._proximal is not None:
+            self._proximal.receive()
+
+    def _copy(self, received: Mapping[str, NDArray[Any]], own: Mapping[str, Tensor]) -> None:
         if {name: tuple(value.shape) for name, value in own.items()} != {n: v.shape for n, v in received.items()}:
             raise NeutralError(Code.SHAPE)
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(torch.from_numpy(np.array(received[name])))
-        if self._proximal is not None:
-            self._proximal.receive()
 
     def _arrays(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state().items()}
@@ -147,7 +170,7 @@ class SiteWork:
         return arrays
 
     def _shared_state(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.family.nets.state_dict().items() if k.split(".")[0] in self.leaving}
+        return exchanged(self.settings, self.family)
 
     @property
     def _insecure_seed(self) -> int | None:
@@ -173,7 +196,7 @@ class SiteWork:
         )
         streams = stream_seed(self.settings.seed, "site", place.name)
         recipe = recipe_of(self.settings.training())
-        return prepare(images, settings, disk=disk, streams=streams, masks_only=self.part.masks_only, recipe=recipe)
+        return prepare(images, settings, disk=disk, streams=streams, recipe=recipe)
 
     def _path(self, round: int) -> Path:  # noqa: A002
         return self.place.folder / f"state-{round:06d}.safetensors"
@@ -206,6 +229,7 @@ class SiteWork:
         for old in [number for number in self._rounds() if number < order.round][:-1]:
             self._path(old).unlink(missing_ok=True)
         if self.settings.federation == "none":
+            self.prepared.fit()
             save_generator(self.place.folder, self.trainer, self.prepared.card())
 
     def _finished(self, order: Order, digest: str) -> Outcome | None:

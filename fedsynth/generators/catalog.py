@@ -3,17 +3,17 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.generators.family import Family, ImageShape
-from fedsynth.generators.recipe import PRIVATE, PRIVATE_STARTED, Recipe
+from fedsynth.generators.recipe import PRIVATE, PRIVATE_STARTED, Precision, Recipe
 
-__all__ = ["PRIVATE", "PRIVATE_STARTED", "Entry", "Recipe", "build", "catalog", "find", "register"]
+__all__ = ["PRIVATE", "PRIVATE_STARTED", "Entry", "Precision", "Recipe", "build", "catalog", "find", "register"]
 
-Kind = Literal["joint", "paired", "joint or paired", "training-free"]
+Kind = Literal["joint", "paired", "joint or paired", "training-free", "maps", "two-stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class Entry:
 
     `build(shape, private, **options)` makes it; `private` asks for the variant without networks that mix samples. A
     private run that goes on from another takes `private_started_recipe`.
+    `derived` makes the plain recipe of a family of families from its options.
     `private` says by which path each network that reads patients gets its gradients, `not_private` why private training
     is refused; one of them is empty. `facts.py` reads the texts from the file: they are written as plain literals.
     `check_size` returns the reason why a size cannot be made, or an empty text.
@@ -34,6 +35,7 @@ class Entry:
     recipe: Recipe = field(default_factory=Recipe)
     private_recipe: Recipe = PRIVATE
     private_started_recipe: Recipe = PRIVATE_STARTED
+    derived: Callable[..., Recipe] | None = None
     private: str = ""
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
@@ -66,6 +68,12 @@ def find(name: str) -> Entry:
     return known[name]
 
 
+def recipe_for(name: str, options: Mapping[str, Any]) -> Recipe:
+    """The plain recipe of the family of that name."""
+    entry = find(name)
+    return entry.recipe if entry.derived is None else entry.derived(**options)
+
+
 def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any) -> Family:
     """A new family for images of `shape`, its networks freshly initialised from torch's global random state."""
     entry = find(name)
@@ -73,12 +81,18 @@ def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any
         raise ConfigError(f"{name} cannot be trained privately: {entry.not_private}")
     if entry.kind in ("paired", "training-free") and not shape.source_channels:
         raise ConfigError(f"{name} turns one image into another and needs pairs", remedy="give --pairing")
-    if entry.kind == "joint" and shape.source_channels:
+    if entry.kind == "maps" and (shape.channels or shape.n_labels < 2):
+        raise ConfigError(f"{name} draws label maps alone", remedy=f"give --generator two-stage --maps {name}")
+    if entry.kind == "two-stage" and shape.n_labels < 2:
+        problem = f"{name} draws label maps first, and this image set has no masks"
+        raise ConfigError(problem, remedy="choose a joint family such as dcgan")
+    if entry.kind in ("joint", "two-stage") and shape.source_channels:
         raise ConfigError(f"{name} makes images from noise alone and takes no pairs", remedy="leave out --pairing")
     if problem := entry.check_size(shape.size):
         raise ConfigError(f"{name} cannot make images of this size: {problem}", value=shape.size)
-    known = [name for name in inspect.signature(entry.build).parameters if name not in ("shape", "private")]
+    parameters = inspect.signature(entry.build).parameters
+    known = [name for name in parameters if name not in ("shape", "private")]
     for option in options:
-        if option not in known:
+        if option not in known and "options" not in known:  # a family of families hands them on
             raise ConfigError(f"{name} has no such option", value=option, remedy=nearest(option, known))
     return entry.build(shape, private=private, **options)

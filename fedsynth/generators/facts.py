@@ -11,7 +11,13 @@ from typing import Any
 from fedsynth.errors import ConfigError, nearest
 
 FAMILIES = Path(__file__).parent / "families"
-CONDITIONING = {"joint": "class", "paired": "class, source", "training-free": "label map"}
+CONDITIONING = {
+    "joint": "class",
+    "maps": "class",
+    "two-stage": "class",
+    "paired": "class, source",
+    "training-free": "label map",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

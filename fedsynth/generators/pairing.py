@@ -18,6 +18,7 @@ from fedsynth.generators.family import Draws, ImageShape, Tensors
 
 GRAMMAR = "label-to-image, image-to-label, CHANNEL[+CHANNEL]-to-CHANNEL, super-resolution[:FACTOR], denoising[:SIGMA]"
 LABEL, IMAGE = "label", "image"
+LABEL_TO_IMAGE = "label-to-image"
 DEFAULTS = {"super-resolution": 2.0, "denoising": 0.1}
 
 

@@ -1,6 +1,9 @@
 """How a family is trained when the user says nothing. Loads no network library: settings are read before torch is."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -8,6 +11,7 @@ class Recipe:
     """Steps, images per step and the optimiser's settings.
 
     Learning rates by network, falling to zero over the last `decay` of the run; `ema` is a half-life in steps.
+    `precision` is what a plain run computes in where the CPU or GPU has it.
     """
 
     steps: int = 3000
@@ -18,6 +22,7 @@ class Recipe:
     ema: float = 50.0
     decay: float = 0.25
     augment: bool = True
+    precision: Precision = "float32"
 
 
 PRIVATE = Recipe(

@@ -127,8 +127,8 @@ class Audited:
 def refuse_unauditable(settings: TrainSettings | FederationSettings) -> None:
     """What has no claim by its nature is not audited."""
     entry = find(settings.generator)
-    if settings.pairing or entry.kind in ("paired", "training-free"):
-        problem = f"{settings.generator} is not audited: paired and training-free families are never private"
+    if settings.pairing or entry.not_private or entry.kind in ("paired", "training-free"):
+        problem = f"{settings.generator} is not audited: it is never private"
         raise ConfigError(problem, remedy="`fedsynth benchmark membership` measures what they leak")
 
 

@@ -33,7 +33,12 @@ class MovingAverage:
             averages = [self.values[name] for name in self._names]
             if averages:  # families that are not trained have none
                 torch._foreach_lerp_(averages, [parameters[name] for name in self._names], 1 - decay)
-            buffers = dict(family.nets.named_buffers())
+        self.take_buffers(family)
+
+    def take_buffers(self, family: Model) -> None:
+        """Buffers are not averaged: they are as the family has them."""
+        buffers = dict(family.nets.named_buffers())
+        with torch.no_grad():
             for name in self._buffers:
                 self.values[name].copy_(buffers[name])
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from fedsynth import files
 from fedsynth.config import load_toml, save_toml
 from fedsynth.errors import FedSynthError
-from fedsynth.generators.catalog import build
+from fedsynth.generators.catalog import build, find
 from fedsynth.generators.family import Family, ImageShape
+from fedsynth.generators.mixture import SiteMixture
 from fedsynth.privacy.lineage import Lineage
 from fedsynth.protocol import Model, global_randomness
 from fedsynth.training.trainer import Trainer
@@ -31,7 +32,8 @@ class Card:
     """What the released sampler is and what its output means: enough to build it again and to write image sets.
 
     `private` says how it was trained; a plain run may have taken the `private_networks` of its family all the same.
-    `lineage` is where the weights came from; `privacy` is what all of it promises, in one sentence.
+    `lineage` is where the weights came from; `privacy` is what all of it promises, in one sentence. `mixture` are the
+    shares of the sites where each has a sampler of its own.
     """
 
     generator: str
@@ -48,7 +50,13 @@ class Card:
     private_networks: bool = False
     pairing: str = ""
     lineage: Lineage = field(default_factory=Lineage)
+    mixture: tuple[float, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether it draws label maps first: it can be given others."""
+        return find(self.generator).kind == "two-stage"
 
 
 def save_generator(folder: Path, trainer: Trainer, card: Card) -> None:
@@ -73,7 +81,8 @@ def load_generator(folder: Path) -> tuple[Family, Card]:
     card = load_card(folder)
     with global_randomness():  # the first weights are overwritten; others' draws must not move
         small = card.private or card.private_networks
-        family = build(card.generator, card.shape, private=small, **card.options)
+        families = [build(card.generator, card.shape, private=small, **card.options) for _ in card.mixture or (1.0,)]
+    family = SiteMixture(families, card.mixture) if card.mixture else families[0]
     tensors, _ = _read(folder / WEIGHTS, card.generator)
     own = {name: value for name, value in family.nets.state_dict().items() if name.split(".")[0] in family.sampler}
     _fits(folder / WEIGHTS, own, tensors)

@@ -1,6 +1,5 @@
 """One data holder's images as tensors: which rows belong to which patient, and batches on demand."""
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -76,20 +75,6 @@ class Holder:
 
     def _tensor(self, array: NDArray[np.float32]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-
-class MaskHolder(Holder):
-    """The same patients with their label maps only: pictures of no channels."""
-
-    @cached_property
-    def shape(self) -> ImageShape:
-        """As of the set, without channels."""
-        return replace(super().shape, channels=0, channel_names=())
-
-    def fetch(self, rows: NDArray[np.int64]) -> Tensors:
-        """Masks and classes; the picture of every image is empty."""
-        batch = super().fetch(rows)
-        return batch | {"image": batch["image"][:, :0]}
 
 
 def _unit(images: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 
 from fedsynth import files
 from fedsynth.errors import FedSynthError
-from fedsynth.generators.catalog import find
 from fedsynth.generators.family import Family
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
@@ -18,8 +16,7 @@ from fedsynth.images.split import roles_digest
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
 from fedsynth.training.disk import HOLDER, STATE, Disk
-from fedsynth.training.masks import LABEL_TO_IMAGE, MASKS, mask_settings
-from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.preparing import Prepared, prepare, refuse_empty_maps, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.sources import choose_sources
@@ -49,14 +46,12 @@ def run_training(
     A diverged run raises after the last good state was kept. `on_step` is called with each report and the total,
     `on_prepared` with the trainer of the images before its first step: an auditor watches from there.
     """
+    refuse_empty_maps([images], settings.generator)
     with run.locked(), cpu_threads(settings.threads):
-        if settings.pairing == LABEL_TO_IMAGE and find(settings.generator).kind != "training-free":
-            masks = prepare(images, mask_settings(settings), disk=Disk.of(run), masks_only=True)
-            _train(masks, Place(run=run, name=MASKS), resume=resume, on_step=on_step)
         prepared = prepare(images, settings, disk=Disk.of(run))
         _keep_roles(run, images)
         on_prepared(prepared)
-        return _train(prepared, Place(run=run), resume=resume, on_step=on_step)
+        return _train(prepared, run, resume=resume, on_step=on_step)
 
 
 def _keep_roles(run: Run, images: ImageSet) -> None:
@@ -70,51 +65,29 @@ def _keep_roles(run: Run, images: ImageSet) -> None:
     files.write_text(run.roles, digest + "\n")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where one of a run's generators keeps its files; `name` tells them apart where there are several."""
-
-    run: Run
-    name: str = ""
-
-    @property
-    def state(self) -> Path:
-        """What a resumed run needs; it stays with the holder."""
-        return self.run.site(HOLDER) / (f"{self.name}-{STATE}" if self.name else STATE)
-
-    @property
-    def released(self) -> Path:
-        """The folder of the released sampler and its card."""
-        return self.run.checkpoints / self.name
-
-    @property
-    def record(self) -> Path:
-        """The table of losses."""
-        return self.run.site(HOLDER) / f"{self.name}-rounds.csv" if self.name else self.run.rounds
-
-
-def _train(prepared: Prepared, place: Place, *, resume: bool, on_step: OnStep) -> Card:
+def _train(prepared: Prepared, run: Run, *, resume: bool, on_step: OnStep) -> Card:
     trainer, name = prepared.trainer, prepared.settings.generator
-    if resume and place.state.exists():
-        load_state(place.state, trainer, name, shown=prepared.shown)
+    if resume and (run.site(HOLDER) / STATE).exists():
+        load_state(run.site(HOLDER) / STATE, trainer, name, shown=prepared.shown)
         prepared.check_resumed()
     try:
-        _train_to_end(prepared, place, on_step)
+        _train_to_end(prepared, run, on_step)
     except DivergedError:
         if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
-            save_state(place.state, trainer, name, shown=prepared.shown)
+            save_state(run.site(HOLDER) / STATE, trainer, name, shown=prepared.shown)
         raise
+    prepared.fit()
     card = prepared.card()
-    save_generator(place.released, trainer, card)
+    save_generator(run.checkpoints, trainer, card)
     return card
 
 
-def _train_to_end(prepared: Prepared, place: Place, on_step: OnStep) -> None:
-    trainer, settings, samples = prepared.trainer, prepared.settings, place.run.samples
+def _train_to_end(prepared: Prepared, run: Run, on_step: OnStep) -> None:
+    trainer, settings, samples = prepared.trainer, prepared.settings, run.samples
     if not trainer.total_steps:
         _write_sheet(samples / "untrained.png", prepared)
         return
-    record = LossRecord(place.record, first=trainer.step, timed=prepared.door is None)
+    record = LossRecord(run.rounds, first=trainer.step, timed=prepared.door is None)
     shown = _sheet_steps(trainer.total_steps, settings.sheets)
     saved, steps = time.monotonic(), -1
     while steps:
@@ -126,7 +99,7 @@ def _train_to_end(prepared: Prepared, place: Place, on_step: OnStep) -> None:
             if trainer.step in shown:
                 _write_sheet(samples / f"step-{trainer.step:06d}.png", prepared)
         if prepared.door is not None or time.monotonic() - saved > SAVE_EVERY_SECONDS or not steps:
-            save_state(place.state, trainer, settings.generator, shown=prepared.shown)
+            save_state(run.site(HOLDER) / STATE, trainer, settings.generator, shown=prepared.shown)
             record.save()
             saved = time.monotonic()
 
@@ -145,6 +118,7 @@ def _write_sheet(path: Path, prepared: Prepared) -> None:
         sources = choose_sources(card, shown, SHEET_IMAGES, seed=seed)
     trainer: Trainer = prepared.trainer
     assert isinstance(trainer.family, Family)
+    prepared.fit()
     with trainer.average.in_place(trainer.family):
         drawing = Drawing(trainer.family, card, count=SHEET_IMAGES, seed=seed, sources=sources)
         drawn = drawing.in_memory(f"{card.generator}, step {trainer.step}")

@@ -4,15 +4,17 @@ A private run is planned from declared numbers alone: this file hands the door n
 whether a holder trains alone or in a federation.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fedsynth.errors import ConfigError
 from fedsynth.generators.augment import Augmentation
-from fedsynth.generators.catalog import Recipe, build, find
-from fedsynth.generators.pairing import read_pairing
+from fedsynth.generators.catalog import Recipe, build, find, recipe_for
+from fedsynth.generators.pairing import Pairing, read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.privacy.door import Door
 from fedsynth.privacy.feasibility import Feasibility, gauge
@@ -24,10 +26,11 @@ from fedsynth.protocol import ImageShape, Model, global_randomness
 from fedsynth.tasks.catalog import NETWORKS, build_task
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.disk import Disk
-from fedsynth.training.holder import Holder, MaskHolder
+from fedsynth.training.fitting import fit_alone
+from fedsynth.training.holder import Holder
 from fedsynth.training.lineage import Origin, origin_of, start_networks
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
-from fedsynth.training.settings import Privacy, TrainSettings, open_device
+from fedsynth.training.settings import Privacy, TrainSettings, computes_bfloat16, open_device
 from fedsynth.training.trainer import PlainGradients, Trainer
 
 TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
@@ -48,6 +51,7 @@ class Prepared:
     plan: PrivatePlan | None = None
     charges: Path | None = None
     origin: Origin
+    pairing: Pairing | None = None
 
     @property
     def shown(self) -> str:
@@ -63,6 +67,10 @@ class Prepared:
         """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
         if self.door is not None and not self.door.private:
             self.door.randomness = randomness
+
+    def fit(self, but: Collection[str] = ()) -> None:
+        """Fit to this holder's images what is not trained, except the networks in `but`."""
+        fit_alone(self.trainer, self.holder, pairing=self.pairing, but=but)
 
     def check_resumed(self) -> None:
         """Refuse to go on from a state whose private steps the ledger does not know."""
@@ -89,7 +97,7 @@ class Prepared:
     def card(self) -> Card:
         """The card of the sampler as it stands. In private runs nothing on it was counted from patients."""
         header = self.images.header
-        counted = self.plan is None and bool(self.trainer.family.turns)
+        counted = self.plan is None and learns(self.trainer.family)
         return Card(
             generator=self.settings.generator,
             shape=self.trainer.family.shape,
@@ -117,8 +125,13 @@ class Prepared:
     @property
     def _training(self) -> Training:
         if self.plan is None or self.door is None:
-            return "plain" if self.trainer.family.turns else "untrained"
+            return "plain" if learns(self.trainer.family) else "untrained"
         return "private" if self.door.private else "insecure"
+
+
+def learns(family: Model) -> bool:
+    """Whether anything of it is trained on patients or fitted to them."""
+    return bool(family.turns or family.passes)
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -131,13 +144,33 @@ def training_members(images: ImageSet) -> ImageSet:
     return images.select(role="member")
 
 
+def refuse_empty_maps(sets: Iterable[ImageSet], generator: str) -> None:
+    """Refuse to train two stages, before the first step, where no member's label map names anything."""
+    if find(generator).kind != "two-stage":
+        return
+    members = [training_members(images).masks for images in sets]
+    if not any(
+        np.asarray(masks[start : start + 256]).any()
+        for masks in members
+        if masks is not None
+        for start in range(0, len(masks), 256)
+    ):
+        problem = "every label map is empty, and a model of them would draw empty ones only"
+        raise ConfigError(problem, remedy="give images with a lesion, or choose a joint family such as dcgan")
+
+
+def default_generator(images: ImageSet, *, private: bool, paired: bool) -> str:
+    """What is trained where nobody says anything: two stages where there are masks, and no privacy to keep."""
+    return "two-stage" if images.masks is not None and not private and not paired else "dcgan"
+
+
 def recipe_of(settings: TrainSettings) -> Recipe:
     """The family's recipe, plain or private, with what the user said put in its place."""
     if settings.generator in NETWORKS:
         return settings.over(replace(TASK_RECIPE, ema=(settings.steps or TASK_RECIPE.steps) / 40))
     entry = find(settings.generator)
     private = entry.private_recipe if settings.start is None else entry.private_started_recipe
-    return settings.over(entry.recipe if settings.privacy is None else private)
+    return settings.over(recipe_for(settings.generator, settings.options) if settings.privacy is None else private)
 
 
 def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
@@ -158,19 +191,17 @@ def prepare(
     *,
     disk: Disk | None = None,
     streams: int | None = None,
-    masks_only: bool = False,
     recipe: Recipe | None = None,
 ) -> Prepared:
     """Build and check everything. Without a disk nothing is written and nothing can be charged.
 
     `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
-    and every holder shuffles for itself. With `masks_only` the family learns label maps and never sees a picture.
-    `recipe` is for sites whose networks come from the server, which alone knows what they go on from.
+    and every holder shuffles for itself. `recipe` is for sites whose networks come from the server, which alone knows
+    what they go on from.
     """
     recipe = recipe_of(settings) if recipe is None else recipe
     streams = settings.seed if streams is None else streams
-    kind = MaskHolder if masks_only else Holder
-    holder = kind(training_members(images), device=open_device(settings.device))
+    holder = Holder(training_members(images), device=open_device(settings.device))
     header, shape = images.header, holder.shape
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
@@ -180,7 +211,8 @@ def prepare(
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, origin, disk)
-    precision = torch.bfloat16 if settings.precision == "bfloat16" else None
+    own = recipe.precision if computes_bfloat16(holder.device) else "float32"
+    precision = torch.bfloat16 if (settings.precision or own) == "bfloat16" else None
     gradients = PlainGradients(
         family,
         holder,
@@ -192,7 +224,7 @@ def prepare(
     )
     steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
     trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=holder.device)
-    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, origin=origin)
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, origin=origin, pairing=pairing)
 
 
 def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
@@ -212,7 +244,7 @@ def _prepare_private(
     origin: Origin,
     disk: Disk | None,
 ) -> Prepared:
-    if settings.precision != "float32":
+    if settings.precision == "bfloat16":
         raise ConfigError(
             "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.generators.recipe import Recipe
+from fedsynth.generators.recipe import Precision, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fedsynth.privacy.plan import PrivateSettings
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
 PRIVACY = "Privacy"  # the panel of the help page
 
 
@@ -68,7 +67,9 @@ class TrainSettings:
     One CPU thread repeats to the bit, and more are seldom faster for networks of this size, never on a busy machine.
     """
 
-    generator: str = setting(help="Family; `fedsynth list generators` shows them.", short="-g")
+    generator: str = setting(
+        None, "Family, as in `list generators`; two-stage where there are masks, else dcgan, if not given.", short="-g"
+    )
     images: Path
     steps: int | None = setting(None, "How many steps; the family's own number if not given.")
     batch: int | None = setting(None, "Images per step (plain runs).")
@@ -86,7 +87,7 @@ class TrainSettings:
     )
     seed: int = setting(0, "One seed gives one plain result, to the bit, on one CPU thread.")
     device: Device = setting("auto", "Where networks are computed.")
-    precision: Precision = setting("float32", "Of plain runs.")
+    precision: Precision | None = setting(None, "Of plain runs; the family's own if not given.")
     threads: int = setting(1, "CPU threads; one repeats to the bit and is as fast for small networks.")
     sheets: int = setting(5, "How many sample sheets to write on the way.")
     options: dict[str, Any] = setting({}, "A setting of the family itself, as in latent=32.", flag="option")
@@ -124,6 +125,15 @@ def open_device(wanted: Device) -> "torch.device":
         raise ConfigError("CUDA was asked for and there is none", remedy="give --device cpu, or leave --device away")
     name = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def computes_bfloat16(device: "torch.device") -> bool:
+    """Whether the device multiplies bfloat16 numbers itself; elsewhere they are slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, ImageSetError
 from fedsynth.generators.family import SeededDraws, Tensors
-from fedsynth.generators.pairing import Pairing, label_source, read_pairing
+from fedsynth.generators.pairing import LABEL_TO_IMAGE, Pairing, label_source, read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.images.editing import Edit, Edited, edit, transplant
 from fedsynth.images.tissue import Anatomy, Labels, Region, brain_of
@@ -95,8 +95,8 @@ class Sources:
 
 
 def pairing_of(card: Card, images: ImageSet) -> Pairing:
-    """What the generator turns into what, in the channels and labels of `images`."""
-    return read_pairing(card.pairing, images.header.channels, images.header.mask_labels)
+    """What the generator turns into what, in the channels and labels of `images`; the second of two stages, maps."""
+    return read_pairing(card.pairing or LABEL_TO_IMAGE, images.header.channels, images.header.mask_labels)
 
 
 def choose_sources(

@@ -86,7 +86,7 @@ class Drawing:
         if card.pairing and sources is None:
             problem = f"this generator does {card.pairing} and needs something to start from"
             raise ConfigError(problem, remedy="give --source SET")
-        if sources is not None and not card.pairing:
+        if sources is not None and not card.pairing and not card.two_stage:
             raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
         self.family, self.card, self.seed, self.sources = family, card, seed, sources
         self.labels = plan_labels(card, count, mix) if sources is None else sources.labels(card.classes)
@@ -96,7 +96,7 @@ class Drawing:
         header = synthetic_header(self.card, name=name, seed=self.seed, masked=self._masked)
         if self.sources is None:
             return header
-        made = header.provenance | {"pairing": self.card.pairing, "source": self.sources.images.header.name}
+        made = header.provenance | {"pairing": self.sources.pairing.name, "source": self.sources.images.header.name}
         if self.sources.lost:
             made["tumours-without-room"] = sorted(f"synthetic-{i:06d}" for i in self.sources.lost)
         return replace(header, channels=self._channels, provenance=made)

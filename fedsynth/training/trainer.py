@@ -106,13 +106,14 @@ class Trainer:
             self.family.after_update(net)
 
     def _optimiser(self, net: str) -> torch.optim.Adam:
-        return torch.optim.Adam(self.family.nets[net].parameters(), self._rate(net), self.recipe.betas)
+        return torch.optim.Adam(self.family.nets[net].parameters(), self._rate(net), self.recipe.betas, fused=True)
 
     def _rate(self, net: str) -> float:
         """The learning rate of the step at hand; it follows from the step alone, so nothing of it is saved."""
         left = 1 - self.step / max(1, self.total_steps)
         fall = min(1.0, left / self.recipe.decay) if self.recipe.decay else 1.0
-        return self.recipe.rates.get(net, self.recipe.rate) * fall
+        stage = net.partition("-")[0]  # of a family of families
+        return self.recipe.rates.get(net, self.recipe.rates.get(stage, self.recipe.rate)) * fall
 
 
 class PlainGradients:

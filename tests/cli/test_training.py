@@ -62,7 +62,7 @@ def test_resume_with_other_settings_names_the_difference(place: Path) -> None:
         (["train", "set", "-g", "mlp", "--epsilon", "1", "--patients", "4", "--draw", "9"], "within the declared"),
         (["train", "set", "-g", "spade"], "needs pairs"),
         (["train", "set", "-g", "spade", "--pairing", "t1-to-flair"], "unknown channel"),
-        (["train", "set", "-g", "dcgan", "--pairing", "label-to-image"], "takes no pairs"),
+        (["train", "set", "-g", "dcgan", "--pairing", "label-to-image"], "makes no images of label maps"),
         (["synthesize", "--count", "3", "--out", "x"], "there is no run yet"),
         (["synthesize", "--count", "3", "--out", "x", "--format", "nift"], "did you mean 'nifti'?"),
     ],
@@ -104,14 +104,14 @@ def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypa
 @pytest.mark.slow
 def test_every_family_is_listed_with_its_path(place: Path) -> None:
     rows = {row["name"]: row for row in json.loads(call("list", "generators", "--json"))["generators"]}
-    assert len(rows) == 15
+    assert len(rows) == 18
     assert rows["dcgan"]["how"] == "critic: fast path"
     assert rows["wgan-gp"]["how"] == "critic: vmap(grad)"
     assert rows["spade"]["private"] is False
     assert "patients" in rows["spade"]["how"]
 
 
-def test_paired_families_draw_from_a_source_or_from_their_mask_model(place: Path) -> None:
+def test_renderers_of_label_maps_draw_from_a_source_or_from_maps_that_are_drawn(place: Path) -> None:
     tiny_set(size=16).save(place / "set", overwrite=True)
     paired = ["--generator", "pix2pix", "--pairing", "label-to-image", "--option", "base=4"]
     call("train", "set", *paired, "--steps", "1", "--batch", "2", "--sheets", "0", "--run", "one")
@@ -119,4 +119,20 @@ def test_paired_families_draw_from_a_source_or_from_their_mask_model(place: Path
     call("synthesize", "one", "--count", "3", "--out", "b")
     assert len(ImageSet.load(place / "b")) == 3
     told = call("synthesize", "one", "--count", "3", "--out", "c", "--transplant", code=2)
-    assert "give --source SET" in told
+    assert "the source set has no healthy images" in told
+    call(
+        "train",
+        "set",
+        "--pairing",
+        "denoising",
+        "--generator",
+        "pix2pix",
+        "--option",
+        "base=4",
+        "--steps",
+        "1",
+        "--run",
+        "two",
+    )
+    told = call("synthesize", "two", "--count", "3", "--out", "d", code=2)
+    assert "give --source SET, or train two stages" in told

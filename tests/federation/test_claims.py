@@ -10,7 +10,6 @@ from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.meeting import as_met, meet
 from fedsynth.federation.messages import Hello
-from fedsynth.federation.parts import Part
 from fedsynth.federation.release import card_of, release
 from fedsynth.federation.server_app import remembered
 from fedsynth.privacy.accounting import rounded_up
@@ -35,7 +34,7 @@ class Two:
 
 def test_every_site_is_told_by_its_own_plan_and_the_card_by_the_weakest(tmp_path: Path) -> None:
     settings = replace(SETTINGS, batch=None, privacy=PRIVACY, weighting="declared:large=100,small=20")
-    met = meet(Part(settings=settings), Two())  # type: ignore[arg-type]
+    met = meet(settings, Two())  # type: ignore[arg-type]
     assert {site: plan.settings.rate for site, plan in met.plans.items()} == {"large": 0.1, "small": 0.5}
     worst = max(plan.claim.replace_one for plan in met.plans.values())
     assert worst > min(plan.claim.replace_one for plan in met.plans.values()) + 1
@@ -54,7 +53,7 @@ def test_every_site_is_told_by_its_own_plan_and_the_card_by_the_weakest(tmp_path
 def test_a_site_without_a_declared_size_is_told_before_anybody_pays() -> None:
     settings = replace(SETTINGS, weighting="declared:large=100")
     with pytest.raises(ConfigError, match=r"declares no size of a site.*small"):
-        meet(Part(settings=settings), Two())  # type: ignore[arg-type]
+        meet(settings, Two())  # type: ignore[arg-type]
 
 
 class Some:
@@ -75,14 +74,14 @@ def test_a_run_that_met_patients_is_never_public_again(tmp_path: Path) -> None:
     phantoms, both = Some(made=True), Some(made=True, real=False)
     public = []
     for sites in (phantoms, both, phantoms):
-        met = remembered(run, meet(Part(settings=settings), sites))  # type: ignore[arg-type]
+        met = remembered(run, meet(settings, sites))  # type: ignore[arg-type]
         public.append(card_of(settings, met, Checkpoint(round=3, weights={}, average={}), run).lineage.public)
     assert public == [True, False, False]
 
 
 def test_the_card_is_written_last(tmp_path: Path) -> None:
     """A server that was killed between the files must do the release again when it is back."""
-    met = meet(Part(settings=SETTINGS), Two())  # type: ignore[arg-type]
+    met = meet(SETTINGS, Two())  # type: ignore[arg-type]
     weights = {name: value.numpy() for name, value in met.family.nets.state_dict().items()}
     average = {name: value for name, value in weights.items() if name.startswith("generator")}
     end = Checkpoint(round=3, weights=weights, average=average)

@@ -10,7 +10,6 @@ from fedsynth.errors import RefusedError
 from fedsynth.federation import client_app
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.exchange import Order
-from fedsynth.federation.parts import Part
 from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Policy
 from fedsynth.federation.refusals import NeutralError, PolicyRefusedError
@@ -31,7 +30,7 @@ def work_of(folder: Path, settings: FederationSettings, policy: Policy = PRIVATE
         store=folder / "ledger",
     )  # fmt: skip
     place.folder.mkdir(exist_ok=True)
-    return SiteWork(place, Part(settings=settings), experiment="x")
+    return SiteWork(place, settings, experiment="x")
 
 
 def order(number: int, *, first: int | None = None, steps: int = 2) -> Order:

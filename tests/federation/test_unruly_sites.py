@@ -15,7 +15,6 @@ from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.engines.local import run_locally
 from fedsynth.federation.exchange import Facts, Order, Outcome
 from fedsynth.federation.messages import facts_content, outcome_content
-from fedsynth.federation.parts import Part
 from fedsynth.federation.record import summary
 from fedsynth.federation.refusals import Code
 from fedsynth.federation.server import _mean_shares
@@ -213,7 +212,7 @@ def test_a_node_that_never_greets_holds_no_round_up_beyond_its_deadline():
             return []
 
     with identity():
-        sites = server_app.GridSites(Silent(), Part(settings=replace(SETTINGS, deadline=0.3)), "x")
+        sites = server_app.GridSites(Silent(), replace(SETTINGS, deadline=0.3), "x")
         begun = time.monotonic()
         order = Order(round=1, first_step=0, steps=2, experiment="x")
         assert [reply.reason for reply in sites.ask({"site-0": order}, {})] == [Code.UNREACHABLE]
@@ -255,7 +254,7 @@ def test_a_new_node_that_hangs_holds_up_no_round_in_which_all_are_there(monkeypa
     monkeypatch.setattr(server_app, "JOINING_SECONDS", 0.0)
     with identity():
         grid = Nodes(1, 2)
-        sites = server_app.GridSites(grid, Part(settings=replace(SETTINGS, sites=3, min_sites=2)), "x")
+        sites = server_app.GridSites(grid, replace(SETTINGS, sites=3, min_sites=2), "x")
         assert [hello.site for hello in sites.meet()] == ["site-1", "site-2"]
         grid.nodes, grid.hanging = [1, 2, 3], {3}
         order = Order(round=1, first_step=0, steps=2, experiment="x")
@@ -269,7 +268,7 @@ def test_a_node_that_hangs_is_waited_for_once_and_heard_when_it_answers(monkeypa
     monkeypatch.setattr(server_app, "JOINING_SECONDS", 0.0)
     with identity():
         grid = Nodes(1, 2)
-        sites = server_app.GridSites(grid, Part(settings=replace(SETTINGS, sites=3, min_sites=2)), "x")
+        sites = server_app.GridSites(grid, replace(SETTINGS, sites=3, min_sites=2), "x")
         sites.meet()
         grid.nodes, grid.hanging = [1, 3], {3}  # site-2 went, and who came may be anybody
         orders = dict.fromkeys(["site-1", "site-2"], Order(round=1, first_step=0, steps=2, experiment="x"))

@@ -12,7 +12,6 @@ from fedsynth.images import Header, ImageSet
 from fedsynth.images.editing import read_edit
 from fedsynth.run import create_run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.masks import drawn_sources
 from fedsynth.training.pooled import run_training
 from fedsynth.training.settings import TrainSettings
 from fedsynth.training.sources import choose_sources
@@ -65,24 +64,6 @@ def test_label_to_image_comes_out_with_its_label_map(tmp_path: Path) -> None:
     assert drawn.header.provenance["source"] == "brains"
 
 
-def test_without_a_source_the_maps_come_from_the_mask_model_and_are_no_patients(tmp_path: Path) -> None:
-    checkpoints = trained(tmp_path, "label-to-image")
-    family, card = load_generator(checkpoints)
-    sources = drawn_sources(checkpoints, card, 6, mix="a=1", seed=2)
-    drawn = Drawing(family, card, count=6, seed=2, sources=sources).in_memory("drawn")
-    assert drawn.cases["class"].tolist() == ["a"] * 6
-    members = {mask.tobytes() for mask in np.asarray(brains().masks)}
-    assert not members & {mask.tobytes() for mask in np.asarray(drawn.masks)}
-    again = drawn_sources(checkpoints, card, 6, mix="a=1", seed=2)
-    assert np.array_equal(again.images.masks, sources.images.masks)
-
-
-def test_the_mask_model_never_sees_a_picture(tmp_path: Path) -> None:
-    family, card = load_generator(trained(tmp_path, "label-to-image") / "masks")
-    assert card.shape.channels == 0
-    assert family.shape.joint_channels == len(LABELS)
-
-
 def test_edits_change_source_and_mask_alike(tmp_path: Path) -> None:
     _, card = load_generator(trained(tmp_path, "label-to-image"))
     plain = choose_sources(card, brains(), 4, mix="b=1", seed=1)
@@ -121,8 +102,6 @@ def test_channel_to_channel_and_image_to_label(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     checkpoints = trained(tmp_path, "t1-to-flair")
     family, card = load_generator(checkpoints)
-    with pytest.raises(ConfigError, match="needs something to start from; give --source SET"):
-        drawn_sources(checkpoints, card, 2, mix=None, seed=0)
     with pytest.raises(ConfigError, match="give --source SET"):
         Drawing(family, card, count=2)
     with pytest.raises(ConfigError, match="only label maps can be edited"):

@@ -16,7 +16,6 @@ from fedsynth.federation.checkpoints import rounds_of
 from fedsynth.federation.deploy.flower import CONNECTION
 from fedsynth.federation.deploy.places import ServerPlace
 from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
-from fedsynth.federation.parts import parts_of
 from fedsynth.federation.products import SHEET, drawing_of, write_sheet
 from fedsynth.federation.server_app import refuse_other_settings
 from fedsynth.federation.settings import FederationSettings, check_family
@@ -138,23 +137,15 @@ class Carrier:
         rows = self._rows()
         for row in rows[self.seen :]:
             how = f"answered, {row['steps']} steps" if row["answered"] == "true" else f"left out: {row['reason']}"
-            self.report(f"{row['part']}round {row['round']}: {row['site']} {how}")
+            self.report(f"round {row['round']}: {row['site']} {how}")
         self.seen = max(len(rows), self.seen)
 
     def _n_rounds(self) -> int:
-        return sum(max(rounds_of(place.checkpoints), default=-1) for _, place in self._parts())
+        return max(rounds_of(Run(folder=self.place.run).checkpoints), default=-1)
 
     def _rows(self) -> list[dict[str, str]]:
-        """Of all trainings, in the order in which they are held."""
-        return [{"part": f"{name}, " if name else ""} | row for name, place in self._parts() for row in _rows(place)]
-
-    def _parts(self) -> list[tuple[str, Run]]:
-        run = Run(folder=self.place.run)
-        return [(part.name, part.place(run)) for part in parts_of(self.settings)]
-
-
-def _rows(place: Run) -> list[dict[str, str]]:
-    if not place.rounds.exists():
-        return []
-    with place.rounds.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        place = Run(folder=self.place.run)
+        if not place.rounds.exists():
+            return []
+        with place.rounds.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))

@@ -6,8 +6,10 @@ Counted from the networks themselves; it asks nobody and reads no voxel.
 from dataclasses import dataclass
 
 from fedsynth.federation.exchange import Facts, Order
+from fedsynth.federation.fitting import exchanged
+from fedsynth.federation.meeting import shape_of
 from fedsynth.federation.messages import ARRAYS, order_contents
-from fedsynth.federation.parts import Part
+from fedsynth.federation.settings import FederationSettings
 from fedsynth.training.preparing import fresh_family
 
 POLLING = (9.0, 20.0)  # seconds a round takes with nothing to train, measured with one and with three hospitals
@@ -28,12 +30,11 @@ class Cost:
         return self.rounds * (self.bytes_up + self.bytes_down)
 
 
-def count_cost(part: Part, facts: Facts) -> Cost:
-    """Of one training of a run, for hospitals whose images are like `facts` say."""
-    settings = part.settings
-    family = fresh_family(settings.training(), part.shape(facts))
-    networks = settings.leaving(family.shared, family.sampler)
-    arrays = {name: value.numpy() for name, value in family.nets.state_dict().items() if name.split(".")[0] in networks}
+def count_cost(settings: FederationSettings, facts: Facts) -> Cost:
+    """Of a run, for hospitals whose images are like `facts` say."""
+    family = fresh_family(settings.training(), shape_of(settings, facts))
+    arrays = {name: value.numpy() for name, value in exchanged(settings, family).items()}
+    networks = tuple(dict.fromkeys(name.split(".")[0] for name in arrays))
     order = Order(round=1, first_step=0, steps=settings.local_steps, experiment="")
     (message,) = order_contents({"": order}, arrays).values()
     sent = sum(len(array.data) for array in message.array_records[ARRAYS].values())

@@ -30,7 +30,6 @@ from fedsynth.federation.deploy.flower import Flower, program
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.places import load_server
 from fedsynth.federation.exchange import Facts
-from fedsynth.federation.parts import Part
 from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
 from fedsynth.federation.starting import free_port
 from fedsynth.images import ImageSet
@@ -203,7 +202,7 @@ def _counted(deployment: Deployment) -> int:
     """What `fedsynth deploy cost` would have said before."""
     images = ImageSet.load(deployment.out.parent / "north")
     settings = load_settings(load_server(deployment.out / "server"))
-    return count_cost(Part(settings=settings), Facts.of(images)).bytes_down
+    return count_cost(settings, Facts.of(images)).bytes_down
 
 
 def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deployment: Deployment) -> None:

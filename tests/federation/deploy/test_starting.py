@@ -26,7 +26,6 @@ from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.joining import node_command
 from fedsynth.federation.deploy.places import ServerPlace, load_server
 from fedsynth.federation.exchange import Facts
-from fedsynth.federation.parts import Part
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_file import load_site_file
 from fedsynth.federation.starting import free_port
@@ -187,8 +186,8 @@ def test_the_cost_is_counted_from_what_is_shared() -> None:
         channels=("t1",), size=(16, 16), classes=("a",), mask_labels=("b", "l"), spacing_mm=(1.0, 1.0), phantoms=True
     )
     settings = FederationSettings(options={"base": 8})
-    everything = count_cost(Part(settings=settings), facts)
-    alone = count_cost(Part(settings=replace(settings, share="generator", rounds=3)), facts)
+    everything = count_cost(settings, facts)
+    alone = count_cost(replace(settings, share="generator", rounds=3), facts)
     assert everything.networks == ("generator", "critic")
     assert alone.networks == ("generator",)
     assert 0 < alone.bytes_up < everything.bytes_up

@@ -1,0 +1,52 @@
+"""What is fitted after training: passes over all images whose sums become buffers of the released sampler."""
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+
+from fedsynth.generators.pairing import Pairing
+from fedsynth.protocol import Model, SeededDraws, Tensors
+from fedsynth.training.holder import Holder
+from fedsynth.training.streams import stream_seed
+from fedsynth.training.trainer import Trainer
+
+BLOCK = 32  # images at a time; sums run over them in their order
+
+
+def sums_of(family: Model, holder: Holder, number: int, *, pairing: Pairing | None = None, seed: int = 0) -> Tensors:
+    """The sums of pass `number` over all images of one holder."""
+    total: Tensors = {}
+    for start in range(0, holder.count, BLOCK):
+        batch = holder.fetch(np.arange(start, min(start + BLOCK, holder.count)))
+        if pairing is not None:
+            draws = SeededDraws(stream_seed(seed, "fitting", start))
+            batch = pairing.pair(batch, holder.images.header.channels, draws)
+        for name, value in family.sums(number, batch).items():
+            total[name] = total[name] + value.double() if name in total else value.double()
+    return total
+
+
+def fit_alone(trainer: Trainer, holder: Holder, *, pairing: Pairing | None = None, but: Collection[str] = ()) -> None:
+    """All passes over one holder's images, for the averaged sampler; networks in `but` are left to others."""
+    family = trainer.family
+    with trainer.average.in_place(family):
+        for number in range(family.passes):
+            sums = sums_of(family, holder, number, pairing=pairing, seed=trainer.seed)
+            own = {name: value for name, value in sums.items() if name.split(".")[0] not in but}
+            if own:
+                family.fit(number, own)
+        trainer.average.take_buffers(family)
+
+
+def expected_sums(family: Model, number: int, *, device: torch.device) -> Tensors:
+    """The sums of one blank image, which have the names and shapes of everybody's."""
+    shape = family.shape
+    batch: Tensors = {"image": torch.full((1, shape.channels, *shape.size), -1.0)}
+    for name, channels in (("mask", shape.n_labels), ("source", shape.source_channels)):
+        if channels:
+            batch[name] = torch.zeros(1, channels, *shape.size)
+            batch[name][:, 0] = 1
+    if shape.n_classes:
+        batch["label"] = torch.eye(shape.n_classes)[:1]
+    return family.sums(number, {name: value.to(device) for name, value in batch.items()})
