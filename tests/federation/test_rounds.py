@@ -221,7 +221,7 @@ def test_what_a_late_answer_has_cost_stands_in_the_record(tmp_path: Path) -> Non
 def test_too_few_answers_stop_the_run_and_it_can_go_on(tmp_path: Path) -> None:
     policy = 'allow-plain = true\ngenerators = ["dcgan"]\n'
     run = start(tmp_path, SETTINGS)
-    run.site("site-1").mkdir(parents=True)
+    run.site("site-1").mkdir(parents=True, exist_ok=True)
     (run.site("site-1") / "policy.toml").write_text(policy)
     with pytest.raises(FedSynthError, match=r"1 of 2 sites take part and 2 must .*site-1: refused by its policy"):
         go(run, SETTINGS)

@@ -353,6 +353,6 @@ register(
         kind="maps",
         build=build,
         recipe=Recipe(augment=False),
-        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family such as dcgan",
+        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family",
     )
 )

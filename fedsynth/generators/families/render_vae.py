@@ -305,7 +305,7 @@ register(
         recipe=Recipe(
             steps=2000, batch=32, rate=1e-3, betas=(0.5, 0.99), ema=70.0, decay=0.4, augment=False, precision="bfloat16"
         ),
-        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family such as dcgan",
+        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family",
         check_size=_size_problem,
     )
 )

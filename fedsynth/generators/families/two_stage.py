@@ -156,6 +156,6 @@ register(
         kind="two-stage",
         build=build,
         derived=recipe,
-        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family such as dcgan",
+        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family",
     )
 )
