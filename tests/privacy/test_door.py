@@ -1,6 +1,7 @@
 """Every rule of the guarded door, each a test that fails when the rule is broken."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from fedsynth.errors import RefusedError
 from fedsynth.privacy.accounting import Budget
 from fedsynth.privacy.door import Door, draw_views
 from fedsynth.privacy.gradients import PatientGradients
-from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.privacy.plan import PrivateSettings, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
 
@@ -226,6 +227,47 @@ def test_a_cap_refuses_a_run_before_it_starts(tmp_path):
     assert len(ledger.charges()) == 2
 
 
+@pytest.mark.parametrize("better", [{"noise": 1.1}, {"batch": 9}, {"delta": 1e-6}])
+def test_a_run_does_not_go_on_under_a_better_claim_than_its_first_steps_kept(tmp_path, better):
+    ledger = Ledger("north", tmp_path)
+    charged(ledger=ledger)
+    noise = PLAN.noise * better.pop("noise", 1.0)
+    plan = replace(PLAN, noise=noise, settings=replace(SETTINGS, **better))
+    options = {"patients": ["p0"], "run": "r", "ledger": ledger}
+    with pytest.raises(RefusedError, match=r"charged under other settings \(noise"):
+        Door(plan, {"critic": gradients(network())}, randomness=SecretRandomness(), **options)
+    with pytest.raises(RefusedError, match="charged under other settings"):
+        Door(PLAN, {"critic": gradients(network())}, randomness=InsecureRandomness(1), **options)
+    worse = replace(PLAN, noise=PLAN.noise / 2)
+    assert Door(worse, {"critic": gradients(network())}, randomness=SecretRandomness(), **options).remaining == 20
+
+
+def test_networks_do_not_go_on_that_took_more_steps_than_the_ledger_knows(tmp_path):
+    ledger = Ledger("north", tmp_path)
+    charged(ledger=ledger)
+    door = opened(ledger=ledger)
+    door.charge({"critic": 20, "generator": 0}, round=1)
+    door.check_resumed(30)
+    with pytest.raises(RefusedError, match="has taken 31 private steps and the ledger knows 30 of them"):
+        door.check_resumed(31)
+    opened().check_resumed(31)  # phantoms
+    door.copy_charges(tmp_path / "copy")
+    assert read_ledger(tmp_path / "copy") == ledger.charges("r")
+    opened().copy_charges(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    assert opened(ledger=ledger).remaining == 0
+
+
+def test_an_auditor_at_the_door_sees_a_copy_of_what_leaves_and_nothing_else():
+    door, seen = charged(), []
+    door.on_release = lambda *shown: seen.append(shown)
+    released = door.step("critic", images())
+    ((turn, shown, progress),) = seen
+    assert (turn, progress) == ("critic", 1.0)
+    torch.testing.assert_close(shown, released, rtol=0, atol=0)
+    assert not any(shown[name] is value for name, value in released.items())
+
+
 def test_unspent_steps_of_a_block_are_lost_when_the_next_is_charged():
     door = charged(steps=3)
     door.charge({"generator": 1}, round=1)
@@ -266,9 +308,15 @@ def test_a_patient_listed_twice_would_be_two_units_and_is_refused():
         Door(PLAN, {"critic": gradients(network())}, patients=["a", "a"], randomness=SecretRandomness(), run="r")
 
 
-def test_unknown_turns_are_not_charged():
+def test_who_has_no_name_has_no_protection():
+    with pytest.raises(RefusedError, match="the patient of every image"):
+        Door(PLAN, {"critic": gradients(network())}, patients=["a", ""], randomness=SecretRandomness(), run="r")
+
+
+@pytest.mark.parametrize("wrong", [{"denoiser": 1}, {"critic": -1}])
+def test_unknown_turns_and_negative_steps_are_not_charged(wrong):
     with pytest.raises(ValueError, match="private turns are"):
-        opened().charge({"denoiser": 1}, round=0)
+        opened().charge(wrong, round=0)
 
 
 def test_views_are_drawn_without_repeats_where_a_patient_has_enough_and_evenly():

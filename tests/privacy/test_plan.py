@@ -39,6 +39,11 @@ def test_the_full_batch_is_allowed():
     assert make_plan(settings(batch=400), {"critic": 20}).settings.rate == 1.0
 
 
+def test_the_smallest_run_is_allowed_and_a_bare_one_clips_to_one_and_shows_one_view():
+    assert PrivateSettings(epsilon=8.0, delta=1e-5, patients=1, batch=1).rate == 1.0
+    assert (settings(batch=1).clip, settings().views) == (1.0, 1)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -50,6 +55,7 @@ def test_the_full_batch_is_allowed():
         ({"epsilon": 0.0}, "epsilon must be"),
         ({"delta": 0.0}, "delta must lie"),
         ({"delta": 0.0026}, "one patient to be published"),
+        ({"delta": 0.01, "patients": 100}, "one patient to be published"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(wrong, words):
