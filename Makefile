@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := fedsynth tests benchmarks cli.py
 
-.PHONY: setup simulate demo check test test-slow test-deployed docs format clean
+.PHONY: setup simulate demo check check-privacy test test-slow test-deployed docs format clean
 
 setup: $(READY)
 
@@ -32,6 +32,9 @@ check: $(READY)  ## what CI runs: lint, format, types, layers
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-privacy: $(READY)  ## the private path with all that takes minutes: twenty histories by opacus's accountant, planted faults
+	$(BIN)/python -m pytest -m 'not gpu' tests/privacy tests/training/test_private.py
 
 test: $(READY)  ## everything that takes seconds
 	$(BIN)/python -m pytest -n 2

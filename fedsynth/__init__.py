@@ -5,7 +5,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"ImageSet": "images", "compare": "api", "evaluate": "api", "simulate": "api"}
+_HOMES = {
+    "ImageSet": "images",
+    "Progress": "api.progress",
+    "compare": "api.evaluation",
+    "evaluate": "api.evaluation",
+    "simulate": "api.simulation",
+    "train": "api.training",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -13,3 +20,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

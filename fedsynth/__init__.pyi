@@ -1,6 +1,8 @@
-from fedsynth.api import compare as compare
-from fedsynth.api import evaluate as evaluate
-from fedsynth.api import simulate as simulate
+from fedsynth.api.evaluation import compare as compare
+from fedsynth.api.evaluation import evaluate as evaluate
+from fedsynth.api.progress import Progress as Progress
+from fedsynth.api.simulation import simulate as simulate
+from fedsynth.api.training import train as train
 from fedsynth.images import ImageSet as ImageSet
 
 __version__: str

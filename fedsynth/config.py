@@ -6,7 +6,7 @@ types and bad values name the file, the key, the value and the nearest spelling;
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,6 +17,17 @@ from fedsynth import files
 from fedsynth.errors import ConfigError, nearest
 
 T = TypeVar("T")
+
+
+def setting(default: Any = MISSING, help: str = "", **shown: str) -> Any:  # noqa: A002
+    """A field of a settings class with its default and help text; a dict or list as default is made anew each time.
+
+    `shown` is for the command line: `flag` another spelling, `metavar`, and the `panel` of the help page.
+    """
+    told = {"help": help, **shown}
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=told)
+    return field(metadata=told) if default is MISSING else field(default=default, metadata=told)
 
 
 def load_toml(kind: type[T], path: Path) -> T:
@@ -41,15 +52,15 @@ def parse_toml(path: Path) -> dict[str, Any]:
 def read_table(kind: type[T], table: Mapping[str, Any], *, file: Path | None = None, prefix: str = "") -> T:
     """Turn one table into the dataclass `kind`; `prefix` is the table's name in messages."""
     hints = get_type_hints(kind)
-    known: dict[str, Field[Any]] = {_key(entry.name): entry for entry in fields(kind) if entry.init}  # type: ignore[arg-type]
+    known: dict[str, Field[Any]] = {key_of(entry.name): entry for entry in fields(kind) if entry.init}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise ConfigError(f"unknown key {prefix + key!r}", file=file, remedy=nearest(key, known))
     values = {}
-    for key, field in known.items():
+    for key, entry in known.items():
         if key in table:
-            values[field.name] = _read(hints[field.name], table[key], file, prefix + key)
-        elif field.default is MISSING and field.default_factory is MISSING:
+            values[entry.name] = _read(hints[entry.name], table[key], file, prefix + key)
+        elif entry.default is MISSING and entry.default_factory is MISSING:
             raise ConfigError(f"the key {prefix + key!r} is missing", file=file)
     try:
         return kind(**values)
@@ -61,12 +72,12 @@ def read_table(kind: type[T], table: Mapping[str, Any], *, file: Path | None = N
 def as_table(value: Any) -> dict[str, Any]:
     """The inverse of `read_table`: a dataclass as a table. TOML has no None: it is left out where it is the default."""
     table = {}
-    for field in fields(value):
-        item = getattr(value, field.name)
+    for entry in fields(value):
+        item = getattr(value, entry.name)
         if item is not None:
-            table[_key(field.name)] = _plain(item)
-        elif field.default is not None:
-            raise TypeError(f"{type(value).__name__}.{field.name} is None and would be read back as something else")
+            table[key_of(entry.name)] = _plain(item)
+        elif entry.default is not None:
+            raise TypeError(f"{type(value).__name__}.{entry.name} is None and would be read back as something else")
     return table
 
 
@@ -80,7 +91,8 @@ def save_toml(path: Path, value: Any) -> None:
     files.write_text(path, to_toml(value))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """The key of a field: `local_steps` is `local-steps`, `class_` is `class`."""
     return name.rstrip("_").replace("_", "-")
 
 

@@ -22,7 +22,10 @@ from fedsynth import __version__, config, files
 from fedsynth.errors import ConfigError, RefusedError
 
 RUNS = Path("runs")
-PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "nilearn", "torch", "torchvision", "opacus", "flwr", "ray")
+PACKAGES = (
+    *("numpy", "pandas", "scipy", "scikit-learn", "nilearn", "torch", "torchvision"),
+    *("opacus", "dp-accounting", "flwr", "ray"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

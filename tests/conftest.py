@@ -5,6 +5,7 @@ Workers compute on one thread each: with more threads than cores, torch takes ma
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,3 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch o
 def _same_global_randomness() -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _store_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into the user's store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSYNTH_STORE", str(tmp_path_factory.mktemp("store")))
+        yield

@@ -165,7 +165,7 @@ def on_ray(settings: FederationSettings, run: Run) -> dict[str, Any]:
         nonlocal first, peak
         if not first and run.rounds.exists():
             first = time.perf_counter() - begun
-        peak = max(peak, sum(map(_own_megabytes, processes.marked(mark))))
+        peak = max(peak, sum(_own_megabytes(one.pid) for one in processes.marked(mark)))
 
     run_rounds(settings, run, engine="ray", workers=1, beat=beat)
     total = time.perf_counter() - begun

@@ -17,6 +17,8 @@ from fedsynth import files
 from fedsynth.errors import ConfigError
 from fedsynth.images import ImageSet
 from fedsynth.images.rows import blocks
+from fedsynth.privacy.identity import Identities
+from fedsynth.privacy.ledger import default_store
 from fedsynth.run import describe_environment
 
 SCHEMA = 1
@@ -52,7 +54,10 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """An image set that a result rests on, told apart from any other by a hash of its content."""
+    """An image set that a result rests on, told apart from any other by a hash of its content.
+
+    Of patients' images the hash is keyed by the store that made it: results of two stores do not compare.
+    """
 
     path: str
     sha256: str
@@ -115,11 +120,16 @@ def load_result(path: Path) -> Result:
 
 
 def content_hash(images: ImageSet) -> str:
-    """Of table and voxels, in their order; where the set lies and what it is called do not matter."""
+    """Of table and voxels, in their order; where the set lies and what it is called do not matter.
+
+    A plain hash of patients' images would let whoever knows all of them but one test the last.
+    """
     found = hashlib.sha256(images.cases.to_csv(index=False).encode())
     for values in _stacks(images):
         found.update(np.ascontiguousarray(values).data)
-    return found.hexdigest()
+    if images.header.origin != "real" or images.header.phantoms:
+        return found.hexdigest()
+    return Identities(default_store()).fingerprint(found.hexdigest())
 
 
 def _stacks(images: ImageSet) -> Iterator[np.ndarray]:

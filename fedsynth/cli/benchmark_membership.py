@@ -104,19 +104,20 @@ def _publish(
 
 
 def _draw(found: "Attacked", path: Path) -> None:
-    from io import BytesIO
-
-    from fedsynth.benchmark.leakage.curves import roc
-    from fedsynth.benchmark.leakage.roc_picture import roc_picture
+    from fedsynth.benchmark.leakage.curves import RESOLVED_BY, roc
     from fedsynth.files import write_bytes
+    from fedsynth.report import figures
 
     people = found.found.cohort
-    curves = {attack.label: roc(attack.scores, people.member) for attack in found.found.attacks}
-    title = f"Membership attacks on {people.n_members} members and {people.n_holdout} holdout patients"
-    encoded = BytesIO()
-    picture = roc_picture(curves, n_members=people.n_members, n_holdout=people.n_holdout, title=title)
-    picture.save(encoded, "PNG")
-    write_bytes(path, encoded.getvalue())
+    rocs = {attack.label: roc(attack.scores, people.member) for attack in found.found.attacks}
+    picture = figures.roc(
+        {label: (one.false_positive, one.true_positive) for label, one in rocs.items()},
+        n_members=people.n_members,
+        n_holdout=people.n_holdout,
+        resolved=RESOLVED_BY / people.n_holdout,
+        title=f"Membership inference: {people.n_members} members, {people.n_holdout} holdout patients",
+    )
+    write_bytes(path, picture)
 
 
 def _print(found: "Attacked", result: "Result") -> None:

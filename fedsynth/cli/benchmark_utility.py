@@ -10,12 +10,14 @@ from fedsynth.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedsynth.benchmark.score import Result, Score
-    from fedsynth.benchmark.utility.utility import Kind
+    from fedsynth.benchmark.utility.arm_trainings import Kind
     from fedsynth.images import ImageSet
     from fedsynth.run import Run
     from fedsynth.training.tasks import TaskSettings
 
 ARMS = "real,synthetic,real+synthetic"
+KEPT = Path("cache", "arms")
+"""Beside the run: the arms that its neighbours share."""
 
 RunArgument = Annotated[Path | None, typer.Argument(help="The run; the newest if no sets are given.")]
 RealOption = Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")]
@@ -25,8 +27,13 @@ ArmsOption = Annotated[
     typer.Option(help="real, real-local, real-federated, synthetic, real+synthetic, synthetic-then-10%-real."),
 ]
 AugmentationOption = Annotated[str, typer.Option(help="Classical augmentation in training: none, classical or both.")]
-SeedsOption = Annotated[int, typer.Option(min=1, help="How often to train; three are needed to claim a difference.")]
-StepsOption = Annotated[int, typer.Option(help="Steps of every arm.")]
+SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings of each arm; three are needed to claim a difference.")]
+StepsOption = Annotated[
+    int, typer.Option(help="The most steps; training ends before when reference patients show no more gain.")
+]
+PublicOption = Annotated[
+    Path | None, typer.Option(metavar="SET", help="Images of nobody in the real set: what do they teach already?")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="The first seed.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result here too.")]
@@ -39,9 +46,10 @@ def segmentation(
     synthetic: SyntheticOption = None,
     arms: ArmsOption = ARMS,
     network: Annotated[str, typer.Option(help="unet or swin.")] = "unet",
-    augmentation: AugmentationOption = "both",
-    seeds: SeedsOption = 1,
-    steps: StepsOption = 400,
+    public: PublicOption = None,
+    augmentation: AugmentationOption = "classical",
+    seeds: SeedsOption = 3,
+    steps: StepsOption = 800,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
     seed: SeedOption = 0,
@@ -49,11 +57,12 @@ def segmentation(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a segmentation network on each arm and score it on real holdout patients: Dice and HD95 per patient."""
+    """Train a segmentation network on each arm and score it on real holdout patients, beside control arms."""
     from fedsynth.training.tasks import TaskSettings
 
     settings = TaskSettings(network=network, steps=steps, batch=batch, rate=rate, device=_device(device))
-    _utility("segmentation", (run, real, synthetic), arms, augmentation, seeds, seed, settings, out, as_json=as_json)
+    sets = (run, real, synthetic, public)
+    _utility("segmentation", sets, arms, augmentation, seeds, seed, settings, out, as_json=as_json)
 
 
 def classification(
@@ -62,9 +71,10 @@ def classification(
     synthetic: SyntheticOption = None,
     arms: ArmsOption = ARMS,
     network: Annotated[str, typer.Option(help="densenet or vit.")] = "densenet",
-    augmentation: AugmentationOption = "both",
-    seeds: SeedsOption = 1,
-    steps: StepsOption = 600,
+    public: PublicOption = None,
+    augmentation: AugmentationOption = "classical",
+    seeds: SeedsOption = 3,
+    steps: StepsOption = 800,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
     seed: SeedOption = 0,
@@ -72,11 +82,12 @@ def classification(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a classifier on each arm and score it on real holdout patients: accuracy, AUC, calibration."""
+    """Train a classifier on each arm and score it on real holdout patients, beside the majority class."""
     from fedsynth.training.tasks import TaskSettings
 
     settings = TaskSettings(network=network, steps=steps, batch=batch, rate=rate, device=_device(device))
-    _utility("classification", (run, real, synthetic), arms, augmentation, seeds, seed, settings, out, as_json=as_json)
+    sets = (run, real, synthetic, public)
+    _utility("classification", sets, arms, augmentation, seeds, seed, settings, out, as_json=as_json)
 
 
 def fidelity(
@@ -110,7 +121,7 @@ def fidelity(
 
 def _utility(
     kind: "Kind",
-    sets: tuple[Path | None, Path | None, Path | None],
+    sets: tuple[Path | None, Path | None, Path | None, Path | None],
     arms: str,
     augmentation: str,
     seeds: int,
@@ -120,20 +131,25 @@ def _utility(
     *,
     as_json: bool,
 ) -> None:
+    from fedsynth.benchmark.utility.arm_cache import ArmCache
+    from fedsynth.benchmark.utility.arm_trainings import Plan
     from fedsynth.benchmark.utility.arms import parse_arms
-    from fedsynth.benchmark.utility.utility import Plan, prepare, run_utility
+    from fedsynth.benchmark.utility.utility import prepare, run_utility
     from fedsynth.config import as_table
+    from fedsynth.images import ImageSet
     from fedsynth.study.learners import TaskLearner
     from fedsynth.tasks.catalog import NETWORKS, build_task
     from fedsynth.training.holder import Holder
 
-    place, real, synthetic = open_sets(*sets, out)
-    material, _ = prepare(real, synthetic, kind)
+    place, real, synthetic = open_sets(*sets[:3], out)
+    public = None if sets[3] is None else ImageSet.load(sets[3])
+    material, _ = prepare(real, synthetic, kind, public=public)
     chosen = parse_arms(arms, augmentation=augmentation, material=material)
     build_task(settings.network, Holder(real).shape)
     if NETWORKS[settings.network] != kind:
         raise ConfigError(f"the network {settings.network!r} is for {NETWORKS[settings.network]}, not for {kind}")
-    plan = Plan(kind=kind, arms=chosen, seeds=seeds, seed=seed, settings=as_table(settings))
+    plan = Plan(kind=kind, arms=chosen, seeds=seeds, seed=seed, settings=as_table(settings), public=public)
+    kept = ArmCache(folder=None if place is None else place.folder.parent / KEPT)
     with progress_bar(f"{kind} with {settings.network}") as bar:
         at = [0, 1]
 
@@ -144,7 +160,7 @@ def _utility(
         def on_step(done: int, total: int) -> None:
             bar(int(at[0] * 100 + 100 * done / total), at[1] * 100)
 
-        result = run_utility(real, synthetic, plan, TaskLearner(settings, on_step=on_step), on_arm=on_arm)
+        result = run_utility(real, synthetic, plan, TaskLearner(settings, on_step=on_step), kept=kept, on_arm=on_arm)
     _publish(result, place, out, as_json=as_json)
 
 
@@ -190,21 +206,52 @@ def _publish(result: "Result", place: "Run | None", out: Path | None, *, as_json
         typer.echo(f"result     {path}")
 
 
+HEADS = {
+    "dice": "Dice, ill",
+    "fp_area": "FP pixels",
+    "dice_mean": "mean of labels",
+    "brats_slice_dice": "slice Dice",
+    "dice_ratio": "ratio",
+    "dice_skill": "skill",
+    "accuracy_ratio": "ratio",
+    "accuracy_skill": "skill",
+}
+"""What the leading columns are called; others by their own names."""
+
+
 def _print_by_arm(result: "Result") -> None:
-    measures = list(dict.fromkeys(name.split("/")[0] for name in result.scores))
+    from fedsynth.benchmark.utility.arm_trainings import WAYS
+
     arms = list(dict.fromkeys(name.split("/", 1)[1] for name in result.scores))
-    rows = [[arm, *(_cell(result.scores.get(f"{measure}/{arm}")) for measure in measures)] for arm in arms]
-    baseline = ["knowing nothing"]
-    for measure in measures:
-        score = result.scores.get(f"{measure}/{arms[0]}")
-        baseline.append("" if score is None or score.baseline is None else f"{score.baseline:.3g}")
-    print_table(["trained on", *measures], [*rows, baseline])
-    typer.echo(f"\nscored on {result.inputs['real'].roles.get('holdout', 0)} real holdout patients; 95 % intervals")
+    way = WAYS[result.benchmark]  # type: ignore[index]
+    main = way.COMPARED[0]
+    lead = [*way.LEAD, f"{main}_ratio", f"{main}_skill"]
+    rest = [name for name in dict.fromkeys(name.split("/")[0] for name in result.scores) if name not in lead]
+    for names in (lead, [name for name in rest if not name.endswith("_over_public")]):
+        rows = [[arm, *(_cell(result.scores.get(f"{name}/{arm}")) for name in names)] for arm in arms]
+        print_table(["trained on", *(HEADS.get(name, name) for name in names)], rows)
+        typer.echo("")
+    typer.echo(f"scored on {result.inputs['real'].roles.get('holdout', 0)} real holdout patients; 95 % intervals")
     typer.echo(f"intervals are {result.details['intervals']}")
+    typer.echo("ratio: to training on real images; skill: 0 is the best control, 1 is real")
+    for arm, said in result.details["over_public"].items():
+        typer.echo(f"{arm}, {HEADS.get(main, main)}: {said}")
+    _print_trainings(result)
     if why := result.details.get("why_no_tests"):
         typer.echo(f"no difference is claimed: {why}")
     for arm, found in result.details.get("paired", {}).items():
         typer.echo(f"{arm} against real: p {found['p_holm']:.3g} (over patients and trainings, Holm)")
+
+
+def _print_trainings(result: "Result") -> None:
+    """Which trainings collapsed, and what could not be done for lack of reference patients."""
+    for arm, found in result.details.get("trainings", {}).items():
+        if found["repeated"]:
+            again = f", {found['collapsed']} of them in vain" if found["collapsed"] else ""
+            typer.echo(f"collapsed: {arm}: {found['repeated']} training(s) repeated from another start{again}")
+    for key in ("why_no_early_stop", "why_no_controls"):
+        if why := result.details.get(key):
+            typer.echo(why)
 
 
 def _print_fidelity(result: "Result") -> None:

@@ -117,9 +117,9 @@ def _list_files(as_json: bool) -> None:
 @listing.command("generators")
 def list_generators(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Show every generator family: what it makes, from what, in how many dimensions, and whether privately."""
-    from fedsynth.training.families import describe_families
+    from fedsynth.generators.facts import stated_facts
 
-    rows = describe_families()
+    rows = [one.row() for one in stated_facts().values()]
     if as_json:
         print_json({"generators": rows})
         return

@@ -17,13 +17,18 @@ def phantom(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     dimensions: Annotated[int, typer.Option(help="2 for slices, 3 for volumes.")] = 2,
     labels: Annotated[str, typer.Option(help="tumour, whole-tumour or tissue+tumour.")] = "tumour",
+    head: Annotated[bool, typer.Option("--head", help="Show skull, scalp and eyes; else skull-stripped.")] = False,
+    styles: Annotated[str, typer.Option(help="hospitals, or public: wide random styles that know no hospital.")] = (
+        "hospitals"
+    ),
     workers: Annotated[int | None, typer.Option(help="Processes; one per core unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is an image set.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make brain phantoms: real anatomy, grown tumours, four MR sequences, several hospitals.
 
-    Healthy, low-grade and high-grade patients with T1, T2, FLAIR and contrast-enhanced T1, skull-stripped, with masks.
+    Healthy, low-grade and high-grade patients with T1, T2, FLAIR and contrast-enhanced T1, with masks. Spots
+    that are no tumour carry no label.
     """
     from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 
@@ -35,6 +40,8 @@ def phantom(
         seed=seed,
         dimensions=dimensions,  # type: ignore[arg-type]  # the settings check both texts
         labels=labels,  # type: ignore[arg-type]
+        head=head,
+        styles=styles,  # type: ignore[arg-type]
     )
     with progress_bar("phantoms") as progress:
         made = make_phantoms(out, settings, workers=workers, overwrite=overwrite, progress=progress)

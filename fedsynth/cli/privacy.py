@@ -2,11 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsynth.cli.screen import print_json
+
+if TYPE_CHECKING:
+    from fedsynth.privacy.lineage import Lineage
+    from fedsynth.run import Run
+    from fedsynth.training.checkpoint import Card
 
 
 def privacy(
@@ -21,7 +26,8 @@ def privacy(
     from fedsynth.privacy.statement import check_cap, statement
 
     check_cap(cap)
-    found = statement(default_store() if source is None else source, store=_store_of(source), cap=cap)
+    place, store, lineage = default_store() if source is None else source, _store_of(source), _lineage_of(source)
+    found = statement(place, store=store, cap=cap, lineage=lineage)
     if json:
         print_json(found)
     else:
@@ -38,10 +44,42 @@ def _store_of(source: Path | None) -> Path | None:
     return Path(told["store"]) if "store" in told else None
 
 
+def _lineage_of(source: Path | None) -> "Lineage | None":
+    """Of a finished run."""
+    from fedsynth.run import Run
+    from fedsynth.training.checkpoint import CARD
+    from fedsynth.training.lineage import lineage_of
+
+    run = None if source is None else Run(folder=source)
+    return lineage_of(run) if run is not None and (run.checkpoints / CARD).is_file() else None
+
+
+def spent_over_all(run: "Run", card: "Card") -> float | None:
+    """The most that any patient of a private run has spent over all runs of its store; None where nobody can tell."""
+    from fedsynth.privacy.statement import spent_by
+
+    own = card.lineage.runs[-1]
+    totals = [spent_by(group, _store_of(run.folder)) for group in own.patients if own.training == "private"]
+    return max((total for total in totals if total is not None), default=None)
+
+
+def say_spent_over_all(run: "Run", card: "Card", *, column: int) -> None:
+    """A line at the end of a private run, where its patients have spent more than it alone costs them."""
+    from fedsynth.privacy.accounting import rounded_up
+
+    alone = max((group.epsilon for group in card.lineage.runs[-1].patients), default=math.inf)
+    total = spent_over_all(run, card)
+    if total is not None and total > alone * 1.001:
+        spent, own = (f"epsilon {rounded_up(value, 3):g}" for value in (total, alone))
+        typer.echo(f"{'in all':{column}}{spent} spent by some patient over all runs of the store; this run alone {own}")
+
+
 def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from fedsynth.privacy.accounting import rounded_up
 
     table = Table("site", "run", title=f"{found['unit']} level, {found['adjacency']} adjacency", title_justify="left")
     for heading in ("epsilon", "Renyi", "replaced", "delta", "steps", "left"):
@@ -57,6 +95,11 @@ def _show(found: dict[str, Any]) -> None:
     for site, one in found["per_site"].items():
         if "why" in one:
             console.print(f"{escape(site)}: {escape(one['why'])}")
+    for line in found.get("lineage", {}).get("runs", ()):
+        console.print(f"lineage: {escape(line)}")
+    if found.get("lineage"):
+        total, why = found["lineage"]["epsilon"], found["lineage"]["why"]
+        console.print(f"whole lineage: {escape(why) if total is None else f'epsilon {rounded_up(total, 3):g}'}")
     console.print(escape(found["note"]) + ".")
 
 

@@ -25,7 +25,7 @@ def release(
     from fedsynth.images import ImageSet
     from fedsynth.images.check import HEADER
     from fedsynth.report.facts import read_facts
-    from fedsynth.report.release import Criteria, objections
+    from fedsynth.report.release import GATE_ANSWER, Criteria, objections
     from fedsynth.report.release import release as copy_out
 
     asked = Criteria() if criteria is None else config.load_toml(Criteria, criteria)
@@ -37,6 +37,8 @@ def release(
     found = objections(facts, asked, images)
     for reason in found:
         typer.echo(f"not released: {reason}", err=True)
+    if not facts.public:
+        typer.echo(f"note: {GATE_ANSWER}", err=True)
     if found:
         raise typer.Exit(1)
     copy_out(facts, asked, images, out)

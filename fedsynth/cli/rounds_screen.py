@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fedsynth.api.progress import Rounds
+
 if TYPE_CHECKING:
     from fedsynth.federation.refusals import Code
     from fedsynth.federation.server import Progress
     from fedsynth.federation.settings import FederationSettings
-    from fedsynth.run import Run
 
 LINES = 20  # how many a run writes into a pipe
 BAR = 12
 
 
-class Screen:
+class Screen(Rounds):
     """What is known of the run while it goes on."""
 
     def __init__(self, settings: "FederationSettings") -> None:
-        self.settings, self.begun = settings, time.monotonic()
+        super().__init__(settings)
+        self.begun = time.monotonic()
         self.part, self.since = "", self.begun
         self.round, self.first = 0, 0
         self.steps: dict[str, int] = {}
@@ -62,9 +64,6 @@ class Screen:
     def on_step(self, site: str, done: int, total: int) -> None:
         """A site took a step."""
         self.steps[site] = done
-
-    def beat(self) -> None:
-        """An engine that tells nothing else is alive."""
 
     def after_round(self, progress: "Progress") -> None:
         """A line, for pipes."""
@@ -115,7 +114,7 @@ class LiveScreen(Screen):
 
 
 @contextmanager
-def watch_rounds(settings: "FederationSettings", run: "Run") -> Iterator[Screen]:
+def watch_rounds(settings: "FederationSettings") -> Iterator[Screen]:
     """A screen for the block: live when a person watches, lines otherwise."""
     if not sys.stderr.isatty():
         screen = Screen(settings)

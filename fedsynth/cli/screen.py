@@ -5,9 +5,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from fedsynth.api.progress import Advance, Progress, Rounds
+
+if TYPE_CHECKING:
+    from fedsynth.federation.settings import FederationSettings
 
 
 @contextmanager
@@ -23,6 +28,32 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class ScreenProgress(Progress):
+    """Bars and live tables on stderr when a person watches; notes always."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        typer.echo(text, err=True)
+
+    @contextmanager
+    def bar(self, text: str) -> Iterator[Advance]:
+        """See `progress_bar`."""
+        with progress_bar(text) as advance:
+            yield advance
+
+    @contextmanager
+    def rounds(self, settings: "FederationSettings") -> Iterator[Rounds]:
+        """A live table, or a line now and then."""
+        from fedsynth.cli.rounds_screen import watch_rounds
+
+        with watch_rounds(settings) as screen:
+            yield screen
+        self.seconds = screen.seconds
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fedsynth.cli.privacy import say_spent_over_all, spent_over_all
+
 if TYPE_CHECKING:
     from fedsynth.federation.products import Products
     from fedsynth.federation.settings import FederationSettings
@@ -23,6 +25,8 @@ def result_of(settings: "FederationSettings", place: "Run", products: "Products"
         "rounds": settings.rounds,
         "steps": settings.total_steps,
         "privacy": products.card.privacy,
+        "lineage": products.card.lineage.history(),
+        "epsilon_over_all_runs": spent_over_all(place, products.card),
         "synthetic": None if products.images is None else str(place.synthetic),
         "images": 0 if products.images is None else len(products.images),
         "sheets": [str(sheet) for sheet in products.sheets],
@@ -47,6 +51,9 @@ def say_what_happened(settings: "FederationSettings", place: "Run", products: "P
     )
     typer.echo(f"traffic    {_size(told['bytes'])} in all, {_size(told['bytes_per_site_round'])} per site and round")
     typer.echo(f"privacy    {products.card.privacy}")
+    for line in products.card.lineage.history()[:-1]:
+        typer.echo(f"from       {line}")
+    say_spent_over_all(place, products.card, column=11)
     if told["epsilon"]:
         spent = ", ".join(f"{site} {value:.3g}" for site, value in told["epsilon"].items())
         typer.echo(f"spent      epsilon by site: {spent}")

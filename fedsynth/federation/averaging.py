@@ -8,18 +8,18 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import Any, ClassVar, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, nearest
+from fedsynth.federation.settings import Strategy
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 Reply = tuple[float, Arrays]  # the site's weight and what it sent
 Rule = Callable[[Sequence[Array], Sequence[float]], Array]
-Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 Made = TypeVar("Made")
 

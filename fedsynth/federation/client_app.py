@@ -3,6 +3,7 @@
 Nothing that goes wrong at a site reaches the server as more than a neutral code; its text stays in the site's log.
 """
 
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedsynth.errors import FedSynthError
+from fedsynth.federation.clock import wait_for_slot
 from fedsynth.federation.egress import EgressLog
 from fedsynth.federation.exchange import Order, Outcome
 from fedsynth.federation.faults import Fault, Faults
@@ -92,12 +94,17 @@ def _answer(
     context: Context, experiment: str, number: int, do: Callable[[SitePlace, FederationSettings], RecordDict]
 ) -> RecordDict:
     place: SitePlace | None = None
+    began, private = time.monotonic(), False
     try:
         settings, run = _told(tuple(sorted(context.run_config.items())))
+        private = settings.privacy is not None
         place = entered(open_place(context.node_config, run, experiment))
-        return do(place, settings)
+        content = do(place, settings)
     except Exception as error:
-        return _refuse(context, place, error, f"round {number}" if number else "hello", number)
+        content = _refuse(context, place, error, f"round {number}" if number else "hello", number)
+    if private and place is not None and not place.simulated:  # refusals too: what fails may depend on patients
+        wait_for_slot(place.folder, began, place.policy.answer_every)
+    return content
 
 
 def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: str, number: int = 0) -> RecordDict:

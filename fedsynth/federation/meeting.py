@@ -13,6 +13,7 @@ from fedsynth.federation.refusals import Code
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.protocol import Model
+from fedsynth.training.lineage import start_networks
 from fedsynth.training.preparing import fresh_family, plan_privacy
 
 
@@ -57,6 +58,7 @@ def meet(part: Part, sites: Sites) -> Met:
             raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
     family = fresh_family(settings.training(), part.shape(facts))
+    start_networks(family, settings.training())
     plans = _plans(settings, sorted(willing), family)
     return Met(
         sites=tuple(sorted(willing)),
@@ -85,7 +87,7 @@ def _plans(settings: FederationSettings, sites: Sequence[str], family: Model) ->
     training, privacy = settings.training(), settings.privacy
     sizes = {site: settings.patients_of(site) for site in sites}
     by_size = {
-        size: plan_privacy(replace(training, privacy=replace(privacy, patients=size)), family, settings.total_steps)[0]
+        size: plan_privacy(replace(training, privacy=replace(privacy, patients=size)), family, settings.total_steps)
         for size in sorted(set(sizes.values()))
     }
     return {site: by_size[size] for site, size in sizes.items()}

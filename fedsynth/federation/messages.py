@@ -26,7 +26,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the server knows of one site's answer; `reason` is empty where it answered."""
+    """What the server knows of one site's answer; `reason` is empty where it answered, `asked` false where nothing was
+    sent to it."""
 
     site: str
     outcome: Outcome = field(default_factory=Outcome)
@@ -34,6 +35,7 @@ class Reply:
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    asked: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

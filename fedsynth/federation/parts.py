@@ -52,7 +52,7 @@ def parts_of(settings: FederationSettings) -> tuple[Part, ...]:
     if settings.pairing != LABEL_TO_IMAGE:
         return (own,)
     told = mask_settings(settings.training())
-    same = {name: getattr(told, name) for name in ("generator", "pairing", "options", "batch", "rate")}
+    same = {name: getattr(told, name) for name in ("generator", "pairing", "options", "batch", "rate", "start")}
     return Part(name=MASKS, settings=replace(settings, **same)), own
 
 

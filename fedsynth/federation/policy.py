@@ -36,7 +36,7 @@ class Policy:
 
     `max-epsilon` is per patient, over all runs of all times, at `delta`; 0 forbids private training too. Training
     without privacy is allowed only where `allow-plain` says so. A number that `metrics` does not name is left out of
-    every reply; a run that needs it is refused.
+    every reply; a run that needs it is refused. Answers of private runs leave every `answer-every` seconds; 0: at once.
     """
 
     max_epsilon: float | None = None
@@ -46,6 +46,7 @@ class Policy:
     generators: tuple[str, ...] | None = None
     networks: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = None
+    answer_every: float = 10.0
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -57,6 +58,8 @@ class Policy:
             raise ConfigError("'max-epsilon' and 'allow-plain = true' exclude each other", remedy=remedy)
         if self.min_patients < 1:
             raise ConfigError("'min-patients' must be at least 1", value=self.min_patients)
+        if not 0 <= self.answer_every <= 3600:
+            raise ConfigError("'answer-every' must be 0 to 3600 seconds", value=self.answer_every)
 
     @property
     def cap(self) -> Budget | None:

@@ -32,6 +32,10 @@ class RoundRecord:
         self._path, self._timed, self._spent = path, timed, spent
         self._rows = [row for row in _read(path) if int(row["round"]) <= rounds]
 
+    def charged(self) -> dict[str, float]:
+        """Private steps by site, as the last row of each has them."""
+        return {row["site"]: float(row["charged"]) for row in self._rows if row.get("charged")}
+
     def add(self, number: int, replies: Sequence[Reply]) -> None:
         """One round's rows, and the whole table to disk."""
         self._rows += [self._row(number, reply) for reply in replies]
@@ -45,6 +49,7 @@ class RoundRecord:
     def _row(self, number: int, reply: Reply) -> dict[str, str]:
         metrics = reply.outcome.metrics
         answered = reply.reason is None
+        charged = {"charged": str(int(metrics["charged"]))} if "charged" in metrics else {}
         return {
             "round": str(number),
             "site": reply.site,
@@ -55,6 +60,7 @@ class RoundRecord:
             "bytes_down": str(reply.bytes_down),
             "steps": str(int(metrics["steps"])) if "steps" in metrics else "",
             "epsilon": _number(self._spent(reply.site, metrics["charged"])) if "charged" in metrics else "",
+            **charged,
         } | {name: _number(value) for name, value in metrics.items() if name.endswith("_loss")}
 
 
@@ -75,9 +81,10 @@ def _merged(replies: Sequence[Reply]) -> Reply:
             metrics[name] = math.fsum(values) / len(values)
         elif name == "steps":
             metrics[name] = math.fsum(values)
+    charged = [reply.outcome.metrics["charged"] for reply in replies if "charged" in reply.outcome.metrics]
     return replace(
         replies[-1],
-        outcome=replace(replies[-1].outcome, metrics=metrics),
+        outcome=replace(replies[-1].outcome, metrics=metrics | ({"charged": charged[-1]} if charged else {})),
         reason=next((reply.reason for reply in reversed(replies) if reply.reason is not None), None),
         seconds=math.fsum(reply.seconds for reply in replies),
         bytes_up=sum(reply.bytes_up for reply in replies),

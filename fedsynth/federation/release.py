@@ -4,19 +4,21 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from fedsynth import files
+from fedsynth import config, files
 from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.meeting import Met, as_met
 from fedsynth.federation.server import as_tensors
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.privacy.lineage import PHANTOMS, Lineage, LineageRun, PatientGroup
+from fedsynth.run import Run
 from fedsynth.tasks.catalog import NETWORKS
-from fedsynth.training.checkpoint import Card, save_sampler
-from fedsynth.training.preparing import INSECURE, PLAIN, claim_text
+from fedsynth.training.checkpoint import CRITIC, Card, save_sampler
+from fedsynth.training.lineage import PATIENTS, lineage_before, promised
 
-CRITIC, NETWORK = "critic.safetensors", "network.safetensors"
+NETWORK = "network.safetensors"
 
 
-def release(settings: FederationSettings, folder: Path, met: Met, end: Checkpoint) -> None:
+def release(settings: FederationSettings, folder: Path, met: Met, end: Checkpoint, run: Run) -> None:
     """Write critic, generator and card, in this order: where the card is, everything is. Where every site kept its own
     there is nothing at the server to release."""
     if not end.average:
@@ -28,13 +30,14 @@ def release(settings: FederationSettings, folder: Path, met: Met, end: Checkpoin
     seen = {name: value for name, value in end.weights.items() if name.split(".")[0] not in met.family.sampler}
     if seen:
         files.write_bytes(folder / CRITIC, save(as_tensors(seen), {"generator": settings.generator}))
-    save_sampler(folder, as_tensors(end.average), card_of(settings, met, end))
+    save_sampler(folder, as_tensors(end.average), card_of(settings, met, end, run))
 
 
-def card_of(settings: FederationSettings, met: Met, end: Checkpoint) -> Card:
+def card_of(settings: FederationSettings, met: Met, end: Checkpoint, run: Run) -> Card:
     """The card of the released sampler; in private runs nothing on it was counted from patients."""
     met = as_met(met, settings, end.sites or met.sites)
     facts, n = met.facts, len(met.facts.classes)
+    lineage = lineage_of(settings, met, end, run)
     return Card(
         generator=settings.generator,
         shape=met.family.shape,
@@ -45,18 +48,37 @@ def card_of(settings: FederationSettings, met: Met, end: Checkpoint) -> Card:
         mask_labels=facts.mask_labels,
         spacing_mm=facts.spacing_mm,
         class_shares=tuple(round(share, 6) for share in end.shares) if end.shares else (1 / n,) * n if n else (),
-        steps=end.round * settings.exchange_steps,
-        trained_on=f"{len(met.sites)} sites: {', '.join(met.sites)}",
-        privacy=claim(settings, met),
+        steps=lineage.runs[-1].steps,
+        trained_on=_trained_on(met),
+        privacy=lineage.claim(),
+        lineage=lineage,
         private=settings.privacy is not None,
-        public=facts.phantoms,
     )
 
 
-def claim(settings: FederationSettings, met: Met) -> str:
-    """What was promised to every patient of every site."""
-    if settings.privacy is None or met.plan is None:
-        return PLAIN
-    if settings.privacy.insecure_seed is not None:
-        return INSECURE
-    return f"{claim_text(met.plan)}; at every site alike, where no patient is in two of them"
+def lineage_of(settings: FederationSettings, met: Met, end: Checkpoint, run: Run) -> Lineage:
+    """What the run goes on from, and the run with a group of patients for every site."""
+    training = settings.training()
+    private = settings.privacy is not None and settings.privacy.insecure_seed is None
+    return lineage_before(training, run=run.folder.name).then(
+        LineageRun(
+            run=run.folder.name,
+            generator=settings.generator,
+            images=_trained_on(met),
+            steps=end.round * settings.exchange_steps,
+            training="private" if private else "plain" if settings.privacy is None else "insecure",
+            public=PHANTOMS if met.facts.phantoms else "",
+            patients=tuple(_group(site, met, run) for site in met.sites),
+        )
+    )
+
+
+def _group(site: str, met: Met, run: Run) -> PatientGroup:
+    """A site's patients; the server knows whom they share with others where the site is simulated, in its own run."""
+    place = run.site(site) / PATIENTS
+    group = config.load_toml(PatientGroup, place) if place.is_file() else PatientGroup(site=site)
+    return promised(group, met.plans[site]) if site in met.plans else group
+
+
+def _trained_on(met: Met) -> str:
+    return f"{len(met.sites)} sites: {', '.join(met.sites)}"

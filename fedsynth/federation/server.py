@@ -27,6 +27,7 @@ from fedsynth.federation.refusals import Code
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.run import Run
+from fedsynth.training.private import steps_by_turn
 
 ATTEMPTS = 3
 
@@ -73,6 +74,7 @@ class Rounds:
         self._refusing = [Reply(site=site, reason=code) for site, code in sorted(met.refused.items())]
         rounds = self.at.round // (settings.local_steps // self._steps)
         self._record = RoundRecord(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
+        self._charged = self._record.charged()
 
     def go(self, sites: Sites, watch: Watch) -> Checkpoint:
         """All rounds that are left."""
@@ -142,7 +144,7 @@ class Rounds:
             order = self._order(number, attempt)
             silent = [name for name, reply in replies.items() if reply.reason is not None]
             for reply in sites.ask(dict.fromkeys(silent, order), self.at.weights):
-                replies[reply.site] = _adding_bytes(self._checked(reply), replies[reply.site])
+                replies[reply.site] = _adding_bytes(self._counted(self._checked(reply), order), replies[reply.site])
             if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
                 break
         return [replies[name] for name in sorted(replies)]
@@ -173,6 +175,20 @@ class Rounds:
         if not all(np.isfinite(value).all() for value in sent.values() if value.dtype.kind == "f"):
             return replace(reply, reason=Code.NOT_FINITE)
         return reply
+
+    def _counted(self, reply: Reply, order: Order) -> Reply:
+        """The reply with the private steps that its site has been charged: all that was asked for where it does not
+        say, for a late answer was paid for too."""
+        if self.met.plan is None or not reply.asked:
+            return reply
+        metrics, before = reply.outcome.metrics, self._charged.get(reply.site, 0.0)
+        if "charged" not in metrics:
+            steps = steps_by_turn(self.met.family, order.steps, first=order.first_step)
+            idle = reply.reason is Code.BUSY or (reply.reason is not None and reply.reason.is_decision)
+            most = before if idle else min(before + sum(steps.values()), float(self.met.plan.steps))
+            metrics = {**metrics, "charged": most}
+        self._charged[reply.site] = metrics["charged"]
+        return replace(reply, outcome=replace(reply.outcome, metrics=metrics))
 
     def _wrong_numbers(self, told: Mapping[str, float]) -> Code | None:
         """One site's nan, or a weight of nothing, must not end the round for all. A site's policy may withhold what the

@@ -55,7 +55,7 @@ def main(grid: Grid, context: Context) -> None:
         agreed = [remembered(run, meet(part, sites)) for part, sites in asked]  # to all of it before the first step
         for (part, sites), met in zip(asked, agreed, strict=True):
             end = Rounds(part, part.place(run), met, experiment=experiment).go(sites, watch)
-            release(part.settings, part.released(run), met, end)
+            release(part.settings, part.released(run), met, end, run)
 
 
 def open_or_create(settings: FederationSettings, folder: Path) -> Run:
@@ -129,7 +129,7 @@ class GridSites:
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
         contents = order_contents(reached, arrays)
-        replies = [Reply(site=name, reason=Code.UNREACHABLE) for name in orders if name not in reached]
+        replies = [Reply(site=name, reason=Code.UNREACHABLE, asked=False) for name in orders if name not in reached]
         for name, (message, seconds, down) in self._send(TRAIN, contents, nodes, self._settings.deadline).items():
             if message is None:
                 replies.append(Reply(site=name, reason=Code.LATE, bytes_down=down, seconds=seconds))

@@ -5,21 +5,22 @@ Everything that changes the result stands here. Where and how fast it runs (engi
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from fedsynth import config
+from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.federation.averaging import make_averaging, proximal_strength
-from fedsynth.federation.faults import Faults
-from fedsynth.generators.catalog import find
-from fedsynth.training.preparing import recipe_of
+from fedsynth.generators.facts import known_family
 from fedsynth.training.settings import Device, Privacy, TrainSettings
 
+Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
 Way = Literal["average", "none", "central-generator"]
+LOCAL_STEPS, PRIVATE_STEPS = 50, 10
+FAILURES, ENGINE = "Failures", "Engine"  # panels of the help page
 Scalar = bool | int | float | str
 RUN, NODES, TABLES = "run", "nodes", ("options", "strategy-options")
 PRIVATE_KEYS = tuple(entry.name.replace("_", "-") for entry in fields(Privacy))
@@ -27,34 +28,49 @@ PRIVATE_KEYS = tuple(entry.name.replace("_", "-") for entry in fields(Privacy))
 
 @dataclass(frozen=True, kw_only=True)
 class FederationSettings:
-    """One run of several hospitals. `sites` is how many are expected, `min_sites` how many must answer in a round.
+    """One run of several hospitals. `sites` is how many are expected. What is None takes the family's recipe."""
 
-    `deadline` is in seconds, for one round. `weighting` is `auto` (by patients in plain runs, uniform in private ones),
-    `uniform`, `patients` or `declared:NAME=N,...`, the sites' public sizes. What is None takes the family's recipe.
-    """
-
-    generator: str = "dcgan"
-    sites: int = 4
-    rounds: int = 40
-    local_steps: int = 50
-    strategy: str = "fedavg"
-    strategy_options: dict[str, float] = field(default_factory=dict)
-    share: Share = "all"
-    federation: Way = "average"
-    weighting: str = "auto"
-    min_sites: int | None = None
-    deadline: float | None = None
-    inject: str = ""
-    count: int = 400
-    batch: int | None = None
-    rate: float | None = None
-    pairing: str = ""
-    seed: int = 0
-    device: Device = "cpu"
-    options: dict[str, Any] = field(default_factory=dict)
+    generator: str = setting("dcgan", "Family; `fedsynth list generators` shows them.", short="-g")
+    sites: int = setting(4, "How many hospitals.")
+    rounds: int = setting(40, "How often the hospitals' networks are averaged.")
+    local_steps: int = setting(
+        None, f"Steps of each hospital in a round; {LOCAL_STEPS} if not given, {PRIVATE_STEPS} in private runs."
+    )
+    strategy: Strategy = setting("fedavg", "How the networks of the hospitals become one")
+    strategy_options: dict[str, float] = setting(
+        {}, "A setting of the strategy, as in strength=0.1 of fedprox.", flag="strategy-option"
+    )
+    share: Share = setting("all", "Which networks leave a hospital; with `generator` the critics stay")
+    federation: Way = setting("average", "What the hospitals do together")
+    weighting: str = setting(
+        "auto", "auto (by patients; uniform in private runs), uniform, patients or declared:NAME=N,...: public sizes."
+    )
+    min_sites: int | None = setting(
+        None, "How many must answer in a round; more than half if not given.", panel=FAILURES
+    )
+    deadline: float | None = setting(
+        None, "Who takes longer for a round is left out.", metavar="SECONDS", panel=FAILURES
+    )
+    inject: str = setting("", "Failures on purpose: dropout=0.2,straggler=0.1,nan=0.05.", panel=FAILURES)
+    count: int = setting(400, "How many synthetic images; a declared number.")
+    batch: int | None = setting(None, "Images per step (plain runs).")
+    rate: float | None = setting(None, "Learning rate of every network.")
+    pairing: str = setting("", "What a paired family turns into what: label-to-image, ...")
+    start: Path | None = setting(
+        None,
+        "Go on from another run's networks; what that run cost patients counts too.",
+        flag="from",
+        metavar="RUN",
+    )
+    public_start: bool = setting(False, "Declare that the images behind --from are public; every statement says so.")
+    seed: int = setting(0, "One seed gives one plain result, to the bit.")
+    device: Device = setting("cpu", "Where networks are computed", panel=ENGINE)
+    options: dict[str, Any] = setting({}, "A setting of the family itself.", flag="option")
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
+        if self.local_steps is None:  # private steps are charged: fewer and larger ones
+            object.__setattr__(self, "local_steps", LOCAL_STEPS if self.privacy is None else PRIVATE_STEPS)
         for name in ("sites", "rounds", "local_steps", "count"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1", value=getattr(self, name))
@@ -63,6 +79,9 @@ class FederationSettings:
             raise ConfigError("--min-sites must lie within the number of sites", value=self.min_sites, remedy=remedy)
         if self.deadline is not None and not self.deadline > 0:
             raise ConfigError("--deadline must be a positive number of seconds", value=self.deadline)
+        from fedsynth.federation.averaging import make_averaging
+        from fedsynth.federation.faults import Faults
+
         make_averaging(self.strategy, self.strategy_options)
         Faults.parse(self.inject)
         _ = self.declared
@@ -72,6 +91,9 @@ class FederationSettings:
         if self.federation == "central-generator" and self.strategy != "fedavg":
             problem = "a generator at the server takes steps along the sites' gradients and has no strategy"
             raise ConfigError(problem, value=self.strategy, remedy="leave --strategy away")
+        if self.start is not None and self.federation == "none":
+            problem = "sites that train each alone receive no networks, so the run cannot go on from another"
+            raise ConfigError(problem, remedy="leave --from away, or take --federation average")
         self.training()  # checks what belongs to the sites
 
     def training(self) -> TrainSettings:
@@ -83,6 +105,8 @@ class FederationSettings:
             batch=self.batch,
             rate=self.rate,
             pairing=self.pairing,
+            start=self.start,
+            public_start=self.public_start,
             seed=self.seed,
             device=self.device,
             sheets=0,
@@ -108,11 +132,15 @@ class FederationSettings:
     @property
     def half_life(self) -> float:
         """Of the moving average of the released sampler, in steps, by the family's recipe."""
+        from fedsynth.training.preparing import recipe_of
+
         return recipe_of(self.training()).ema
 
     @property
     def pull(self) -> float:
         """How strongly FedProx pulls towards the received weights; 0 for other strategies."""
+        from fedsynth.federation.averaging import proximal_strength
+
         return proximal_strength(self.strategy_options) if self.strategy == "fedprox" else 0.0
 
     @cached_property
@@ -191,7 +219,7 @@ def default_run_config() -> dict[str, Scalar]:
 
 def check_family(settings: FederationSettings) -> None:
     """Refuse an unknown family, and one that learns nothing."""
-    entry = find(settings.generator)
+    entry = known_family(settings.generator)
     if entry.kind == "training-free":
         raise ConfigError(f"{entry.name} is not trained: there is nothing to federate", remedy="use `fedsynth train`")
 

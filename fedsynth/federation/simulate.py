@@ -26,6 +26,9 @@ from fedsynth.images.sites import Federation, open_federation
 from fedsynth.images.sites_file import SiteEntry, SitesFile
 from fedsynth.images.split import roles_digest
 from fedsynth.run import RUNS, Run, create_run
+from fedsynth.training.disk import Disk
+from fedsynth.training.holder import Holder
+from fedsynth.training.lineage import PATIENTS, origin_of
 from fedsynth.training.preparing import Prepared, prepare, training_members
 from fedsynth.training.settings import cpu_threads
 
@@ -71,9 +74,10 @@ def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
         raise ConfigError("--weighting must declare every site and no other", value=wrong)
     for site in sites:
         try:
-            training_members(site.images)
+            holder = Holder(training_members(site.images))
         except ConfigError as error:
             raise ConfigError(f"site {site.name!r}: {error}") from error
+        origin_of(holder, settings.training(), None)
     with cpu_threads(1):
         return prepare(sites[0].images, settings.training())
 
@@ -84,6 +88,10 @@ def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | Non
     if hospitals.made is not None:
         hospitals.made.rename(run.folder / PHANTOMS)
     files.write_text(run.roles, roles_digest(hospitals.federation.pooled.cases) + "\n")
+    for site in hospitals.federation.sites:
+        holder = Holder(training_members(site.images))
+        disk = Disk(folder=run.site(site.name), run=run.folder.name, site=site.name)
+        config.save_toml(disk.folder / PATIENTS, origin_of(holder, settings.training(), disk).patients)
     config.save_toml(run.folder / ASKED, hospitals.asked)
     config.save_toml(run.folder / SITES, hospitals.file)
     return run

@@ -32,7 +32,7 @@ from fedsynth.images import ImageSet
 from fedsynth.privacy.randomness import InsecureRandomness
 from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
 from fedsynth.training.disk import Disk
-from fedsynth.training.preparing import Prepared, prepare, training_members
+from fedsynth.training.preparing import Prepared, prepare, recipe_of, training_members
 from fedsynth.training.record import LossRecord
 from fedsynth.training.settings import TrainSettings
 from fedsynth.training.streams import stream_seed
@@ -163,9 +163,17 @@ class SiteWork:
     def _prepare(self, images: ImageSet, experiment: str) -> Prepared:
         settings, place = _own(self.settings, self.place), self.place
         training_members(images)  # says what is wrong with the roles before anything is built
-        disk = Disk(folder=place.folder, run=experiment, site=place.name, states=STATES, cap=place.policy.cap)
+        disk = Disk(
+            folder=place.folder,
+            run=experiment,
+            site=place.name,
+            states=STATES,
+            cap=place.policy.cap,
+            store=place.store,
+        )
         streams = stream_seed(self.settings.seed, "site", place.name)
-        return prepare(images, settings, disk=disk, streams=streams, masks_only=self.part.masks_only)
+        recipe = recipe_of(self.settings.training())
+        return prepare(images, settings, disk=disk, streams=streams, masks_only=self.part.masks_only, recipe=recipe)
 
     def _path(self, round: int) -> Path:  # noqa: A002
         return self.place.folder / f"state-{round:06d}.safetensors"
@@ -226,8 +234,11 @@ def _within(order: Order, settings: FederationSettings) -> bool:
 
 
 def _own(settings: FederationSettings, place: SitePlace) -> TrainSettings:
-    """What this site is told: its own declared size, and its own store whatever the server says."""
-    training, privacy = settings.training(), settings.privacy
+    """What this site is told: its own declared size, and its own store whatever the server says.
+
+    What the run goes on from comes with the first round: a path of the server's means nothing here.
+    """
+    training, privacy = replace(settings.training(), start=None, public_start=False), settings.privacy
     if privacy is None:
         return training
     patients = settings.patients_of(place.name)

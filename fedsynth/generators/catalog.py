@@ -4,39 +4,16 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.generators.family import Family, ImageShape
+from fedsynth.generators.recipe import PRIVATE, PRIVATE_STARTED, Recipe
+
+__all__ = ["PRIVATE", "PRIVATE_STARTED", "Entry", "Recipe", "build", "catalog", "find", "register"]
 
 Kind = Literal["joint", "paired", "joint or paired", "training-free"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a family is trained when the user says nothing.
-
-    Learning rates by network, falling to zero over the last `decay` of the run; `ema` is a half-life in steps.
-    """
-
-    steps: int = 3000
-    batch: int = 16
-    rate: float = 2e-4
-    rates: dict[str, float] = field(default_factory=dict)
-    betas: tuple[float, float] = (0.5, 0.99)
-    ema: float = 50.0
-    decay: float = 0.25
-    augment: bool = True
-
-
-PRIVATE = Recipe(
-    steps=400, batch=128, rates={"critic": 2e-3, "generator": 4e-4}, betas=(0.5, 0.99), ema=50.0, augment=False
-)
-"""Few large steps: noise falls with the patients drawn in a step, and every step is paid for."""
-
-PRIVATE_STARTED = replace(PRIVATE, steps=200, rates={"critic": 2e-4, "generator": 1e-4})
-"""From networks that know brains already: a few small steps. Longer or faster ones lead away again, measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +22,8 @@ class Entry:
 
     `build(shape, private, **options)` makes it; `private` asks for the variant without networks that mix samples. A
     private run that goes on from another takes `private_started_recipe`.
-    `not_private` is empty, or the reason why private training is refused. `smallest` is the smallest image side.
+    `private` says by which path each network that reads patients gets its gradients, `not_private` why private training
+    is refused; one of them is empty. `facts.py` reads the texts from the file: they are written as plain literals.
     `check_size` returns the reason why a size cannot be made, or an empty text.
     """
 
@@ -56,6 +34,7 @@ class Entry:
     recipe: Recipe = field(default_factory=Recipe)
     private_recipe: Recipe = PRIVATE
     private_started_recipe: Recipe = PRIVATE_STARTED
+    private: str = ""
     not_private: str = ""
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 

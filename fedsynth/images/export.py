@@ -49,7 +49,7 @@ def card(images: ImageSet) -> str:
         "licence": "to be filled in by whoever publishes this set",
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    made = "\n".join(f"- {name}: {_short(value)}" for name, value in header.provenance.items()) or "- not recorded"
+    made = "\n".join(f"- {name}: {_told(name, value)}" for name, value in header.provenance.items()) or "- not recorded"
     limits = (
         "These images are not patients. Whether they depend on the patients that the generator was trained on is a"
         " question for `fedsynth benchmark memorization`; this card makes no claim about it.\n\nNot for diagnosis."
@@ -145,6 +145,11 @@ def _eight_bit(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _told(name: str, value: Any) -> str:
+    """Shortened, but for the promise to patients and where it comes from."""
+    return "; ".join(value) if name == "lineage" else str(value) if name == "privacy" else _short(value)
 
 
 def _short(value: Any) -> str:

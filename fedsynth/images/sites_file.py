@@ -11,7 +11,8 @@ from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError
 from fedsynth.images.header import Shares
 from fedsynth.images.partition import Partition
-from fedsynth.images.phantom.cohort import PhantomSettings
+from fedsynth.images.phantom.appearance import Lesions
+from fedsynth.images.phantom.cohort import PhantomSettings, Styles
 from fedsynth.images.phantom.patient import Labels
 from fedsynth.images.phantom.scanner import CaseMix, Hospital, Scanner, default_hospitals
 
@@ -28,6 +29,8 @@ class PhantomTable:
     seed: int = PhantomSettings.seed
     dimensions: Literal[2, 3] = PhantomSettings.dimensions
     labels: Labels = PhantomSettings.labels
+    head: bool = PhantomSettings.head
+    styles: Styles = PhantomSettings.styles
     shares: Shares = field(default_factory=Shares)
 
     def settings(self, n_sites: int) -> PhantomSettings:
@@ -60,6 +63,7 @@ class SiteEntry:
     images: Path | None = None
     select: Select | None = None
     scanner: Scanner | None = None
+    lesions: Lesions | None = None
     case_mix: CaseMix | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +72,8 @@ class SiteEntry:
 
     def hospital(self) -> Hospital:
         """The phantom hospital that the entry describes."""
-        return Hospital(name=self.name, scanner=self.scanner or Scanner(), case_mix=self.case_mix or CaseMix())
+        looks = {"scanner": self.scanner, "lesions": self.lesions, "case_mix": self.case_mix}
+        return Hospital(name=self.name, **{key: value for key, value in looks.items() if value is not None})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +120,9 @@ class SitesFile:
             lacking = next((f"the site {entry.name!r}" for entry in self.site if entry.images is None), "the file")
             raise ConfigError(f"{lacking} does not say where its images come from", remedy=remedy)
         for entry in self.site:
-            if entry.scanner is not None or entry.case_mix is not None:
-                key = "case-mix" if entry.scanner is None else "scanner"
-                raise ConfigError(f"the site {entry.name!r} has {key!r}, which only phantom hospitals have")
+            for key, value in (("scanner", entry.scanner), ("lesions", entry.lesions), ("case-mix", entry.case_mix)):
+                if value is not None:
+                    raise ConfigError(f"the site {entry.name!r} has {key!r}, which only phantom hospitals have")
             if self.partition != "natural" and (entry.images is not None or entry.select is not None):
                 key = "select" if entry.images is None else "images"
                 problem = (

@@ -88,6 +88,8 @@ class Door:
             if not self.private:
                 self._replayed.add(round)
         self._prepaid = {turn: steps.get(turn, 0) for turn in self._turns}
+        for gradients in self._turns.values():
+            gradients.renew()  # a block begins: the weights may be others than before
 
     def check_resumed(self, steps: int) -> None:
         """Refuse to go on from networks that have taken more private steps than the ledger knows of this run."""
@@ -124,7 +126,7 @@ class Door:
     def _noised(self, value: Tensor, scale: float) -> Tensor:
         """Added in float64, so that the noise is not cut to the few digits of the sum before it has hidden it."""
         noise = self.randomness.gaussian(tuple(value.shape), scale).to(value.device)
-        return noise.add_(value).to(value.dtype)
+        return noise.add_(value).float()
 
     def _write(self, steps: int, round: int) -> None:  # noqa: A002
         if self._ledger is None or self._group is None or not steps:

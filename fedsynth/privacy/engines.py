@@ -1,32 +1,38 @@
 """Two ways to the same clipped sum over a few patients: recorded layers, fast, and vmap(grad), which fits any loss.
 
-Knows nothing of how patients were drawn, of noise or of budgets.
+Norms, weights and sums are float64: `layers` says why no patient then adds more than the clip norm. Knows nothing of
+how patients were drawn, of noise or of budgets.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from fedsynth.privacy.layers import Share, Sums, share
-from fedsynth.privacy.recording import layers_of, record
+from fedsynth.privacy.layers import EXACT, Share, Sums, share
+from fedsynth.privacy.recording import Call, layers_of, record
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 LossPerSample: TypeAlias = Callable[[dict[str, Tensor], dict[str, Tensor], float], Tensor]
 """`loss(batch, noise, progress)`: tensors with the sample axis first in, one value per sample (n,) out."""
 
-SLACK = 1 - 2.0**-10  # thousands of gradients clipped and added in float32 must not exceed the clip norm by rounding
+SLACK = 1 - 2.0**-10  # what the rounding of the weighted sums may come to is kept in reserve: see `layers`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A few patients: every tensor of `batch` and `noise` is (patients, views, ...)."""
+    """A few patients: every tensor of `batch` and `noise` is (patients, views, ...). The last `fillers` are nobody.
+
+    `precision` is that of their norms and sums; less than `EXACT` bounds nothing and is for chunks of nobody.
+    """
 
     batch: dict[str, Tensor]
     noise: dict[str, Tensor]
+    fillers: int = 0
+    precision: torch.dtype = EXACT
 
     @property
     def patients(self) -> int:
@@ -42,19 +48,17 @@ class Chunk:
         """The same with one sample axis, views of a patient one after another."""
         return {k: v.flatten(0, 1) for k, v in self.batch.items()}, {k: v.flatten(0, 1) for k, v in self.noise.items()}
 
+    def rolled(self, places: int) -> "Chunk":
+        """The same patients so many places on, round and round."""
+        batch, noise = ({k: v.roll(places, 0) for k, v in part.items()} for part in (self.batch, self.noise))
+        return replace(self, batch=batch, noise=noise)
+
     def split(self, patients: int) -> "Iterator[Chunk]":
         """The same in chunks of so many patients, nothing copied."""
         for start in range(0, self.patients, patients):
             part = slice(start, start + patients)
-            yield Chunk(
-                batch={k: v[part] for k, v in self.batch.items()}, noise={k: v[part] for k, v in self.noise.items()}
-            )
-
-    def only(self, chosen: Tensor) -> "Chunk":
-        """The patients where `chosen` (patients,) is true."""
-        return Chunk(
-            batch={k: v[chosen] for k, v in self.batch.items()}, noise={k: v[chosen] for k, v in self.noise.items()}
-        )
+            batch, noise = ({k: v[part] for k, v in whole.items()} for whole in (self.batch, self.noise))
+            yield replace(self, batch=batch, noise=noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class Engine(Protocol):
     """How the gradients of a chunk are taken."""
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
-        """Each patient's gradient norm (patients,), its views averaged first."""
+        """Each patient's gradient norm (patients,), its views averaged first: at most a little above, never below."""
 
     def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
         """Sum of the patients' gradients, views averaged, each clipped to norm `clip`; not finite counts as zero."""
@@ -83,26 +87,32 @@ class RecordedEngine:
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
         """Each patient's gradient norm (patients,)."""
-        return _norm([one.squared for _, one in self._shares(chunk, progress)[1]])
+        return _norm([one.squared for _, one in _shares(self._record(chunk, progress)[1], chunk)])
 
     def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
-        """The clipped sum; patients without a finite norm are left out and the rest is done again."""
-        losses, shares = self._shares(chunk, progress)
+        """The clipped sum. What went in and out of the layers is zeroed for patients whose norm is not finite."""
+        losses, calls = self._record(chunk, progress)
+        shares = _shares(calls, chunk)
         norms = _norm([one.squared for _, one in shares])
         finite = norms.isfinite()
         if not finite.all():
-            sums = self.clipped(chunk.only(finite), progress, clip).sums if finite.any() else {}
-            return Clipped(sums=sums, losses=losses)
-        weights = _weights(norms, clip)
+            rows = finite.repeat_interleave(chunk.views)
+            calls = [(replace(call, given=_zeroed(call.given, rows)), _zeroed(back, rows)) for call, back in calls]
+            shares = _shares(calls, chunk)
+        weights = _weights(norms, clip, chunk.fillers)
         sums = {prefix + key: value for prefix, one in shares for key, value in one.weighted(weights).items()}
         return Clipped(sums=sums, losses=losses)
 
-    def _shares(self, chunk: Chunk, progress: float) -> tuple[Tensor, list[tuple[str, Share]]]:
-        losses, recorded = record(self._layers, lambda: self._loss(*chunk.flat(), progress), 1 / chunk.views)
-        return losses, [
-            (f"{call.name}." if call.name else "", share(call.module, call.given, back, chunk.patients))
-            for call, back in recorded
-        ]
+    def _record(self, chunk: Chunk, progress: float) -> tuple[Tensor, list[tuple[Call, Tensor]]]:
+        samples, views = chunk.patients * chunk.views, chunk.views
+        return record(self._layers, lambda: self._loss(*chunk.flat(), progress), samples=samples, share=1 / views)
+
+
+def _shares(calls: list[tuple[Call, Tensor]], chunk: Chunk) -> list[tuple[str, Share]]:
+    return [
+        (f"{call.name}." if call.name else "", share(call.module, call.given, back, chunk.patients, chunk.precision))
+        for call, back in calls
+    ]
 
 
 class MappedEngine:
@@ -113,17 +123,16 @@ class MappedEngine:
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
         """Each patient's gradient norm (patients,)."""
-        return _norm([g.flatten(1).square().sum(1) for g in self._each(chunk, progress)[0].values()])
+        return _norms_held(self._each(chunk, progress)[0], chunk.precision)
 
     def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
-        """The clipped sum; what is not finite is left out before it meets its weight."""
+        """The clipped sum; what is not finite is zeroed before it meets its weight."""
         each, losses = self._each(chunk, progress)
-        norms = _norm([g.flatten(1).square().sum(1) for g in each.values()])
-        finite = norms.isfinite()
+        norms = _norms_held(each, chunk.precision)
+        finite, weights = norms.isfinite(), _weights(norms, clip, chunk.fillers)
         if not finite.all():
-            each = {name: g[finite] for name, g in each.items()}
-        weights = _weights(norms[finite], clip)
-        sums = {name: torch.tensordot(weights, g, 1) for name, g in each.items()}
+            each = {name: _zeroed(g, finite) for name, g in each.items()}
+        sums = {name: torch.tensordot(weights, g.to(chunk.precision), 1) for name, g in each.items()}
         return Clipped(sums=sums, losses=losses)
 
     def _each(self, chunk: Chunk, progress: float) -> tuple[dict[str, Tensor], Tensor]:
@@ -153,5 +162,15 @@ def _norm(squared: list[Tensor]) -> Tensor:
     return torch.stack(squared).sum(0).sqrt()
 
 
-def _weights(norms: Tensor, clip: float) -> Tensor:
-    return SLACK * clip / norms.clamp_min(clip)
+def _norms_held(each: dict[str, Tensor], precision: torch.dtype) -> Tensor:
+    return _norm([torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=precision).square() for g in each.values()])
+
+
+def _zeroed(values: Tensor, kept: Tensor) -> Tensor:
+    return torch.where(kept.reshape(-1, *[1] * (values.dim() - 1)), values, 0)
+
+
+def _weights(norms: Tensor, clip: float, fillers: int) -> Tensor:
+    weights = torch.where(norms.isfinite(), SLACK * clip / norms.clamp_min(clip), 0)
+    weights[len(weights) - fillers :] = 0
+    return weights

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fedsynth.privacy.accounting import renyi_noise
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings
 
+LARGE_DELTA = 0.1  # times the declared patients; at 1 the plan is refused
 GOOD, DEGRADED = 5.0, 36.0
 """Published runs on 28 x 28 digits: good images at a ratio of 5, degraded ones at 36 (Bie et al. 2023)."""
 
@@ -43,7 +44,19 @@ def gauge(plan: PrivatePlan, parameters: int, *, sites: int = 1) -> Feasibility:
         "(good runs had up to 5, poor ones 36).",
     }[verdict]
     advice = () if verdict == "likely" else tuple(_advice(plan, parameters, sites, ratio))
+    advice += tuple(_about_delta(settings))
     return Feasibility(ratio=ratio, verdict=verdict, sentence=sentence, advice=advice)
+
+
+def _about_delta(settings: PrivateSettings) -> list[str]:
+    """With probability delta the promise may fail for a patient: over all patients that should be next to nothing."""
+    share = settings.delta * settings.patients
+    if share <= LARGE_DELTA:
+        return []
+    return [
+        f"Warning: delta times the declared patients is {share:.2g}, above {LARGE_DELTA:g}: with that probability such "
+        f"a promise lets one patient be published whole; take delta at most {LARGE_DELTA / settings.patients:.1g}."
+    ]
 
 
 def noise_ratio(noise: float, batch: int, parameters: int, sites: int = 1) -> float:

@@ -8,6 +8,7 @@ import hmac
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,15 @@ class Identities:
             return None
         return frozenset(tags) if mark == self._mark and self._digest(frozenset(tags)) == digest else None
 
+    def shares(self, patients: Iterable[str], digest: str) -> bool | None:
+        """Whether somebody of these patients is in the group of that digest; None where they cannot be compared."""
+        others = self.tags(digest) if digest else None
+        return None if others is None else not others.isdisjoint(self.group(patients).tags)
+
+    def fingerprint(self, content: str) -> str:
+        """A keyed digest of something that must not be guessed, such as the hash of a real image set."""
+        return self._keyed("content", content)
+
     def _tag(self, name: str) -> str:
         return self._keyed("patient", name)
 
@@ -97,4 +107,6 @@ class Identities:
                 file.write(os.urandom(32).hex())
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(name, path)
+            with suppress(FileExistsError):  # another process was first: its salt counts
+                os.link(name, path)
+            Path(name).unlink()

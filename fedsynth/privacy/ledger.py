@@ -17,6 +17,7 @@ from fedsynth import files
 from fedsynth.errors import BudgetSpentError, FedSynthError, RefusedError
 from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, fits
 from fedsynth.privacy.identity import Group, Identities
+from fedsynth.run import Run
 
 UNIT, ADJACENCY = "patient", "add/remove"
 LEDGER = "ledger.jsonl"
@@ -80,6 +81,9 @@ class Ledger:
             raise RefusedError("a ledger needs the name of its site")
         self.site = site
         self.store = default_store() if store is None else store
+        if Run(folder=self.store).config.is_file():
+            remedy = "a run is handed on and the store's salt is not: name another folder (--store or $FEDSYNTH_STORE)"
+            raise RefusedError("the store of ledgers is a run directory", file=self.store, remedy=remedy)
         self.path = self.store / folder_of(site) / LEDGER
         self.identities = Identities(self.store)
 
@@ -87,6 +91,13 @@ class Ledger:
         """The salted group of a site's patients, for charging them."""
         with self._locked():
             return self.identities.group(patients)
+
+    def remember(self, patients: Iterable[str]) -> Group:
+        """The same group, written down so that those of later runs can be compared with it. Nobody is charged."""
+        with self._locked():
+            group = self.identities.group(patients)
+            self.identities.remember(group)
+        return group
 
     def charge(self, charge: Charge, group: Group, *, cap: Budget | None = None, most: int | None = None) -> None:
         """Write the charge to disk; when this returns, the block's steps may be taken.

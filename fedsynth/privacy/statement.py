@@ -7,32 +7,42 @@ from urllib.parse import unquote
 
 from fedsynth.errors import FedSynthError
 from fedsynth.privacy.accounting import Budget, Spent, compose
+from fedsynth.privacy.identity import Group
 from fedsynth.privacy.ledger import ADJACENCY, LEDGER, UNIT, Charge, Ledger, default_store, read_ledger, sites_of
+from fedsynth.privacy.lineage import Lineage, PatientGroup
 
 SCHEMA = "fedsynth/privacy/1"
 
 
-def statement(source: Path, *, store: Path | None = None, cap: float | None = None) -> dict[str, Any]:
+def statement(
+    source: Path, *, store: Path | None = None, cap: float | None = None, lineage: Lineage | None = None
+) -> dict[str, Any]:
     """Spent and remaining epsilon per site of a store or a run: the largest over patients, this run's and cumulative.
 
-    A run directory holds its own charges; what its patients spent elsewhere is looked up in `store`.
+    A run directory holds its own charges; what its patients spent elsewhere is looked up in `store`. The `lineage` of
+    a run that goes on from others is stated too, and counts in the largest.
     """
+    earlier = lineage is not None and len(lineage.runs) > 1
     copies = {unquote(path.parent.name): path for path in sorted(source.glob(f"sites/*/{LEDGER}"))}
     if copies:
         home = default_store() if store is None else store
         per_site = {site: _of_run(site, read_ledger(path), home, cap) for site, path in copies.items()}
     elif sites_of(source):
         per_site = {site: _of_store(Ledger(site, source), cap) for site in sites_of(source)}
+    elif earlier:
+        per_site = {}  # a run on phantoms charges nobody, and may go on from one that did
     elif source.is_dir():
         remedy = "private runs make one; $FEDSYNTH_STORE says where the store is"
         raise FedSynthError("there is no ledger here", file=source, remedy=remedy)
     else:
         raise FedSynthError("there is no such store or run", file=source)
     figures = [site["epsilon"] for site in per_site.values()]
-    return {
+    figures += [lineage.guarantee().epsilon] if earlier and lineage is not None else []
+    told = {"lineage": _of_lineage(lineage)} if earlier and lineage is not None else {}
+    return told | {
         "schema": SCHEMA,
         "source": str(source),
-        "kind": "run" if copies else "store",
+        "kind": "run" if copies or earlier else "store",
         "unit": UNIT,
         "adjacency": ADJACENCY,
         "per_site": per_site,
@@ -40,6 +50,29 @@ def statement(source: Path, *, store: Path | None = None, cap: float | None = No
         "note": "epsilon covers the networks and what they draw; the largest over sites counts where patients are "
         "disjoint, and patients that the store knows to be shared have been added up",
     }  # fmt: skip
+
+
+def _of_lineage(lineage: Lineage) -> dict[str, Any]:
+    """What all runs behind the weights promise together, and per group of patients."""
+    found = lineage.guarantee()
+    groups = [
+        {
+            "run": run.run,
+            "site": group.site,
+            "epsilon": group.epsilon,
+            "over_lineage": lineage.promised(run, group).epsilon,
+        }
+        for run in lineage.counted
+        for group in run.patients
+    ]
+    return {
+        "epsilon": found.epsilon,
+        "epsilon_replace_one": _finite(found.replace_one),
+        "delta": found.delta,
+        "why": found.why,
+        "groups": groups,
+        "runs": lineage.history(),
+    }
 
 
 def _of_store(ledger: Ledger, cap: float | None) -> dict[str, Any]:
@@ -95,6 +128,15 @@ def _by_run(charges: list[Charge]) -> dict[str, list[Charge]]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def spent_by(group: PatientGroup, store: Path | None = None) -> float | None:
+    """The most that any patient of a group has spent over all runs of the store; None where the store knows no tags."""
+    ledger = Ledger(group.site, default_store() if store is None else store)
+    tags = ledger.identities.tags(group.digest) if group.digest else None
+    if tags is None:
+        return None
+    return ledger.forecast(Group(group.digest, tags), (), group.delta)[0]
 
 
 def check_cap(cap: float | None, delta: float = 1e-5) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsynth.report.cells import INSECURE, NO_BETTER, PLAIN
+from fedsynth.report.cells import INSECURE, NO_BETTER, NO_GUARANTEE, PLAIN
 from fedsynth.report.facts import ELSEWHERE, Facts
 from fedsynth.report.use import TASKS, Use, use_of, variety
 
@@ -41,7 +41,8 @@ def answer(facts: Facts) -> Answer:
         headline, tone = _without_copies(None if membership is None else membership.verdict, use_of(facts))
     else:
         headline, tone = _headline(verdict)
-    sentences = [_leak(facts), *_membership(facts), _guarantee(facts), *_hospitals(facts), *_use(facts)]
+    said = [_leak(facts), *_membership(facts), _guarantee(facts), *lineage_lines(facts)]
+    sentences = [*said, *_hospitals(facts), *_use(facts)]
     return Answer(headline=headline, tone=tone, sentences=sentences)
 
 
@@ -99,9 +100,17 @@ def _guarantee(facts: Facts) -> str:
         return "There is no guarantee: the generator was trained without differential privacy. Tests can only look."
     if epsilon.text == INSECURE:
         return "There is no guarantee: the run's randomness can be repeated."
+    if epsilon.text == NO_GUARANTEE:
+        return f"There is no guarantee: {epsilon.why}."
     total = facts.cells["cumulative"]
     over_all = f"over all runs {total.text}" if total.value is not None else f"over all runs: {total.why}"
-    return f"Guarantee: epsilon {epsilon.text} per patient in this run; {over_all}."
+    where = "over the whole lineage of this run" if len(facts.lineage.counted) > 1 else "in this run"
+    return f"Guarantee: epsilon {epsilon.text} per patient {where}; {over_all}."
+
+
+def lineage_lines(facts: Facts) -> list[str]:
+    """Where the weights came from, run by run; nothing where the run began from fresh ones."""
+    return [f"Lineage: {line}." for line in facts.lineage.history()] if len(facts.lineage.runs) > 1 else []
 
 
 def _hospitals(facts: Facts) -> list[str]:
@@ -119,12 +128,21 @@ def _use(facts: Facts) -> list[str]:
             value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]
             share = "" if of.value is None else f"; {of.text} of what real images give"
             better = f", {NO_BETTER}" if value.knows_nothing else ""
-            nothing = "" if value.baseline is None else f" (knowing nothing: {value.baseline:.3g})"
+            nothing = "" if value.baseline is None else f" (best control: {value.baseline:.3g})"
             found.append(f"Use, {name}: {measure} {value.bare} on real holdout patients{better}{nothing}{share}.")
-    alarms = facts.cells["false_alarm"]
-    if alarms.value is not None:
-        beside = "" if alarms.control is None else f" ({alarms.control:.3g} after training on real images)"
-        found.append(f"False alarms: a tumour is seen in {alarms.bare} of the healthy patients{beside}.")
+    area = facts.cells["fp_area"]
+    if area.value is not None:
+        beside = "" if area.control is None else f" ({area.control:.3g} after training on real images)"
+        found.append(f"False positives: {area.bare} pixels in an image without a lesion{beside}.")
+    for name in [name for name in TASKS if name in facts.results]:
+        for arm, said in facts.results[name].details.get("over_public", {}).items():
+            found.append(f"Beside public images, {name}, {arm}: {said}.")
+        for arm, of in facts.results[name].details.get("trainings", {}).items():
+            if of["repeated"]:
+                again = f", and {of['collapsed']} again" if of["collapsed"] else ""
+                found.append(
+                    f"Trainings, {name}, {arm}: {of['repeated']} collapsed and began from another start{again}."
+                )
     if not found:
         found.append("What the images are good for was not measured.")
     return [*found, *variety(facts.results), *_readers(facts)]

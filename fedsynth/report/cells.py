@@ -7,13 +7,18 @@ from typing import Any
 
 from fedsynth.benchmark.score import Result, Score
 from fedsynth.errors import FedSynthError
+from fedsynth.privacy.accounting import rounded_up
+from fedsynth.privacy.identity import Identities
+from fedsynth.privacy.ledger import default_store
+from fedsynth.privacy.lineage import Lineage
 from fedsynth.privacy.statement import statement
 from fedsynth.report.hospitals import Hospitals
 from fedsynth.run import Run
 
 PLAIN, INSECURE = "not private", "NOT PRIVATE (repeatable randomness)"
+NO_GUARANTEE = "no guarantee"
 NOT_RUN, OTHER_SET = "not run", "of another set"
-NO_BETTER = "no better than knowing nothing"
+NO_BETTER = "no better than a trivial baseline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,7 @@ class Cell:
 
     @property
     def knows_nothing(self) -> bool:
-        """The interval holds the baseline or lies below it: no better than knowing nothing."""
+        """The interval holds the baseline or lies below it: no better than the best control."""
         low = self.value if self.low is None else self.low
         return low is not None and self.baseline is not None and low <= self.baseline
 
@@ -55,9 +60,13 @@ def federation_cell(settings: Mapping[str, Any], hospitals: Hospitals | None) ->
 
 
 def privacy_cells(
-    run: Run, settings: Mapping[str, Any], rounds: list[dict[str, str]], hospitals: Hospitals | None
+    run: Run,
+    settings: Mapping[str, Any],
+    rounds: list[dict[str, str]],
+    hospitals: Hospitals | None,
+    lineage: Lineage,
 ) -> dict[str, Cell]:
-    """What this run and all runs spent of a patient, or why there is no guarantee."""
+    """What the lineage of the run and all runs of its patients spent of one, or why there is no guarantee."""
     declared = settings.get("privacy")
     if not declared:
         return {"epsilon": Cell(text=PLAIN), "cumulative": Cell(text=PLAIN)}
@@ -65,10 +74,27 @@ def privacy_cells(
         return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
     spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
     here = max(spent) if spent else float(declared["epsilon"])
-    return {"epsilon": Cell(text=f"{here:.3g}", value=here), "cumulative": _cumulative(run, declared, hospitals)}
+    if "start" in settings and len(lineage.runs) < 2:
+        unknown = Cell(text=NO_GUARANTEE, why="the run goes on from another and does not say what that cost whom")
+        return {"epsilon": unknown, "cumulative": unknown}
+    if lineage.exposed:
+        none = Cell(text=NO_GUARANTEE, why=f"it goes on from {lineage.guarantee().why}")
+        return {"epsilon": none, "cumulative": none}
+    whole = _of_lineage(here, lineage)
+    return {"epsilon": whole, "cumulative": _cumulative(run, declared, hospitals, lineage)}
 
 
-def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | None) -> Cell:
+def _of_lineage(here: float, lineage: Lineage) -> Cell:
+    """The run's own epsilon, or the whole lineage's where others count, and what rests on a user's word."""
+    earlier = len(lineage.counted) > 1
+    total = lineage.guarantee().epsilon if earlier else here
+    assert total is not None  # exposed lineages are told before
+    notes = [f"this run alone {rounded_up(here, 3):g}"] if earlier else []
+    notes += ["declared public: " + ", ".join(run.run for run in lineage.declared)] if lineage.declared else []
+    return Cell(text=f"{rounded_up(total, 3):g}" + (f" ({'; '.join(notes)})" if notes else ""), value=total)
+
+
+def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | None, lineage: Lineage) -> Cell:
     """What the patient who paid most has spent over all runs; with a reason where that is a part of it at best."""
     store = Path(declared["store"]) if "store" in declared else None
     try:
@@ -81,11 +107,19 @@ def _cumulative(run: Run, declared: Mapping[str, Any], hospitals: Hospitals | No
         unknown.append(
             f"the store does not know this run at {', '.join(aside)}: what was spent elsewhere is not counted"
         )
+    known = Identities(default_store() if store is None else store)
+    unknown += [
+        f"what patients of {earlier.run} spent elsewhere is not counted"
+        for earlier in lineage.counted[:-1]
+        if any(group.site not in found or known.tags(group.digest) is None for group in earlier.patients)
+    ]
     totals = [one["epsilon"] for one in found.values()]
+    totals += [lineage.guarantee().epsilon] if len(lineage.counted) > 1 else []
     if not totals or None in totals:
         return Cell(text="?", why="; ".join([*unknown, "a run of theirs had no guarantee at all"]))
     most = max(totals)
-    return Cell(text=f"at least {most:.3g}" if unknown else f"{most:.3g}", value=most, why="; ".join(unknown))
+    text = f"{rounded_up(most, 3):g}"
+    return Cell(text=f"at least {text}" if unknown else text, value=most, why="; ".join(unknown))
 
 
 def leakage_cells(results: Mapping[str, Result]) -> dict[str, Cell]:
@@ -109,14 +143,23 @@ def _strongest(result: Result | None) -> Cell:
 
 
 def utility_cells(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
-    """What the images are good for, each beside what knowing nothing or real images give."""
+    """What the images are good for, each beside the best control or what real images give."""
     segmentation, classification = results.get("segmentation"), results.get("classification")
+
+    def of(result: Result | None, measure: str) -> Cell:
+        return _cell(result, *_names(measure, arm))
+
     return {
-        "dice": _beside_nothing(_cell(segmentation, *_names("dice", arm))),
-        "dice_ratio": _cell(segmentation, *_names("dice_ratio", arm)),
-        "false_alarm": _beside_real(_cell(segmentation, *_names("false_alarm", arm))),
-        "accuracy": _beside_nothing(_cell(classification, *_names("accuracy", arm))),
-        "accuracy_ratio": _cell(classification, *_names("accuracy_ratio", arm)),
+        "dice": _beside_nothing(of(segmentation, "dice")),
+        "fp_area": _beside_real(of(segmentation, "fp_area")),
+        "dice_mean": _beside_nothing(of(segmentation, "dice_mean")),
+        "slice_dice": _beside_nothing(of(segmentation, "brats_slice_dice")),
+        "dice_ratio": of(segmentation, "dice_ratio"),
+        "dice_skill": of(segmentation, "dice_skill"),
+        "accuracy": _beside_nothing(of(classification, "accuracy")),
+        "accuracy_ratio": of(classification, "accuracy_ratio"),
+        "accuracy_skill": of(classification, "accuracy_skill"),
+        "over_public": of(segmentation, "dice_over_public"),
         "kid": _beside_real(_cell(results.get("fidelity"), "kid/filters")),
         "readers": _cell(results.get("readers"), "accuracy"),
     }

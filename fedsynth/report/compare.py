@@ -9,8 +9,9 @@ from fedsynth.report.facts import COLUMNS, Facts
 
 
 def shown_columns(rows: Sequence[Facts]) -> list[str]:
-    """All columns but those in which no run has anything."""
-    return [name for name in COLUMNS if any(row.cells[name].text != "not run" for row in rows)]
+    """All columns but those in which no run has anything, and public images where they were not asked for."""
+    empty = {name: ("not run", "-") if name == "over_public" else ("not run",) for name in COLUMNS}
+    return [name for name in COLUMNS if any(row.cells[name].text not in empty[name] for row in rows)]
 
 
 def differences(rows: Sequence[Facts]) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from fedsynth.benchmark.belonging import synthetic_hash
 from fedsynth.benchmark.score import Result, load_result
-from fedsynth.config import parse_toml
+from fedsynth.config import parse_toml, read_table
 from fedsynth.errors import FedSynthError
+from fedsynth.privacy.lineage import Lineage
 from fedsynth.report.cells import (
     NOT_RUN,
     Cell,
@@ -36,7 +37,7 @@ ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything that the table and the report say about one run. `public`: it was trained on phantoms alone.
+    """Everything that the table and the report say about one run. `lineage` is where its weights came from.
 
     `hospitals` is who trained, None for one holder of all images; `steps` are those of each. `strange` are benchmarks
     whose result is of another synthetic set than the run has now: they are not among the `results`. `failed` are steps
@@ -48,12 +49,17 @@ class Facts:
     cells: Mapping[str, Cell]
     results: Mapping[str, Result] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
-    public: bool = False
+    lineage: Lineage = field(default_factory=Lineage)
     hospitals: Hospitals | None = None
     steps: int | None = None
     strange: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     unfinished: bool = False
+
+    @property
+    def public(self) -> bool:
+        """No patient was ever read, by this run or by those that it goes on from."""
+        return self.lineage.public
 
 
 COLUMNS = {
@@ -67,24 +73,29 @@ COLUMNS = {
     "copied": "copied share",
     "detectable": "smallest detectable",
     "membership": "membership AUC",
-    "dice": "Dice (knowing nothing)",
-    "dice_ratio": "Dice, of real",
-    "false_alarm": "false alarms in healthy (real)",
-    "accuracy": "accuracy (knowing nothing)",
-    "accuracy_ratio": "accuracy, of real",
+    "dice": "Dice, ill (best control)",
+    "fp_area": "FP pixels, no lesion (real)",
+    "dice_mean": "mean of labels (best control)",
+    "slice_dice": "slice Dice, BraTS (best control)",
+    "dice_ratio": "Dice ratio to real",
+    "dice_skill": "Dice skill",
+    "accuracy": "accuracy (majority class)",
+    "accuracy_ratio": "accuracy ratio to real",
+    "accuracy_skill": "accuracy skill",
+    "over_public": "Dice over public images",
     "kid": "KID, own filters (real)",
     "readers": "readers told apart",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }
 """The columns of the table, by their short names. In brackets: what stands in brackets behind the number, which is what
-knowing nothing gives, or what real images give in the synthetic ones' place."""
+the best control gives, or what real images give in the synthetic ones' place. Of skill 0 is the control and 1 real."""
 
 COLUMNS_OF = {
     "memorization": ("verdict", "copied", "detectable"),
     "membership": ("membership",),
-    "segmentation": ("dice", "dice_ratio", "false_alarm"),
-    "classification": ("accuracy", "accuracy_ratio"),
+    "segmentation": ("dice", "fp_area", "dice_mean", "slice_dice", "dice_ratio", "dice_skill", "over_public"),
+    "classification": ("accuracy", "accuracy_ratio", "accuracy_skill"),
     "fidelity": ("kid",),
     "readers": ("readers",),
 }
@@ -107,11 +118,12 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
     results = {name: result for name, result in found.items() if name not in strange}
     rounds, card = _rounds(run), parse_toml(run.checkpoints / CARD)
     hospitals = hospitals_of(run.folder, settings, rounds)
+    lineage = read_table(Lineage, card.get("lineage", {}), file=run.checkpoints / CARD)
     cells = {
         "run": Cell(text=run.folder.name),
         "generator": Cell(text=str(settings.get("generator", "?"))),
         "federation": federation_cell(settings, hospitals),
-        **privacy_cells(run, settings, rounds, hospitals),
+        **privacy_cells(run, settings, rounds, hospitals, lineage),
         **leakage_cells(results),
         **utility_cells(results, arm),
         "megabytes": traffic_cell(rounds, settings),
@@ -123,7 +135,7 @@ def read_facts(folder: Path, *, arm: str = "synthetic") -> Facts:
         cells=cells,
         results=results,
         damaged=damaged,
-        public=bool(card.get("public", False)),
+        lineage=lineage,
         hospitals=hospitals,
         steps=card.get("steps"),
         strange=strange,

@@ -6,8 +6,8 @@ A run without a guarantee has no place on the axis of epsilon: it stands beyond 
 from collections import defaultdict
 from collections.abc import Sequence
 
-from fedsynth.report.charts import Chart, Point, scatter
 from fedsynth.report.facts import Facts
+from fedsynth.report.figures import Chart, Point, scatter
 
 MEASURES = {
     "dice": ("segmentation", "Dice on real patients"),

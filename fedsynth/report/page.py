@@ -14,10 +14,9 @@ from typing import Any
 
 from fedsynth.config import to_toml
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT, QUESTION, answer
-from fedsynth.report.charts import STYLE as CHARTS
-from fedsynth.report.charts import curves
 from fedsynth.report.compare import differences, reasons, shown_columns
 from fedsynth.report.facts import COLUMNS, Facts, unfinished_facts
+from fedsynth.report.figures import curves
 from fedsynth.report.frontier import frontiers
 from fedsynth.report.published import published_section
 from fedsynth.study.suite_file import Published
@@ -48,10 +47,11 @@ pre{background:#f7f9fa;padding:.7rem;overflow-x:auto;font-size:.82rem}.mark{colo
 
 STAYS = '<p class="mark">This copy may show patients: it stays at the site. --export makes one that may not.</p>'
 BRACKETS = (
-    "Square brackets: 95 % intervals; of Dice, accuracy and false alarms over holdout patients, of membership over "
-    "members and holdout patients, of KID over holdout patients and synthetic images, of the copied share over "
-    "synthetic images, of readers over the images shown. What has no brackets has no interval, and what another "
-    "training of the same generator would give is in none. Round brackets: as the column says."
+    "Square brackets: 95 % intervals; of Dice, accuracy and false positives over holdout patients and trainings, of "
+    "membership over members and holdout patients, of KID over holdout patients and synthetic images, of the copied "
+    "share over synthetic images, of readers over the images shown. What has no brackets has no interval, and what "
+    "another training of the same generator would give is in none. Skill: 0 is the best control, 1 is real images. "
+    "Round brackets: as the column says."
 )
 MOST_SIDE_BY_SIDE = 3
 LOCAL = ("images", "store", "start", "sites", "workspace")
@@ -81,7 +81,7 @@ def report_page(
     body = f"<p class='soft'>{escape(whose)}</p>{stays}{''.join(parts)}"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}{CHARTS}</style>'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
     )
     page = f"<head>{head}</head><body><main>{body}</main></body>"
     return f'<!doctype html><html lang="en">{page}</html>\n'
@@ -184,7 +184,7 @@ def _repeat(rows: Sequence[Facts], *, export: bool) -> str:
             if "real" in result.inputs:
                 used[result.inputs["real"].sha256].append(name)
         data = "".join(
-            f"<p class='soft'>real images ({escape(', '.join(names))}): sha256 {escape(one)}</p>"
+            f"<p class='soft'>real images ({escape(', '.join(names))}): fingerprint {escape(one)}</p>"
             for one, names in used.items()
         )
         settings = to_toml(_without_paths(row.settings) if export else row.settings)

@@ -14,7 +14,7 @@ from fedsynth.benchmark.score import Result, Score, content_hash
 from fedsynth.config import parse_toml
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
-from fedsynth.report.answer import NOT_PRIVATE_OUTPUT
+from fedsynth.report.answer import NOT_PRIVATE_OUTPUT, lineage_lines
 from fedsynth.report.compare import mixed
 from fedsynth.report.facts import BENCHMARKS, ELSEWHERE, Facts
 from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
@@ -25,13 +25,20 @@ JUDGED = ("memorization", "membership", "audit")
 STRONGEST = "strongest"
 KINDS = ("real", "synthetic")
 TOLD: dict[str, tuple[str, ...]] = {
-    "segmentation": ("dice/*", "dice_ratio/*"),
-    "classification": ("accuracy/*", "accuracy_ratio/*"),
+    "segmentation": tuple(
+        f"{name}/synthetic*"
+        for name in ("dice", "fp_area", "dice_mean", "brats_slice_dice", "dice_ratio", "dice_skill")
+    ),
+    "classification": ("accuracy/synthetic*", "accuracy_ratio/synthetic*", "accuracy_skill/synthetic*"),
     "readers": ("accuracy", *(f"{what}/{kind}" for what in ("called_real", "quality", "plausible") for kind in KINDS)),
 }
 """The scores that a card tells, by the patterns of their names; of other benchmarks all. No reader's name is one."""
 
 CARD = "README.md"
+GATE_ANSWER = (
+    "The gate's own answer depends on real patients and no epsilon covers it: released or not is one bit about them, "
+    "and every other set that it is asked about tells another bit."
+)
 MADE_BY = ("generator", "trained-on", "privacy", "steps")
 """What a generator's card and the sets that it draws both say."""
 
@@ -129,6 +136,7 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         "",
         "## Limits",
         f"- {NOT_PRIVATE_OUTPUT}",
+        f"- {GATE_ANSWER}",
         "- A test that found nothing is no proof: it found nothing that it could have found, as large as it says.",
         "- A model trained on these images must be tested on real patients before anybody relies on it.",
         "",
@@ -141,9 +149,11 @@ def _origin(facts: Facts) -> list[str]:
     cells = facts.cells
     if cells["epsilon"].why == ELSEWHERE:
         return ["Not known: the set was made elsewhere. Whether there is any guarantee of privacy is not known either."]
+    where = "over the whole lineage of the run" if len(facts.lineage.counted) > 1 else "in this run"
     return [
         f"Generator `{cells['generator'].text}`, {cells['federation'].text}.",
-        f"Privacy per patient: epsilon {cells['epsilon'].text} in this run; over all runs {_over_all(facts)}.",
+        f"Privacy per patient: epsilon {cells['epsilon'].text} {where}; over all runs {_over_all(facts)}.",
+        *lineage_lines(facts),
     ]
 
 

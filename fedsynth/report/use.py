@@ -39,7 +39,7 @@ def use_of(facts: Facts) -> Use:
         reasons.append(said)
         failed |= set(measured)
     for name in measured:
-        for said in (_knows_nothing(name, facts.cells[TASKS[name]]), _alarms(name, facts.cells["false_alarm"])):
+        for said in (_knows_nothing(name, facts.cells[TASKS[name]]), _false_positives(name, facts.cells["slice_dice"])):
             if said:
                 reasons.append(said)
                 failed.add(name)
@@ -63,10 +63,11 @@ def _knows_nothing(name: str, cell: Cell) -> str:
     return f"{name} is {NO_BETTER}" if cell.knows_nothing else ""
 
 
-def _alarms(name: str, cell: Cell) -> str:
-    if name != "segmentation" or cell.value is None or cell.value < 1:
+def _false_positives(name: str, cell: Cell) -> str:
+    """What Dice on ill patients does not see."""
+    if name != "segmentation" or not cell.knows_nothing:
         return ""
-    return "segmentation sees a tumour in every healthy patient"
+    return f"segmentation is {NO_BETTER} where images without a lesion count"
 
 
 def _one_image(results: Mapping[str, Result]) -> str:

@@ -77,8 +77,7 @@ def plan_of(site: Site, settings: FederationSettings) -> PrivatePlan:
     training = replace(settings.training(), privacy=replace(settings.privacy, patients=declared))
     with cpu_threads(1):
         rehearsed = prepare(site.images, training)
-    plan, _ = plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
-    return plan
+    return plan_privacy(training, rehearsed.trainer.family, rehearsed.trainer.total_steps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

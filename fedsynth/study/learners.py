@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from fedsynth.federation.averaging import make_averaging
 from fedsynth.images import ImageSet
 from fedsynth.tasks.task import Task
-from fedsynth.training.settings import cpu_threads
+from fedsynth.training.settings import cpu_threads, open_device
+from fedsynth.training.stopping import EarlyStopping
 from fedsynth.training.streams import stream_seed
-from fedsynth.training.tasks import TaskSettings, learn, predictions, task_trainer
+from fedsynth.training.tasks import TaskSettings, Trained, finished, learn, predictions, task_trainer
 from fedsynth.training.trainer import Trainer
 
 ROUNDS = 20
@@ -22,10 +23,8 @@ TUNING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedTask:
+class LearnedTask(Trained):
     """A trained network, ready to be asked."""
-
-    task: Task
 
     def predict(self, images: ImageSet) -> Iterator[NDArray[np.float32]]:
         """Probabilities for each image in turn."""
@@ -40,20 +39,30 @@ class TaskLearner:
     ) -> None:
         self.settings, self._on_step = settings, on_step
 
-    def learn(self, sets: Sequence[ImageSet], *, seed: int, augment: bool, start: Any = None) -> LearnedTask:
-        """Trained on all images of `sets`; from `start` on it is tuned, in fewer and smaller steps."""
+    def learn(
+        self,
+        sets: Sequence[ImageSet],
+        *,
+        seed: int,
+        augment: bool,
+        reference: ImageSet | None = None,
+        start: Any = None,
+    ) -> LearnedTask:
+        """Trained on all images of `sets` until `reference` shows no more gain; from `start` on it is tuned."""
         settings = replace(self.settings, seed=seed, augment=augment)
         if start is not None:
             steps = max(1, settings.steps // TUNING)
             settings = replace(settings, steps=steps, rate=settings.rate / TUNING)
         begun = start.task if start is not None else None
-        return LearnedTask(task=learn(sets, settings, start=begun, on_step=self._on_step))
+        return _asked(learn(sets, settings, reference=reference, start=begun, on_step=self._on_step))
 
-    def learn_federated(self, sites: Sequence[ImageSet], *, seed: int, augment: bool) -> LearnedTask:
+    def learn_federated(
+        self, sites: Sequence[ImageSet], *, seed: int, augment: bool, reference: ImageSet | None = None
+    ) -> LearnedTask:
         """Trained by federated averaging, in rounds; sites weigh as much as they have images, as FedAvg says.
 
         The arithmetic is the federation's; what travels stays in this process, for a benchmark asks only what comes
-        out. Optimisers stay at the sites.
+        out. Optimisers stay at the sites. The averaged network is scored on `reference` after every round.
         """
         settings = replace(self.settings, seed=seed, augment=augment)
         with cpu_threads(settings.threads):
@@ -63,6 +72,8 @@ class TaskLearner:
             ]
             averaging, weights = make_averaging("fedavg"), as_arrays(trainers[0])
             averaging.start(weights)
+            stopping, task = EarlyStopping(reference, device=open_device(settings.device)), trainers[0].family
+            assert isinstance(task, Task)
             for steps in _rounds(settings.steps):
                 replies = []
                 for trainer, images in zip(trainers, sites, strict=True):
@@ -71,11 +82,15 @@ class TaskLearner:
                         pass
                     replies.append((float(len(images)), as_arrays(trainer)))
                 weights = averaging.step(weights, replies)
+                task.load_state_dict(as_tensors(weights))
                 self._on_step(trainers[0].step, settings.steps)
-        task = trainers[0].family
-        assert isinstance(task, Task)
-        task.load_state_dict(as_tensors(weights))
-        return LearnedTask(task=task.eval())
+                if stopping.seen(task):
+                    break
+            return _asked(finished(task, sites, stopping, steps=trainers[0].step, seed=seed))
+
+
+def _asked(trained: Trained) -> LearnedTask:
+    return LearnedTask(task=trained.task, steps=trained.steps, collapsed=trained.collapsed)
 
 
 def as_arrays(trainer: Trainer) -> dict[str, NDArray[Any]]:

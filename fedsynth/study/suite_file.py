@@ -14,7 +14,7 @@ from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import run_config_keys
 from fedsynth.study.suite_cell import PHANTOMS, POOLED, SHARING, SOURCE, Cell, cell_name
 
-NOT_FOR_CELLS = ("run", "insecure-seed")
+NOT_FOR_CELLS = ("run", "insecure-seed", "start", "public-start")
 MEMBERS, MEASURED_BY = "members", "measured-by"
 BENCHMARKS = ("memorization", "membership", "segmentation", "classification", "fidelity")
 

@@ -47,3 +47,15 @@ class Task(Model):
     @abstractmethod
     def predict(self, image: Tensor) -> Tensor:
         """Probabilities for images in [-1, 1]: (n, labels, ...) of every pixel, or (n, classes)."""
+
+    @abstractmethod
+    def tally(self, batch: Tensors) -> Tensor:
+        """Hits, answers and truths of each label or class over a batch, (3, n): what `quality` is made from."""
+
+    @abstractmethod
+    def quality(self, tally: Tensor) -> float:
+        """How well the network does, by a summed tally, in [0, 1]; NaN where there was nothing to be scored."""
+
+    @abstractmethod
+    def collapsed(self, tally: Tensor) -> bool:
+        """Whether a tally over the network's own training images shows that it learned nothing at all."""

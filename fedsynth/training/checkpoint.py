@@ -19,10 +19,11 @@ from fedsynth.config import load_toml, save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.generators.catalog import build
 from fedsynth.generators.family import Family, ImageShape
+from fedsynth.privacy.lineage import Lineage
 from fedsynth.protocol import Model, global_randomness
 from fedsynth.training.trainer import Trainer
 
-WEIGHTS, CARD = "generator.safetensors", "generator.toml"
+WEIGHTS, CARD, CRITIC = "generator.safetensors", "generator.toml", "critic.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Card:
     """What the released sampler is and what its output means: enough to build it again and to write image sets.
 
     `private` says how it was trained; a plain run may have taken the `private_networks` of its family all the same.
-    `public` says that no patient was ever read, not even by the run that this one started from.
+    `lineage` is where the weights came from; `privacy` is what all of it promises, in one sentence.
     """
 
     generator: str
@@ -46,8 +47,7 @@ class Card:
     private: bool = False
     private_networks: bool = False
     pairing: str = ""
-    started_from: str = ""
-    public: bool = False
+    lineage: Lineage = field(default_factory=Lineage)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,9 +63,14 @@ def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None
     save_toml(folder / CARD, card)
 
 
+def load_card(folder: Path) -> Card:
+    """What the released sampler in `folder` is."""
+    return load_toml(Card, folder / CARD)
+
+
 def load_generator(folder: Path) -> tuple[Family, Card]:
     """Build the released sampler again from its card and weights."""
-    card = load_toml(Card, folder / CARD)
+    card = load_card(folder)
     with global_randomness():  # the first weights are overwritten; others' draws must not move
         small = card.private or card.private_networks
         family = build(card.generator, card.shape, private=small, **card.options)
@@ -129,6 +134,17 @@ def start_from(path: Path, family: Model, generator: str, *, remedy: str = "") -
     """Give a fresh family the networks of another run's state; optimisers and averages start anew."""
     tensors, _ = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
+    _start(path, nets, family, remedy)
+
+
+def start_from_release(folder: Path, family: Model, generator: str, *, remedy: str = "") -> None:
+    """The same with the networks that a federation released."""
+    parts = [path for path in (folder / WEIGHTS, folder / CRITIC) if path.exists()]
+    nets = {name: value for path in parts for name, value in _read(path, generator)[0].items()}
+    _start(folder, nets, family, remedy)
+
+
+def _start(path: Path, nets: dict[str, Tensor], family: Model, remedy: str) -> None:
     _fits(path, family.nets.state_dict(), nets, remedy)
     family.nets.load_state_dict(nets)
 

@@ -18,7 +18,8 @@ class Disk:
     """The holder's own disk: where a run keeps what must not leave, and the names under which it is charged.
 
     `site` is the holder in ledgers, `run` the readable part of the run's name there, `states` a pattern for what only
-    a run that has been charged leaves behind. `cap` bounds what every patient may spend over all runs.
+    a run that has been charged leaves behind. `cap` bounds what every patient may spend over all runs. `store` is the
+    holder's own, where the run cannot choose one.
     """
 
     folder: Path
@@ -26,6 +27,7 @@ class Disk:
     site: str = HOLDER
     states: str = STATE
     cap: Budget | None = None
+    store: Path | None = None
 
     @classmethod
     def of(cls, run: Run) -> "Disk":

@@ -16,12 +16,11 @@ from fedsynth.generators.family import Family, SeededDraws
 from fedsynth.generators.pairing import read_pairing
 from fedsynth.images import ImageSet
 from fedsynth.run import Run
-from fedsynth.training.checkpoint import CARD, Card, load_generator, start_from
+from fedsynth.training.checkpoint import CARD, CRITIC, Card, load_generator, start_from
 from fedsynth.training.disk import HOLDER, STATE
 from fedsynth.training.holder import Holder
 from fedsynth.training.streams import stream_seed
 
-CRITIC = "critic.safetensors"
 DRAWS = 4
 BATCH = 64
 

@@ -9,36 +9,33 @@ from pathlib import Path
 
 import torch
 
-from fedsynth.errors import ConfigError, RefusedError
+from fedsynth.errors import ConfigError
 from fedsynth.generators.augment import Augmentation
 from fedsynth.generators.catalog import Recipe, build, find
 from fedsynth.generators.pairing import read_pairing
 from fedsynth.images import ImageSet
-from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.door import Door
 from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.lineage import Lineage, Training
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.randomness import InsecureRandomness, Randomness, SecretRandomness
 from fedsynth.protocol import ImageShape, Model, global_randomness
-from fedsynth.run import open_run
 from fedsynth.tasks.catalog import NETWORKS, build_task
-from fedsynth.training.checkpoint import Card, load_generator, start_from
-from fedsynth.training.disk import HOLDER, STATE, Disk
+from fedsynth.training.checkpoint import Card
+from fedsynth.training.disk import Disk
 from fedsynth.training.holder import Holder, MaskHolder
+from fedsynth.training.lineage import Origin, origin_of, start_networks
 from fedsynth.training.private import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
 from fedsynth.training.settings import Privacy, TrainSettings, open_device
 from fedsynth.training.trainer import PlainGradients, Trainer
 
-PLAIN = "none: trained without differential privacy"
-UNTRAINED = "nothing was learnt from patients; images depend on the label maps they are drawn from"
 TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
-INSECURE = "NOT PRIVATE: the run's randomness can be repeated (--insecure-seed)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A trainer with what surrounds it: the card of the run `before`, that this one goes on from, where there is one.
+    """A trainer with what surrounds it; `origin` is where its networks come from and whom it reads.
 
     Private runs have a `door` and a `plan`, and keep a copy of their `charges`.
     """
@@ -49,13 +46,18 @@ class Prepared:
     holder: Holder
     door: Door | None = None
     plan: PrivatePlan | None = None
-    before: Card | None = None
     charges: Path | None = None
+    origin: Origin
 
     @property
     def shown(self) -> str:
         """Whom the images show: a state remembers it, for a run does not change from one to the other."""
         return "phantoms" if self.images.header.phantoms else "patients"
+
+    @property
+    def feasibility(self) -> Feasibility | None:
+        """Whether the plan of a private run can work, from declared numbers; None in plain runs."""
+        return None if self.plan is None else gauge(self.plan, parameters_behind_the_door(self.trainer.family))
 
     def restart_insecure(self, randomness: InsecureRandomness) -> None:
         """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
@@ -100,31 +102,23 @@ class Prepared:
             class_shares=_class_shares(self.holder, counted=counted),
             steps=self.trainer.step,
             trained_on=header.name,
-            privacy=self._claim(),
+            privacy=self.lineage.claim(),
+            lineage=self.lineage,
             private=self.plan is not None,
             private_networks=self.settings.private_networks,
-            started_from=_describe_start(self.before, self.settings),
-            public=self.images.header.phantoms and _is_free(self.before, self.settings),
         )
 
-    def _claim(self) -> str:
+    @property
+    def lineage(self) -> Lineage:
+        """Where the weights come from, this run included."""
+        steps, training = self.trainer.step, self._training
+        return self.origin.lineage(self.settings, self.images.header, steps=steps, training=training, plan=self.plan)
+
+    @property
+    def _training(self) -> Training:
         if self.plan is None or self.door is None:
-            return PLAIN if self.trainer.family.turns else UNTRAINED
-        if not self.door.private:
-            return INSECURE
-        text = claim_text(self.plan)
-        if self.before is None or _is_free(self.before, self.settings):
-            return text
-        return f"{text}; for patients of the run that it goes on from, add: {self.before.privacy}"
-
-
-def claim_text(plan: PrivatePlan) -> str:
-    """What a private run promises every patient whose images it read, in one sentence."""
-    claim, delta = plan.claim, plan.settings.delta
-    return (
-        f"epsilon {rounded_up(claim.epsilon, 3):g} at delta {delta:g} per patient, add/remove"
-        f" (replace-one {rounded_up(claim.replace_one, 3):g}); covers this generator and what is drawn from it"
-    )
+            return "plain" if self.trainer.family.turns else "untrained"
+        return "private" if self.door.private else "insecure"
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -165,13 +159,15 @@ def prepare(
     disk: Disk | None = None,
     streams: int | None = None,
     masks_only: bool = False,
+    recipe: Recipe | None = None,
 ) -> Prepared:
     """Build and check everything. Without a disk nothing is written and nothing can be charged.
 
     `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
     and every holder shuffles for itself. With `masks_only` the family learns label maps and never sees a picture.
+    `recipe` is for sites whose networks come from the server, which alone knows what they go on from.
     """
-    recipe = recipe_of(settings)
+    recipe = recipe_of(settings) if recipe is None else recipe
     streams = settings.seed if streams is None else streams
     kind = MaskHolder if masks_only else Holder
     holder = kind(training_members(images), device=open_device(settings.device))
@@ -179,15 +175,11 @@ def prepare(
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
     family = fresh_family(settings, shape).to(holder.device)
-    before = None
-    if settings.start is not None:
-        before = load_generator(open_run(settings.start).checkpoints)[1]
-        _refuse_secret_start(before, settings)
-        remedy = "train that run with --private-networks, and the same --option" if settings.privacy else ""
-        start_from(open_run(settings.start).site(HOLDER) / STATE, family, settings.generator, remedy=remedy)
+    origin = origin_of(holder, settings, disk)
+    start_networks(family, settings)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
-        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, before, disk)
+        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, origin, disk)
     precision = torch.bfloat16 if settings.precision == "bfloat16" else None
     gradients = PlainGradients(
         family,
@@ -200,14 +192,13 @@ def prepare(
     )
     steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
     trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=holder.device)
-    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, before=before)
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, origin=origin)
 
 
-def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> tuple[PrivatePlan, Feasibility]:
-    """The mechanism of the whole run and what the gauge says of it, from declared numbers."""
+def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
+    """The mechanism of the whole run, from declared numbers."""
     assert settings.privacy is not None
-    plan = make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
-    return plan, gauge(plan, parameters_behind_the_door(family))
+    return make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
 
 
 def _prepare_private(
@@ -218,14 +209,14 @@ def _prepare_private(
     holder: Holder,
     family: Model,
     augmentation: Augmentation | None,
-    before: Card | None,
+    origin: Origin,
     disk: Disk | None,
 ) -> Prepared:
     if settings.precision != "float32":
         raise ConfigError(
             "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
         )
-    plan, _ = plan_privacy(settings, family, recipe.steps)
+    plan = plan_privacy(settings, family, recipe.steps)
     parts = PrivateParts(family, plan.settings, augmentation=augmentation)
     insecure = privacy.insecure_seed
     randomness: Randomness = SecretRandomness() if insecure is None else InsecureRandomness(insecure)
@@ -250,7 +241,7 @@ def _prepare_private(
         holder=holder,
         door=door,
         plan=plan,
-        before=before,
+        origin=origin,
         charges=None if disk is None else disk.charges,
     )
 
@@ -261,27 +252,3 @@ def _class_shares(holder: Holder, *, counted: bool) -> tuple[float, ...]:
     if not counted or not n:
         return (1 / n,) * n if n else ()
     return tuple(round(float(share), 6) for share in holder.class_shares)
-
-
-def _describe_start(before: Card | None, settings: TrainSettings) -> str:
-    """What the networks had seen before this run: its privacy is part of what this run's output means."""
-    if before is None:
-        return ""
-    declared = "; declared public by --public-start" if settings.public_start else ""
-    earlier = f"; which went on from {before.started_from}" if before.started_from else ""
-    return f"{before.trained_on} ({before.steps} steps; {before.privacy}{declared}){earlier}"
-
-
-def _refuse_secret_start(before: Card, settings: TrainSettings) -> None:
-    """A private run must not carry what another run learnt from patients without privacy."""
-    if settings.privacy is None or _is_free(before, settings):
-        return
-    if not before.private or before.privacy == INSECURE:
-        problem = "a private run cannot start from one that was trained without privacy on images that are not public"
-        remedy = "start from phantoms, or declare with --public-start that those images are public"
-        raise RefusedError(problem, file=settings.start, remedy=remedy)
-
-
-def _is_free(before: Card | None, settings: TrainSettings) -> bool:
-    """Whether the networks at the start owe nothing to any patient."""
-    return before is None or before.public or settings.public_start

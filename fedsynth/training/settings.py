@@ -2,39 +2,54 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
+from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.generators.catalog import Recipe
-from fedsynth.privacy.plan import PrivateSettings
+from fedsynth.generators.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedsynth.privacy.plan import PrivateSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+PRIVACY = "Privacy"  # the panel of the help page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Privacy:
-    """What a private run declares in public, before it sees a patient. `patients` is a round number near the truth.
+    """What a private run declares in public, before it sees a patient."""
 
-    `draw` is the expected number of patients in a step. `insecure_seed` makes the run repeatable, and NOT PRIVATE.
-    """
+    epsilon: float = setting(help="Train privately, with this budget per patient.", panel=PRIVACY)
+    patients: int = setting(
+        help="The declared public number of patients of a site, a round number never counted from the data.",
+        panel=PRIVACY,
+    )
+    delta: float = setting(1e-5, "Public, and far below 1 / patients.", panel=PRIVACY)
+    draw: int | None = setting(
+        None, "Expected patients per step; a quarter of the declared if not given.", panel=PRIVACY
+    )
+    clip: float = setting(1.0, "Clip norm of a patient's gradient.", panel=PRIVACY)
+    views: int = setting(1, "Slices of each drawn patient, averaged before the clip.", panel=PRIVACY)
+    fakes: int = setting(128, "Synthetic images of a private step; a fixed public number.", panel=PRIVACY)
+    insecure_seed: int | None = setting(
+        None, "Tests only: repeatable randomness. The result is NOT PRIVATE.", panel=PRIVACY
+    )
+    store: Path | None = setting(None, "Where the ledger lives; else $FEDSYNTH_STORE.", panel=PRIVACY)
 
-    epsilon: float
-    patients: int
-    delta: float = 1e-5
-    draw: int | None = None
-    clip: float = 1.0
-    views: int = 1
-    fakes: int = 128
-    insecure_seed: int | None = None
-    store: Path | None = None
+    def __post_init__(self) -> None:
+        if self.fakes < 1:
+            remedy = "leave it out for 128"
+            raise ConfigError("a private step needs at least one fake image", value=self.fakes, remedy=remedy)
 
-    def settings(self) -> PrivateSettings:
+    def settings(self) -> "PrivateSettings":
         """As the door wants it; a quarter of the patients are drawn where nothing else is said."""
+        from fedsynth.privacy.plan import PrivateSettings
+
         draw = max(1, round(self.patients / 4)) if self.draw is None else self.draw
         return PrivateSettings(
             epsilon=self.epsilon,
@@ -48,27 +63,33 @@ class Privacy:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """One run of one data holder. What is None takes the family's recipe; `options` goes to the family as it is,
-    `pairing` says what a paired family turns into what. `start` is a run whose networks this one goes on from,
-    `public_start` declares that its images were public. `private_networks` gives a plain run the networks of a private
-    one, which can then go on from it. One CPU thread repeats to the bit, and more are seldom faster for networks of
-    this size, never on a busy machine."""
+    """One run of one data holder. What is None takes the family's recipe.
 
-    generator: str
+    One CPU thread repeats to the bit, and more are seldom faster for networks of this size, never on a busy machine.
+    """
+
+    generator: str = setting(help="Family; `fedsynth list generators` shows them.", short="-g")
     images: Path
-    steps: int | None = None
-    batch: int | None = None
-    rate: float | None = None
-    pairing: str = ""
-    start: Path | None = None
-    public_start: bool = False
-    private_networks: bool = False
-    seed: int = 0
-    device: Device = "auto"
-    precision: Precision = "float32"
-    threads: int = 1
-    sheets: int = 5
-    options: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = setting(None, "How many steps; the family's own number if not given.")
+    batch: int | None = setting(None, "Images per step (plain runs).")
+    rate: float | None = setting(None, "Learning rate of every network.")
+    pairing: str = setting("", "What a paired family turns into what: label-to-image, t1-to-flair, ...")
+    start: Path | None = setting(
+        None,
+        "Go on from another run's networks; what that run cost patients counts too.",
+        flag="from",
+        metavar="RUN",
+    )
+    public_start: bool = setting(False, "Declare that the images behind --from are public; every statement says so.")
+    private_networks: bool = setting(
+        False, "Build a plain run's networks as a private run's are, for one that goes on --from it."
+    )
+    seed: int = setting(0, "One seed gives one plain result, to the bit, on one CPU thread.")
+    device: Device = setting("auto", "Where networks are computed.")
+    precision: Precision = setting("float32", "Of plain runs.")
+    threads: int = setting(1, "CPU threads; one repeats to the bit and is as fast for small networks.")
+    sheets: int = setting(5, "How many sample sheets to write on the way.")
+    options: dict[str, Any] = setting({}, "A setting of the family itself, as in latent=32.", flag="option")
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
@@ -95,8 +116,10 @@ class TrainSettings:
         return changed if self.rate is None else replace(changed, rate=self.rate, rates={})
 
 
-def open_device(wanted: Device) -> torch.device:
+def open_device(wanted: Device) -> "torch.device":
     """The device of that name; asking for CUDA where there is none is an error, not a slow surprise."""
+    import torch
+
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for and there is none", remedy="give --device cpu, or leave --device away")
     name = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
@@ -106,6 +129,8 @@ def open_device(wanted: Device) -> torch.device:
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """torch computes with so many threads during the block."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

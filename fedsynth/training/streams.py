@@ -5,11 +5,13 @@ So nothing random has to be saved: a resumed run draws what the uninterrupted on
 
 import hashlib
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.generators.family import SeededDraws
+if TYPE_CHECKING:
+    from fedsynth.generators.family import SeededDraws
 
 
 def stream_seed(seed: int, *names: int | str) -> int:
@@ -24,8 +26,10 @@ def _word(name: str) -> int:
     return int.from_bytes(content if len(content) < 8 else hashlib.sha256(content).digest()[:8], "little") % 2**63
 
 
-def step_draws(seed: int, step: int, turn: int) -> SeededDraws:
+def step_draws(seed: int, step: int, turn: int) -> "SeededDraws":
     """The draws of one turn of one step."""
+    from fedsynth.generators.family import SeededDraws
+
     return SeededDraws(stream_seed(seed, "step", step, turn))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,14 @@ def plan_labels(card: Card, count: int, mix: str | None) -> NDArray[np.int64]:
 
 def synthetic_header(card: Card, *, name: str, seed: int, masked: bool) -> Header:
     """What a set drawn by the generator of `card` says about itself."""
-    made = {"generator": card.generator, "steps": card.steps, "trained-on": card.trained_on, "privacy": card.privacy}
+    made: dict[str, Any] = {
+        "generator": card.generator,
+        "steps": card.steps,
+        "trained-on": card.trained_on,
+        "privacy": card.privacy,
+    }
+    if len(card.lineage.runs) > 1:
+        made["lineage"] = card.lineage.history()
     return Header(
         name=name,
         origin="synthetic",

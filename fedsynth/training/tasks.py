@@ -1,6 +1,7 @@
 """Training a task network on images of any origin, and asking it about others. One loop with the generators'.
 
-The number of steps is fixed before anything is read: nothing is chosen by how well it goes.
+Training ends when reference patients show no more gain, or at a ceiling of steps: the same rule for whatever it learns
+from. Neither the holdout nor the images that it was trained on choose anything.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,18 +19,21 @@ from fedsynth.tasks.catalog import build_task
 from fedsynth.tasks.task import Task
 from fedsynth.training.holder import Holder
 from fedsynth.training.settings import Device, cpu_threads, open_device
+from fedsynth.training.stopping import CHECK, EarlyStopping, has_collapsed
 from fedsynth.training.streams import stream_seed
 from fedsynth.training.trainer import PlainGradients, Trainer
 
 BLOCK = 32
+EMA = 20.0
+"""Half-life in steps of the moving average of the weights, which is what is scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """How a task network is trained: the same for every arm that is compared."""
+    """How a task network is trained: the same for every arm that is compared. `steps` is the ceiling."""
 
     network: str = "unet"
-    steps: int = 400
+    steps: int = 800
     batch: int = 16
     rate: float = 2e-3
     augment: bool = True
@@ -52,10 +56,19 @@ class TaskSettings:
             batch=self.batch,
             rate=self.rate,
             betas=(0.9, 0.999),
-            ema=self.steps / 40,
-            decay=0.5,
+            ema=EMA,
+            decay=0.0,  # the end is not known beforehand: the moving average stands in for a falling rate
             augment=False,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A task network, the steps that it took, and whether it failed on its own training images."""
+
+    task: Task
+    steps: int
+    collapsed: bool
 
 
 class SeveralHolders(Holder):
@@ -92,21 +105,45 @@ def learn(
     sets: Sequence[ImageSet],
     settings: TaskSettings,
     *,
+    reference: ImageSet | None = None,
     start: Task | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
-) -> Task:
+) -> Trained:
     """A task network trained on all images of `sets`; with `start` it goes on from that one (fine-tuning).
 
-    The result carries the moving average of its weights. `on_step` is called with the steps taken and the total.
+    It carries the moving average of its weights, of the step at which `reference` was scored best; without reference
+    patients that of the last step. `on_step` is called with the steps taken and the ceiling.
     """
     with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
         trainer = task_trainer(sets, settings)
         if start is not None:
             trainer.family.load_state_dict(start.state_dict())
             trainer.average.update(trainer.family, -1)  # the average starts from there too
+        stopping = EarlyStopping(reference, device=open_device(settings.device))
         for report in trainer.run(settings.steps):
             on_step(report.step + 1, settings.steps)
-    return released(trainer)
+            if is_check(report.step + 1, settings.steps) and _no_more_gain(trainer, stopping):
+                break
+        return finished(released(trainer), sets, stopping, steps=trainer.step, seed=settings.seed)
+
+
+def is_check(steps: int, ceiling: int) -> bool:
+    """Whether the reference patients are looked at after so many steps."""
+    return steps % CHECK == 0 or steps == ceiling
+
+
+def _no_more_gain(trainer: Trainer, stopping: EarlyStopping) -> bool:
+    task = trainer.family
+    assert isinstance(task, Task)
+    with trainer.average.in_place(task):
+        return stopping.seen(task)
+
+
+def finished(task: Task, sets: Sequence[ImageSet], stopping: EarlyStopping, *, steps: int, seed: int) -> Trained:
+    """Whether the last weights collapsed, then the best ones: early ones may not have learned their images yet."""
+    collapsed = has_collapsed(task, sets, seed=seed)
+    stopping.restore(task)
+    return Trained(task=task.eval(), steps=steps, collapsed=collapsed)
 
 
 def task_trainer(sets: Sequence[ImageSet], settings: TaskSettings, *, stream: int | None = None) -> Trainer:
@@ -139,6 +176,6 @@ def predictions(task: Task, images: ImageSet) -> Iterator[NDArray[np.float32]]:
     holder = Holder(images, device=device)
     for start in range(0, len(images), BLOCK):
         rows = np.arange(start, min(len(images), start + BLOCK))
-        with torch.no_grad():
+        with torch.no_grad(), cpu_threads(1):  # as in training: runs side by side would fight over the cores
             made = task.predict(holder.fetch(rows)["image"]).float().cpu().numpy()
         yield from made

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.api import evaluate
+from fedsynth.api.evaluation import evaluate
 from fedsynth.benchmark.belonging import keeper, stranger
 from fedsynth.benchmark.readers.key import load_key
 from fedsynth.cli import app

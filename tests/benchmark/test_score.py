@@ -1,6 +1,7 @@
 """The form of results: nothing travels alone, files are read back as they were written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fedsynth.benchmark.score import Input, Result, Score, content_hash, load_result
 from fedsynth.errors import ConfigError
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
+from tests.training.tiny import tiny_set
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,19 @@ def test_a_score_without_a_value_says_why():
 def test_the_hash_follows_the_content_and_not_the_place(images, tmp_path):
     assert content_hash(images) == content_hash(images.save(tmp_path / "copy"))
     assert content_hash(images) != content_hash(images.rows(np.arange(len(images) - 1)))
+
+
+def test_whoever_knows_all_images_but_one_cannot_test_the_last(tmp_path, monkeypatch):
+    """A result that travels names the real set; without the store's key no guess at the set can be checked."""
+    images = tiny_set()
+    own = content_hash(images)
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "elsewhere"))
+    assert content_hash(images) != own
+    phantom = replace(images, header=replace(images.header, provenance={"phantom": {}}))
+    found = content_hash(phantom)  # shows nobody: the same everywhere
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "third"))
+    assert content_hash(phantom) == found
+    assert not (tmp_path / "third").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 99}', '{"schema": 1}'])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.api import evaluate
+from fedsynth.api.evaluation import evaluate
 from fedsynth.benchmark.leakage.evidence import real_images_of
 from fedsynth.benchmark.score import load_result
 from fedsynth.cli import app
@@ -34,20 +34,54 @@ def run(*arguments):
 
 def test_segmentation_prints_json_and_a_table_and_writes_the_result(sets, tmp_path):
     out = tmp_path / "segmentation.json"
-    given = ["segmentation", *sets, "--steps", "3", "--arms", "real,synthetic", "--augmentation", "none"]
+    public = ["--public", sets[3]]
+    given = [
+        "segmentation",
+        *sets,
+        "--steps",
+        "3",
+        "--arms",
+        "real,synthetic",
+        "--augmentation",
+        "none",
+        "--seeds",
+        "1",
+    ]
+    given += public
     done = run(*given, "--out", str(out), "--json")
     assert done.exit_code == 0, done.output
     table = json.loads(done.stdout)
-    assert {"dice/real", "dice_ratio/synthetic", "hd95/real", "missed/real"} <= table["scores"].keys()
+    arms = ("real", "synthetic", "public", "threshold", "mean-image")
+    assert {f"{name}/{arm}" for name in ("dice", "fp_area", "brats_slice_dice", "hd95") for arm in arms} <= table[
+        "scores"
+    ].keys()
+    assert {"dice_ratio/synthetic", "dice_skill/synthetic", "dice_over_public/synthetic"} <= table["scores"].keys()
     assert load_result(out).scores.keys() == table["scores"].keys()
     shown = run(*given).stdout
     assert "trained on" in shown
     assert "no difference is claimed" in shown
     assert "how lucky its training was is left out" in shown
+    heads = shown.splitlines()[0].split()
+    assert heads.index("Dice,") < heads.index("FP") < heads.index("mean") < heads.index("slice") < heads.index("skill")
+    assert "public images" in shown
+
+
+def test_rows_of_one_suite_share_the_arms_on_real_images(tmp_path):
+    real, made = real_and_synthetic(patients=24)
+    real.save(tmp_path / "real")
+    for name in ("a", "b"):
+        place = create_run({"images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "cells" / name)
+        made.save(place.synthetic)
+        place.roles.write_text(roles_digest(real.cases) + "\n")
+        done = run("classification", str(place.folder), "--steps", "1", "--seeds", "1", "--arms", "real,synthetic")
+        assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "cells" / "cache" / "arms").glob("*.json"))) == 1
+    first, second = (load_result(tmp_path / "cells" / name / "benchmarks" / "classification.json") for name in "ab")
+    assert first.scores["auc/real+augmentation"] == second.scores["auc/real+augmentation"]
 
 
 def test_classification_and_fidelity(sets):
-    done = run("classification", *sets, "--steps", "3", "--arms", "real", "--augmentation", "classical", "--json")
+    done = run("classification", *sets, "--steps", "3", "--arms", "real", "--seeds", "1", "--json")
     assert "accuracy/real+augmentation" in json.loads(done.stdout)["scores"]
     done = run("fidelity", *sets, "--steps", "2", "--json")
     assert {"kid/filters", "fd/grid", "ms_ssim", "inception_score"} <= json.loads(done.stdout)["scores"].keys()

@@ -43,7 +43,8 @@ def test_resume_with_other_settings_names_the_difference(place: Path) -> None:
     call("train", "set", *TRAIN, "--run", "one")
     call("train", "set", *TRAIN, "--run", "one", "--resume")
     told = call("train", "set", *TRAIN, "--seed", "5", "--run", "one", "--resume", code=2)
-    assert told == "fedsynth: the run was started with seed = 0, not 5; resume with the same settings\n"
+    wanted = "the run was started with seed = 0, not 5; resume with the same settings, or leave them out"
+    assert told == f"fedsynth: one: {wanted}\n"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,18 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
     call("train", "set", *quiet, *private, "--run", "one", "--resume")
     stamped = call("train", "set", *quiet, *private, "--insecure-seed", "1", "--run", "two")
     assert "NOT PRIVATE" in stamped
+
+
+def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDSYNTH_STORE", str(place / "store"))
+    private = ["-g", "mlp", "--steps", "2", "--sheets", "0", "--option", "hidden=8,8", "--epsilon", "4"]
+    private += ["--patients", "8", "--draw", "8"]
+    assert "\nin all" not in call("train", "set", *private, "--run", "one")
+    told = call("train", "set", *private, "--run", "two")
+    assert "in all   epsilon 6 spent" in told
+    assert "over all runs of the store; this run alone epsilon 4" in told
+    again = CliRunner().invoke(app, ["train", "set", *private, "--run", "three", "--json"]).stdout
+    assert json.loads(again)["epsilon_over_all_runs"] > 6
 
 
 @pytest.mark.slow

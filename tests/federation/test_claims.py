@@ -11,10 +11,10 @@ from fedsynth.federation.exchange import Facts
 from fedsynth.federation.meeting import as_met, meet
 from fedsynth.federation.messages import Hello
 from fedsynth.federation.parts import Part
-from fedsynth.federation.release import card_of, claim, release
+from fedsynth.federation.release import card_of, release
 from fedsynth.federation.server_app import remembered
 from fedsynth.privacy.accounting import rounded_up
-from fedsynth.run import create_run
+from fedsynth.run import Run, create_run
 from fedsynth.training.settings import Privacy
 from tests.federation.tiny import SETTINGS
 from tests.training.tiny import tiny_set
@@ -33,20 +33,22 @@ class Two:
         raise AssertionError
 
 
-def test_every_site_is_told_by_its_own_plan_and_the_card_by_the_weakest() -> None:
+def test_every_site_is_told_by_its_own_plan_and_the_card_by_the_weakest(tmp_path: Path) -> None:
     settings = replace(SETTINGS, batch=None, privacy=PRIVACY, weighting="declared:large=100,small=20")
     met = meet(Part(settings=settings), Two())  # type: ignore[arg-type]
     assert {site: plan.settings.rate for site, plan in met.plans.items()} == {"large": 0.1, "small": 0.5}
     worst = max(plan.claim.replace_one for plan in met.plans.values())
     assert worst > min(plan.claim.replace_one for plan in met.plans.values()) + 1
-    assert f"replace-one {rounded_up(worst, 3):g}" in claim(settings, met)
+    run, end = Run(folder=tmp_path), Checkpoint(round=3, weights={}, average={}, sites=("large", "small"))
+    whole = card_of(settings, met, end, run)
+    assert f"replace-one {rounded_up(worst, 3):g}" in whole.privacy
     # a run that is resumed without the small one: its patients were promised less than those who are left
     here = as_met(met, settings, ["large"])
-    assert claim(settings, here) != claim(settings, met)
-    end = Checkpoint(round=3, weights={}, average={}, sites=("large", "small"))
-    assert card_of(settings, here, end) == card_of(settings, met, end)
-    assert card_of(settings, here, end).trained_on == "2 sites: large, small"
-    assert card_of(settings, met, replace(end, sites=("large",))).privacy == claim(settings, here)
+    assert card_of(settings, here, end, run) == whole
+    assert whole.trained_on == "2 sites: large, small"
+    alone = card_of(settings, met, replace(end, sites=("large",)), run)
+    assert alone.privacy != whole.privacy
+    assert [group.site for group in alone.lineage.runs[-1].patients] == ["large"]
 
 
 def test_a_site_without_a_declared_size_is_told_before_anybody_pays() -> None:
@@ -74,7 +76,7 @@ def test_a_run_that_met_patients_is_never_public_again(tmp_path: Path) -> None:
     public = []
     for sites in (phantoms, both, phantoms):
         met = remembered(run, meet(Part(settings=settings), sites))  # type: ignore[arg-type]
-        public.append(card_of(settings, met, Checkpoint(round=3, weights={}, average={})).public)
+        public.append(card_of(settings, met, Checkpoint(round=3, weights={}, average={}), run).lineage.public)
     assert public == [True, False, False]
 
 
@@ -87,10 +89,10 @@ def test_the_card_is_written_last(tmp_path: Path) -> None:
     for broken in ("critic.safetensors", "generator.safetensors"):
         (tmp_path / broken).mkdir()
         with pytest.raises(FedSynthError):
-            release(SETTINGS, tmp_path, met, end)
+            release(SETTINGS, tmp_path, met, end, Run(folder=tmp_path))
         assert not (tmp_path / "generator.toml").exists()
         (tmp_path / broken).rmdir()
-    release(SETTINGS, tmp_path, met, end)
+    release(SETTINGS, tmp_path, met, end, Run(folder=tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {
         "critic.safetensors",
         "generator.safetensors",

@@ -46,6 +46,7 @@ def test_every_key_is_read(write):
     generators = ["dcgan", "vae"]
     networks = ["generator"]
     metrics = []
+    answer-every = 60
     """
     assert write(text) == Policy(
         max_epsilon=3.0,
@@ -54,6 +55,7 @@ def test_every_key_is_read(write):
         generators=("dcgan", "vae"),
         networks=("generator",),
         metrics=(),
+        answer_every=60.0,
     )
 
 

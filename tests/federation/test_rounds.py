@@ -13,7 +13,8 @@ from fedsynth.federation import client_app, server
 from fedsynth.federation.egress import read_egress
 from fedsynth.federation.server import straight_line
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.accounting import epsilon_of
+from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.run import open_run
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.judging import judge_of
@@ -201,6 +202,20 @@ def test_failures_on_purpose_are_left_out_and_written_down(tmp_path: Path) -> No
     assert left_out["answered"] == "false"
     assert all(np.isfinite(value).all() for value in weights(run).values())
     assert_same(run, simulated(tmp_path, settings, "again", workers=2))
+
+
+def test_what_a_late_answer_has_cost_stands_in_the_record(tmp_path: Path) -> None:
+    """Its block was charged before it was late: nobody may read a smaller epsilon because a site said nothing."""
+    settings = replace(private(tmp_path, insecure=False), min_sites=1, rounds=4, inject="straggler=0.4", seed=2)
+    run = killed_after(tmp_path, settings, 2)
+    go(run, settings)
+    late = [row for row in rows(run) if row["reason"] == "did not answer in time"]
+    assert {row["site"] for row in late} == {"site-0", "site-1"}
+    for row in rows(run):
+        charges = read_ledger(run.site(row["site"]) / "ledger.jsonl")
+        spent = [charge.mechanism for charge in charges if charge.round <= int(row["round"])]
+        assert int(row["charged"]) == sum(one.steps for one in spent)
+        assert float(row["epsilon"]) == pytest.approx(epsilon_of(spent, 1e-3), rel=1e-4)
 
 
 def test_too_few_answers_stop_the_run_and_it_can_go_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fedsynth.config import load_toml, save_toml, to_toml
 from fedsynth.errors import ConfigError
 from fedsynth.images.header import Shares
+from fedsynth.images.phantom.appearance import Lesions
 from fedsynth.images.phantom.cohort import PhantomSettings
 from fedsynth.images.phantom.scanner import CaseMix, Scanner, default_hospitals
 from fedsynth.images.sites_file import PhantomTable, Select, SiteEntry, SitesFile, default_sites, load_sites
@@ -145,6 +146,7 @@ def sections() -> dict[str, dict[str, str]]:
         ("[phantom]", PhantomTable),
         ("shares", Shares),
         ("[site.scanner]", Scanner),
+        ("[site.lesions]", Lesions),
         ("[site.case-mix]", CaseMix),
     ],
 )

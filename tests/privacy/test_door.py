@@ -100,6 +100,23 @@ def test_the_released_noise_has_the_planned_deviation():
     assert abs(float(values.std()) - 1) < 6 / math.sqrt(2 * len(values))
 
 
+def test_every_step_and_every_tensor_has_noise_of_its_own():
+    """Noise that is used twice is subtracted: by two steps of one network, or by two layers of one shape."""
+    net = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 40), nn.Linear(40, 1), nn.Flatten(0))
+
+    def loss(batch, noise, progress):
+        return net(batch["image"])
+
+    turns = {"critic": PatientGradients(net, loss, clip=0.5, views=2, probe=({"image": torch.randn(4, 40)}, {}))}
+    door = Door(PLAN, turns, patients=["a"], randomness=Taken([]), run="r")
+    door.charge({"critic": 4}, round=0)
+    steps = [door.step("critic", images()) for _ in range(4)]
+    square = torch.stack([step[name].flatten() for step in steps for name in ("0.weight", "1.weight")])
+    assert (torch.corrcoef(square) - torch.eye(8)).abs().max() < 6 / math.sqrt(1600)
+    rows = torch.stack([step[name].flatten() for step in steps for name in ("0.bias", "1.bias", "2.weight")])
+    assert (torch.corrcoef(rows) - torch.eye(12)).abs().max() < 6 / math.sqrt(40)
+
+
 class Taken(SecretRandomness):
     def __init__(self, taken):
         super().__init__()

@@ -250,7 +250,7 @@ def test_views_are_averaged_before_clipping_not_clipped_one_by_one():
     gradients = setting(net, (4,), views=2, clip=1.0, loss=lambda b, n, p: net(b["image"]))
     images = torch.tensor([[[10.0, 0, 0, 0], [-10.0, 0, 0, 0.5]]])  # by hand: mean (0, 0, 0, .25), under the clip norm
     found = gradients.clipped_sum(torch.tensor([0]), lambda i: ({"image": images[i]}, {}))
-    torch.testing.assert_close(found["0.weight"], torch.tensor([[0.0, 0, 0, 0.25]]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(found["0.weight"].float(), torch.tensor([[0.0, 0, 0, 0.25]]), atol=1e-2, rtol=0)
 
 
 def test_the_free_half_is_clipped_sample_by_sample_and_averaged():

@@ -97,3 +97,10 @@ def test_a_plan_takes_no_number_from_data():
     """The field list is the proof: no place for how many patients there are, or for anything read from images."""
     assert set(PrivateSettings.__dataclass_fields__) == {"epsilon", "delta", "patients", "batch", "clip", "views"}
     assert set(PrivatePlan.__dataclass_fields__) == {"settings", "steps", "noise", "claim"}
+
+
+@pytest.mark.parametrize(("patients", "warned"), [(7_500, False), (20_000, True)])
+def test_a_delta_near_one_over_the_patients_is_warned_of(patients: int, warned: bool) -> None:
+    settings = PrivateSettings(epsilon=8.0, delta=1e-5, patients=patients, batch=patients)
+    said = str(gauge(make_plan(settings, {"critic": 2}), parameters=1000))
+    assert ("delta times the declared patients is 0.2, above 0.1" in said) == warned

@@ -2,8 +2,10 @@
 
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -11,8 +13,9 @@ from typer.testing import CliRunner
 from fedsynth.benchmark.score import Score
 from fedsynth.cli import app
 from fedsynth.report.answer import answer
-from fedsynth.report.charts import Point, curves, scatter
+from fedsynth.report.compare import shown_columns
 from fedsynth.report.facts import read_facts
+from fedsynth.report.figures import Point, curves, roc, scatter
 from fedsynth.report.frontier import frontier_text, frontiers
 from fedsynth.report.page import report_page
 from tests.report.test_compare import add_result, make_run
@@ -145,7 +148,7 @@ def test_an_interval_that_holds_its_baseline_is_no_use(tmp_path, low, tone):
     facts = read_facts(run.folder)
     found = answer(facts)
     assert found.tone == tone
-    assert (f"({0.4:g}), no better than knowing nothing" in facts.cells["accuracy"].text) == (tone == "open")
+    assert (f"({0.4:g}), no better than a trivial baseline" in facts.cells["accuracy"].text) == (tone == "open")
     assert ("of no use that was measured: classification" in found.headline) == (tone == "open")
     learned(run, "segmentation", 0.7, 0.6, 0.2)
     found = answer(read_facts(run.folder))
@@ -153,15 +156,21 @@ def test_an_interval_that_holds_its_baseline_is_no_use(tmp_path, low, tone):
 
 
 def test_one_noise_picture_six_hundred_times_is_no_yes(tmp_path):
-    """What a private run of too few steps gave: a Dice above its baseline, and an alarm for every healthy patient."""
+    """What a private run of too few steps gave: a Dice above its baseline, and false positives everywhere."""
     run = make_run(tmp_path / "a", epsilon=10.0)
     passing(run)
     learned(run, "segmentation", 0.448, 0.409, 0.174)
     assert answer(read_facts(run.folder)).tone == "yes"
-    learned(run, "segmentation", 0.448, 0.409, 0.174, **{"false_alarm/synthetic": Score(value=1.0, control=0.708)})
+    more = {
+        "brats_slice_dice/synthetic": Score(value=0.5, low=0.4, baseline=0.55),
+        "fp_area/synthetic": Score(value=31.0, control=0.8),
+    }
+    learned(run, "segmentation", 0.448, 0.409, 0.174, **more)
     facts = read_facts(run.folder)
-    assert facts.cells["false_alarm"].text == "1 (0.708)"
-    assert "every healthy patient" in answer(facts).headline
+    assert facts.cells["fp_area"].text == "31 (0.8)"
+    assert facts.cells["slice_dice"].text == "0.5 (0.55), no better than a trivial baseline"
+    assert "where images without a lesion count" in answer(facts).headline
+    assert any("31 pixels in an image without a lesion (0.8 after" in sentence for sentence in answer(facts).sentences)
     learned(run, "segmentation", 0.448, 0.409, 0.174)
     same = {"ms_ssim": Score(value=0.992, control=0.673), "recall/filters": Score(value=0.0, control=0.735)}
     add_result(run, "fidelity", {**same, "kid/filters": Score(value=133.0, low=132.0, high=134.0, control=-0.06)})
@@ -178,6 +187,22 @@ def test_one_noise_picture_six_hundred_times_is_no_yes(tmp_path):
     assert answer(read_facts(run.folder)).tone == "yes", "less varied than real images, and no single picture"
 
 
+def test_public_images_and_collapsed_trainings_are_told(tmp_path):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    trainings = {"synthetic": {"steps": [50], "repeated": 2, "collapsed": 1}, "real": {"repeated": 0, "collapsed": 0}}
+    details = {"over_public": {"synthetic": "no gain shown over public images: 0"}, "trainings": trainings}
+    scores = {"dice/synthetic": Score(value=0.7), "dice_over_public/synthetic": Score(value=0.0, low=-0.1, high=0.1)}
+    add_result(run, "segmentation", scores, details=details)
+    facts = read_facts(run.folder)
+    told = answer(facts).sentences
+    assert "Beside public images, segmentation, synthetic: no gain shown over public images: 0." in told
+    assert any("segmentation, synthetic: 2 collapsed" in sentence and "1 again" in sentence for sentence in told)
+    assert facts.cells["over_public"].text == "0 [-0.1, 0.1]"
+    assert "over_public" in shown_columns([facts])
+    assert "over_public" not in shown_columns([read_facts(make_run(tmp_path / "b").folder)])
+
+
 def test_without_a_test_nothing_is_promised(tmp_path):
     found = answer(read_facts(make_run(tmp_path / "a").folder))
     assert found.tone == "open"
@@ -188,7 +213,8 @@ def test_several_runs_have_a_frontier(tmp_path):
     rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in (("a", 8.0), ("b", 2.0))]
     page = report_page(rows)
     read(page)
-    assert page.count("<circle") == 2
+    assert ">a</text>" in page
+    assert ">b</text>" in page
     assert "epsilon per patient" in page
 
 
@@ -196,9 +222,9 @@ def test_a_run_without_a_guarantee_stands_beyond_the_axis(tmp_path):
     named = (("a", 8.0), ("b", 2.0), ("plain", None))
     rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in named]
     (chart,) = frontiers(rows)
-    at = {name: float(x) for x, name in re.findall(r'<circle cx="([\d.]+)"[^>]*><title>(\w+):', chart.drawing)}
+    at = {name: float(x) for x, name in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>(a|b|plain)</text>', chart.svg)}
     assert at["b"] < at["a"] < at["plain"]
-    assert "no guarantee" in chart.drawing
+    assert "no guarantee" in chart.svg
     assert frontiers(rows[:1]) == []
     assert frontiers([rows[2], rows[2]]) == []
 
@@ -237,17 +263,29 @@ def test_the_frontier_in_a_terminal(tmp_path):
 
 
 def test_figures_have_axes_and_leave_out_what_is_not_a_number():
-    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss").drawing
-    assert drawn.count(",") == 2
-    assert ">round<" in drawn
-    assert ">loss<" in drawn
+    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss")
+    (line,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: #0b6e99[^>]*stroke-linecap', drawn.svg)[:1]
+    assert len(line.split("L")) == 2  # from the first point to the third
+    assert {"round", "loss", "a"} <= set(re.findall(r">([^<>]+)</text>", drawn.svg))
     assert curves({"a": []}, x="round", y="loss") is None
     assert scatter({}, x="e", y="d") is None
-    assert "<line x1" in scatter({"s": [Point(x=1, y=2, low=1, high=3, name="a")]}, x="e", y="d").drawing
-    named = scatter({"<s>": [Point(x=1, y=2, name="<a>")]}, x="e", y="d")
+    bare = scatter({"s": [Point(x=1, y=2, name="a")]}, x="e", y="d")
+    whole = scatter({"s": [Point(x=1, y=2, low=1, high=3, name="a")]}, x="e", y="d")
+    assert whole.svg.count("stroke: #0b6e99") == bare.svg.count("stroke: #0b6e99") + 1
+    named = scatter({"<s>": [Point(x=1, y=2, name="<a> $b$")]}, x="e", y="d")
     for text in (named.figure(), named.file()):
-        assert "&lt;a&gt;" in text
+        assert "&lt;a&gt; $b$" in text
         assert "&lt;s&gt;" in text
+    assert curves({"a": [(1, 1.0)]}, x="round", y="loss").svg == curves({"a": [(1, 1.0)]}, x="round", y="loss").svg
+
+
+@pytest.mark.parametrize("n_holdout", [4, 5000])
+def test_roc_curves_are_drawn_for_few_and_for_many(n_holdout):
+    false, true = np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0])
+    drawn = roc(dict.fromkeys("abc", (false, true)), n_members=9, n_holdout=n_holdout, resolved=0.1, title="many")
+    picture = np.asarray(Image.open(BytesIO(drawn)).convert("RGB"))
+    assert (picture == (0xDC, 0xE1, 0xEA)).all(axis=2).any()  # the band of guessing
+    assert (picture == (0x58, 0x81, 0x57)).all(axis=2).any()  # the third curve, drawn last
 
 
 def test_the_command_writes_the_page(tmp_path):

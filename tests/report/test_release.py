@@ -12,6 +12,7 @@ from fedsynth.cli import app
 from fedsynth.config import save_toml
 from fedsynth.errors import FedSynthError
 from fedsynth.images import ImageSet
+from fedsynth.privacy.lineage import Lineage, LineageRun, PatientGroup
 from fedsynth.report.answer import answer
 from fedsynth.report.compare import differences, reasons
 from fedsynth.report.facts import read_facts
@@ -20,6 +21,16 @@ from fedsynth.report.release import Criteria, card, objections
 from tests.cli.test_privacy import spend
 from tests.report.test_compare import add_result, make_run
 from tests.training.tiny import tiny_set
+
+PHANTOM_RUN = LineageRun(
+    run="run",
+    generator="dcgan",
+    images="made",
+    steps=4,
+    training="private",
+    public="phantoms",
+    patients=(PatientGroup(site="a", epsilon=8.0, delta=1e-5),),
+)
 
 
 @pytest.fixture
@@ -131,7 +142,7 @@ def test_what_was_not_measured_is_not_met(run):
 
 
 def test_epsilon_is_bounded_and_a_run_without_one_is_refused(run, tmp_path):
-    save_toml(run.checkpoints / "generator.toml", {"generator": "dcgan", "public": True})
+    save_toml(run.checkpoints / "generator.toml", {"generator": "dcgan", "lineage": Lineage(runs=(PHANTOM_RUN,))})
     assert said(run, max_epsilon=8.0) == [], "phantoms have nothing to spend elsewhere"
     assert "more than 4" in said(run, max_epsilon=4.0)[0]
     plain = make_run(tmp_path / "plain")

@@ -128,7 +128,7 @@ def test_a_run_of_patients_does_not_become_public_by_resuming(tmp_path: Path) ->
     phantoms = replace(images, header=replace(images.header, provenance={"phantom": {}}))
     with pytest.raises(FedSynthError, match="trained on patients, and the images are phantoms"):
         run_training(phantoms, SETTINGS, run, resume=True)
-    assert not load_generator(run.checkpoints)[1].public
+    assert not load_generator(run.checkpoints)[1].lineage.public
 
 
 def test_two_processes_in_one_run_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def weights(task):
 
 
 def test_a_unet_learns_tumours_of_others_within_seconds(images):
-    task = learn([images.select(role="member")], TaskSettings(steps=60, rate=5e-3, batch=8))
+    task = learn([images.select(role="member")], TaskSettings(steps=60, rate=5e-3, batch=8)).task
     holdout = images.select(role="holdout")
     assert holdout.masks is not None
     truth = np.asarray(holdout.masks) > 0
@@ -32,11 +32,11 @@ def test_a_unet_learns_tumours_of_others_within_seconds(images):
 
 def test_one_seed_one_result_and_fine_tuning_goes_on_from_where_it_was(images):
     settings = TaskSettings(network="densenet", steps=2, batch=4)
-    first, same = learn([images], settings), learn([images], settings)
+    first, same = learn([images], settings).task, learn([images], settings).task
     assert torch.equal(weights(first), weights(same))
-    on = learn([images], TaskSettings(network="densenet", steps=1, batch=4, rate=1e-9), start=first)
+    on = learn([images], TaskSettings(network="densenet", steps=1, batch=4, rate=1e-9), start=first).task
     torch.testing.assert_close(weights(on), weights(first), atol=1e-6, rtol=0)
-    elsewhere = learn([images], TaskSettings(network="densenet", steps=2, batch=4, seed=1))
+    elsewhere = learn([images], TaskSettings(network="densenet", steps=2, batch=4, seed=1)).task
     assert not torch.equal(weights(elsewhere), weights(first))
 
 

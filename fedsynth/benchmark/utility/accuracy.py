@@ -46,11 +46,6 @@ def calibration_error(truth: Truth, chances: Chances) -> float:
     return float(sum(gaps))
 
 
-def most_frequent(truth: Truth) -> float:
-    """The accuracy of always naming the commonest class: the baseline that knows nothing."""
-    return float(np.bincount(truth).max() / len(truth))
-
-
 MEASURES: dict[str, Callable[[Truth, Chances], float]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,

@@ -1,29 +1,48 @@
 """The arms that are compared: which images a task network is trained on. All are scored on the same real holdout."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsynth.benchmark.utility.controls import mean_image_set
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
 
 REAL, LOCAL, FEDERATED = "real", "real-local", "real-federated"
 SYNTHETIC, BOTH, TUNED = "synthetic", "real+synthetic", "synthetic-then-10%-real"
 ARMS = (REAL, LOCAL, FEDERATED, SYNTHETIC, BOTH, TUNED)
+THRESHOLD, MEAN_IMAGE, MAJORITY = "threshold", "mean-image", "majority-class"
+CONTROLS = (THRESHOLD, MEAN_IMAGE, MAJORITY)
+UNTRAINED = (THRESHOLD, MAJORITY)
+"""Controls that learn nothing from images: the same in every training and with every augmentation."""
+PUBLIC = "public"
+"""Images that show none of the patients: what they teach already is no merit of the patients."""
+OF_SYNTHETIC = (SYNTHETIC, BOTH, TUNED)
+"""The arms that depend on the synthetic set; the others can be kept for the next one."""
 AUGMENTED = "+augmentation"
 """Ends the name of an arm that was trained with classical augmentation."""
 
 TUNING_SHARE = 0.1
+ANOTHER_START = 1000
+"""Added to the seed of a training that collapsed, once."""
 
 Predictor = Callable[[ImageSet], Iterator[NDArray[np.float32]]]
 """Gives the probabilities of each image in turn."""
 
 
 class Learned(Protocol):
-    """A trained network."""
+    """A trained network; `collapsed` if it fails on the images that it was trained on."""
+
+    @property
+    def steps(self) -> int:
+        """How many it was trained for."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it learned nothing at all."""
 
     def predict(self, images: ImageSet) -> Iterator[NDArray[np.float32]]:
         """Probabilities for each image in turn: (labels, ...) or (classes,)."""
@@ -32,19 +51,39 @@ class Learned(Protocol):
 class Learner(Protocol):
     """Trains a task network; handed in, because measuring knows no trainer."""
 
-    def learn(self, sets: Sequence[ImageSet], *, seed: int, augment: bool, start: Any = None) -> Learned:
-        """Trained on all images of `sets`; with `start`, an earlier result, it is tuned further in fewer steps."""
+    def learn(
+        self,
+        sets: Sequence[ImageSet],
+        *,
+        seed: int,
+        augment: bool,
+        reference: ImageSet | None = None,
+        start: Any = None,
+    ) -> Learned:
+        """Trained on all images of `sets` until `reference` shows no more gain; with `start` that one is tuned."""
 
-    def learn_federated(self, sites: Sequence[ImageSet], *, seed: int, augment: bool) -> Learned:
+    def learn_federated(
+        self, sites: Sequence[ImageSet], *, seed: int, augment: bool, reference: ImageSet | None = None
+    ) -> Learned:
         """Trained by federated averaging over `sites`, whose images never meet."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Arm:
+    """The networks of an arm by the site that they serve (`""` serves all), and how many trainings were repeated."""
+
+    networks: dict[str, Learned]
+    repeated: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Material:
-    """What there is to train on: real members, with their hospitals, and synthetic images."""
+    """What there is to train on: real members with their sites, synthetic and public images; `reference` chooses."""
 
     members: ImageSet
     synthetic: ImageSet | None
+    reference: ImageSet | None = None
+    public: ImageSet | None = None
 
     @property
     def sites(self) -> list[str]:
@@ -72,7 +111,7 @@ def parse_arms(text: str, *, augmentation: str, material: Material) -> list[tupl
     for name in known:
         if name not in ARMS:
             raise ConfigError("there is no arm of that name", value=name, remedy=nearest(name, ARMS))
-        if material.synthetic is None and name in (SYNTHETIC, BOTH, TUNED):
+        if material.synthetic is None and name in OF_SYNTHETIC:
             raise ConfigError(f"the arm {name!r} needs a synthetic set", remedy="give --synthetic SET or a run")
         if len(material.sites) < 2 and name in (LOCAL, FEDERATED):
             raise ConfigError(f"the arm {name!r} needs two hospitals or more", value=material.sites)
@@ -84,19 +123,61 @@ def parse_arms(text: str, *, augmentation: str, material: Material) -> list[tupl
     return [(name, augmented) for augmented in ways[augmentation] for name in dict.fromkeys(known)]
 
 
-def train_arm(arm: str, material: Material, learner: Learner, *, seed: int, augment: bool) -> dict[str, Learned]:
-    """The networks of an arm by the hospital that they serve; `""` serves all."""
+def train_arm(arm: str, material: Material, learner: Learner, *, seed: int, augment: bool) -> Arm:
+    """Train an arm. What collapses is trained once more from another start, whichever arm it is."""
+    task = _Training(learner=learner, material=material, seed=seed, augment=augment)
+    networks = _networks(arm, material, task)
+    return Arm(networks=networks, repeated=sum(task.repeated))
+
+
+@dataclass(kw_only=True)
+class _Training:
+    learner: Learner
+    material: Material
+    seed: int
+    augment: bool
+    repeated: list[bool] = field(default_factory=list)
+
+    def on(self, *sets: ImageSet | None, start: Learned | None = None) -> Learned:
+        shown = [images for images in sets if images is not None]
+
+        def learn(seed: int) -> Learned:
+            reference = self.material.reference
+            return self.learner.learn(shown, seed=seed, augment=self.augment, reference=reference, start=start)
+
+        return self._surely(learn)
+
+    def federated(self) -> Learned:
+        sites = [self.material.of_site(site) for site in self.material.sites]
+        reference = self.material.reference
+        return self._surely(
+            lambda seed: self.learner.learn_federated(sites, seed=seed, augment=self.augment, reference=reference)
+        )
+
+    def _surely(self, learn: Callable[[int], Learned]) -> Learned:
+        first = learn(self.seed)
+        self.repeated.append(first.collapsed)
+        return learn(self.seed + ANOTHER_START) if first.collapsed else first
+
+
+def _networks(arm: str, material: Material, task: _Training) -> dict[str, Learned]:
     if arm == LOCAL:
-        return {site: learner.learn([material.of_site(site)], seed=seed, augment=augment) for site in material.sites}
+        return {site: task.on(material.of_site(site)) for site in material.sites}
     if arm == FEDERATED:
-        sites = [material.of_site(site) for site in material.sites]
-        return {"": learner.learn_federated(sites, seed=seed, augment=augment)}
-    if arm == REAL:
-        return {"": learner.learn([material.members], seed=seed, augment=augment)}
-    assert material.synthetic is not None
-    if arm == SYNTHETIC:
-        return {"": learner.learn([material.synthetic], seed=seed, augment=augment)}
-    if arm == BOTH:
-        return {"": learner.learn([material.members, material.synthetic], seed=seed, augment=augment)}
-    first = learner.learn([material.synthetic], seed=seed, augment=augment)
-    return {"": learner.learn([material.tenth(seed)], seed=seed, augment=augment, start=first)}
+        return {"": task.federated()}
+    if arm == TUNED:
+        return {"": task.on(material.tenth(task.seed), start=task.on(material.synthetic))}
+    return {"": task.on(*_sets(arm, material))}
+
+
+def _sets(arm: str, material: Material) -> list[ImageSet | None]:
+    if arm == MEAN_IMAGE:
+        assert material.reference is not None
+        return [mean_image_set(material.reference)]
+    sets: dict[str, list[ImageSet | None]] = {
+        REAL: [material.members],
+        SYNTHETIC: [material.synthetic],
+        PUBLIC: [material.public],
+        BOTH: [material.members, material.synthetic],
+    }
+    return sets[arm]

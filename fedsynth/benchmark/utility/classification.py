@@ -1,4 +1,4 @@
-"""Does a network that learnt classes from synthetic images tell those of real patients? Accuracy and AUC per arm."""
+"""Does a network that learned classes from synthetic images tell those of real patients? Accuracy and AUC per arm."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,10 +6,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedsynth.benchmark.utility.accuracy import MEASURES, Chances, Truth, most_frequent
+from fedsynth.benchmark.utility.accuracy import MEASURES, Chances, Truth
 from fedsynth.benchmark.utility.arms import LOCAL, Learned
 from fedsynth.benchmark.utility.measure import Measure, Rows, Values
 from fedsynth.images import ImageSet
+
+LEAD = ("accuracy", "balanced_accuracy", "auc", "calibration")
+COMPARED = ("accuracy",)
+"""The scores of which the ratio to real images and the skill over the controls are given."""
+LOWER_IS_BETTER = ("calibration",)
 
 
 def judge(networks: dict[str, Learned], holdout: ImageSet) -> pd.DataFrame:
@@ -24,7 +29,7 @@ def judge(networks: dict[str, Learned], holdout: ImageSet) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).astype({"truth": int})
 
 
-def measures(arm: str, judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
+def measures(judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
     """Accuracy, balanced accuracy, AUC and calibration error of one arm from a table per seed.
 
     Hospitals that learnt alone each judge all images, and their marks are averaged.
@@ -37,13 +42,6 @@ def at_home(arm: str, judged: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     if arm != LOCAL:
         return list(judged)
     return [table[table["of"] == table["site"]].assign(of="").sort_values("row") for table in judged]
-
-
-def baselines(holdout: ImageSet) -> dict[str, float]:
-    """What always naming the commonest class reaches."""
-    named = holdout.cases["class"][holdout.cases["class"] != ""]
-    share = most_frequent(pd.factorize(named)[0].astype(np.int64))
-    return {"accuracy": share, "balanced_accuracy": 1 / named.nunique(), "auc": 0.5}
 
 
 def _measure(judged: Sequence[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:

@@ -1,4 +1,4 @@
-"""Numbers over the holdout's patients and an arm's trainings: value, interval, ratio to another arm, p-value.
+"""Numbers over the holdout's patients and an arm's trainings: value, interval, ratio, skill, difference, p-value.
 
 Two things could have come out otherwise: which patients the holdout holds, and how each training went. Seeds are
 paired across arms: seed k of one arm stands beside seed k of the other.
@@ -14,7 +14,7 @@ intervals of their ratio held 1 (`tests/benchmark/utility/test_measure.py`), by 
 With one training the interval is over patients alone, and no p-value is given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,49 @@ def ratio(measure: Measure, to: Measure, *, seed: int, rows: Rows | None = None)
     return Score(value=value, low=low, high=high, baseline=1.0, n=n)
 
 
+def skill(measure: Measure, real: Measure, controls: Sequence[Measure], *, seed: int) -> Score:
+    """Where the arm lies between the best control (0) and real images (1), as in Murphy's skill score (1988).
+
+    The best control is that of the holdout, in every draw of patients anew: the choice can only lower the skill.
+    """
+    rows = measure.rows
+    for one in (measure, real, *controls):
+        rows = one.judged(rows)
+    n = _count(measure, rows)
+    if not controls or not len(rows):
+        return Score(value=None, why="there is no control to compare with", n=n)
+    best = max(controls, key=lambda control: control.value(rows))
+    gap = real.value(rows) - best.value(rows)
+    if not gap > 0:
+        return Score(value=None, why="training on real images does no better than the best control", n=n)
+    value = (measure.value(rows) - best.value(rows)) / gap
+    floor = best.of_seeds(rows)
+    half = _half_over_seeds((measure.of_seeds(rows) - floor - value * (real.of_seeds(rows) - floor)) / gap)
+
+    def between(drawn: Rows) -> float:
+        low = max(control.value(drawn) for control in controls)
+        above = real.value(drawn) - low
+        return (measure.value(drawn) - low) / above if above > 0 else np.nan
+
+    low, high = _interval(between, value, half, measure.patients, rows, seed, np.inf, least=-np.inf)
+    return Score(value=value, low=low, high=high, baseline=0.0, control=1.0, n=n)
+
+
+def difference(measure: Measure, to: Measure, *, seed: int) -> Score:
+    """By how much the arm lies above `to`: the same patients and the trainings of one seed side by side."""
+    rows = to.judged(measure.judged(measure.rows))
+    value, n = measure.value(rows) - to.value(rows), _count(measure, rows)
+    if not np.isfinite(value):
+        return Score(value=None, why="no patient of the holdout has what it takes", n=n)
+    half = _half_over_seeds(measure.of_seeds(rows) - to.of_seeds(rows))
+
+    def gap(drawn: Rows) -> float:
+        return measure.value(drawn) - to.value(drawn)
+
+    low, high = _interval(gap, value, half, measure.patients, rows, seed, np.inf, least=-np.inf)
+    return Score(value=value, low=low, high=high, baseline=0.0, n=n)
+
+
 def paired_p(measure: Measure, to: Measure) -> float | None:
     """Whether two arms differ: the larger of two p-values.
 
@@ -167,6 +210,8 @@ def _interval(
     rows: Rows,
     seed: int,
     most: float,
+    *,
+    least: float = 0.0,
 ) -> tuple[float | None, float | None]:
     """Around `value`, with half the width that the seeds give; None where patients cannot be drawn again."""
     named, rng = patients[rows], np.random.default_rng(seed)
@@ -176,4 +221,4 @@ def _interval(
     if not (np.isfinite(low) and np.isfinite(high)):
         return None, None
     below, above = np.hypot(max(value - low, 0), over_seeds), np.hypot(max(high - value, 0), over_seeds)
-    return max(float(value - below), 0.0), min(float(value + above), most)
+    return max(float(value - below), least), min(float(value + above), most)

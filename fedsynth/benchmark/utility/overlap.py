@@ -1,16 +1,21 @@
-"""How well predicted masks lie on true ones: Dice per label and for the whole lesion, and the 95 % Hausdorff distance.
+"""How well predicted masks lie on true ones, per patient: Dice, false positives, lesions found, Hausdorff distance.
 
-The unit is the patient: pixels of all images of a patient are counted together. A label that a patient does not have
-counts for nothing in Dice or distance; what is painted there all the same is the share of false alarms.
+Dice of a patient counts the pixels of all images together, and does not exist for a label that the patient does not
+have. Three numbers beside it see what Dice on ill patients skips:
+- `fp_area`: pixels found in an image without any lesion, averaged over such images of the patient;
+- `brats_dice`, per patient, and `brats_slice_dice`, per image: the BraTS convention, in which nothing found where
+  nothing is counts 1, and one pixel found there counts 0;
+- `lesion_sensitivity` and `lesion_precision`: connected components found, and components that are lesions. A true and
+  a found one match where their intersection is at least a tenth of their union.
 
-Distances are taken image by image, over the images that have the label, and averaged per patient. An image in which
-nothing of it was found counts with its own diagonal, the largest distance that it could hold: were it left out, who
-misses small lesions would look the better for it. (BraTS does the same with its volumes: 373.13 mm.) The share of such
-images stands beside the distance, so that nobody takes the one for the other.
+Distances are taken image by image, over the images that have a lesion, and averaged per patient. An image in which
+nothing was found counts with its own diagonal, the largest distance that it could hold: were it left out, who misses
+small lesions would look the better for it. (BraTS does the same with its volumes: 373.13 mm.) The share of such images
+stands beside the distance.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -19,53 +24,94 @@ from scipy import ndimage
 
 from fedsynth.images import ImageSet
 
-WHOLE = "whole"
-"""All labels but background together."""
+MATCH = 0.1
+"""Intersection over union from which on two components are one lesion."""
 
 Mask = NDArray[np.bool_]
 
 
-def score_masks(images: ImageSet, guesses: Iterable[NDArray[np.uint8]], *, distances: bool = True) -> pd.DataFrame:
-    """One row per patient and label: `patient,site,label,dice,hd95,missed,false_alarm`; what does not apply is NaN.
+@dataclass(kw_only=True)
+class _Patient:
+    """What was counted of one patient; `pixels` is (whole lesion and labels, both or found or true)."""
 
-    `guesses` are predicted label maps in the order of `images`. With one foreground label there is no `whole`.
+    site: str
+    pixels: NDArray[np.int64]
+    lesions: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
+    slice_dice: list[float] = field(default_factory=list)
+    false_area: list[int] = field(default_factory=list)
+    far: list[float] = field(default_factory=list)
+    missed: list[bool] = field(default_factory=list)
+
+
+def score_masks(images: ImageSet, guesses: Iterable[NDArray[np.uint8]], *, distances: bool = True) -> pd.DataFrame:
+    """One row per patient, as the module says, and `dice_<label>` of each; what does not apply is NaN.
+
+    `guesses` are predicted label maps in the order of `images`. `dice` is that of all labels together, `dice_mean` the
+    mean over the labels that the patient has.
     """
     assert images.masks is not None
     labels = images.header.mask_labels[1:]
-    counts: dict[tuple[str, str], NDArray[np.int64]] = defaultdict(lambda: np.zeros(3, np.int64))
-    far, missed = defaultdict[tuple[str, str], list[float]](list), defaultdict[tuple[str, str], list[bool]](list)
-    site_of = dict(zip(images.cases["patient"], images.cases["site"], strict=True))
+    found: dict[str, _Patient] = {}
     for row, guess in enumerate(guesses):
-        patient, truth = images.cases["patient"].iloc[row], np.asarray(images.masks[row])
-        for label, (found, true) in _pairs(guess, truth, labels):
-            counts[patient, label] += (found & true).sum(), found.sum(), true.sum()
-            if true.any():
-                missed[patient, label].append(not found.any())
-            if true.any() and distances:
-                far[patient, label].append(hausdorff95(found, true, images.header.spacing_mm))
-    rows = []
-    for (patient, label), (both, found, true) in counts.items():
-        dice = 2 * both / (found + true) if true else np.nan
-        distance, share = _mean(far[patient, label]), _mean(missed[patient, label])
-        alarm = np.nan if true else float(found > 0)
-        rows.append((patient, site_of[patient], label, dice, distance, share, alarm))
-    return pd.DataFrame(rows, columns=["patient", "site", "label", "dice", "hd95", "missed", "false_alarm"])
+        case, truth = images.cases.iloc[row], np.asarray(images.masks[row])
+        blank = _Patient(site=case["site"], pixels=np.zeros((len(labels) + 1, 3), np.int64))
+        patient = found.setdefault(case["patient"], blank)
+        patient.pixels += _pixels(guess, truth, len(labels))
+        _count(patient, guess > 0, truth > 0, images.header.spacing_mm if distances else None)
+    return pd.DataFrame([{"patient": name, **_row(one, labels)} for name, one in found.items()])
 
 
-def everything_dice(images: ImageSet) -> dict[str, float]:
-    """The Dice of calling every pixel of the brain a lesion: the baseline that knows nothing, per label and whole."""
-    assert images.masks is not None
-    guesses = (np.asarray(images.images[row]).max(0) > 0 for row in range(len(images)))
-    pixels: dict[tuple[str, str], NDArray[np.int64]] = defaultdict(lambda: np.zeros(3, np.int64))
-    for row, brain in enumerate(guesses):
-        for label, (_, true) in _pairs(np.zeros_like(images.masks[row]), np.asarray(images.masks[row]), _names(images)):
-            key = images.cases["patient"].iloc[row], label
-            pixels[key] += (brain & true).sum(), brain.sum(), true.sum()
-    scores = defaultdict(list)
-    for (_, label), (both, found, true) in pixels.items():
-        if true:
-            scores[label].append(2 * both / (found + true))
-    return {label: float(np.mean(values)) for label, values in scores.items()}
+def _pixels(guess: NDArray[np.uint8], truth: NDArray[np.uint8], n: int) -> NDArray[np.int64]:
+    pairs = [(guess > 0, truth > 0), *((guess == number, truth == number) for number in range(1, n + 1))]
+    return np.array([[(a & b).sum(), a.sum(), b.sum()] for a, b in pairs], np.int64)
+
+
+def _count(patient: _Patient, found: Mask, true: Mask, spacing: Sequence[float] | None) -> None:
+    """What is counted image by image, of the whole lesion."""
+    patient.slice_dice.append(brats_dice(int((found & true).sum()), int(found.sum()), int(true.sum())))
+    patient.lesions += count_lesions(found, true)
+    if not true.any():
+        patient.false_area.append(int(found.sum()))
+        return
+    patient.missed.append(not found.any())
+    if spacing is not None:
+        patient.far.append(hausdorff95(found, true, spacing))
+
+
+def _row(one: _Patient, labels: Sequence[str]) -> dict[str, str | float]:
+    dice = [2 * both / (found + true) if true else np.nan for both, found, true in one.pixels]
+    detected, lesions, right, components = one.lesions
+    return {
+        "site": one.site,
+        "dice": dice[0],
+        "fp_area": _mean(one.false_area),
+        "dice_mean": _mean([value for value in dice[1:] if np.isfinite(value)]),
+        "brats_dice": brats_dice(*map(int, one.pixels[0])),
+        "brats_slice_dice": _mean(one.slice_dice),
+        "lesion_sensitivity": detected / lesions if lesions else np.nan,
+        "lesion_precision": right / components if components else np.nan,
+        "hd95": _mean(one.far),
+        "missed": _mean(one.missed),
+        **({} if len(labels) == 1 else {f"dice_{name}": dice[number] for number, name in enumerate(labels, 1)}),
+    }
+
+
+def brats_dice(both: int, found: int, true: int) -> float:
+    """Dice that counts 1 where nothing is and nothing was found, and 0 where something was."""
+    return 2 * both / (found + true) if found + true else 1.0
+
+
+def count_lesions(found: Mask, true: Mask) -> NDArray[np.int64]:
+    """Connected components: true ones that were found, true ones, found ones that are true, found ones."""
+    corners = np.ones((3,) * true.ndim, int)
+    (a, n_found), (b, n_true) = (ndimage.label(mask, corners) for mask in (found, true))
+    if not (n_found and n_true):
+        return np.array([0, n_true, 0, n_found])
+    together = np.bincount((a * (n_true + 1) + b).ravel(), minlength=(n_found + 1) * (n_true + 1))
+    together = together.reshape(n_found + 1, n_true + 1)
+    union = together[1:].sum(1, keepdims=True) + together[:, 1:].sum(0, keepdims=True) - together[1:, 1:]
+    match = together[1:, 1:] >= MATCH * union
+    return np.array([match.any(0).sum(), n_true, match.any(1).sum(), n_found])
 
 
 def hausdorff95(found: Mask, true: Mask, spacing: Sequence[float]) -> float:
@@ -82,14 +128,3 @@ def hausdorff95(found: Mask, true: Mask, spacing: Sequence[float]) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else np.nan
-
-
-def _names(images: ImageSet) -> tuple[str, ...]:
-    return images.header.mask_labels[1:]
-
-
-def _pairs(
-    guess: NDArray[np.uint8], truth: NDArray[np.uint8], labels: Sequence[str]
-) -> list[tuple[str, tuple[Mask, Mask]]]:
-    pairs = [(name, (guess == number, truth == number)) for number, name in enumerate(labels, 1)]
-    return pairs if len(labels) == 1 else [*pairs, (WHOLE, (guess > 0, truth > 0))]

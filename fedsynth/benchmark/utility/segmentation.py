@@ -1,4 +1,4 @@
-"""Does a network that learnt tumours from synthetic images find those of real patients? Dice and HD95 per arm."""
+"""Does a network that learned tumours from synthetic images find those of real patients? Scores per arm."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,18 @@ import pandas as pd
 
 from fedsynth.benchmark.utility.arms import LOCAL, Learned
 from fedsynth.benchmark.utility.measure import Measure, mean_over_patients
-from fedsynth.benchmark.utility.overlap import WHOLE, everything_dice, score_masks
+from fedsynth.benchmark.utility.overlap import score_masks
 from fedsynth.images import ImageSet
+
+LEAD = ("dice", "fp_area", "dice_mean", "brats_slice_dice")
+"""What every table leads with."""
+COMPARED = ("dice", "dice_mean", "brats_slice_dice")
+"""The scores of which the ratio to real images and the skill over the controls are given, the main one first."""
+LOWER_IS_BETTER = ("fp_area", "hd95", "missed")
 
 
 def judge(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = True) -> pd.DataFrame:
-    """The rows of `score_masks`, with the hospital that a network serves in `of`; "" where it serves all."""
+    """The rows of `score_masks`, with the site that a network serves in `of`; "" where it serves all."""
     tables = []
     for site, network in networks.items():
         guesses = (chances.argmax(0).astype(np.uint8) for chances in network.predict(holdout))
@@ -20,37 +26,24 @@ def judge(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = 
     return pd.concat(tables, ignore_index=True)
 
 
-def measures(arm: str, judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
-    """`dice`, `dice_<label>`, `hd95`, `missed` and `false_alarm` of one arm from a table per seed.
+def measures(judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
+    """The columns of `score_masks` for one arm, from a table per training.
 
-    All but `dice_<label>` are of the whole lesion. Hospitals that learnt alone each judge all patients, and their marks
-    are averaged.
+    Sites that trained alone each segment all patients, and their scores are averaged.
     """
-    labels = list(dict.fromkeys(judged[0]["label"]))
-    main = WHOLE if WHOLE in labels else labels[0]
-    found = {name: _measure(judged, main, name) for name in ("dice", "hd95", "missed", "false_alarm")}
-    return found | {f"dice_{label}": _measure(judged, label, "dice") for label in labels if label != main}
+    columns = [name for name in judged[0].columns if name not in ("patient", "site", "of")]
+    means = [table.groupby(["patient", "site"], sort=True)[columns].mean() for table in judged]
+    patients, sites = (means[0].index.get_level_values(level).to_numpy(str) for level in (0, 1))
+
+    def measure(column: str) -> Measure:
+        tables = np.stack([mean[column].to_numpy(np.float64) for mean in means])
+        return mean_over_patients(tables, patients, sites, most=np.inf if column in ("hd95", "fp_area") else 1.0)
+
+    return {column: measure(column) for column in columns}
 
 
 def at_home(arm: str, judged: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """What a hospital sees of an arm: of networks that learnt alone, its own only."""
+    """What a site sees of an arm: of networks that trained alone, its own only."""
     if arm != LOCAL:
         return list(judged)
     return [table[table["of"] == table["site"]] for table in judged]
-
-
-def baselines(holdout: ImageSet) -> dict[str, float]:
-    """The Dice of calling the whole brain a lesion, by the names of `measures`."""
-    found = everything_dice(holdout)
-    main = WHOLE if WHOLE in found else next(iter(found), "")
-    return {("dice" if label == main else f"dice_{label}"): value for label, value in found.items()}
-
-
-def _measure(judged: Sequence[pd.DataFrame], label: str, column: str) -> Measure:
-    of_seed = [
-        table[table["label"] == label].groupby(["patient", "site"], sort=True)[column].mean() for table in judged
-    ]
-    patients = of_seed[0].index.get_level_values(0).to_numpy(str)
-    sites = of_seed[0].index.get_level_values(1).to_numpy(str)
-    tables = np.stack([table.to_numpy(np.float64) for table in of_seed])
-    return mean_over_patients(tables, patients, sites, most=np.inf if column == "hd95" else 1.0)

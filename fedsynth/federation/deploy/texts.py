@@ -77,6 +77,10 @@ delta = 1e-5
 # generators = ["dcgan", "wgan"]
 # networks = ["generator"]
 # metrics = ["steps", "charged", "generator_loss", "critic_loss"]
+
+# Answers of private runs leave every so many seconds after their message came, that their time tells nothing of who
+# was drawn. Longer than a round takes, where it can be; work that outlasts it doubles it for the rest of the run.
+# answer-every = 10.0
 """
 
 SERVER = """\

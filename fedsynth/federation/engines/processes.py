@@ -4,14 +4,15 @@ A mark is a NAME=VALUE that stands in the environment of these programs and of n
 their parents have died. Run as a program, this file waits for its starter's death and ends whoever bears the mark.
 """
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 SECONDS = 8.0  # to stop when asked
 
@@ -33,16 +34,14 @@ def start(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> "subp
 def end(process: "subprocess.Popen[bytes]", *, mark: str = "", seconds: float = SECONDS) -> None:
     """Ask the program to stop, wait, and kill what is left of it and of all that it had started, by their ids."""
     family = descendants(process.pid) | marked(mark)
-    with suppress(ProcessLookupError):
-        process.terminate()
+    process.terminate()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         family |= descendants(process.pid)  # what is being started while it stops
-        if process.poll() is not None and not any(_lives(*one) for one in family.items()):
+        if process.poll() is not None and not _living(family):
             return
         time.sleep(0.05)
-    with suppress(ProcessLookupError):
-        process.kill()
+    process.kill()
     process.wait()
     _kill(family, seconds)
 
@@ -50,12 +49,10 @@ def end(process: "subprocess.Popen[bytes]", *, mark: str = "", seconds: float = 
 def end_marked(mark: str, *, seconds: float = SECONDS) -> None:
     """Ask everybody who bears the mark to stop, and kill who does not."""
     family = marked(mark)
-    for pid in family:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + seconds
-    while any(_lives(*one) for one in family.items()) and time.monotonic() < until:
-        time.sleep(0.05)
+    for one in family:
+        with suppress(psutil.Error):
+            one.terminate()
+    psutil.wait_procs(family, timeout=seconds)
     _kill(family | marked(mark), seconds)
 
 
@@ -71,57 +68,43 @@ def leashed(mark: str) -> Iterator[None]:
             keeper.stdin.close()  # what its death would do
 
 
-def descendants(*roots: int) -> dict[int, str]:
-    """The processes that `roots` started, and theirs, with the time of birth: a number used anew has another."""
-    parents: dict[int, tuple[int, str]] = {}
-    for pid in _everybody():
-        with suppress(OSError, IndexError):
-            fields = _stat(pid)
-            parents[pid] = int(fields[1]), fields[19]
-    found: dict[int, str] = {}
-    newest = set(roots)
-    while newest:
-        newest = {pid for pid, (parent, _) in parents.items() if parent in newest and pid not in found}
-        found |= {pid: parents[pid][1] for pid in newest}
+def descendants(*roots: int) -> set[psutil.Process]:
+    """The processes that `roots` started, and theirs. psutil tells a number that was used anew by its time of birth."""
+    found: set[psutil.Process] = set()
+    for pid in roots:
+        with suppress(psutil.Error):
+            found |= set(psutil.Process(pid).children(recursive=True))
     return found
 
 
-def marked(mark: str) -> dict[int, str]:
+def marked(mark: str) -> set[psutil.Process]:
     """The processes whose environment holds `mark` and those that they started, some of which rename it away."""
-    found = {}
-    for pid in _everybody() if mark else ():
-        with suppress(OSError, IndexError):
-            if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found[pid] = _stat(pid)[19]
-    return found | descendants(*found)
+    name, _, value = mark.partition("=")
+    found = set()
+    for one in psutil.process_iter() if mark else ():
+        with suppress(psutil.Error, OSError):
+            if one.environ().get(name) == value:
+                found.add(one)
+    return found | descendants(*(one.pid for one in found))
 
 
-def _kill(family: Mapping[int, str], seconds: float) -> None:
-    for pid, born in family.items():
-        if _lives(pid, born):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+def _kill(family: Iterable[psutil.Process], seconds: float) -> None:
+    for one in _living(family):
+        with suppress(psutil.Error):
+            one.kill()
     until = time.monotonic() + seconds
-    while any(_lives(*one) for one in family.items()) and time.monotonic() < until:
+    while _living(family) and time.monotonic() < until:
         time.sleep(0.01)  # the system takes a moment to clear away what it has killed
 
 
-def _everybody() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-
-
-def _stat(pid: int) -> list[str]:
-    """State, parent and so on: what follows the name, which may hold anything."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _lives(pid: int, born: str) -> bool:
-    """Whether it is the same process still, and no mere entry that nobody has read yet."""
-    try:
-        fields = _stat(pid)
-    except OSError:
-        return False
-    return fields[19] == born and fields[0] != "Z"
+def _living(family: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that are the same processes still, and no mere entries that nobody has read yet."""
+    living = []
+    for one in family:
+        with suppress(psutil.Error):
+            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                living.append(one)
+    return living
 
 
 def _keep_watch() -> None:

@@ -228,6 +228,7 @@ register(
         name="diffusion",
         summary="denoising diffusion from class, mask or source; slow to sample, hard to make collapse",
         kind="joint or paired",
+        private="denoiser: vmap(grad)",
         build=build,
         recipe=Recipe(steps=4000, rate=2e-3, betas=(0.9, 0.99), ema=200.0, augment=False),
         check_size=check_size,

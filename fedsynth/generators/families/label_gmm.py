@@ -136,6 +136,7 @@ register(
         name="label-gmm",
         summary="no training and no privacy cost: random MR appearance for each label of a given map",
         kind="training-free",
+        private="reads no patient",
         build=build,
         check_size=lambda size: "" if min(size) >= 8 else "sides below 8 are too small",
     )

@@ -88,6 +88,7 @@ register(
         name="mlp",
         summary="fully connected GAN: the oldest baseline, grainy pictures",
         kind="joint",
+        private="critic: fast path",
         build=build,
         recipe=Recipe(steps=10_000, rate=1e-3, augment=False),
     )

@@ -138,6 +138,7 @@ register(
         name="progan",
         summary="progressively growing GAN: learns coarse anatomy first",
         kind="joint",
+        private="critic: vmap(grad)",
         build=build,
         recipe=Recipe(rate=2e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

@@ -169,6 +169,7 @@ register(
         name="r3gan",
         summary="R3GAN: relativistic pairs, no normalisation, every mode covered",
         kind="joint",
+        private="critic: vmap(grad)",
         build=build,
         recipe=Recipe(rate=1e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

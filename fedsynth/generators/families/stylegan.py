@@ -102,6 +102,7 @@ register(
         name="stylegan",
         summary="StyleGAN: progressive growth with styles, noise and style mixing",
         kind="joint",
+        private="critic: vmap(grad)",
         build=build,
         recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

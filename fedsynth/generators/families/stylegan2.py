@@ -182,6 +182,7 @@ register(
         name="stylegan2",
         summary="StyleGAN2: modulated convolutions and path-length regularisation",
         kind="joint",
+        private="critic: vmap(grad)",
         build=build,
         recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

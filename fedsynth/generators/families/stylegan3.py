@@ -213,6 +213,7 @@ register(
         name="stylegan3",
         summary="StyleGAN3-T: alias-free, details move with the anatomy; the slowest generator",
         kind="joint",
+        private="critic: vmap(grad)",
         build=build,
         recipe=Recipe(batch=8, rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=size_problem,

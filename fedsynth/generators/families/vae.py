@@ -182,6 +182,7 @@ register(
         name="vae",
         summary="variational autoencoder: fast and steady, but soft pictures",
         kind="joint",
+        private="autoencoder: fast path, prior: vmap(grad)",
         build=build,
         recipe=Recipe(rate=1e-3, rates={PRIOR: 5e-3}, betas=(0.9, 0.99), augment=False),
         private_recipe=replace(PRIVATE, rates={NET: 3e-3, PRIOR: 2e-2}, betas=(0.9, 0.99)),

@@ -40,7 +40,8 @@ class Anatomy:
 class Tissue:
     """One plane of a patient: shares of csf, grey, white and brain (rows, columns), and where each pixel lies.
 
-    `points` are atlas millimetres before a mass pushed, `surroundings` the atlas' maps there (depth, smooth white,
+    `points` are atlas millimetres before a mass pushed, `outline` those of the head around the brain, which bends less;
+    `surroundings` are the atlas' maps there (depth, smooth white,
     smooth ventricles).
     """
 
@@ -49,13 +50,14 @@ class Tissue:
     white: Plane
     brain: Plane
     points: Plane
+    outline: Plane
     surroundings: Plane
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """One head of the population."""
     size = 1 / (rng.normal(1.0, 0.035) * (1 + rng.normal(0.0, 0.025, 3)))
-    turn = _rotation(np.radians(rng.normal(0.0, (2.5, 2.0, 4.0))))
+    turn = rotation(np.radians(rng.normal(0.0, (2.5, 2.0, 4.0))))
     return Anatomy(
         to_atlas=(np.clip(size, 0.88, 1.15)[:, None] * turn).astype(np.float32),
         shift_mm=np.clip(rng.normal(0.0, (1.5, 2.0, 2.5)), -5, 5).astype(np.float32),
@@ -72,8 +74,8 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
 def tissue_plane(anatomy: Anatomy, atlas: Atlas, view: Viewport, plane: int, push: Push | None = None) -> Tissue:
     """The patient's tissues on one axial plane, with a mass pushing them if there is one."""
-    bent = anatomy.broad_mm * anatomy.broad.plane(view, plane) + anatomy.fine_mm * anatomy.fine.plane(view, plane)
-    points = _linear(anatomy, view.points(plane)) + bent
+    broad, linear = anatomy.broad_mm * anatomy.broad.plane(view, plane), _linear(anatomy, view.points(plane))
+    points = linear + broad + anatomy.fine_mm * anatomy.fine.plane(view, plane)
     around = atlas.surroundings.at(points)
     points = points + np.float32(VENTRICLE_MM2 * anatomy.ventricles) * around[3:]
     seen = points if push is None else push(points, around[0])
@@ -84,7 +86,15 @@ def tissue_plane(anatomy: Anatomy, atlas: Atlas, view: Viewport, plane: int, pus
     white = white * np.exp(0.25 * myelin)
     shares = np.stack([csf, grey, white]) ** 1.6
     shares *= brain / np.maximum(shares.sum(axis=0), 1e-6)
-    return Tissue(csf=shares[0], grey=shares[1], white=shares[2], brain=brain, points=points, surroundings=around[:3])
+    return Tissue(
+        csf=shares[0],
+        grey=shares[1],
+        white=shares[2],
+        brain=brain,
+        points=points,
+        outline=linear + 0.7 * broad,
+        surroundings=around[:3],
+    )
 
 
 VENTRICLE_MM2 = 40.0
@@ -112,7 +122,7 @@ def _linear(anatomy: Anatomy, points: Plane) -> Plane:
     return moved
 
 
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turns about x (nod), y (tilt) and z (yaw), in radians, one after the other."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     nod = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,22 @@ from fedsynth.images.imageset import ImageSet
 from fedsynth.images.parallel import Progress, ordered_map, silent
 from fedsynth.images.phantom.acquire import CHANNELS
 from fedsynth.images.phantom.fields import Viewport, as_volume
-from fedsynth.images.phantom.patient import LABELS, Labels, chosen_planes, draw_patient, show_plane
+from fedsynth.images.phantom.patient import (
+    LABELS,
+    Labels,
+    chosen_planes,
+    draw_patient,
+    show_plane,
+    stream,
+    style_patient,
+)
 from fedsynth.images.phantom.scanner import CLASSES, Hospital, default_hospitals
+from fedsynth.images.phantom.style import PUBLIC, draw_style
 from fedsynth.images.phantom.templates import load_atlas
 from fedsynth.images.split import draw_roles
 from fedsynth.images.writer import ImageSetWriter
 
+Styles = Literal["hospitals", "public"]
 SMALLEST = 16
 FEW = 16
 """Fewer patients than this are made before other processes would have started."""
@@ -31,7 +41,11 @@ FEW = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomSettings:
-    """What to make. `slices` per patient count in two dimensions only; `size` is the edge of an image in pixels."""
+    """What to make. `slices` per patient count in two dimensions only; `size` is the edge of an image in pixels.
+
+    With `head` pictures show skull, scalp and eyes. With the styles `public` every patient is seen in a style of its
+    own from a wide family that knows nothing of the hospitals.
+    """
 
     patients: int = 200
     slices: int = 5
@@ -40,6 +54,8 @@ class PhantomSettings:
     seed: int = 0
     dimensions: Literal[2, 3] = 2
     labels: Labels = "tumour"
+    head: bool = False
+    styles: Styles = "hospitals"
     shares: Shares = field(default_factory=Shares)
 
     def __post_init__(self) -> None:
@@ -54,6 +70,9 @@ class PhantomSettings:
             raise ConfigError("'dimensions' must be 2 or 3", value=self.dimensions)
         if self.labels not in LABELS:
             raise ConfigError("'labels' has an unknown value", value=self.labels, remedy=nearest(self.labels, LABELS))
+        if self.styles not in get_args(Styles):
+            remedy = nearest(self.styles, get_args(Styles)) or "hospitals or public"
+            raise ConfigError("'styles' has an unknown value", value=self.styles, remedy=remedy)
         if self.sites > self.patients:
             problem = f"there are more sites ({self.sites}) than patients ({self.patients})"
             raise ConfigError(problem, remedy="every site needs a patient")
@@ -111,7 +130,11 @@ def phantom_images(index: int, settings: PhantomSettings, hospitals: Sequence[Ho
     view = Viewport(size=settings.size)
     atlas = load_atlas(view.spacing_mm)
     hospital = hospitals[index % len(hospitals)]
-    patient = draw_patient(settings.seed, index, hospital, atlas)
+    if settings.styles == "public":
+        style = draw_style(stream(settings.seed, index, "style"), head=settings.head)
+        patient = style_patient(settings.seed, index, hospital.case_mix, style, atlas)
+    else:
+        patient = draw_patient(settings.seed, index, hospital, atlas, head=settings.head)
     name = f"phantom-{index:05d}"
     row = {"case": name, "patient": name, "site": hospital.name, "role": "", "class": patient.label, "slice": ""}
     volume = settings.dimensions == 3
@@ -134,6 +157,10 @@ def _check_hospitals(hospitals: Sequence[Hospital], settings: PhantomSettings) -
 
 def _header(settings: PhantomSettings, hospitals: Sequence[Hospital], view: Viewport, split: Split) -> Header:
     made = {key: value for key, value in as_table(settings).items() if key != "shares"}
+    surroundings = "with skull, scalp and eyes of nobody" if settings.head else "skull-stripped"
+    looks: dict[str, Any] = {"hospitals": [as_table(hospital) for hospital in hospitals]}
+    if settings.styles == "public":
+        looks = {"style-family": {part: {k: list(v) for k, v in r.items()} for part, r in PUBLIC.items()}}
     return Header(
         name="phantom",  # not the folder's: the same seed gives the same bytes wherever they are written
         origin="real",
@@ -144,7 +171,7 @@ def _header(settings: PhantomSettings, hospitals: Sequence[Hospital], view: View
         split=split,
         provenance={
             "phantom": made,
-            "anatomy": "MNI152 nonlinear symmetric 2009a, as shipped inside nilearn; skull-stripped",
-            "hospitals": [as_table(hospital) for hospital in hospitals],
+            "anatomy": f"MNI152 nonlinear symmetric 2009a, as shipped inside nilearn; {surroundings}",
+            **looks,
         },
     )

@@ -69,7 +69,9 @@ class Lattice:
     def plane(self, view: Viewport, plane: int) -> Plane:
         """The field on the pixels of an axial plane: (maps, rows, columns)."""
         weights = _weights_of_view(view.size, self.step_mm)
-        flat = np.einsum("mxyz,z->myx", self.nodes, weights[plane])
+        near = np.flatnonzero(weights[plane])  # a cubic spline reaches four nodes
+        nodes = np.ascontiguousarray(self.nodes[..., near[0] : near[-1] + 1].swapaxes(1, 2))
+        flat = np.einsum("myxz,z->myx", nodes, weights[plane, near[0] : near[-1] + 1])
         rows = np.einsum("myx,ry->mrx", flat, weights[::-1])
         field: Plane = np.einsum("mrx,cx->mrc", rows, weights)
         return field

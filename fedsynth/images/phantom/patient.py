@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from fedsynth.images.phantom.acquire import CHANNELS, Scan, draw_scan, scan_plane, show_lesion, show_tissue
 from fedsynth.images.phantom.anatomy import Anatomy, Tissue, draw_anatomy, from_atlas, tissue_plane
+from fedsynth.images.phantom.distractors import Distractors, draw_distractors, show_distractors
 from fedsynth.images.phantom.fields import Viewport
-from fedsynth.images.phantom.scanner import CLASSES, CaseMix, Hospital, Scanner
+from fedsynth.images.phantom.head import framed, show_head
+from fedsynth.images.phantom.scanner import CLASSES, CaseMix, Hospital
+from fedsynth.images.phantom.style import Style, draw_head
 from fedsynth.images.phantom.templates import Atlas
 from fedsynth.images.phantom.tumour import Grade, Growth, Tumour, draw_tumour, grow, push_tissue
 
@@ -24,7 +27,7 @@ LABELS: dict[Labels, tuple[str, ...]] = {
     "whole-tumour": ("background", "tumour"),
     "tissue+tumour": ("background", "csf", "grey", "white", "edema", "core", "enhancing"),
 }
-Purpose = Literal["class", "anatomy", "tumour", "scan", "noise"]
+Purpose = Literal["class", "anatomy", "tumour", "scan", "noise", "distractors", "style"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,9 +41,10 @@ class Patient:
     seed: int
     index: int
     label: str
-    scanner: Scanner
+    style: Style
     anatomy: Anatomy
     lesion: Tumour
+    distractors: Distractors
     scan: Scan
 
     @property
@@ -49,18 +53,29 @@ class Patient:
         return None if self.label == "healthy" else self.lesion
 
 
-def draw_patient(seed: int, index: int, hospital: Hospital, atlas: Atlas) -> Patient:
-    """Patient `index` of the cohort `seed`, treated at the hospital."""
-    label, chance = draw_class(seed, index, hospital.case_mix)
+def draw_patient(seed: int, index: int, hospital: Hospital, atlas: Atlas, *, head: bool = False) -> Patient:
+    """Patient `index` of the cohort `seed`, treated at the hospital; skull-stripped unless the `head` is wanted."""
+    shown = draw_head(stream(seed, index, "style")) if head else None
+    style = Style(scanner=hospital.scanner, lesions=hospital.lesions, head=shown)
+    return style_patient(seed, index, hospital.case_mix, style, atlas)
+
+
+def style_patient(seed: int, index: int, case_mix: CaseMix, style: Style, atlas: Atlas) -> Patient:
+    """Patient `index` of the cohort `seed` in any style. The style decides nothing of who the patient is."""
+    label, chance = draw_class(seed, index, case_mix)
     high = label == "high-grade" or (label == "healthy" and chance < 0.5)
     grade: Grade = "high-grade" if high else "low-grade"
+    anatomy = draw_anatomy(stream(seed, index, "anatomy"))
+    lesion = draw_tumour(stream(seed, index, "tumour"), grade, atlas, style.lesions)
+    height, span = float(lesion.centre_mm[2]), lesion.reach_mm
     return Patient(
         seed=seed,
         index=index,
         label=label,
-        scanner=hospital.scanner,
-        anatomy=draw_anatomy(stream(seed, index, "anatomy")),
-        lesion=draw_tumour(stream(seed, index, "tumour"), grade, atlas),
+        style=style,
+        anatomy=anatomy if style.head is None else framed(anatomy, style.head),
+        lesion=lesion,
+        distractors=draw_distractors(stream(seed, index, "distractors"), atlas, height, span),
         scan=draw_scan(stream(seed, index, "scan")),
     )
 
@@ -85,14 +100,22 @@ def show_plane(
     tumour = patient.tumour
     push = None if tumour is None else partial(push_tissue, tumour)
     tissue = tissue_plane(patient.anatomy, atlas, view, plane, push)
-    if not (tissue.brain > 0.5).any():
+    if patient.style.head is None and not (tissue.brain > 0.5).any():
         return np.zeros((len(CHANNELS), view.size, view.size), np.uint8), np.zeros((view.size, view.size), np.uint8)
     growth = None if tumour is None else grow(tumour, tissue, view, plane)
     shown = show_tissue(tissue, patient.scan, patient.anatomy.caps, view, plane)
+    lesions, taken = patient.style.lesions, np.zeros_like(tissue.brain) if growth is None else growth.whole
+    shown = show_distractors(shown, patient.distractors, lesions.distractors, tissue, taken, view, plane)
     if tumour is not None and growth is not None:
-        shown = show_lesion(shown, tumour, growth)
+        shown = show_lesion(shown, tumour, growth, lesions)
     noise = stream(patient.seed, patient.index, "noise", plane)
-    image = scan_plane(shown, tissue.brain, patient.scanner, patient.scan, view, plane, noise)
+    filled = tissue.brain
+    if patient.style.head is not None:
+        uneven = patient.scan.soft.plane(view, plane)[0]
+        shown, filled = show_head(shown, tissue, patient.style.head, atlas, uneven)
+    image = scan_plane(shown, filled, patient.style.scanner, patient.scan, view, plane, noise)
+    if patient.style.head is None:
+        image = image * (tissue.brain > 0.5)
     return image, _mask(tissue, growth, labels)
 
 
@@ -103,7 +126,7 @@ def chosen_planes(patient: Patient, view: Viewport, count: int) -> list[int]:
     centre = centre_mm / view.spacing_mm + (view.size - 1) / 2
     if count == 1:
         return [int(np.clip(round(centre), allowed[0], allowed[-1]))]
-    span = 1.7 * patient.lesion.reach_mm / view.spacing_mm
+    span = 1.35 * patient.lesion.reach_mm / view.spacing_mm
     step = max(1, min(int(span // (count - 1)), (len(allowed) - 1) // (count - 1)))
     lowest = round(centre - step * (count - 1) / 2)
     lowest = int(np.clip(lowest, allowed[0], allowed[-1] - step * (count - 1)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from fedsynth.errors import ConfigError
+from fedsynth.images.phantom.appearance import Lesions
 
 CLASSES = ("healthy", "low-grade", "high-grade")
 
@@ -10,6 +11,7 @@ _RANGES = {
     "gain": (0.2, 2.0),
     "contrast": (0.2, 2.0),
     "gamma": (0.3, 3.0),
+    "shoulder": (0.0, 3.0),
     "bias": (0.0, 1.0),
     "noise": (0.0, 0.5),
     "blur": (0.0, 20.0),
@@ -21,9 +23,9 @@ class Scanner:
     """How one machine turns tissue into grey values of 0 to 1.
 
     Per channel, `gain` scales the brightness and `contrast` the differences between tissues. `gamma` bends the grey
-    scale (above 1: darker middle), `bias` is the coil's uneven brightness (standard deviation, as a share), `noise` is
-    the Rician noise (standard deviation, as a share of full white), `blur_mm` the in-plane resolution (full width at
-    half maximum).
+    scale (above 1: darker middle), `shoulder` flattens its bright end, `bias` is the coil's uneven brightness
+    (standard deviation, as a share), `noise` is the Rician noise (standard deviation, as a share of full white),
+    `blur_mm` the in-plane resolution (full width at half maximum).
     """
 
     t1_gain: float = 1.0
@@ -35,6 +37,7 @@ class Scanner:
     flair_contrast: float = 1.0
     t1ce_contrast: float = 1.0
     gamma: float = 1.0
+    shoulder: float = 0.0
     bias: float = 0.1
     noise: float = 0.02
     blur_mm: float = 2.0
@@ -73,64 +76,90 @@ class Hospital:
 
     name: str
     scanner: Scanner = field(default_factory=Scanner)
+    lesions: Lesions = field(default_factory=Lesions)
     case_mix: CaseMix = field(default_factory=CaseMix)
 
 
 _FIRST_FOUR = (
     Hospital(
         name="hospital-1",
-        scanner=Scanner(noise=0.015, blur_mm=1.5, bias=0.12, t1_contrast=1.1, t2_gain=0.95),
+        scanner=Scanner(
+            noise=0.02,
+            blur_mm=1.5,
+            bias=0.2,
+            shoulder=0.6,
+            t1_gain=0.9,
+            t1_contrast=1.1,
+            t2_gain=0.95,
+            t1ce_gain=0.75,
+            gamma=1.2,
+        ),
         case_mix=CaseMix(healthy=0.30, low_grade=0.25, high_grade=0.45),
     ),
     Hospital(
         name="hospital-2",
         scanner=Scanner(
-            noise=0.032,
+            noise=0.045,
             blur_mm=3.5,
-            bias=0.06,
+            bias=0.14,
+            shoulder=1.0,
             t1_gain=0.85,
-            t1_contrast=0.75,
-            t2_contrast=0.8,
-            flair_gain=1.1,
-            gamma=1.1,
+            t1_contrast=0.8,
+            t2_contrast=0.85,
+            flair_gain=1.05,
+            t1ce_gain=0.8,
+            gamma=1.2,
         ),
+        lesions=Lesions(flair=0.4, texture=0.35),
         case_mix=CaseMix(healthy=0.40, low_grade=0.35, high_grade=0.25),
     ),
     Hospital(
         name="hospital-3",
         scanner=Scanner(
-            noise=0.02,
+            noise=0.025,
             blur_mm=2.5,
-            bias=0.08,
-            t1_gain=1.1,
-            t2_gain=0.8,
+            bias=0.16,
+            shoulder=0.8,
+            t1_gain=0.95,
+            t2_gain=0.75,
             flair_gain=0.8,
             flair_contrast=1.25,
-            gamma=0.85,
+            t1ce_gain=0.75,
         ),
+        lesions=Lesions(flair=0.5, texture=0.25),
         case_mix=CaseMix(healthy=0.35, low_grade=0.40, high_grade=0.25),
     ),
     Hospital(
         name="hospital-4",
         scanner=Scanner(
-            noise=0.026, blur_mm=2.0, bias=0.18, t1_gain=0.8, t1ce_gain=0.85, t2_gain=1.0, t2_contrast=1.15, gamma=1.25
+            noise=0.03,
+            blur_mm=2.0,
+            bias=0.28,
+            shoulder=1.2,
+            t1_gain=0.8,
+            t1ce_gain=0.7,
+            t2_gain=0.9,
+            t2_contrast=1.15,
+            gamma=1.5,
         ),
+        lesions=Lesions(edge=1.3),
         case_mix=CaseMix(healthy=0.25, low_grade=0.30, high_grade=0.45),
     ),
 )
 
 _SPREAD = {
-    "t1_gain": (0.75, 1.15),
-    "t2_gain": (0.75, 1.15),
-    "flair_gain": (0.75, 1.15),
-    "t1ce_gain": (0.75, 1.1),
+    "t1_gain": (0.7, 1.0),
+    "t2_gain": (0.7, 1.0),
+    "flair_gain": (0.7, 1.1),
+    "t1ce_gain": (0.65, 0.85),
     "t1_contrast": (0.7, 1.2),
     "t2_contrast": (0.7, 1.2),
     "flair_contrast": (0.7, 1.25),
     "t1ce_contrast": (0.8, 1.2),
-    "gamma": (0.8, 1.3),
-    "bias": (0.05, 0.2),
-    "noise": (0.01, 0.035),
+    "gamma": (1.0, 1.5),
+    "shoulder": (0.6, 1.4),
+    "bias": (0.12, 0.3),
+    "noise": (0.015, 0.045),
     "blur_mm": (1.2, 4.0),
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.images.phantom.anatomy import Tissue
+from fedsynth.images.phantom.appearance import Lesions
 from fedsynth.images.phantom.fields import Lattice, Plane, Viewport, draw_lattice
 from fedsynth.images.phantom.templates import Atlas
 
@@ -25,7 +26,7 @@ class Tumour:
     centre, the oedema `oedema_mm` (none: 0). The enhancing rim is `rim_mm` thick (none: 0) and dark inside; a
     low-grade core may hold an enhancing nodule of `nodule_mm` (none: 0) at `nodule_at`. `edge_mm` is how gradually
     the core ends. `push` (0 to 1) is the mass effect. `shape` is broad and `detail` fine unevenness (core, oedema,
-    rim). The remaining shares say how strongly each part shows.
+    rim). The remaining shares say how strongly it shows in each channel (`shows`) and part.
     """
 
     grade: Grade
@@ -40,7 +41,7 @@ class Tumour:
     push: float
     shape: Lattice
     detail: Lattice
-    oedema_shows: float
+    shows: NDArray[np.float32]
     core_shows: float
     rim_shows: float
     mismatch: float
@@ -48,7 +49,7 @@ class Tumour:
     @property
     def reach_mm(self) -> float:
         """How far the lesion extends from its centre, about."""
-        return max(self.core_mm, 0.75 * self.oedema_mm)
+        return max(self.core_mm, 0.6 * self.oedema_mm)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,28 +67,28 @@ class Growth:
     texture: Plane
 
 
-def draw_tumour(rng: np.random.Generator, grade: Grade, atlas: Atlas) -> Tumour:
+def draw_tumour(rng: np.random.Generator, grade: Grade, atlas: Atlas, lesions: Lesions) -> Tumour:
     """One lesion of the grade, somewhere in the white matter of a hemisphere."""
     high = grade == "high-grade"
-    core_mm = float(rng.uniform(12.0, 25.0) if high else rng.uniform(16.0, 30.0))
-    nodule = not high and rng.random() < 0.2
+    core_mm = lesions.size * float(rng.uniform(14.0, 26.0) if high else rng.uniform(19.0, 32.0))
+    nodule = not high and rng.random() < 0.06
     direction = rng.standard_normal(3)
     return Tumour(
         grade=grade,
         centre_mm=atlas.deep_white[rng.integers(len(atlas.deep_white))],
         stretch=_draw_stretch(rng),
         core_mm=core_mm,
-        oedema_mm=core_mm + float(rng.uniform(10.0, 26.0)) if high else 0.0,
-        rim_mm=float(np.clip(rng.uniform(4.0, 8.0), 0, 0.6 * core_mm)) if high else 0.0,
+        oedema_mm=core_mm + lesions.size * float(rng.uniform(8.0, 22.0)) if high else 0.0,
+        rim_mm=float(np.clip(rng.uniform(6.5, 10.0), 0, 0.55 * core_mm)) if high else 0.0,
         nodule_mm=float(rng.uniform(3.0, 5.0)) if nodule else 0.0,
         nodule_at=(direction / np.linalg.norm(direction) * 0.4 * core_mm).astype(np.float32),
-        edge_mm=float(rng.uniform(0.8, 1.4) if high else rng.uniform(1.5, 3.2)),
-        push=float(rng.uniform(0.35, 0.75) if high else rng.uniform(0.1, 0.4)),
+        edge_mm=lesions.edge * float(rng.uniform(0.8, 1.4) if high else rng.uniform(1.5, 3.2)),
+        push=float(rng.uniform(0.45, 0.85) if high else rng.uniform(0.05, 0.35)),
         shape=draw_lattice(rng, 18.0, 3),
         detail=draw_lattice(rng, 6.0, 4),
-        oedema_shows=float(rng.uniform(0.45, 0.9)),
-        core_shows=float(rng.uniform(0.58, 0.98)),
-        rim_shows=float(rng.uniform(0.7, 1.0)),
+        shows=(rng.uniform(0.8, 1.05) * rng.uniform(0.85, 1.15, 4)).astype(np.float32),
+        core_shows=float(rng.uniform(0.85, 1.0)),
+        rim_shows=float(rng.uniform(0.75, 1.05)),
         mismatch=float(rng.uniform(0.3, 0.7)) if not high and rng.random() < 0.3 else 0.0,
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsynth.benchmark.utility.measure import mean_over_patients, paired_p, ratio, score, score_rows
+from fedsynth.benchmark.utility.measure import difference, mean_over_patients, paired_p, ratio, score, score_rows, skill
 
 NAN = np.nan
 
@@ -120,3 +120,49 @@ def test_patients_without_the_label_are_not_counted():
     at_a = score_rows(measure, measure.at("a"), seed=0)  # one patient of four can be judged there
     assert (at_a.n, at_a.value, at_a.low) == (1, pytest.approx(0.9), None)
     assert score(arm(np.full((2, 4), NAN)), seed=0).n == 0
+
+
+def test_skill_is_nought_at_the_best_control_and_one_at_real_images():
+    hard = np.tile(np.linspace(-0.1, 0.1, 10), (3, 1))
+    real, worse, better = arm(0.8 + hard), arm(0.2 + hard), arm(0.4 + hard)
+
+    def of(value):
+        return skill(arm(value + hard), real, [worse, better], seed=0)
+
+    assert [of(value).value for value in (0.8, 0.6, 0.4, 0.3)] == pytest.approx([1, 0.5, 0, -0.25])
+    assert (of(0.3).low, of(0.3).high) == (pytest.approx(-0.25), pytest.approx(-0.25))  # patients cancel, all paired
+    assert "no better" in skill(better, worse, [better], seed=0).why
+    assert "no control" in skill(better, real, [], seed=0).why
+
+
+def test_skill_knows_the_luck_of_all_three_arms():
+    luck = np.array([[-0.01], [0.0], [0.01]])
+    level = np.zeros(10)
+    real, control = arm(0.8 + level + 0 * luck), arm(0.4 + level + 0 * luck)
+    half = stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3) / 0.4
+    assert skill(arm(0.6 + level + luck), real, [control], seed=0).high == pytest.approx(0.5 + half)
+    lucky = skill(arm(0.6 + level + 0 * luck), arm(0.8 + level + luck), [control], seed=0)
+    assert lucky.high == pytest.approx(0.5 + 0.5 * half)
+    assert skill(arm(0.6 + level + luck), arm(0.8 + level + luck), [arm(0.4 + level + luck)], seed=0).high < 0.501
+
+
+def test_intervals_shrink_with_patients_and_with_trainings():
+    rng = np.random.default_rng(0)
+
+    def width(patients, seeds):
+        first, second = equal_arms(rng, 0.02, seeds=seeds, patients=patients)
+        control = arm(np.full((seeds, patients), 0.2))
+        found = [skill(first, second, [control], seed=0), difference(first, second, seed=0), score(first, seed=0)]
+        return np.array([one.high - one.low for one in found])
+
+    few, more = (np.mean([width(*size) for _ in range(4)], axis=0) for size in ((20, 3), (80, 12)))
+    assert (more < 0.7 * few).all()
+
+
+def test_a_difference_is_paired():
+    hard = np.tile(np.linspace(0, 0.5, 12), (3, 1))
+    gap = np.tile(np.linspace(0.01, 0.05, 12), (3, 1))
+    found = difference(arm(0.4 + hard + gap), arm(0.4 + hard), seed=0)
+    assert found.value == pytest.approx(0.03)
+    assert 0 < found.low < 0.03 < found.high < 0.05
+    assert difference(arm(0.4 + hard), arm(0.4 + hard + gap), seed=0).high < 0

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fedsynth.benchmark.utility.accuracy import accuracy, auc, balanced_accuracy, calibration_error, most_frequent
-from fedsynth.benchmark.utility.overlap import everything_dice, hausdorff95, score_masks
+from fedsynth.benchmark.utility.accuracy import accuracy, auc, balanced_accuracy, calibration_error
+from fedsynth.benchmark.utility.overlap import brats_dice, count_lesions, hausdorff95, score_masks
 from fedsynth.images import Header, ImageSet
 
 
@@ -27,29 +27,68 @@ def block(rows, columns, label=1, size=8):
     return mask
 
 
+NOTHING = np.zeros((8, 8), np.uint8)
+
+
+def scored(truth, guess, **more):
+    return score_masks(images_of(truth, ["p"] * len(truth), **more), guess).iloc[0]
+
+
 def test_dice_counts_the_pixels_of_all_images_of_a_patient_together():
-    truth = [block(slice(0, 2), slice(0, 2)), block(slice(0, 4), slice(0, 4))]
-    guess = [block(slice(0, 2), slice(0, 2)), np.zeros((8, 8), np.uint8)]
-    table = score_masks(images_of(truth, ["p", "p"]), guess).set_index("label")
-    assert table.loc["oedema", "dice"] == pytest.approx(2 * 4 / (4 + 20))
-    assert table.loc["whole", "dice"] == pytest.approx(2 * 4 / (4 + 20))
-    assert np.isnan(table.loc["core", "dice"])
-    assert table.loc["core", "false_alarm"] == 0
-    assert np.isnan(table.loc["oedema", "false_alarm"])
-    assert table.loc["oedema", "hd95"] == pytest.approx((0 + np.hypot(8, 8)) / 2)
+    found = scored(
+        [block(slice(0, 2), slice(0, 2)), block(slice(0, 4), slice(0, 4))], [block(slice(0, 2), slice(0, 2)), NOTHING]
+    )
+    assert found["dice"] == found["dice_oedema"] == found["dice_mean"] == pytest.approx(2 * 4 / (4 + 20))
+    assert np.isnan(found["dice_core"])
+    assert found["hd95"] == pytest.approx((0 + np.hypot(8, 8)) / 2)
 
 
-def test_the_whole_lesion_does_not_ask_which_label():
-    truth, guess = [block(slice(0, 2), slice(0, 2), 1)], [block(slice(0, 2), slice(0, 2), 2)]
-    table = score_masks(images_of(truth, ["p"]), guess).set_index("label")
-    assert table["dice"].fillna(-1).to_dict() == {"oedema": 0.0, "core": -1.0, "whole": 1.0}
-    assert table.loc["core", "false_alarm"] == 1
+def test_the_whole_lesion_does_not_ask_which_label_and_the_mean_over_labels_does():
+    found = scored([block(slice(0, 2), slice(0, 2), 1)], [block(slice(0, 2), slice(0, 2), 2)])
+    assert (found["dice"], found["dice_mean"], found["dice_oedema"]) == (1, 0, 0)
+    both = block(slice(0, 2), slice(0, 2), 1) + block(slice(4, 6), slice(0, 2), 2)
+    assert scored([both], [block(slice(0, 2), slice(0, 2), 1)])["dice_mean"] == pytest.approx((1 + 0) / 2)
 
 
-def test_one_foreground_label_has_no_whole():
+def test_one_foreground_label_is_the_whole_lesion():
     truth = [block(slice(0, 2), slice(0, 2))]
-    table = score_masks(images_of(truth, ["p"], labels=("background", "lesion")), truth)
-    assert table["label"].tolist() == ["lesion"]
+    found = scored(truth, truth, labels=("background", "lesion"))
+    assert (found["dice"], found["dice_mean"]) == (1, 1)
+    assert "dice_lesion" not in found
+
+
+def test_false_positives_are_counted_in_images_without_a_lesion_alone():
+    lesion, paint = block(slice(0, 2), slice(0, 2)), block(slice(4, 8), slice(4, 8))
+    found = scored([lesion, NOTHING, NOTHING], [lesion + paint, paint, NOTHING])
+    assert found["fp_area"] == (16 + 0) / 2
+    assert np.isnan(scored([lesion], [lesion + paint])["fp_area"])
+
+
+def test_the_brats_convention_by_hand():
+    """Empty on empty is 1, anything on empty is 0, nothing on a lesion is 0; per patient over all pixels together."""
+    assert [brats_dice(0, 0, 0), brats_dice(0, 3, 0), brats_dice(0, 0, 3), brats_dice(2, 4, 2)] == [1, 0, 0, 4 / 6]
+    lesion, dot = block(slice(0, 2), slice(0, 2)), block(slice(7, 8), slice(7, 8))
+    ill = scored([lesion, NOTHING, NOTHING, lesion], [lesion, NOTHING, dot, NOTHING])
+    assert ill["brats_slice_dice"] == (1 + 1 + 0 + 0) / 4
+    assert ill["brats_dice"] == ill["dice"] == pytest.approx(2 * 4 / (5 + 8))
+    assert scored([NOTHING, NOTHING], [NOTHING, NOTHING])["brats_dice"] == 1
+    healthy = scored([NOTHING, NOTHING], [NOTHING, dot])
+    assert (healthy["brats_dice"], healthy["brats_slice_dice"]) == (0, 0.5)
+    assert np.isnan(healthy["dice"])
+
+
+def test_lesions_are_counted_by_components():
+    """Two lesions, of which one is found; two spots, of which one is a lesion. Diagonal neighbours are one."""
+    first, second = block(slice(0, 2), slice(0, 2)) > 0, block(slice(6, 8), slice(6, 8)) > 0
+    spot = block(slice(0, 1), slice(7, 8)) > 0
+    assert count_lesions(first | spot, first | second).tolist() == [1, 2, 1, 2]
+    assert count_lesions(np.eye(8, dtype=bool), np.eye(8, dtype=bool)).tolist() == [1, 1, 1, 1]
+    everything = np.ones((8, 8), bool)
+    assert count_lesions(everything, first).tolist() == [0, 1, 0, 1]  # 4 of 64 pixels: below a tenth
+    found = scored([first * np.uint8(1), second * np.uint8(1)], [first | spot, NOTHING > 0])
+    assert (found["lesion_sensitivity"], found["lesion_precision"]) == (0.5, 0.5)
+    nobody = scored([NOTHING], [NOTHING])
+    assert np.isnan([nobody["lesion_sensitivity"], nobody["lesion_precision"]]).all()
 
 
 def test_the_distance_is_in_millimetres_along_each_axis():
@@ -78,11 +117,6 @@ def test_missing_small_lesions_makes_the_distance_worse():
     assert careful < careless
 
 
-def test_the_baseline_calls_everything_a_lesion():
-    found = everything_dice(images_of([block(slice(0, 4), slice(0, 8))], ["p"]))
-    assert found == {"oedema": pytest.approx(2 * 32 / (64 + 32)), "whole": pytest.approx(2 * 32 / (64 + 32))}
-
-
 TRUTH = np.array([0, 0, 0, 1])
 CHANCES = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
 
@@ -92,7 +126,6 @@ def test_accuracy_by_hand():
     assert balanced_accuracy(TRUTH, CHANCES) == pytest.approx((2 / 3 + 0) / 2)
     assert auc(TRUTH, CHANCES) == pytest.approx(2 / 3)  # of three pairs, one stands the wrong way round
     assert calibration_error(TRUTH, CHANCES) == pytest.approx((0.1 + 0.2 + 0.7 + 0.6) / 4)
-    assert most_frequent(TRUTH) == 0.75
 
 
 def test_the_area_is_scikit_learns_with_ties_too():

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedsynth.federation.engines import processes
@@ -33,8 +34,8 @@ def launch(tmp_path):
 
 def alive(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -53,7 +54,7 @@ print("child", child.pid, "ready", flush=True)
 def test_a_program_and_all_that_it_started_end_even_when_they_would_not(launch):
     process, log = launch(PARENT + SLEEP, "ready")
     child = child_of(log)
-    assert child in processes.descendants(process.pid)
+    assert child in {one.pid for one in processes.descendants(process.pid)}
     processes.end(process, seconds=0.3)
     assert process.poll() is not None
     assert not alive(child)
@@ -64,7 +65,7 @@ def test_a_child_whose_parent_died_is_found_by_its_mark(launch):
     process.wait()
     child = child_of(log)
     assert alive(child)
-    assert child in processes.marked("FEDSYNTH_TEST=orphan-1")
+    assert child in {one.pid for one in processes.marked("FEDSYNTH_TEST=orphan-1")}
     processes.end(process, mark="FEDSYNTH_TEST=orphan-1", seconds=0.3)
     assert not alive(child)
 

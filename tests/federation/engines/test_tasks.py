@@ -50,4 +50,4 @@ def test_tasks_in_order_a_lost_one_and_a_stop():
     names = set(done.stdout.split())
     assert names
     for name in names:
-        assert marked(f"{MARK}={name}") == {}
+        assert marked(f"{MARK}={name}") == set()

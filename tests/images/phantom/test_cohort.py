@@ -36,6 +36,17 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_p
     assert first["images.npy"] != other["images.npy"]
 
 
+def test_public_styles_and_heads_have_the_same_bytes_too(tmp_path: Path) -> None:
+    wide = replace(SMALL, styles="public", head=True, sites=1)
+    made = make_phantoms(tmp_path / "a", wide, workers=1)
+    make_phantoms(tmp_path / "b", wide, workers=2)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert made.header.provenance["style-family"]["lesions"]["flair"] == [0.8, 1.6]
+    assert "hospitals" not in made.header.provenance
+    few = make_phantoms(tmp_path / "few", replace(wide, patients=3), workers=1)
+    assert np.array_equal(few.images, made.images[: len(few)])
+
+
 def test_patient_i_is_the_same_whatever_the_number_of_patients(tmp_path: Path) -> None:
     few = make_phantoms(tmp_path / "few", SMALL, workers=1)
     many = make_phantoms(tmp_path / "many", replace(SMALL, patients=11), workers=1)
@@ -96,11 +107,16 @@ def test_a_small_classifier_tells_the_three_classes_apart(cohort: ImageSet) -> N
     assert held_out_accuracy(cohort, features, "class") >= 0.80
 
 
-def test_a_linear_model_on_intensities_tells_the_four_scanners_apart(cohort: ImageSet) -> None:
-    images = np.asarray(cohort.images)
-    quantiles = np.linspace(2, 98, 13)
-    features = np.stack([np.percentile(image[:, image[3] > 0], quantiles, axis=1).ravel() for image in images])
+def test_a_linear_model_on_intensities_and_grain_tells_the_four_scanners_apart(cohort: ImageSet) -> None:
+    features = np.stack([intensities_and_grain(image) for image in np.asarray(cohort.images)])
     assert held_out_accuracy(cohort, features, "site") >= 0.90
+
+
+def intensities_and_grain(image: Any) -> Any:
+    """Per channel 13 quantiles of the brain, and how much a pixel differs from its neighbours."""
+    inside = ndimage.binary_erosion(image[3] > 0, iterations=2)
+    rough = [np.abs(ndimage.laplace(part.astype(float)))[inside].mean() / part[inside].mean() for part in image]
+    return np.concatenate([np.percentile(image[:, image[3] > 0], np.linspace(2, 98, 13), axis=1).ravel(), rough])
 
 
 def held_out_accuracy(cohort: ImageSet, features: Any, column: str) -> float:
@@ -133,13 +149,14 @@ def what_a_reader_looks_at(image: Any) -> Any:
     )
 
 
-def test_twenty_slices_a_second_on_one_core() -> None:
+def test_sixty_slices_a_second_on_one_core() -> None:
+    """It makes 100 or more on an idle core; a busy machine shares its caches."""
     settings = PhantomSettings(patients=12)
     hospitals = default_hospitals(4)
     phantom_images(0, settings, hospitals)  # the atlas is read once per process
     start = time.process_time()
     made = sum(len(phantom_images(index, settings, hospitals)) for index in range(12))
-    assert made / (time.process_time() - start) >= 20
+    assert made / (time.process_time() - start) >= 60
 
 
 def test_progress_is_told_and_more_hospitals_than_four_work(tmp_path: Path) -> None:
@@ -168,6 +185,7 @@ def test_volumes(tmp_path: Path) -> None:
         ({"size": 15}, r"'size' must be at least 16 pixels.*found 15"),
         ({"seed": -1}, "'seed' must not be negative"),
         ({"dimensions": 4}, "'dimensions' must be 2 or 3"),
+        ({"styles": "publik"}, r"'styles' has an unknown value \(found 'publik'\); did you mean 'public'"),
         ({"labels": "tumor"}, r"'labels' has an unknown value \(found 'tumor'\); did you mean 'tumour'"),
         ({"sites": 7, "patients": 6}, r"more sites \(7\) than patients \(6\)"),
         ({"slices": 30, "size": 64}, r"a brain of 64 pixels has 25 slices to choose from \(found 30\)"),

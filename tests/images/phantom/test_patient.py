@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from fedsynth.images.phantom.acquire import CHANNELS
+from fedsynth.images.phantom.appearance import Lesions
 from fedsynth.images.phantom.cohort import PhantomSettings, phantom_images
 from fedsynth.images.phantom.fields import Viewport
 from fedsynth.images.phantom.patient import LABELS, Patient, draw_patient, show_plane
@@ -24,8 +25,8 @@ MIXES = {
 }
 
 
-def drawn(label: str, index: int, scanner: Scanner = QUIET) -> Patient:
-    hospital = Hospital(name="quiet", scanner=scanner, case_mix=MIXES[label])
+def drawn(label: str, index: int, *, lesions: Lesions | None = None) -> Patient:
+    hospital = Hospital(name="quiet", scanner=QUIET, lesions=lesions or Lesions(), case_mix=MIXES[label])
     return draw_patient(3, index, hospital, load_atlas(VIEW.spacing_mm))
 
 
@@ -141,7 +142,8 @@ def test_borders_blend_and_are_no_cut_outs() -> None:
     """The brightness falls over several millimetres: at 1 mm pixels a step at the border is far from the contrast."""
     view = Viewport(size=208)
     atlas = load_atlas(view.spacing_mm)
-    patient = drawn("low-grade", 5)
+    plain = Lesions(flair=1.4, texture=0.1, distractors=0.0)
+    patient = drawn("low-grade", 5, lesions=plain)
     plane = round(float(patient.lesion.centre_mm[2] - 6 + 103.5))
     image, mask = show_plane(patient, atlas, view, plane, "tumour")
     flair = image[2].astype(float)

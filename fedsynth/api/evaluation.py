@@ -1,4 +1,4 @@
-"""The command line in a few calls, for notebooks: simulate, evaluate, compare. Results are data frames.
+"""Measure and compare: results are data frames.
 
 Heavy imports happen inside the calls, so that `import fedsynth` stays quick.
 """
@@ -16,49 +16,6 @@ if TYPE_CHECKING:
     from fedsynth.run import Run
 
 EVALUATIONS = ("memorization", "fidelity", "segmentation", "classification")
-
-
-def simulate(
-    *,
-    sites: int | Path | str = 4,
-    data: Path | str | None = None,
-    partition: str = "natural",
-    run: Path | str | None = None,
-    workers: int = 1,
-    **settings: Any,
-) -> "Run":
-    """Train one generator over several hospitals and draw its synthetic set; gives the run directory.
-
-    `sites` is how many hospitals, or a sites file; without `data` they hold phantoms. `settings` are those of
-    `fedsynth simulate` with underscores: `generator="dcgan", rounds=10, privacy={"epsilon": 8, "patients": 100}`.
-    """
-    from fedsynth import config
-    from fedsynth.federation.products import finish
-    from fedsynth.federation.settings import FederationSettings
-    from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
-    from fedsynth.images.sites_file import SitesFile, default_sites, load_sites
-    from fedsynth.run import RUNS
-
-    folder = None if run is None else Path(run)
-    if not isinstance(sites, int):
-        file = load_sites(Path(sites))
-    elif data is None:
-        file = default_sites(sites)
-    else:
-        images = Path(data).resolve()
-        file = SitesFile(
-            name=images.name, images=images, partition=partition, sites=sites, seed=settings.get("seed", 0)
-        )
-    base = RUNS if folder is None else folder.resolve().parent
-    with open_hospitals(file, base) as hospitals:
-        table = {name.replace("_", "-"): value for name, value in settings.items()}
-        if "privacy" in table:
-            table["privacy"] = {name.replace("_", "-"): value for name, value in table["privacy"].items()}
-        read = config.read_table(FederationSettings, {"sites": len(hospitals.federation.sites), **table})
-        place = begin(read, hospitals, folder)
-    run_rounds(read, place, workers=workers)
-    finish(read, place)
-    return place
 
 
 def evaluate(
@@ -147,7 +104,8 @@ def _measure(
         from fedsynth.benchmark.utility.fidelity import run_fidelity
 
         return run_fidelity(images, made, seed=seed)
-    from fedsynth.benchmark.utility.utility import Plan, run_utility
+    from fedsynth.benchmark.utility.arm_trainings import Plan
+    from fedsynth.benchmark.utility.utility import run_utility
     from fedsynth.config import as_table
     from fedsynth.study.learners import TaskLearner
     from fedsynth.training.tasks import TaskSettings

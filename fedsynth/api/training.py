@@ -1,0 +1,74 @@
+"""One generator from the images of one site: the centralised baseline of a federation."""
+
+from pathlib import Path
+from typing import Any
+
+from fedsynth import config
+from fedsynth.api.progress import Progress
+from fedsynth.api.signature import as_given, takes_keywords
+from fedsynth.api.simulation import refuse_other
+from fedsynth.errors import ConfigError
+from fedsynth.generators.facts import known_family
+from fedsynth.run import Run, create_run, open_run
+from fedsynth.training.settings import TrainSettings
+
+
+@takes_keywords(TrainSettings)
+def train(
+    images: Path | str,
+    *,
+    run: Path | str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Train one generator on one image set; its members, if roles were drawn.
+
+    Args:
+        images: The folder of the image set.
+        run: The run directory; a new one under runs/ if not given.
+        resume: Go on with the run in `run`.
+        progress: Told how far the work is; log lines if not given.
+
+    Returns:
+        The run directory with the generator and sample sheets.
+
+    Example:
+        >>> import fedsynth
+        >>> run = fedsynth.train("hospitals", generator="dcgan", steps=100)  # doctest: +SKIP
+    """
+    progress = progress or Progress()
+    given = {**as_given(settings), "images": str(Path(images).resolve())}
+    read, place = _resumed(run, given) if resume else (config.read_table(TrainSettings, given), None)
+    known_family(read.generator)
+    from fedsynth.images import ImageSet
+    from fedsynth.training.pooled import run_training
+    from fedsynth.training.preparing import prepare
+    from fedsynth.training.settings import cpu_threads, open_device
+
+    opened = ImageSet.load(images)
+    with cpu_threads(read.threads):
+        prepared = prepare(opened, read)  # bad input shows here, before a run directory exists
+    if prepared.feasibility is not None:
+        progress.note(str(prepared.feasibility))
+    if place is None:
+        name, folder = open_device(read.device).type, None if run is None else Path(run)
+        place = create_run(read, generator=read.generator, seed=read.seed, device=name, folder=folder)
+    try:
+        with progress.bar(f"training {read.generator}") as advance:
+            run_training(
+                opened, read, place, resume=resume, on_step=lambda report, total: advance(report.step + 1, total)
+            )
+    except KeyboardInterrupt:
+        progress.note(f"stopped; go on with the same command and --resume --run {place.folder}")
+        raise
+    return place
+
+
+def _resumed(run: Path | str | None, given: dict[str, Any]) -> tuple[TrainSettings, Run]:
+    if run is None:
+        raise ConfigError("--resume needs the run", remedy="give --run DIR")
+    place = open_run(Path(run))
+    settings = config.load_toml(TrainSettings, place.config)
+    refuse_other(config.as_table(settings), given, place)
+    return settings, place

@@ -1,0 +1,62 @@
+"""What every family states about itself, read from its file without importing it, so that no network library loads.
+
+A test builds each family and compares.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsynth.errors import ConfigError, nearest
+
+FAMILIES = Path(__file__).parent / "families"
+CONDITIONING = {"joint": "class", "paired": "class, source", "training-free": "label map"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The texts of a family's `Entry`: `private` tells how it is trained privately, `not_private` why it is not."""
+
+    name: str
+    summary: str
+    kind: str
+    private: str = ""
+    not_private: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """For tables and JSON."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "conditioning": CONDITIONING.get(self.kind, "class, source or none"),
+            "dimensions": "2, 3",
+            "private": not self.not_private,
+            "how": self.not_private or self.private,
+            "summary": self.summary,
+        }
+
+
+def stated_facts() -> dict[str, Facts]:
+    """Every family by name, in alphabetical order."""
+    found = [facts for file in FAMILIES.glob("*.py") for facts in _read(file)]
+    return {facts.name: facts for facts in sorted(found, key=lambda one: one.name)}
+
+
+def known_family(name: str) -> Facts:
+    """The facts of the family of that name, or an error with the nearest spelling."""
+    known = stated_facts()
+    if name not in known:
+        raise ConfigError("unknown generator", value=name, remedy=nearest(name, known))
+    return known[name]
+
+
+def _read(file: Path) -> list[Facts]:
+    calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    entries = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Entry"]
+    return [Facts(**_texts(call)) for call in entries]
+
+
+def _texts(call: ast.Call) -> dict[str, str]:
+    known = Facts.__dataclass_fields__
+    return {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg is not None and one.arg in known}

@@ -1,0 +1,69 @@
+"""When a task network has learned enough, by reference patients, and whether its training collapsed.
+
+Reference patients are free for choosing; the holdout never comes here. The rule is the same for every arm.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsynth.images import ImageSet
+from fedsynth.tasks.task import Task
+from fedsynth.training.holder import Holder
+
+CHECK = 50
+"""Steps between two looks at the reference patients."""
+PATIENCE = 4
+"""Looks without a gain after which training ends."""
+FEWEST = 8
+"""Looks before which training never ends: a network may answer the same for all images in its first hundred steps."""
+GAIN = 0.01
+"""A smaller difference of the reference score is no gain."""
+BLOCK, SAMPLE = 32, 256
+
+
+class EarlyStopping:
+    """Keeps the weights with the best score on the reference patients; where they cannot be scored it never stops."""
+
+    def __init__(self, reference: ImageSet | None, *, device: torch.device) -> None:
+        self._holder = None if reference is None else Holder(reference, device=device)
+        self._best, self._mark = -np.inf, -np.inf
+        self._looks, self._waited = 0, 0
+        self._weights: dict[str, Tensor] = {}
+
+    def seen(self, task: Task) -> bool:
+        """Score the task as it is; true once there was no gain for `PATIENCE` looks, after `FEWEST` of them."""
+        if self._holder is None or not np.isfinite(value := task.quality(tally(task, self._holder))):
+            return False
+        if value >= self._best:
+            self._best = value
+            self._weights = {name: tensor.detach().clone() for name, tensor in task.nets.state_dict().items()}
+        gained = value > self._mark + GAIN
+        self._mark, self._waited = (value, 0) if gained else (self._mark, self._waited + 1)
+        self._looks += 1
+        return self._waited >= PATIENCE and self._looks >= FEWEST
+
+    def restore(self, task: Task) -> None:
+        """Load the best weights that were seen, if any."""
+        if self._weights:
+            task.nets.load_state_dict(self._weights)
+
+
+def has_collapsed(task: Task, sets: Sequence[ImageSet], *, seed: int) -> bool:
+    """Whether the task fails on the very images that it was trained on; of each set 256 are looked at."""
+    rng = np.random.default_rng([seed, *b"collapse"])
+    device = next(task.parameters()).device
+    parts = [images.rows(np.sort(rng.permutation(len(images))[:SAMPLE])) for images in sets]
+    return task.collapsed(torch.stack([tally(task, Holder(part, device=device)) for part in parts]).sum(0))
+
+
+def tally(task: Task, holder: Holder) -> Tensor:
+    """`Task.tally` summed over all images."""
+    parts = []
+    for start in range(0, holder.count, BLOCK):
+        batch = holder.fetch(np.arange(start, min(holder.count, start + BLOCK)))
+        with torch.no_grad():
+            parts.append(task.tally(batch))
+    return torch.stack(parts).sum(0)

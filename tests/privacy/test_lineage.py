@@ -1,0 +1,107 @@
+"""What runs together promise whom: by hand, over groups that may, or cannot, share a patient."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from fedsynth.errors import ConfigError
+from fedsynth.privacy.accounting import Mechanism, compose
+from fedsynth.privacy.lineage import PHANTOMS, Guarantee, Lineage, LineageRun, PatientGroup
+
+
+def group(epsilon: float, digest: str = "", *disjoint: str, site: str = "one") -> PatientGroup:
+    """Without a mechanism, so that epsilons add and can be checked in the head."""
+    return PatientGroup(
+        site=site, digest=digest, disjoint_from=disjoint, epsilon=epsilon, replace_one=2 * epsilon, delta=1e-5
+    )
+
+
+def run(name: str, *groups: PatientGroup, public: str = "", training: str = "private") -> LineageRun:
+    return LineageRun(
+        run=name,
+        generator="g",
+        images=f"set of {name}",
+        steps=1,
+        training=training,  # type: ignore[arg-type]
+        public=public,
+        patients=groups or (PatientGroup(site="one"),),
+    )
+
+
+def total(*runs: LineageRun) -> float | None:
+    return Lineage(runs=runs).guarantee().epsilon
+
+
+def test_unknown_groups_add_and_disjoint_ones_do_not() -> None:
+    assert total(run("a", group(20, "x")), run("b", group(8, "y"))) == 28
+    assert total(run("a", group(20, "x")), run("b", group(8, "y", "x"))) == 20
+    assert total(run("a", group(20)), run("b", group(8, "y", "x"))) == 28, "nothing is known without a digest"
+
+
+def test_deltas_add_with_epsilons() -> None:
+    found = Lineage(runs=(run("a", group(20)), run("b", group(8)))).guarantee()
+    assert found == Guarantee(epsilon=28, replace_one=56, delta=2e-5)
+
+
+def test_a_middle_run_may_share_with_both_of_two_that_are_apart() -> None:
+    """a and c are disjoint, b may be in either: nobody paid for all three."""
+    lineage = Lineage(runs=(run("a", group(5, "x")), run("b", group(3, "y")), run("c", group(4, "z", "x"))))
+    assert lineage.guarantee().epsilon == 8
+    assert [lineage.promised(one).epsilon for one in lineage.runs] == [8, 8, 7]
+
+
+def test_the_sites_of_one_run_are_apart_and_each_has_its_own_promise() -> None:
+    first = run("a", group(5, "x", site="north"), group(1, "y", site="south"))
+    later = run("b", group(2, "u", "y", site="north"), group(2, "v", "x", site="south"))
+    lineage = Lineage(runs=(first, later))
+    assert lineage.guarantee().epsilon == 7
+    assert [lineage.promised(later, one).epsilon for one in later.patients] == [7, 3]
+    assert [lineage.promised(first, one).epsilon for one in first.patients] == [7, 3]
+
+
+def test_phantoms_cost_nobody_and_stand_for_patients_in_the_last_run() -> None:
+    assert total(run("a", group(9), public=PHANTOMS), run("b", group(8))) == 8
+    assert total(run("a", group(9)), run("b", group(8), public=PHANTOMS)) == 9
+    assert total(run("a", group(8), public=PHANTOMS)) == 8
+
+
+@pytest.mark.parametrize("training", ["plain", "insecure", "unknown"])
+def test_an_ancestor_without_a_guarantee_leaves_none(training: str) -> None:
+    exposed = run("a", training=training)
+    assert total(exposed, run("b", group(8))) is None
+    assert total(exposed, run("m", public=PHANTOMS, training="plain"), run("b", group(8))) is None
+    lineage = Lineage(runs=(exposed, run("b", group(8))))
+    assert lineage.claim().startswith("none: it goes on from a (set of a)")
+    assert lineage.history()[1].endswith("its patients over the whole lineage: no guarantee")
+    declared = Lineage(runs=(exposed,)).declared_public("b").then(run("b", group(8)))
+    assert declared.guarantee().epsilon == 8
+    assert "a (set of a) as public on the word of --public-start of b" in declared.claim()
+
+
+def test_public_is_what_every_image_set_says_of_itself() -> None:
+    phantoms, patients = run("a", public=PHANTOMS, training="plain"), run("b", training="plain")
+    assert Lineage(runs=(phantoms,)).public
+    assert not Lineage(runs=(patients, phantoms)).public
+    assert not Lineage(runs=(patients,)).declared_public("c").then(phantoms).public
+    assert not Lineage().public
+
+
+def test_mechanisms_are_composed_where_all_are_known() -> None:
+    mechanism = Mechanism(rate=1.0, noise=2.0, steps=2)
+    alone = compose([mechanism], 1e-5)
+    known = replace(group(alone.epsilon), mechanisms=(mechanism,))
+    both = total(run("a", known), run("b", known))
+    assert both == compose([mechanism, mechanism], 1e-5).epsilon < 2 * alone.epsilon
+
+
+def test_many_unlike_sites_are_added_in_time() -> None:
+    groups = [replace(group(1 + i / 10), mechanisms=(Mechanism(rate=1.0, noise=2.0 + i, steps=2),)) for i in range(12)]
+    begun = time.monotonic()
+    assert total(run("a", *groups), run("b", *groups)) == pytest.approx(2 * 2.1)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_private_run_without_a_group_is_refused() -> None:
+    with pytest.raises(ConfigError, match="promises nobody"):
+        replace(run("a", group(1)), patients=())
