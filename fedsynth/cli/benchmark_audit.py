@@ -15,12 +15,10 @@ from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
-    from fedsynth.federation.settings import FederationSettings
     from fedsynth.images import ImageSet
     from fedsynth.privacy.plan import PrivatePlan
     from fedsynth.run import Run
     from fedsynth.study.audit import Audited, AuditSettings, Charging
-    from fedsynth.training.settings import TrainSettings
     from fedsynth.training.trainer import StepReport
 
 PRIVATE = "Privacy"
@@ -67,6 +65,7 @@ def audit(
     Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
     """
     from fedsynth.benchmark.belonging import stranger
+    from fedsynth.run import RUNS
     from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code
 
     given = {"delta": delta, "patients": patients, "draw": draw, "store": store}
@@ -78,25 +77,23 @@ def audit(
     if mechanism:
         place = out if out is not None or audited_run is None else audited_run.folder
         audit_plans(training.plans(budgets), canaries, claim, place, as_json=as_json)
+    if len(budgets) > 1:
+        raise ConfigError("one training is audited at a time", remedy="give one --epsilon, or --mechanism")
     canaries = 200 if canaries is None else canaries
-    asked = AuditSettings(canaries=canaries, seed=seed, claim=claim, delta=delta, looks=len(budgets))
-    cost = _agree_on_cost(training, budgets, spend=spend)
-    base = _place(audited_run, out, len(budgets))
-    found = []
-    for number, settings in enumerate(budgets):
-        folder = None if out is None else (out if len(budgets) == 1 else out / f"training-{number + 1}")
-        found.append(training.hold(settings, asked, base, folder))
+    asked = AuditSettings(canaries=canaries, seed=seed, claim=claim, delta=delta)
+    training = replace(training, settings=budgets[0])
+    cost = _agree_on_cost(training, spend=spend)
+    found = training.hold(asked, (RUNS if audited_run is None else audited_run.folder) / "audits", out)
     result = as_result(found, training.images, training.settings, asked, cost)
     keeps = audited_run if not stranger(audited_run, real=real) else None
     if keeps is not None:
         result.save(keeps.benchmark(NAME))
-    result.save(found[-1].run.benchmark(NAME))
+    result.save(found.run.benchmark(NAME))
     if as_json:
         print_json(result.as_json())
     else:
-        for one in found:
-            _print(one)
-        typer.echo(f"result     {(keeps or found[-1].run).benchmark(NAME)}")
+        _print(found)
+        typer.echo(f"result     {(keeps or found.run).benchmark(NAME)}")
     assert result.verdict is not None
     raise typer.Exit(exit_code(result.verdict))
 
@@ -105,19 +102,19 @@ def audit(
 class _Training:
     """What is trained once more: one holder's run or, where `federated` names it, that of several hospitals."""
 
-    settings: "TrainSettings | FederationSettings"
+    settings: Any  # of training, or of a federation
     images: "ImageSet"
     federated: "Run | None" = None
 
-    def charged(self, budgets: "Sequence[Any]") -> "list[Charging]":
-        """Refuse what cannot work; then whom these trainings charge."""
+    def charged(self) -> "list[Charging]":
+        """Refuse what cannot work; then whom the training charges."""
         from fedsynth.study.audit import charging_of, rehearse
         from fedsynth.study.federated_audit import charged_sites, members_of, refuse_federation
 
         if self.federated is None:
-            return charging_of([rehearse(self.images, one) for one in budgets])
-        refuse_federation(budgets[0])
-        return charged_sites(members_of(self.federated), budgets)
+            return charging_of(rehearse(self.images, self.settings))
+        refuse_federation(self.settings)
+        return charged_sites(members_of(self.federated), self.settings)
 
     def plans(self, budgets: "Sequence[Any]") -> "list[PrivatePlan]":
         """The different mechanisms of these trainings, over all hospitals."""
@@ -135,12 +132,13 @@ class _Training:
         sites = members_of(self.federated)
         return list(dict.fromkeys(plan_of(site, one) for one in budgets for site in sites))
 
-    def hold(self, settings: Any, asked: "AuditSettings", base: Path, folder: Path | None) -> "Audited":
-        """One training, and what it showed."""
+    def hold(self, asked: "AuditSettings", base: Path, folder: Path | None) -> "Audited":
+        """The training, and what it showed. Audits are no runs to go on with: they stand where none is looked for."""
         from fedsynth.run import create_run
         from fedsynth.study.audit import hold_audit
         from fedsynth.study.federated_audit import hold_federated_audit
 
+        settings = self.settings
         place = create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder, base=base)
 
         def step(text: str) -> None:
@@ -232,34 +230,23 @@ def _with_budget(settings: Any, epsilon: float, given: dict[str, Any]) -> Any:
     return replace(settings, batch=None, privacy=Privacy(epsilon=epsilon, **said))
 
 
-def _agree_on_cost(training: _Training, budgets: "Sequence[Any]", *, spend: bool) -> dict[str, float] | None:
+def _agree_on_cost(training: _Training, *, spend: bool) -> tuple[float, float] | None:
     """Say what real patients would pay, and stop unless that was agreed to."""
     from fedsynth.privacy.accounting import rounded_up
     from fedsynth.study.audit import cost_of
 
-    privacy = budgets[0].privacy
-    charged = training.charged(budgets)
+    privacy = training.settings.privacy
+    charged = training.charged()
     cost = None if privacy is None else cost_of(charged, privacy.store, privacy.delta)
     if cost is None:
         return None
-    said = (
-        f"this audit trains on real patients: the most that any of them has spent goes from epsilon "
-        f"{rounded_up(cost.before, 3):g} to {rounded_up(cost.after, 3):g}"
-    )
+    before, after = (rounded_up(one, 3) for one in cost)
+    spent = f"the most that any of them has spent goes from epsilon {before:g} to {after:g}"
+    said = f"this audit trains on real patients: {spent}"
     if not spend:
         raise RefusedError(said, remedy="give --spend if it is worth that; an audit on phantoms costs nobody anything")
     typer.echo(said, err=True)
-    return {"before": cost.before, "after": cost.after}
-
-
-def _place(run: "Run | None", out: Path | None, trainings: int) -> Path:
-    """Audits are no runs to go on with: they stand where no command looks for the newest run."""
-    from fedsynth.files import refuse_existing
-    from fedsynth.run import RUNS
-
-    if out is not None and out.exists() and (trainings > 1 or not out.is_dir() or any(out.iterdir())):
-        refuse_existing(out, marker="config.toml")
-    return (RUNS if run is None else run.folder) / "audits"
+    return cost
 
 
 def _print(found: "Audited") -> None:
@@ -274,8 +261,7 @@ def _print(found: "Audited") -> None:
     ]
     if rows:
         print_table(["where", "coins right", "epsilon at least", "at most provable"], rows)
-    for kind, value in found.hits.items():
-        typer.echo(f"           in above out among {kind}: {value:.2f}")
+    typer.echo(f"scores     who took part scores above who did not in a share of {found.above:.2f}; 0.5 is chance")
     typer.echo(f"control    {found.control:.2f} for coins that had no part in it; it should be 0")
     typer.echo(f"verdict    {found.verdict.upper()}")
     for sentence in found.sentences:

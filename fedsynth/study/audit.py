@@ -44,16 +44,12 @@ OnStep = Callable[[StepReport, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings:
-    """How an audit is held: `claim` is what is claimed of runs without plan.
-
-    `looks` counts the trainings that are audited together: their bounds hold all at once.
-    """
+    """How an audit is held: `claim` is what is claimed of runs without plan."""
 
     canaries: int = 200
     seed: int = 0
     claim: float | None = None
     delta: float = 1e-5
-    looks: int = 1
 
     def __post_init__(self) -> None:
         if self.canaries < FEWEST:
@@ -69,8 +65,8 @@ class AuditSettings:
 class Audited:
     """What one training showed: a bound for all sites and for each; none where nothing was seen, and `unseen` says why.
 
-    `control` is the largest bound for coins that had no part in it; it should be zero. `hits` is how often a canary
-    that took part scores above one that did not, by kind.
+    `control` is the largest bound for coins that had no part in it; it should be zero. `above` is how often a canary
+    that took part scores above one that did not: 0.5 is chance.
     """
 
     claim: float | None
@@ -79,7 +75,7 @@ class Audited:
     bounds: Mapping[str, EpsilonBound]
     unseen: str
     control: float
-    hits: Mapping[str, float]
+    above: float
     canaries: Canaries
     run: Run
     seconds: float
@@ -141,41 +137,30 @@ def rehearse(images: ImageSet, settings: TrainSettings) -> Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Charging:
-    """One site's patients, and the trainings that they would be charged for."""
+    """One site's patients, and the training that they would be charged for."""
 
     site: str
     patients: Sequence[str]
-    planned: Sequence[Mechanism]
+    planned: Mechanism
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What audits would add to what any patient has spent: the largest epsilon before and after, at the run's delta."""
-
-    before: float
-    after: float
-
-
-def charging_of(rehearsed: Sequence[Prepared]) -> list[Charging]:
-    """Whom pooled trainings charge: nobody where they are plain, or show phantoms."""
-    planned = [one.plan.mechanism for one in rehearsed if one.plan is not None]
-    if not planned or rehearsed[0].images.header.phantoms:
+def charging_of(rehearsed: Prepared) -> list[Charging]:
+    """Whom a pooled training charges: nobody where it is plain, or shows phantoms."""
+    if rehearsed.plan is None or rehearsed.images.header.phantoms:
         return []
-    return [Charging(site=HOLDER, patients=rehearsed[0].holder.patients, planned=planned)]
+    return [Charging(site=HOLDER, patients=rehearsed.holder.patients, planned=rehearsed.plan.mechanism)]
 
 
-def cost_of(charged: Sequence[Charging], store: Path | None, delta: float) -> Cost | None:
-    """The largest cost over the sites; None where nobody is charged."""
+def cost_of(charged: Sequence[Charging], store: Path | None, delta: float) -> tuple[float, float] | None:
+    """The most that any patient has spent and would have after the audit; None where nobody is charged."""
     if not charged:
         return None
     home = default_store() if store is None else store
     if not home.is_dir():  # nothing was ever spent, and looking must not make a store
-        return Cost(before=0.0, after=max(compose(one.planned, delta).epsilon for one in charged))
-    pairs = []
-    for one in charged:
-        ledger = Ledger(one.site, home)
-        pairs.append(ledger.forecast(ledger.group(one.patients), one.planned, delta))
-    return Cost(before=max(before for before, _ in pairs), after=max(after for _, after in pairs))
+        return 0.0, max(compose([one.planned], delta).epsilon for one in charged)
+    ledgers = [(Ledger(one.site, home), one) for one in charged]
+    pairs = [ledger.forecast(ledger.group(one.patients), [one.planned], delta) for ledger, one in ledgers]
+    return max(before for before, _ in pairs), max(after for _, after in pairs)
 
 
 def hold_audit(
@@ -210,55 +195,49 @@ def hold_audit(
     step("training with canaries")
     run_training(canaries.joined(members), settings, run, on_step=on_step, on_prepared=prepared)
     step("guessing the coins")
-    (claim, why), delta = claims[0], delta_of(settings, audit)
-    seen = Seen(canaries=canaries, scores=watch.scores, unseen=watch.why, claim=claim, why_no_claim=why, delta=delta)
-    return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
+    seen = (watch.scores, watch.why)
+    return conclude(canaries, seen, claims[0], audit, run, secret, delta=delta_of(settings, audit), started=started)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
-    """What a training with canaries gave: their scores, or why there are none, and what it claims."""
-
-    canaries: Canaries
-    scores: Scores | None
-    unseen: str
-    claim: float | None
-    why_no_claim: str
-    delta: float
-
-
-def conclude(seen: Seen, audit: AuditSettings, run: Run, secret: Randomness, *, seconds: float) -> Audited:
+def conclude(
+    canaries: Canaries,
+    seen: tuple[Scores | None, str],
+    claim: tuple[float | None, str],
+    audit: AuditSettings,
+    run: Run,
+    secret: Randomness,
+    *,
+    delta: float,
+    started: float,
+) -> Audited:
     """Guess the coins, and fresh ones that had no part in the training: the control."""
-    canaries, scores = seen.canaries, seen.scores
+    scores, why = seen
     unrelated = secret.integers(2, (len(canaries),)).numpy() == 1
     bounds, control = (
-        {}
-        if scores is None
-        else prove(scores, coins, canaries.sites, delta=seen.delta, looks=audit.looks, seed=audit.seed)
+        {} if scores is None else prove(scores, coins, canaries.sites, delta=delta, seed=audit.seed)
         for coins in (canaries.included, unrelated)
     )
     return Audited(
-        claim=seen.claim,
-        why_no_claim=seen.why_no_claim,
-        delta=seen.delta,
+        claim=claim[0],
+        why_no_claim=claim[1],
+        delta=delta,
         bounds=bounds,
-        unseen=seen.unseen if scores is None else "",
+        unseen=why if scores is None else "",
         control=max((one.epsilon for one in control.values()), default=0.0),
-        hits={} if scores is None else _hits(scores, canaries),
+        above=0.5 if scores is None else _above(scores, canaries.included),
         canaries=canaries,
         run=run,
-        seconds=seconds,
+        seconds=time.monotonic() - started,
     )
 
 
+def _above(scores: Scores, included: NDArray[np.bool_]) -> float:
+    inside, outside = scores[included][:, None], scores[~included]
+    return float((inside > outside).mean() + (inside == outside).mean() / 2)
+
+
 def prove(
-    scores: Scores,
-    included: NDArray[np.bool_],
-    sites: Sequence[str],
-    *,
-    delta: float,
-    looks: int = 1,
-    seed: int = 0,
+    scores: Scores, included: NDArray[np.bool_], sites: Sequence[str], *, delta: float, seed: int = 0
 ) -> dict[str, EpsilonBound]:
     """The bound over all canaries and site by site, corrected so that all of them hold together."""
     places = {EVERYWHERE: np.ones(len(included), bool)}
@@ -266,45 +245,36 @@ def prove(
         places |= {site or "(no site)": np.array(sites) == site for site in sorted(set(sites))}
     rng = np.random.default_rng([seed, *b"ties"])
     return {
-        place: best_bound(scores[here], included[here], delta=delta, rng=rng, looks=looks * len(places))
+        place: best_bound(scores[here], included[here], delta=delta, rng=rng, looks=len(places))
         for place, here in places.items()
     }
 
 
 def as_result(
-    audited: Sequence[Audited],
+    one: Audited,
     images: ImageSet,
     settings: TrainSettings | FederationSettings,
     audit: AuditSettings,
-    spent: Mapping[str, float] | None = None,
+    spent: tuple[float, float] | None = None,
 ) -> Result:
-    """The result in its common form; several trainings are reported by the one whose bound exceeds its claim most."""
-    worst = max(audited, key=lambda one: one.lower - (one.claim if one.claim is not None else np.inf))
-    table: dict[str, Any] = {"generator": settings.generator, "canaries": audit.canaries}
-    table |= {"level": LEVEL, "claim": audit.claim, "trainings": len(audited), "run_seed": settings.seed}
+    """The result in its common form; `spent` is what patients had spent before and have after."""
+    scores = {
+        place: {"epsilon_lower_bound": Score(value=bound.epsilon, low=bound.epsilon, baseline=0.0, n=bound.canaries)}
+        for place, bound in one.bounds.items()
+    }
+    found = {"value": one.lower, "low": one.lower, "baseline": 0.0, "control": one.control, "n": len(one.canaries)}
+    largest = Score(**found) if one.bounds else Score(value=None, why=one.unseen)  # type: ignore[arg-type]
     return Result(
         benchmark=NAME,
-        verdict=verdict_of(audited),
-        scores={"epsilon_lower_bound": _score(worst, EVERYWHERE, worst.lower)},
-        per_site={
-            place: {"epsilon_lower_bound": _score(worst, place, one.epsilon)}
-            for place, one in worst.bounds.items()
-            if place != EVERYWHERE
-        },
-        details={"trainings": [_described(one) for one in audited], "spent": spent},
+        verdict=one.verdict,
+        scores={"epsilon_lower_bound": largest},
+        per_site={place: of for place, of in scores.items() if place != EVERYWHERE},
+        details=_described(one) | {"spent": spent},
         inputs={"real": Input.of(images)},
         seed=audit.seed,
-        settings=table,
-        seconds=sum(one.seconds for one in audited),
+        settings={"generator": settings.generator, "level": LEVEL, "claim": audit.claim, "run_seed": settings.seed},
+        seconds=one.seconds,
     )
-
-
-def verdict_of(audited: Sequence[Audited]) -> Verdict:
-    """Of several trainings: one contradiction is enough, and no claim at all says nothing."""
-    verdicts = [one.verdict for one in audited]
-    if "fail" in verdicts:
-        return "fail"
-    return "no contradiction found" if "no contradiction found" in verdicts else "inconclusive"
 
 
 def exit_code(verdict: Verdict) -> int:
@@ -328,39 +298,17 @@ def delta_of(settings: TrainSettings | FederationSettings, audit: AuditSettings)
     return audit.delta if settings.privacy is None or audit.claim is not None else settings.privacy.delta
 
 
-def _hits(scores: Scores, canaries: Canaries) -> dict[str, float]:
-    """By kind, how often a canary that took part scores above one that did not: 0.5 is chance."""
-    kinds = np.array(canaries.kinds)
-    found = {}
-    for kind in map(str, sorted(set(kinds))):
-        inside = scores[(kinds == kind) & canaries.included]
-        outside = scores[(kinds == kind) & ~canaries.included]
-        if len(inside) and len(outside):
-            above = (inside[:, None] > outside).mean() + (inside[:, None] == outside).mean() / 2
-            found[kind] = round(float(above), 3)
-    return found
-
-
-def _score(audited: Audited, place: str, value: float) -> Score:
-    if not audited.bounds:
-        return Score(value=None, why=audited.unseen)
-    n = audited.bounds[place].canaries
-    return Score(value=value, low=value, baseline=0.0, control=audited.control, n=n)
-
-
 def _described(one: Audited) -> dict[str, Any]:
     return {
-        "verdict": one.verdict,
         "reach": one.reach,
         "sentences": one.sentences,
         "claimed": one.claim,
         "delta": one.delta,
         "lower_bound": one.lower,
         "ceiling": one.ceiling,
-        "control": one.control,
         "bounds": {place: asdict(bound) for place, bound in one.bounds.items()},
         "unseen": one.unseen,
-        "told_apart": one.hits,
+        "in_above_out": one.above,
         "canaries": {"all": len(one.canaries), "included": int(one.canaries.included.sum())},
         "run": str(one.run.folder),
     }

@@ -1,4 +1,4 @@
-"""Canary patients: made-up patients of whom a secret coin decides, before the training, whether they take part.
+"""Canary patients: black and white patterns of which a secret coin decides, before the training, who takes part.
 
 Nobody's image goes into them, whatever set they resemble. They know nothing of training, scores or claims.
 """
@@ -6,7 +6,6 @@ Nobody's image goes into them, whatever set they resemble. They know nothing of 
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,17 +14,9 @@ from numpy.typing import NDArray
 from fedsynth import files
 from fedsynth.images import ImageSet
 from fedsynth.images.check import COLUMNS
-from fedsynth.images.header import Header
 from fedsynth.images.imageset import concatenate
-from fedsynth.images.phantom.acquire import CHANNELS
-from fedsynth.images.phantom.cohort import SMALLEST, PhantomSettings, phantom_images
-from fedsynth.images.phantom.fields import Viewport
-from fedsynth.images.phantom.patient import LABELS, Labels
-from fedsynth.images.phantom.scanner import default_hospitals
 from fedsynth.privacy.randomness import Randomness, SecretRandomness
 
-KINDS = ("pattern", "ordinary", "pattern", "mislabelled", "pattern")
-"""The order in which kinds follow each other: high-contrast patterns, phantoms, phantoms with another's label map."""
 FEWEST, IMAGES = 20, 4
 
 Canary = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
@@ -36,16 +27,15 @@ Canary = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
 class Canaries:
     """All canaries, taking part or not. `images` holds every one's images, canary after canary, equally many each.
 
-    The other three have an item per canary. `included` is the secret of the coin: what scores a canary must not see it.
+    The other two have an item per canary. `included` is the secret of the coin: what scores a canary must not see it.
     """
 
     images: ImageSet
-    kinds: tuple[str, ...]
     sites: tuple[str, ...]
     included: NDArray[np.bool_]
 
     def __len__(self) -> int:
-        return len(self.kinds)
+        return len(self.sites)
 
     @property
     def images_each(self) -> int:
@@ -61,9 +51,7 @@ class Canaries:
         """Those of one site."""
         chosen = np.flatnonzero(np.array(self.sites) == site)
         rows = (chosen[:, None] * self.images_each + np.arange(self.images_each)).flatten()
-        kinds = tuple(self.kinds[i] for i in chosen)
-        images = self.images.rows(rows)
-        return Canaries(images=images, kinds=kinds, sites=(site,) * len(chosen), included=self.included[chosen])
+        return Canaries(images=self.images.rows(rows), sites=(site,) * len(chosen), included=self.included[chosen])
 
     def joined(self, members: ImageSet) -> ImageSet:
         """The training set: `members` and the canaries whose coin fell so."""
@@ -73,7 +61,7 @@ class Canaries:
 
     def record(self, path: Path) -> None:
         """Write the coins, before the training, so that nobody can say they were chosen afterwards."""
-        table = {"canary": self.names, "kind": self.kinds, "site": self.sites, "included": self.included.astype(int)}
+        table = {"canary": self.names, "site": self.sites, "included": self.included.astype(int)}
         files.write_text(path, pd.DataFrame(table).to_csv(index=False, lineterminator="\n"))
 
 
@@ -87,8 +75,7 @@ def make_canaries(like: ImageSet, count: int, *, seed: int, randomness: Randomne
     each = IMAGES if like.header.dimensions == 2 else 1
     named = sorted(set(like.cases["site"]))
     sites = tuple(named[i % len(named)] for i in range(count))
-    kinds = tuple(_kind(i // len(named), like) for i in range(count))
-    made = [_make(i, kind, like, each, seed) for i, kind in enumerate(kinds)]
+    made = [_pattern(like, each, np.random.default_rng([seed, *b"canary", i])) for i in range(count)]
     token = secrets.token_hex(4)
     rows = []
     for number, (site, (_, _, label)) in enumerate(zip(sites, made, strict=True)):
@@ -101,32 +88,11 @@ def make_canaries(like: ImageSet, count: int, *, seed: int, randomness: Randomne
         images=_as_kind(np.concatenate([one for one, _, _ in made]), like),
         masks=np.concatenate([mask for _, mask, _ in made]) if like.masks is not None else None,
     )
-    return Canaries(images=images, kinds=kinds, sites=sites, included=secret.integers(2, (count,)).numpy() == 1)
-
-
-def _kind(place: int, like: ImageSet) -> str:
-    """Small images have no room for a phantom, and a label cannot be wrong where there is none."""
-    kind = KINDS[place % len(KINDS)]
-    if max(like.size) < SMALLEST:
-        return "pattern"
-    return "ordinary" if kind == "mislabelled" and like.masks is None and not like.header.classes else kind
+    return Canaries(images=images, sites=sites, included=secret.integers(2, (count,)).numpy() == 1)
 
 
 def _role(like: ImageSet) -> str:
     return "" if set(like.cases["role"]) == {""} else "member"
-
-
-def _make(number: int, kind: str, like: ImageSet, each: int, seed: int) -> Canary:
-    rng = np.random.default_rng([seed, *b"canary", number])
-    if kind == "pattern":
-        return _pattern(like, each, rng)
-    images, masks, label = _phantom(like, each, seed=int(rng.integers(2**31)))
-    if kind == "mislabelled":
-        _, masks, other = _phantom(like, each, seed=int(rng.integers(2**31)))
-        wrong = [name for name in like.header.classes if name != label]
-        label = str(rng.choice(wrong)) if wrong else other
-        masks = np.flip(masks, axis=1).copy()
-    return images, masks, label
 
 
 def _pattern(like: ImageSet, each: int, rng: np.random.Generator) -> Canary:
@@ -144,43 +110,6 @@ def _blocks(size: tuple[int, ...], shares: list[float], rng: np.random.Generator
     counts = [int(rng.integers(2, min(16, n) + 1)) for n in size]
     drawn = np.digitize(rng.random(counts), np.cumsum([1 - sum(shares), *shares])[:-1])
     return drawn[np.ix_(*[np.arange(n) * count // n for n, count in zip(size, counts, strict=True)])]
-
-
-def _phantom(like: ImageSet, each: int, *, seed: int) -> Canary:
-    """A brain phantom cut to the set's size, with as many of its channels, labels and classes as fit."""
-    header = like.header
-    size = max(like.size)
-    slices = min(each, len(Viewport(size=size).planes))
-    labels: Labels = next((key for key, names in LABELS.items() if names == header.mask_labels), "tumour")
-    dimensions: Literal[2, 3] = 2 if header.dimensions == 2 else 3
-    settings = PhantomSettings(
-        patients=1, slices=slices, size=size, sites=1, seed=seed, dimensions=dimensions, labels=labels
-    )
-    drawn = phantom_images(0, settings, default_hospitals(1))
-    images = np.stack([_cut(one.image[_channels(header)], like.size) for one in drawn])
-    masks = np.stack([_cut(one.mask, like.size) for one in drawn])
-    masks = np.minimum(masks, max(0, len(header.mask_labels) - 1))
-    repeats = np.arange(each) % len(drawn)
-    return images[repeats], masks[repeats].astype(np.uint8), _class(drawn[0].row["class"], header.classes)
-
-
-def _channels(header: Header) -> list[int]:
-    """Which of the phantom's channels stands for each of the set's: the one of its name, or any."""
-    return [CHANNELS.index(name) if name in CHANNELS else i % len(CHANNELS) for i, name in enumerate(header.channels)]
-
-
-def _class(name: str, classes: tuple[str, ...]) -> str:
-    if not classes or name in classes:
-        return name if classes else ""
-    return classes[sum(name.encode()) % len(classes)]
-
-
-def _cut(values: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The middle of the last axes; a phantom is as large as the set's largest side."""
-    for axis, want in enumerate(size, start=values.ndim - len(size)):
-        first = (values.shape[axis] - want) // 2
-        values = np.take(values, np.arange(first, first + want), axis)
-    return values
 
 
 def _as_kind(images: NDArray[np.uint8], like: ImageSet) -> NDArray[np.uint8] | NDArray[np.float32]:

@@ -27,7 +27,6 @@ from fedsynth.study.audit import (
     Charging,
     OnStep,
     Scores,
-    Seen,
     Step,
     claim_of,
     conclude,
@@ -62,14 +61,13 @@ def refuse_federation(settings: FederationSettings) -> None:
         raise ConfigError("these hospitals trained each for itself: there is no common generator", remedy=remedy)
 
 
-def charged_sites(sites: Sequence[Site], asked: Sequence[FederationSettings]) -> list[Charging]:
+def charged_sites(sites: Sequence[Site], settings: FederationSettings) -> list[Charging]:
     """Whom the rounds charge, hospital by hospital; nobody where they are plain, or show phantoms."""
-    charged = []
-    for site in sites:
-        if asked[0].privacy is not None and not site.images.header.phantoms:
-            planned = [plan_of(site, settings).mechanism for settings in asked]
-            charged.append(Charging(site=site.name, patients=Holder(site.images).patients, planned=planned))
-    return charged
+    return [
+        Charging(site=site.name, patients=Holder(site.images).patients, planned=plan_of(site, settings).mechanism)
+        for site in sites
+        if settings.privacy is not None and not site.images.header.phantoms
+    ]
 
 
 def plan_of(site: Site, settings: FederationSettings) -> PrivatePlan:
@@ -146,12 +144,9 @@ def hold_federated_audit(
     _bind_by_policies(audited, trained, sites)
     with watching.trainings(ears.opened, ears.joined):
         run_rounds(settings, trained, watch=told)
-    scores, unseen = _joined(ears, canaries)
     step("guessing the coins")
-    claim, why = ears.claim()
-    delta = delta_of(settings, audit)
-    seen = Seen(canaries=canaries, scores=scores, unseen=unseen, claim=claim, why_no_claim=why, delta=delta)
-    return conclude(seen, audit, run, secret, seconds=time.monotonic() - started)
+    seen, delta = _joined(ears, canaries), delta_of(settings, audit)
+    return conclude(canaries, seen, ears.claim(), audit, run, secret, delta=delta, started=started)
 
 
 def _bind_by_policies(audited: Run, trained: Run, sites: Sequence[Site]) -> None:

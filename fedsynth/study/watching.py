@@ -29,8 +29,6 @@ WATCHED = {"private": 100, "plain": 30}
 OTHERS = 256
 MEMORY = 2**30
 CHUNK = 32
-QUIET = 0.5
-"""Noise of less than so many clip norms lets a closer look tell more: that of a mechanism which is broken."""
 THINNED = 8
 """Of a plain gradient, which has no noise, so many values for each row are enough."""
 
@@ -60,26 +58,13 @@ class Watch:
         self._canaries, self._seed = canaries, seed
         self._holder = Holder(canaries.images)
         self._others = others
-        self._sum, self._weight = np.zeros(len(canaries)), np.zeros(len(canaries))
-        self._quiet = True
+        self._sum = np.zeros(len(canaries))
         self._seen, self.why = 0, "no gradient that reads patients was seen"
 
     @property
     def scores(self) -> NDArray[np.float64] | None:
-        """Per canary the logarithm of the odds that it takes part; None where nothing was seen.
-
-        Odds that scatter more than they promise to are shrunk, kind by kind: else the kind that least squares explains
-        worst would look the surest. Coins play no part in it.
-        """
-        if not self._seen:
-            return None
-        kinds, odds = np.array(self._canaries.kinds), self._sum.copy()
-        for kind in set(kinds):
-            own = kinds == kind
-            odds[own] -= np.median(odds[own])
-            promised = np.mean(self._weight[own] + self._weight[own] ** 2 / 4)
-            odds[own] *= min(1.0, promised / max(np.mean(odds[own] ** 2), 1e-12)) ** 0.5
-        return odds
+        """Per canary the logarithm of the odds that it takes part; None where nothing was seen."""
+        return self._sum - np.median(self._sum) if self._seen else None
 
     def attach(self, prepared: Prepared) -> None:
         """Watch this training from its first step on."""
@@ -110,21 +95,15 @@ class Watch:
 
         def released(net: str, sums: Tensors, progress: float) -> None:
             if trainer.step % every == 0:
-                closely = self._quiet and door.plan.settings.views == 1
-                make = self._rows_of_images if closely else self._rows_of_patients
-                rows = make(gradients, door, turns[net], sums, progress)
-                noise = self.see(rows, torch.cat([value.flatten() for value in sums.values()]))
-                self._quiet = noise**0.5 < QUIET * door.plan.settings.clip / door.plan.settings.batch
+                rows = self._rows_of_patients(gradients, door, turns[net], sums, progress)
+                self.see(rows, torch.cat([value.flatten() for value in sums.values()]))
 
         door.on_release = released
 
-    def see(self, rows: Rows, gradient: Tensor) -> float:
-        """One gradient that left: the log odds of every canary, as if rows were there independently of each other.
-
-        Returns the variance of what the rows do not explain, per value of the gradient.
-        """
+    def see(self, rows: Rows, gradient: Tensor) -> None:
+        """One gradient that left: the log odds of every canary, as if rows were there independently of each other."""
         if not torch.isfinite(rows.values).all():
-            return 0.0
+            return
         n = len(rows.owner)
         seen, v = gradient.double(), rows.values.double()
         spread = rows.spread.double()
@@ -143,34 +122,7 @@ class Watch:
         variance = noise * (share @ damped).diagonal() + (share.square() * uncertain).sum(1) - own.square() * 0.25
         odds = own * found / variance.clamp_min(1e-12)
         np.add.at(self._sum, rows.owner, odds[:n].nan_to_num().numpy())
-        weight = own.square() / variance.clamp_min(1e-12)
-        np.add.at(self._weight, rows.owner, weight[:n].nan_to_num().numpy())
         self._seen += 1
-        return float(noise)
-
-    def _rows_of_images(
-        self, gradients: PrivateGradients, door: Door, turn: Turn, sums: Tensors, progress: float
-    ) -> Rows:
-        """The clipped gradient of every image of a canary and of others, times the rate at which it is drawn.
-
-        It costs several times as much as patients' rows, and shows more where there is little noise.
-        """
-        model, settings = gradients.family, door.plan.settings
-        draws = SeededDraws(stream_seed(self._seed, "watch", self._seen))
-        own, times = self._distinct
-        chosen = np.argsort(draws.uniform((len(self._others.images),)).numpy())[:OTHERS]
-        values = []
-        for batch in (self._holder.fetch(own), self._others.fetch(chosen)):
-            noise = gradients.parts.noise(_n(batch), draws)
-            each = _each(model, turn, _with_views(batch, 1), noise, progress, tuple(sums), views=1)
-            values.append(_clipped(each, settings.clip))
-        share = len(self._others.patients) / len(self._others.images)
-        often = np.concatenate([times / self._canaries.images_each, np.full(len(chosen), share)])
-        drawn = torch.from_numpy(settings.rate * often).float()
-        others = values[1].mean(0, keepdim=True) * settings.rate * len(self._others.patients)
-        rows = torch.cat([torch.cat(values) * drawn[:, None], others]) / settings.batch
-        spread = torch.cat([(1 / drawn - 1).clamp_min(0.05), torch.tensor([1e6])])
-        return Rows(values=rows, spread=spread, owner=own // self._canaries.images_each)
 
     def _rows_of_patients(
         self, gradients: PrivateGradients, door: Door, turn: Turn, sums: Tensors, progress: float

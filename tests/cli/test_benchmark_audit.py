@@ -38,7 +38,7 @@ def test_a_false_claim_fails_and_stands_in_the_result(real: Path, tmp_path: Path
     assert "the claimed epsilon 0.01 is false" in found.output
     result = json.loads((out / "benchmarks" / "audit.json").read_text())
     assert result["verdict"] == "fail"
-    assert result["details"]["trainings"][0]["lower_bound"] > 0.01
+    assert result["details"]["lower_bound"] > 0.01
     assert (out / "canaries.csv").is_file()
 
 
@@ -85,6 +85,7 @@ def test_a_run_is_audited_by_its_own_settings(real: Path) -> None:
         (("--real", "real", "-g", "dcgan", "--epsilon", "1"), "--patients N"),
         (("--real", "real", "-g", "label-gmm"), "never private"),
         (("--mechanism", "--epsilon", "1", "--patients", "40"), "--steps N"),
+        (("--real", "real", "-g", "dcgan", "--epsilon", "1", "--epsilon", "2", "--patients", "40"), "one training"),
         (("--mechanism", "--real", "real", "-g", "dcgan"), "the run is not private"),
         ((), "there is no run yet"),
     ],

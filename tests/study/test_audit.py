@@ -104,7 +104,7 @@ def test_what_cannot_be_seen_is_not_taken_for_a_kept_claim(tmp_path: Path) -> No
     assert found.verdict == "inconclusive"
     assert found.bounds == {}
     assert "mix samples" in found.sentences[0]
-    assert as_result([found], IMAGES, settings, AuditSettings()).scores["epsilon_lower_bound"].value is None
+    assert as_result(found, IMAGES, settings, AuditSettings()).scores["epsilon_lower_bound"].value is None
 
 
 class WeakNoise(SecretRandomness):
@@ -124,12 +124,12 @@ def test_forgotten_noise_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_result_has_the_common_form(tmp_path: Path) -> None:
     found = audit_of(tmp_path, replace(SETTINGS, steps=2))
-    result = as_result([found], IMAGES, SETTINGS, AuditSettings())
+    result = as_result(found, IMAGES, SETTINGS, AuditSettings())
     result.save(tmp_path / "audit.json")
     read = load_result(tmp_path / "audit.json")
     assert (read.benchmark, read.verdict) == ("audit", "inconclusive")
     assert read.scores["epsilon_lower_bound"].n == 100
-    assert read.details["trainings"][0]["ceiling"] == pytest.approx(found.ceiling)
+    assert read.details["ceiling"] == pytest.approx(found.ceiling)
     assert exit_code("fail") == 1
     assert exit_code("no contradiction found") == 0
     assert exit_code("inconclusive") == 3
@@ -138,11 +138,11 @@ def test_the_result_has_the_common_form(tmp_path: Path) -> None:
 def test_real_patients_are_told_what_an_audit_costs_and_phantoms_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     settings = replace(PRIVATE, privacy=replace(PRIVATE.privacy, store=store))  # type: ignore[type-var]
-    charged = charging_of([rehearse(IMAGES, settings)])
+    charged = charging_of(rehearse(IMAGES, settings))
     first = cost_of(charged, store, 1e-5)
     assert first is not None
-    assert first.before == 0
-    assert first.after <= 1
+    assert first[0] == 0
+    assert first[1] <= 1
     hold_audit(
         IMAGES,
         settings,
@@ -151,10 +151,10 @@ def test_real_patients_are_told_what_an_audit_costs_and_phantoms_nothing(tmp_pat
     )
     second = cost_of(charged, store, 1e-5)
     assert second is not None
-    assert second.before == pytest.approx(first.after, rel=0.02)
-    assert second.after > 1.2 * second.before
+    assert second[0] == pytest.approx(first[1], rel=0.02)
+    assert second[1] > 1.2 * second[0]
     phantoms = IMAGES.with_cases(IMAGES.cases, provenance={"phantom": {"seed": 1}})
-    assert charging_of([rehearse(phantoms, settings)]) == charging_of([rehearse(IMAGES, SETTINGS)]) == []
+    assert charging_of(rehearse(phantoms, settings)) == charging_of(rehearse(IMAGES, SETTINGS)) == []
     assert cost_of([], store, 1e-5) is None
 
 

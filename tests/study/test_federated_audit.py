@@ -39,7 +39,7 @@ def test_a_plain_federation_is_caught_at_every_site_and_leaves_no_copies(tmp_pat
     found = hold_federated_audit(audited, settings, asked, place)
     client_app.forget_everything()
     assert set(found.bounds) == {"all sites", "site-0", "site-1"}
-    assert found.hits["pattern"] > 0.8
+    assert found.above > 0.8
     assert found.verdict == "fail"
     assert copies(tmp_path) == []
     assert set(found.canaries.sites) == {"site-0", "site-1"}
@@ -50,21 +50,21 @@ def test_private_hospitals_are_charged_each_in_its_own_ledger(tmp_path: Path) ->
     settings = private(tmp_path, insecure=False)
     audited = start(tmp_path, settings)
     sites = members_of(audited)
-    charged = charged_sites(sites, [settings])
+    charged = charged_sites(sites, settings)
     assert [one.site for one in charged] == ["site-0", "site-1"]
     cost = cost_of(charged, tmp_path / "store", 1e-3)
     assert cost is not None
-    assert cost.before == 0
+    assert cost[0] == 0
     place = create_run(settings, generator="mlp", folder=tmp_path / "audit")
     found = hold_federated_audit(audited, settings, ASKED, place)
     client_app.forget_everything()
-    assert found.claim == pytest.approx(cost.after, rel=0.01)
+    assert found.claim == pytest.approx(cost[1], rel=0.01)
     assert found.verdict == "no contradiction found"
     for site in ("site-0", "site-1"):
         assert sum(one.steps for one in Ledger(site, tmp_path / "store").charges()) == settings.total_steps
     again = cost_of(charged, tmp_path / "store", 1e-3)
     assert again is not None
-    assert again.before == pytest.approx(cost.after, rel=0.01)
+    assert again[0] == pytest.approx(cost[1], rel=0.01)
 
 
 def test_a_policy_binds_the_audit_too(tmp_path: Path) -> None:

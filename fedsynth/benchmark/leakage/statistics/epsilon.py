@@ -6,15 +6,13 @@ than their `ceiling`, whatever was trained.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, bdtrc
 
-from fedsynth.benchmark.leakage.statistics.intervals import LEVEL, clopper_pearson
+from fedsynth.benchmark.leakage.statistics.intervals import LEVEL
 
-Method = Literal["one run", "clopper-pearson"]
 SHARES_GUESSED = (0.05, 0.1, 0.25, 0.5, 1.0)
 """The shares of the canaries on which guesses are made; fixed before any score is seen, and corrected for."""
 _LARGEST_EPSILON = 60.0
@@ -66,35 +64,13 @@ def one_run_bound(*, canaries: int, guesses: int, right: int, delta: float, leve
     return low
 
 
-def clopper_pearson_bound(
-    *, found: int, included: int, false_alarms: int, left_out: int, delta: float, level: float = LEVEL
-) -> float:
-    """ln((lowest TPR - delta) / highest FPR), each at half the error; the threshold is fixed beforehand.
-
-    Jagielski, Ullman and Oprea 2020. It takes the canaries of one run for independent, which one run does not promise:
-    stated beside the one-run bound, never instead of it.
-    """
-    if not (0 <= found <= included and 0 <= false_alarms <= left_out and included and left_out):
-        raise ValueError(f"{found} found of {included}, {false_alarms} false alarms of {left_out}")
-    lowest, highest = clopper_pearson(found, included, level)[0], clopper_pearson(false_alarms, left_out, level)[1]
-    return float(max(0.0, np.log((lowest - delta) / highest))) if lowest > delta else 0.0
-
-
-def ceiling(canaries: int, delta: float, level: float = LEVEL, method: Method = "one run", looks: int = 1) -> float:
+def ceiling(canaries: int, delta: float, level: float = LEVEL, looks: int = 1) -> float:
     """The bound that a perfect attack on so many canaries would give: no audit of them can show more.
 
-    The one-run bound guesses on all of them; guessing only on those included (half) reaches what guessing on half as
-    many reaches. Half of them are included, as expected of the coin.
+    It guesses on all of them; guessing only on those included (half) reaches what guessing on half as many reaches.
     """
     level = corrected_level(level, looks)
-    if method == "one run":
-        return one_run_bound(canaries=canaries, guesses=canaries, right=canaries, delta=delta, level=level)
-    inside = canaries // 2
-    if inside == 0:
-        return 0.0
-    return clopper_pearson_bound(
-        found=inside, included=inside, false_alarms=0, left_out=canaries - inside, delta=delta, level=level
-    )
+    return one_run_bound(canaries=canaries, guesses=canaries, right=canaries, delta=delta, level=level)
 
 
 def corrected_level(level: float, looks: int) -> float:
