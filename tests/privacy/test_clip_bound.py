@@ -187,7 +187,7 @@ def rounding(net, how):
 
 def test_others_are_not_rounded_otherwise_when_one_patient_is_missing():
     """Kernels are chosen by the size of the batch: every chunk has the same, so nobody else's gradient changes."""
-    net = nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
+    net = nn.Sequential(nn.Linear(6, 1, bias=False), nn.Flatten(0))
     by_size = gradients_of(net, (6,), views=1, loss=rounding(net, lambda n: n % 7))
     by_place = gradients_of(net, (6,), views=1, loss=rounding(net, torch.arange))
     images = torch.full((40, 1, 6), 0.05)  # all pull alike, so that small changes of all add up
