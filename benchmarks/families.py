@@ -45,6 +45,7 @@ JOINT = [
     "r3gan",
     "vae",
     "diffusion",
+    "two-stage",
 ]
 PAIRED = ["pix2pix", "spade", "label-gmm"]
 GRID = 8
