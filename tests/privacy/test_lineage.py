@@ -36,7 +36,9 @@ def total(*runs: LineageRun) -> float | None:
 def test_unknown_groups_add_and_disjoint_ones_do_not() -> None:
     assert total(run("a", group(20, "x")), run("b", group(8, "y"))) == 28
     assert total(run("a", group(20, "x")), run("b", group(8, "y", "x"))) == 20
-    assert total(run("a", group(20)), run("b", group(8, "y", "x"))) == 28, "nothing is known of a group without a digest"
+    assert total(run("a", group(20)), run("b", group(8, "y", "x"))) == 28, (
+        "nothing is known of a group without a digest"
+    )
 
 
 def test_deltas_add_with_epsilons() -> None:
