@@ -69,16 +69,17 @@ def lineage_of(settings: FederationSettings, met: Met, end: Checkpoint, run: Run
             steps=min(end.round * settings.exchange_steps, settings.total_steps),
             training="private" if private else "plain" if settings.privacy is None else "insecure",
             public=PHANTOMS if met.facts.phantoms else "",
-            patients=tuple(_group(site, met, run) for site in met.sites),
+            patients=_groups(met, run),
         )
     )
 
 
-def _group(site: str, met: Met, run: Run) -> PatientGroup:
-    """A site's patients; the server knows whom they share with others where the site is simulated, in its own run."""
-    place = run.site(site) / PATIENTS
-    group = config.load_toml(PatientGroup, place) if place.is_file() else PatientGroup(site=site)
-    return promised(group, met.plans[site]) if site in met.plans else group
+def _groups(met: Met, run: Run) -> tuple[PatientGroup, ...]:
+    """The sites' patients; whom they share with others is known where the sites are simulated, in the run itself."""
+    written = config.parse_toml(run.folder / PATIENTS)["group"] if (run.folder / PATIENTS).is_file() else []
+    known = {group.site: group for group in (config.read_table(PatientGroup, table) for table in written)}
+    groups = [known.get(site, PatientGroup(site=site)) for site in met.sites]
+    return tuple(promised(one, met.plans[one.site]) if one.site in met.plans else one for one in groups)
 
 
 def _trained_on(met: Met) -> str:

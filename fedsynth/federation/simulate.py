@@ -22,9 +22,10 @@ from fedsynth.federation.settings import TWO_STAGE, FederationSettings
 from fedsynth.federation.work import OnStep
 from fedsynth.images.parallel import Progress as Making
 from fedsynth.images.parallel import silent
-from fedsynth.images.sites import Federation, open_federation
+from fedsynth.images.sites import Federation, Site, open_federation
 from fedsynth.images.sites_file import SiteEntry, SitesFile
 from fedsynth.images.split import roles_digest
+from fedsynth.privacy.lineage import PatientGroup
 from fedsynth.run import RUNS, Run, create_run
 from fedsynth.training.disk import Disk
 from fedsynth.training.holder import Holder
@@ -97,13 +98,16 @@ def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | Non
     if hospitals.made is not None:
         hospitals.made.rename(run.folder / PHANTOMS)
     files.write_text(run.roles, roles_digest(hospitals.federation.pooled.cases) + "\n")
-    for site in hospitals.federation.sites:
-        holder = Holder(training_members(site.images))
-        disk = Disk(folder=run.site(site.name), run=run.folder.name, site=site.name)
-        config.save_toml(disk.folder / PATIENTS, origin_of(holder, settings.training(), disk).patients)
+    groups = [_group(site, settings, run) for site in hospitals.federation.sites]
+    config.save_toml(run.folder / PATIENTS, {"group": groups})
     config.save_toml(run.folder / ASKED, hospitals.asked)
     config.save_toml(run.folder / SITES, hospitals.file)
     return run
+
+
+def _group(site: Site, settings: FederationSettings, run: Run) -> PatientGroup:
+    disk = Disk(folder=run.site(site.name), run=run.folder.name, site=site.name)
+    return origin_of(Holder(training_members(site.images)), settings.training(), disk).patients
 
 
 def sites_asked(run: Run) -> SitesFile:

@@ -22,7 +22,7 @@ from fedsynth.training.holder import Holder
 from fedsynth.training.settings import TrainSettings
 
 PATIENTS = "patients.toml"
-"""Beside a simulated site: the group of its patients, as the whole lineage of the run knows it."""
+"""In a simulated run: the group of each site's patients, and what is known of whom it shares with earlier runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
