@@ -15,21 +15,23 @@ from fedsynth.privacy import randomness
 from fedsynth.privacy.randomness import InsecureRandomness, SecretRandomness
 
 
-def test_gaussian_is_box_muller_of_the_aes_keystream():
+@pytest.mark.parametrize("n", [3, 4])
+def test_gaussian_is_box_muller_of_the_aes_keystream(n):
     """Slow oracle: the same cipher by hand, one pair at a time."""
     key = bytes(range(32))
     source = randomness._KeyedRandomness(key)
-    made = source.gaussian((4,), 2.0)
+    made = source.gaussian((n,), 2.0)
     words = np.frombuffer(Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(32)), np.uint64)
     radii = [math.sqrt(-2 * math.log((int(word) + 0.5) * 2.0**-64)) for word in words[:2]]
     turns = [2 * math.pi * (int(word) >> 11) * 2.0**-53 for word in words[2:]]
     by_hand = [r * math.cos(a) for r, a in zip(radii, turns, strict=True)]
     by_hand += [r * math.sin(a) for r, a in zip(radii, turns, strict=True)]
-    np.testing.assert_allclose(made.numpy(), 2 * np.array(by_hand), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.numpy(), 2 * np.array(by_hand)[:n], rtol=1e-9, atol=1e-12)
 
 
 def test_the_smallest_word_reaches_nine_standard_deviations_and_the_largest_is_finite():
     least, most = randomness._positive_uniform(torch.tensor([0, -1]))
+    assert least == 2.0**-65
     assert math.sqrt(-2 * math.log(least)) > 9.4
     assert most == 1.0
 
@@ -41,6 +43,10 @@ def test_gaussian_has_the_normal_distribution_also_across_chunks():
     assert stats.kstest(values.flatten().numpy() / 5.0, "norm").pvalue > 1e-9
     first, second = values[0][:100_000].view(2, -1)  # a repeated chunk or a shared angle would correlate
     assert abs(float(np.corrcoef(first, second)[0, 1])) < 6 / math.sqrt(50_000)
+
+
+def test_normal_values_are_standard():
+    assert stats.kstest(SecretRandomness().normal((50_000,)).numpy(), "norm").pvalue > 1e-9
 
 
 def test_a_poisson_draw_tosses_one_coin_per_patient():
@@ -113,7 +119,9 @@ def test_a_forked_process_draws_another_stream():
     child.start()
     theirs = receiver.recv()
     child.join()
+    stream = source._stream
     assert theirs != source.gaussian((4,), 1.0).tolist()
+    assert source._stream is stream  # its own process goes on with the key that it has
 
 
 def test_the_insecure_source_repeats_and_says_that_it_is_not_private():
