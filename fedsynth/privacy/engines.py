@@ -56,9 +56,15 @@ class Chunk:
     def split(self, patients: int) -> "Iterator[Chunk]":
         """The same in chunks of so many patients, nothing copied."""
         for start in range(0, self.patients, patients):
-            part = slice(start, start + patients)
-            batch, noise = ({k: v[part] for k, v in whole.items()} for whole in (self.batch, self.noise))
-            yield replace(self, batch=batch, noise=noise)
+            yield self._cut(slice(start, start + patients))
+
+    def first(self, patients: int) -> "Chunk":
+        """The first so many."""
+        return self._cut(slice(patients))
+
+    def _cut(self, part: slice) -> "Chunk":
+        batch, noise = ({k: v[part] for k, v in whole.items()} for whole in (self.batch, self.noise))
+        return replace(self, batch=batch, noise=noise)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 Knows nothing of clip norms, noise or budgets.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,10 +124,13 @@ class Chooser:
     ) -> None:
         """The engines must give the same clipped sum of the probe, at a clip norm that binds for some samples.
 
-        The samples stand in another order at each variation, in case a layer's rows are sorted by what they show.
+        At each variation the samples stand in another order, and without the first they are fewer: a layer's rows could
+        be sorted by what they show, or be as many as the samples by chance.
         """
-        for turn, variation in enumerate(variations):
-            chunk = self._probe.rolled(turn)
+        everybody = self._probe
+        rest = everybody.rolled(-1).first(everybody.patients - 1)
+        for turn, (variation, whole) in enumerate(itertools.product(variations, (everybody, rest))):
+            chunk = whole.rolled(turn)
             with varied(self._whole, variation):
                 clip = float(mapped.norms(chunk, progress).median())
                 if not (0 < clip < math.inf) and variation != AS_THEY_ARE:

@@ -26,7 +26,7 @@ class Call:
     module: nn.Module
     given: Tensor
     output: Tensor
-    versions: tuple[int, int]
+    version: int
 
 
 def layers_of(net: nn.Module) -> dict[str, nn.Module]:
@@ -72,9 +72,8 @@ def _watched(layers: dict[str, nn.Module]) -> Iterator[list[Call]]:
     def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
             if torch.is_grad_enabled():
-                inside = given[0].detach()  # shares its storage and version with the layer's input
                 calls.append(
-                    Call(name=name, module=module, given=inside, output=output, versions=_versions(inside, output))
+                    Call(name=name, module=module, given=given[0].detach(), output=output, version=output._version)
                 )
 
         return hook
@@ -87,16 +86,12 @@ def _watched(layers: dict[str, nn.Module]) -> Iterator[list[Call]]:
             handle.remove()
 
 
-def _versions(given: Tensor, output: Tensor) -> tuple[int, int]:
-    return given._version, output._version
-
-
 def _check_calls(calls: list[Call], samples: int) -> None:
     names = [call.name for call in calls]
     if len(set(names)) < len(names):
         raise NotFollowedError("a layer is called twice in one loss (a gradient penalty, or two passes)")
-    if any(_versions(call.given, call.output) != call.versions for call in calls):
-        raise NotFollowedError("an operation changes a layer's input or output in place")
+    if any(call.output._version != call.version for call in calls):
+        raise NotFollowedError("an operation changes a layer's output in place")
     if any(len(values) != samples for call in calls for values in (call.given, call.output)):
         raise NotFollowedError("a layer's rows are not the samples")
 

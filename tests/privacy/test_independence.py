@@ -9,6 +9,7 @@ from torch import nn
 
 from fedsynth.errors import RefusedError
 from fedsynth.privacy.independence import check_independence
+from fedsynth.privacy.variations import AS_THEY_ARE, VARIATIONS
 from fedsynth.protocol import global_randomness
 
 
@@ -55,6 +56,13 @@ class GateSquared(MinibatchDeviation):
 
     def forward(self, x):
         return x + self.gate**2 * x.std(0, correction=0).mean()
+
+
+class GateToTheEighth(GateSquared):
+    """Small jitter of the weights leaves it closed; it is open once the weights are really others."""
+
+    def forward(self, x):
+        return x + self.gate**8 * x.std(0, correction=0).mean()
 
 
 class OnlyInGradients(nn.Module):
@@ -113,6 +121,7 @@ GUILTY = [
     ("mixes samples", MinibatchDeviation(detached=True)),
     ("mixes samples", MinibatchDeviation(gate=0.0)),
     ("mixes samples", GateSquared()),
+    ("mixes samples", GateToTheEighth()),
     ("changes the gradient of another", OnlyInGradients()),
     ("mixes samples", Attention()),
     ("keeps statistics|remembers", nn.InstanceNorm2d(4, affine=True, track_running_stats=True)),
@@ -161,6 +170,31 @@ def test_losses_that_couple_are_refused(name):
     net = critic(nn.Identity())
     with pytest.raises(RefusedError, match="cannot be private"):
         check(net, lambda batch, noise, progress: LOSSES[name](net, batch))
+
+
+def test_a_loss_near_zero_is_not_taken_for_one_that_depends_on_the_others():
+    """Kernels round otherwise for one sample; beside a loss that nearly vanishes this is a large share of it."""
+    net = critic(nn.Identity())
+    first = net(probe()[0]["image"]).mean(1)[0].detach()
+
+    def loss(batch, noise, progress):
+        return net(batch["image"]).mean(1) - first + 1e-7 * (len(batch["image"]) == 1)
+
+    check(net, loss, variations=[AS_THEY_ARE])
+
+
+@pytest.mark.parametrize("variation", [AS_THEY_ARE, VARIATIONS[-1]])
+def test_a_loss_that_is_not_finite_is_refused_at_the_weights_as_they_are_alone(variation):
+    net = critic(nn.Identity())
+
+    def loss(batch, noise, progress):
+        return torch.log(net(batch["image"]).mean(1) - 1e6)
+
+    if variation == AS_THEY_ARE:
+        with pytest.raises(RefusedError, match="not finite"):
+            check(net, loss, variations=[variation])
+    else:
+        check(net, loss, variations=[variation])
 
 
 class Growing(nn.Module):

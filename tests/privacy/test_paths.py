@@ -1,0 +1,171 @@
+"""Paths are chosen on made-up samples at several weights: what a gate at zero hides must not take the fast path."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fedsynth.errors import RefusedError
+from fedsynth.privacy.gradients import PatientGradients
+from fedsynth.privacy.variations import VARIATIONS, varied
+
+
+class Gated(nn.Module):
+    """A plain critic and a branch behind a gate that is closed at first, and opens once its weight exceeds `sill`."""
+
+    def __init__(self, sill=0.0):
+        super().__init__()
+        self.line, self.side, self.head = nn.Linear(4, 4), nn.Linear(1, 3), nn.Linear(4, 1)
+        self.gate, self.sill = nn.Linear(1, 1, bias=False), sill
+        self.move(0.0)
+
+    def move(self, to):
+        with torch.no_grad():
+            self.gate.weight.fill_(to)
+
+    def branch(self, x):
+        return self.side(x[..., None]).tanh().sum((1, 2))
+
+    def forward(self, x):
+        opened = self.gate(torch.ones(len(x), 1))[:, 0]
+        if self.sill:
+            opened = F.relu(opened - self.sill)
+        return self.head(torch.tanh(self.line(x)))[:, 0] + opened * self.branch(x)
+
+
+class Positions(Gated):
+    """The side layer sees (positions, samples, features): four rows, as many as made-up samples."""
+
+    def branch(self, x):
+        return self.side(x.T[..., None]).tanh().sum((0, 2))
+
+
+class Reversed(Gated):
+    """As many rows as samples, but those of others."""
+
+    def branch(self, x):
+        return self.side(x.flip(0)[..., None]).tanh().sum((1, 2)).flip(0)
+
+
+class Sorted(Gated):
+    """The rows of others where the samples are not sorted by their first number, as they are in the probe."""
+
+    def branch(self, x):
+        order = x[:, 0].argsort()
+        return self.side(x[order][..., None]).tanh().sum((1, 2))[order.argsort()]
+
+
+class Folded(Gated):
+    """Positions put into the batch axis, those of all samples one after another."""
+
+    def branch(self, x):
+        return self.side(x.T.reshape(-1, 1)).tanh().sum(1).reshape(4, -1).sum(0)
+
+
+def setting(net, loss=None):
+    image = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    image[:, 0] = torch.arange(4)
+    loss = loss or (lambda batch, noise, progress: net(batch["image"]))
+    return PatientGradients(net, loss, clip=1.0, probe=({"image": image}, {}))
+
+
+def most_moved(gradients, n=9):
+    """By how many clip norms the sum moves at most when one of these patients is left out."""
+    images = torch.randn(n, 1, 4, generator=torch.Generator().manual_seed(2))
+    images *= torch.linspace(0.1, 30, n)[:, None, None]
+
+    def total(chosen):
+        return gradients.clipped_sum(chosen, lambda indices: ({"image": images[indices]}, {}))
+
+    everybody = torch.arange(n)
+    whole, rest = total(everybody), [total(everybody[everybody != i]) for i in everybody]
+    return max(math.sqrt(sum(float((whole[k] - one[k]).square().sum()) for k in whole)) for one in rest)
+
+
+GUILTY = [Positions, Reversed, Sorted, Folded]
+
+
+@pytest.mark.parametrize("build", GUILTY)
+def test_rows_that_are_not_the_samples_are_found_behind_a_closed_gate(build):
+    """Compared at the first weights alone they passed, and with the gate open one patient moved the sum by 1.39."""
+    net = build()
+    gradients = setting(net)
+    assert not gradients.path().fast
+    assert "rows" in gradients.path().reason or "more than its layers" in gradients.path().reason
+    net.move(1.0)
+    assert 0.9 < most_moved(gradients) <= 1 + 1e-6
+
+
+def test_rows_that_are_the_samples_keep_the_fast_path():
+    gradients = setting(Gated())
+    assert gradients.path().fast
+    gradients.net.move(1.0)
+    assert 0.9 < most_moved(gradients) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("build", [Reversed, Sorted])
+def test_weights_from_elsewhere_are_looked_at_before_the_next_patient(build):
+    """A gate with a sill that no variation crosses: only the weights that a server sends open it."""
+    net = build(sill=60.0)
+    gradients = setting(net)
+    assert gradients.path().fast
+    net.move(61.0)
+    gradients.renew()
+    assert 0.9 < most_moved(gradients) <= 1 + 1e-6
+    assert not gradients.path().fast
+    net.move(0.0)
+    gradients.renew()
+    assert gradients.path().fast, "and at weights that agree it is fast again"
+
+
+def test_weights_from_elsewhere_that_mix_samples_are_refused():
+    net = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+
+    def loss(batch, noise, progress):
+        score = net(batch["image"])
+        return score + F.relu(net[0].weight.sum() - 60) * score.mean()
+
+    gradients = setting(net, loss)
+    gradients.renew()
+    assert most_moved(gradients) <= 1 + 1e-6
+    with torch.no_grad():
+        net[0].weight.fill_(20.0)
+    gradients.renew()
+    with pytest.raises(RefusedError, match="mixes samples"):
+        most_moved(gradients)
+
+
+class Borrowed(nn.Module):
+    """A layer's weight is used a second time, outside the layer, behind a constant of zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.line, self.head = nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(self.line(x))[:, 0] + 0.0 * F.linear(x, self.line.weight).sum(1)
+
+
+def test_a_second_use_of_a_weight_is_seen_in_how_the_loss_is_computed():
+    path = setting(Borrowed()).path()
+    assert not path.fast
+    assert path.reason == "a parameter is used outside its layer"
+
+
+def test_variations_open_gates_and_put_everything_back():
+    net = nn.Sequential(nn.Linear(4, 3), nn.GroupNorm(1, 3))
+    net[0].bias.data.zero_()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    for variation in VARIATIONS[1:]:
+        seen = []
+        for _ in range(2):
+            with varied(net, variation):
+                seen.append({name: value.clone() for name, value in net.state_dict().items()})
+        assert all(torch.equal(value, seen[1][name]) for name, value in seen[0].items())
+        assert all((value != before[name]).all() for name, value in seen[0].items())
+    assert (seen[0]["0.bias"].abs() > 0.01).all()
+    with pytest.raises(ZeroDivisionError), varied(net, VARIATIONS[1]):
+        raise ZeroDivisionError
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
