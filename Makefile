@@ -34,7 +34,7 @@ check: $(READY)  ## what CI runs: lint, format, types, layers
 	$(BIN)/lint-imports
 
 check-privacy: $(READY)  ## the private path with all that takes minutes: twenty histories by opacus's accountant, planted faults
-	$(BIN)/python -m pytest -m 'not gpu' tests/privacy tests/training/test_private.py
+	$(BIN)/python -m pytest -m 'not gpu' tests/privacy tests/training/test_dp_gradients.py
 
 test: $(READY)  ## everything that takes seconds
 	$(BIN)/python -m pytest -n 2
@@ -46,7 +46,7 @@ test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and
 	$(BIN)/python -m pytest -m deployed tests/federation/deploy
 
 docs: $(READY)  ## the page of the command line, from the code
-	$(BIN)/python -m fedsynth.cli.documenting > docs/cli.md
+	$(BIN)/python -m fedsynth.cli.reference_page > docs/cli.md
 
 format: $(READY)
 	$(BIN)/ruff check --fix-only $(SOURCES)

@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from fedsynth import files
-from fedsynth.generators.pairing import LABEL_TO_IMAGE
-from fedsynth.images import ImageSet
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.sheet import contact_sheet
-from fedsynth.run import create_run
+from fedsynth import atomic_files
+from fedsynth.data import ImageSet
+from fedsynth.data.contact_sheet import contact_sheet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.models.pairing import LABEL_TO_IMAGE
+from fedsynth.runs import create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.pooled import run_training
-from fedsynth.training.preparing import prepare
+from fedsynth.training.generate import Drawing
+from fedsynth.training.paired_sources import choose_sources
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.sources import choose_sources
-from fedsynth.training.synthetic import Drawing
 
 JOINT = [
     "mlp",
@@ -149,7 +149,7 @@ def measure(
     drawn = Drawing(generator, card, count=count, sources=sources).in_memory(f"{family}, {card.steps} steps")
     buffer = BytesIO()
     contact_sheet(drawn, rows=8).save(buffer, "PNG", optimize=True)
-    files.write_bytes(out / f"{family}-{images.header.dimensions}d.png", buffer.getvalue())
+    atomic_files.write_bytes(out / f"{family}-{images.header.dimensions}d.png", buffer.getvalue())
     holdout = images.select(role="holdout")
     basis = fixed_basis(features(reference))
     real = features(holdout)

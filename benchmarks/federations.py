@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedsynth.benchmark.utility.fidelity import run_fidelity
+from fedsynth.data import ImageSet
+from fedsynth.data.image_set import concatenate
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.scanner import CaseMix, default_hospitals
+from fedsynth.data.site_config import Select, SiteEntry, SitesFile
+from fedsynth.evaluation.fidelity.benchmark import run_fidelity
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
-from fedsynth.images import ImageSet
-from fedsynth.images.imageset import concatenate
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.phantom.scanner import CaseMix, default_hospitals
-from fedsynth.images.sites_file import Select, SiteEntry, SitesFile
-from fedsynth.run import Run, create_run, open_run
+from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
+from fedsynth.runs import Run, create_run, open_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.pooled import run_training
-from fedsynth.training.sampling import class_counts
+from fedsynth.training.generate import Drawing
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.sampler import class_counts
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.streams import stream_seed
-from fedsynth.training.synthetic import Drawing
 
 PATIENTS = {"hospital-1": 120, "hospital-2": 60, "hospital-3": 30, "hospital-4": 15}
 CASE_MIXES = {  # mostly high-grade, mostly healthy, mostly low-grade, all alike; scanners are those of `--sites 4`

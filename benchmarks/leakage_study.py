@@ -27,8 +27,8 @@ import torch
 from leakage import altered, pictures, procedure, table, worlds
 from leakage.judging import COLUMNS, compared, decide
 
-from fedsynth.benchmark.leakage.cohort import Cohort
-from fedsynth.benchmark.leakage.neighbours import patient_distances
+from fedsynth.evaluation.cohort import Cohort
+from fedsynth.evaluation.nearest_neighbours import patient_distances
 
 FOLDER = Path(__file__).parent / "results"
 RESULTS = FOLDER / "leakage.csv"

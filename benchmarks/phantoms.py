@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fedsynth.images import ImageSet
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.training.tasks import TaskSettings, learn, predictions
+from fedsynth.data import ImageSet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.training.downstream import TaskSettings, learn, predictions
 
 Masks = NDArray[np.bool_]
 SEGMENTER_STEPS, CLASSIFIER_STEPS = 600, 1500

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 from families import add_row, baselines, features, fixed_basis, frechet
 
-from fedsynth import files
-from fedsynth.benchmark.utility import segmentation
-from fedsynth.images import ImageSet
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.sheet import contact_sheet
-from fedsynth.run import Run, create_run
-from fedsynth.study.learners import TaskLearner
+from fedsynth import atomic_files
+from fedsynth.data import ImageSet
+from fedsynth.data.contact_sheet import contact_sheet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.evaluation.utility import segmentation
+from fedsynth.experiments.downstream_learners import TaskLearner
+from fedsynth.runs import Run, create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.pooled import run_training
+from fedsynth.training.downstream import TaskSettings
+from fedsynth.training.generate import Drawing
 from fedsynth.training.settings import Privacy, TrainSettings
-from fedsynth.training.synthetic import Drawing
-from fedsynth.training.tasks import TaskSettings
 
 PUBLIC, OTHERS = "hospital-1", ("hospital-2", "hospital-3", "hospital-4")
 JUDGED, BASIS, DRAWN = 500, 400, 700
@@ -106,7 +106,7 @@ def measure(name: str, ward: Ward, out: Path) -> dict[str, object]:
     drawn = Drawing(generator, card, count=DRAWN).in_memory(name)
     buffer = BytesIO()
     contact_sheet(drawn, rows=8).save(buffer, "PNG", optimize=True)
-    files.write_bytes(out / f"{name}.png", buffer.getvalue())
+    atomic_files.write_bytes(out / f"{name}.png", buffer.getvalue())
     distance = ward.distance(drawn)
     return {
         "recipe": name,

@@ -6,7 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageSet": "images",
+    "ImageSet": "data",
     "Progress": "api.progress",
     "compare": "api.evaluation",
     "evaluate": "api.evaluation",

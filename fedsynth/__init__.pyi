@@ -3,6 +3,6 @@ from fedsynth.api.evaluation import evaluate as evaluate
 from fedsynth.api.progress import Progress as Progress
 from fedsynth.api.simulation import simulate as simulate
 from fedsynth.api.training import train as train
-from fedsynth.images import ImageSet as ImageSet
+from fedsynth.data import ImageSet as ImageSet
 
 __version__: str

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.errors import ConfigError, nearest
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def to_toml(value: Any) -> str:
 
 def save_toml(path: Path, value: Any) -> None:
     """Write a dataclass or a table as TOML, whole or not at all."""
-    files.write_text(path, to_toml(value))
+    atomic_files.write_text(path, to_toml(value))
 
 
 def key_of(name: str) -> str:

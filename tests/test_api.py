@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import fedsynth
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
 from fedsynth.errors import FedSynthError
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 
 
 def test_importing_fedsynth_imports_nothing_heavy():

@@ -57,7 +57,7 @@ def test_no_arguments_show_help_and_unknown_commands_are_one_line_of_error() -> 
         ("flwr", ("federation",)),
         ("ray", ("federation",)),
         ("typer", ("cli",)),
-        ("rich", ("cli", "report")),
+        ("rich", ("cli", "reporting")),
     ],
 )
 def test_third_parties_stay_behind_their_fences(package: str, fence: tuple[str, ...]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.benchmark.readers.key import load_key
 from fedsynth.cli import app
-from fedsynth.cli.checking import check_command
-from tests.benchmark.readers.test_scoring import right, written
+from fedsynth.cli.suite import check_command
+from fedsynth.evaluation.reader_study.answer_key import load_key
 from tests.documents import blocks, commands
+from tests.evaluation.reader_study.test_reader_scores import right, written
 
 ROOT = Path(__file__).parents[1]
 PAGE, SUITES = ROOT / "docs" / "first-hour.md", ROOT / "benchmarks" / "README.md"

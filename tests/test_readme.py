@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import fedsynth
 from fedsynth.cli import app
-from fedsynth.cli.checking import check_command
-from fedsynth.images import ImageSet
+from fedsynth.cli.suite import check_command
+from fedsynth.data import ImageSet
 from tests.documents import blocks, commands
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsynth.images import ImageSet
+from fedsynth.data import ImageSet
 
 GUIDE = Path(__file__).parents[1] / "docs/your-own-data.md"
 

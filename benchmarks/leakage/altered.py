@@ -12,13 +12,13 @@ from leakage.pictures import Hospitals, as_output, hospitals
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fedsynth.benchmark.leakage.extraction import Reference, find_copies, learn_reference
-from fedsynth.benchmark.leakage.measuring import SHALLOW, look_up, queries
-from fedsynth.benchmark.leakage.neighbours import PatientDistances
-from fedsynth.benchmark.leakage.spaces import Space, copy_spaces, default_spaces
-from fedsynth.benchmark.leakage.spaces.pixels import REGIONS
-from fedsynth.images import ImageSet
-from fedsynth.images.rows import blocks
+from fedsynth.data import ImageSet
+from fedsynth.data.lazy_arrays import blocks
+from fedsynth.evaluation.feature_spaces import Space, copy_spaces, default_spaces
+from fedsynth.evaluation.feature_spaces.pixels import REGIONS
+from fedsynth.evaluation.memorization.distance_tables import SHALLOW, look_up, queries
+from fedsynth.evaluation.memorization.replication import Reference, find_copies, learn_reference
+from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
 COPIES, OF_ONE_PER_CENT, SYNTHETIC = 60, 7, 700
 DEPTH = 16

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.benchmark.leakage.cohort import Cohort
-from fedsynth.benchmark.leakage.comparators import RealAndSynthetic, compare
-from fedsynth.benchmark.leakage.copied import copied_share, flag_patients
-from fedsynth.benchmark.leakage.dependence import dependence_of
-from fedsynth.benchmark.leakage.extraction import find_copies, learn_reference
-from fedsynth.benchmark.leakage.neighbours import PatientDistances
-from fedsynth.benchmark.leakage.verdict import Findings, judge
+from fedsynth.evaluation.cohort import Cohort
+from fedsynth.evaluation.memorization.comparators import RealAndSynthetic, compare
+from fedsynth.evaluation.memorization.copied_patients import copied_share, flag_patients
+from fedsynth.evaluation.memorization.dependence import dependence_of
+from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
+from fedsynth.evaluation.memorization.verdict import Findings, judge
+from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
 COMPARATORS = ("authenticity", "c_t", "closer_to_members", "adaptive_extraction")
 COLUMNS = ("p_value", "dependence", "copied", "control", "verdict", "listed", "false", *COMPARATORS)

@@ -11,15 +11,14 @@ from leakage.judging import compared, decide
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fedsynth.benchmark.leakage.cohort import Cohort
-from fedsynth.benchmark.leakage.measuring import DEPTH, queries
-from fedsynth.benchmark.leakage.neighbours import patient_distances
-from fedsynth.benchmark.leakage.spaces.space import default_spaces
-from fedsynth.images import ImageSet
-from fedsynth.images.check import HEADER
-from fedsynth.images.header import Shares
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.split import draw_roles
+from fedsynth.data import ImageSet
+from fedsynth.data.format import HEADER, Shares
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.split import draw_roles
+from fedsynth.evaluation.cohort import Cohort
+from fedsynth.evaluation.feature_spaces.space import default_spaces
+from fedsynth.evaluation.memorization.distance_tables import DEPTH, queries
+from fedsynth.evaluation.nearest_neighbours import patient_distances
 
 POOL = PhantomSettings(patients=1000, slices=7, size=64, sites=4, seed=7)
 PATIENTS, IMAGES, SYNTHETIC = 200, 5, 700

@@ -10,9 +10,9 @@ import numpy as np
 from leakage import pictures
 from leakage.pictures import as_output, hospitals, with_roles
 
-from fedsynth.benchmark.leakage.evidence import gather
-from fedsynth.benchmark.leakage.memorization import Settings, run_memorization
-from fedsynth.images import ImageSet
+from fedsynth.data import ImageSet
+from fedsynth.evaluation.evidence import gather
+from fedsynth.evaluation.memorization.benchmark import Settings, run_memorization
 
 PATIENTS, IMAGES, SYNTHETIC = 100, 3, 300
 TOLERANCE = 0.02

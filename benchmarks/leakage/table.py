@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from fedsynth.benchmark.leakage.statistics.intervals import clopper_pearson
+from fedsynth.evaluation.bootstrap import clopper_pearson
 
 Line = dict[str, str]
 Column = tuple[str, Callable[[list[Line]], str]]

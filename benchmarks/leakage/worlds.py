@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.benchmark.leakage.neighbours import nearest
+from fedsynth.evaluation.nearest_neighbours import nearest
 
 PATIENTS, IMAGES, SYNTHETIC, WIDTH = 200, 5, 700, 32
 WITHIN = 0.5

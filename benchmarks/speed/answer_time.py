@@ -18,12 +18,12 @@ from flwr.app import Context, Message, RecordDict
 from scipy.stats import spearmanr
 
 from fedsynth.config import save_toml
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
 from fedsynth.federation import client_app
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.messages import hello_content, order_contents, read_outcome
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
 from fedsynth.training.settings import Privacy, cpu_threads
 
 

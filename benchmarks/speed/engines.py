@@ -29,18 +29,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fedsynth.federation import client_app, record, server, work
-from fedsynth.federation.engines import processes, ray
-from fedsynth.federation.place import simulated_federation
+from fedsynth.data import Header, ImageSet
+from fedsynth.data.site_config import Select, SiteEntry, SitesFile, default_sites
+from fedsynth.federation import client as work
+from fedsynth.federation import client_app, round_log
+from fedsynth.federation import rounds as server
+from fedsynth.federation.engines import process_trees, ray
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
-from fedsynth.images import Header, ImageSet
-from fedsynth.images.sites_file import Select, SiteEntry, SitesFile, default_sites
-from fedsynth.run import Run
-from fedsynth.training.preparing import prepare
-from fedsynth.training.record import LossRecord
+from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
+from fedsynth.federation.site_context import simulated_federation
+from fedsynth.runs import Run
+from fedsynth.training.loss_log import LossRecord
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
-from fedsynth.training.streams import stream_seed
 from fedsynth.training.trainer import Trainer
 
 SMALL = FederationSettings(generator="dcgan", local_steps=1, batch=2, options={"base": 21})
@@ -98,7 +100,7 @@ def timed_parts() -> Iterator[Clocks]:
         (clocks.disk, LossRecord, "save"),
         (clocks.disk, client_app.EgressLog, "record"),
         (clocks.disk, server, "save_checkpoint"),
-        (clocks.disk, record.RoundRecord, "add"),
+        (clocks.disk, round_log.RoundRecord, "add"),
     ]
     before = [getattr(owner, name) for _, owner, name in places]
     for (clock, owner, name), original in zip(places, before, strict=True):
@@ -165,7 +167,7 @@ def on_ray(settings: FederationSettings, run: Run) -> dict[str, Any]:
         nonlocal first, peak
         if not first and run.rounds.exists():
             first = time.perf_counter() - begun
-        peak = max(peak, sum(_own_megabytes(one.pid) for one in processes.marked(mark)))
+        peak = max(peak, sum(_own_megabytes(one.pid) for one in process_trees.marked(mark)))
 
     run_rounds(settings, run, engine="ray", workers=1, beat=beat)
     total = time.perf_counter() - begun

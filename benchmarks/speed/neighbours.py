@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from fedsynth.benchmark.leakage.neighbours import nearest, patient_distances
+from fedsynth.evaluation.nearest_neighbours import nearest, patient_distances
 
 BLOCK = 2048
 SAMPLE = 100

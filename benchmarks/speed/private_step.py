@@ -25,9 +25,9 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from fedsynth.privacy.engines import MappedEngine
-from fedsynth.privacy.gradients import PatientGradients
-from fedsynth.privacy.randomness import SecretRandomness
+from fedsynth.privacy.clipping_engines import MappedEngine
+from fedsynth.privacy.per_patient_gradients import PatientGradients
+from fedsynth.privacy.secure_rng import SecretRandomness
 
 NOISE, CLIP = 1.0, 1.0
 Step = Callable[[], None]
@@ -65,8 +65,8 @@ def dcgan64(device: str, batch: int) -> Setting:
 
 def default(device: str, batch: int) -> Setting:
     """The critic that fedsynth gives a private dcgan for 64 x 64 images of two channels with four labels."""
-    from fedsynth.generators.catalog import build
-    from fedsynth.generators.family import ImageShape
+    from fedsynth.models.base import ImageShape
+    from fedsynth.models.generators.catalog import build
 
     family = build("dcgan", ImageShape(channels=2, size=(64, 64), n_labels=4), private=True)
     images = torch.rand(2 * batch, 6, 64, 64, device=device) * 2 - 1

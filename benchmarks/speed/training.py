@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from fedsynth.images import ImageSet
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.training.holder import Holder
-from fedsynth.training.preparing import prepare
+from fedsynth.data import ImageSet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import TrainSettings
 
 

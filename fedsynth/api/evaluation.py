@@ -12,8 +12,8 @@ from fedsynth.errors import ConfigError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedsynth.images import ImageSet
-    from fedsynth.run import Run
+    from fedsynth.data import ImageSet
+    from fedsynth.runs import Run
 
 EVALUATIONS = ("memorization", "fidelity", "segmentation", "classification")
 
@@ -34,7 +34,7 @@ def evaluate(
     """
     import pandas as pd
 
-    from fedsynth.benchmark.belonging import stranger
+    from fedsynth.evaluation.result_owner import stranger
 
     for name in benchmarks:
         if name not in EVALUATIONS:
@@ -60,8 +60,8 @@ def compare(*runs: "Run | Path | str") -> "pd.DataFrame":
     """Runs side by side as `fedsynth compare` shows them: a row each. What differs between them is in `frame.attrs`."""
     import pandas as pd
 
-    from fedsynth.report.compare import differences, reasons, shown_columns
-    from fedsynth.report.facts import read_facts
+    from fedsynth.reporting.comparison import differences, reasons, shown_columns
+    from fedsynth.reporting.summary import read_facts
 
     rows = [read_facts(_folder(run)) for run in runs]
     columns = shown_columns(rows)
@@ -71,15 +71,15 @@ def compare(*runs: "Run | Path | str") -> "pd.DataFrame":
 
 
 def _folder(run: "Run | Path | str") -> Path:
-    from fedsynth.run import Run
+    from fedsynth.runs import Run
 
     return run.folder if isinstance(run, Run) else Path(run)
 
 
 def _sets(run: Any, real: Any, synthetic: Any) -> "tuple[Run | None, ImageSet, ImageSet]":
-    from fedsynth.benchmark.leakage.evidence import real_images_of, synthetic_images_of
-    from fedsynth.images import ImageSet
-    from fedsynth.run import newest_run, open_run
+    from fedsynth.data import ImageSet
+    from fedsynth.evaluation.evidence import real_images_of, synthetic_images_of
+    from fedsynth.runs import newest_run, open_run
 
     def opened(images: Any) -> ImageSet:
         return images if isinstance(images, ImageSet) else ImageSet.load(images)
@@ -95,20 +95,20 @@ def _measure(
     name: str, place: "Run | None", images: "ImageSet", made: "ImageSet", seed: int, task: dict[str, Any]
 ) -> Any:
     if name == "memorization":
-        from fedsynth.benchmark.leakage.evidence import gather
-        from fedsynth.benchmark.leakage.memorization import Settings, run_memorization
-        from fedsynth.benchmark.leakage.published import as_result
+        from fedsynth.evaluation.evidence import gather
+        from fedsynth.evaluation.memorization.benchmark import Settings, run_memorization
+        from fedsynth.evaluation.memorization.result import as_result
 
         return as_result(run_memorization(gather(images, made, place), Settings(seed=seed)))
     if name == "fidelity":
-        from fedsynth.benchmark.utility.fidelity import run_fidelity
+        from fedsynth.evaluation.fidelity.benchmark import run_fidelity
 
         return run_fidelity(images, made, seed=seed)
-    from fedsynth.benchmark.utility.arm_trainings import Plan
-    from fedsynth.benchmark.utility.utility import run_utility
     from fedsynth.config import as_table
-    from fedsynth.study.learners import TaskLearner
-    from fedsynth.training.tasks import TaskSettings
+    from fedsynth.evaluation.utility.arm_trainings import Plan
+    from fedsynth.evaluation.utility.benchmark import run_utility
+    from fedsynth.experiments.downstream_learners import TaskLearner
+    from fedsynth.training.downstream import TaskSettings
 
     network = "unet" if name == "segmentation" else "densenet"
     settings = TaskSettings(**{"network": network, **task})

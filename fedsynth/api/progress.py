@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedsynth.federation.server import Progress as RoundProgress
+    from fedsynth.federation.rounds import Progress as RoundProgress
     from fedsynth.federation.settings import FederationSettings
 
 log = logging.getLogger("fedsynth")

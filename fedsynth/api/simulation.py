@@ -11,11 +11,11 @@ from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import FederationSettings, check_family
-from fedsynth.run import RUNS, Run, open_run
+from fedsynth.runs import RUNS, Run, open_run
 
 if TYPE_CHECKING:
-    from fedsynth.federation.products import Products
-    from fedsynth.images.sites_file import SitesFile
+    from fedsynth.data.site_config import SitesFile
+    from fedsynth.federation.outputs import Products
 
 Engine = Literal["local", "ray"]
 SITES, CODED = 4, "render-vae"
@@ -70,8 +70,8 @@ def run_simulation(
     settings: FederationSettings, run: Run, *, engine: Engine, workers: int | None, progress: Progress
 ) -> "Products":
     """All rounds that are missing, then the synthetic set. Ctrl-C leaves a run that `resume` goes on with."""
-    from fedsynth.federation.products import finish
-    from fedsynth.federation.simulate import run_rounds
+    from fedsynth.federation.outputs import finish
+    from fedsynth.federation.simulation import run_rounds
 
     try:
         with progress.rounds(settings) as told:
@@ -109,7 +109,7 @@ def read_sites(
     """The federation as it was asked for; None where nothing was said. Settings are checked first: it is quick."""
     number = int(str(sites)) if sites is not None and _is_number(str(sites)) else None
     _check_settings(given, number)
-    from fedsynth.images.sites_file import SitesFile, load_sites
+    from fedsynth.data.site_config import SitesFile, load_sites
 
     if sites is None and data is None and partition is None:
         return None
@@ -141,7 +141,7 @@ def _check_settings(given: dict[str, Any], sites: int | None) -> None:
 
 def phantoms(sites: int, given: dict[str, Any]) -> "SitesFile":
     """Phantom hospitals. A renderer without a code of its own gets tissues too: no brain follows from a tumour."""
-    from fedsynth.images.sites_file import default_sites
+    from fedsynth.data.site_config import default_sites
 
     file = default_sites(sites)
     assert file.phantom is not None
@@ -154,7 +154,7 @@ def open_simulation(
     given: dict[str, Any], asked: "SitesFile | None", folder: Path | None, *, resume: bool, progress: Progress
 ) -> tuple[FederationSettings, Run]:
     """A new run with its hospitals, or the one to go on with."""
-    from fedsynth.federation.simulate import begin, open_hospitals, rehearse, sites_asked, with_generator
+    from fedsynth.federation.simulation import begin, open_hospitals, rehearse, sites_asked, with_generator
 
     if resume:
         if folder is None:

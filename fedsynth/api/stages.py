@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsynth.errors import ConfigError
-from fedsynth.generators.facts import known_family
+from fedsynth.models.facts import known_family
 
 TWO_STAGE = "two-stage"
 
@@ -14,7 +14,7 @@ def with_stages(given: Mapping[str, Any], maps: str | None, renderer: str | None
 
     A renderer that is named as the generator of label-to-image is the second of two: maps are drawn in the same run.
     """
-    from fedsynth.generators.pairing import LABEL_TO_IMAGE
+    from fedsynth.models.pairing import LABEL_TO_IMAGE
 
     table, named = dict(given), given.get("generator")
     if named is not None and given.get("pairing") == LABEL_TO_IMAGE and known_family(named).kind != "training-free":

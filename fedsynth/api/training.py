@@ -10,8 +10,8 @@ from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.api.simulation import refuse_other
 from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError
-from fedsynth.generators.facts import known_family
-from fedsynth.run import Run, create_run, open_run
+from fedsynth.models.facts import known_family
+from fedsynth.runs import Run, create_run, open_run
 from fedsynth.training.settings import TrainSettings
 
 
@@ -48,9 +48,9 @@ def train(
     read, place = _resumed(run, given) if resume else (config.read_table(TrainSettings, given), None)
     if "generator" in given:
         known_family(read.generator)
-    from fedsynth.images import ImageSet
-    from fedsynth.training.pooled import run_training
-    from fedsynth.training.preparing import default_generator, prepare
+    from fedsynth.data import ImageSet
+    from fedsynth.training.centralised import run_training
+    from fedsynth.training.session import default_generator, prepare
     from fedsynth.training.settings import cpu_threads, open_device
 
     opened = ImageSet.load(images)

@@ -10,21 +10,21 @@ from typer.core import TyperGroup
 from fedsynth import __version__
 from fedsynth.cli import phantom
 from fedsynth.cli.benchmark import benchmark
-from fedsynth.cli.comparing import compare
-from fedsynth.cli.deploying import deploy
-from fedsynth.cli.importing import import_files
+from fedsynth.cli.compare import compare
+from fedsynth.cli.deploy import deploy
+from fedsynth.cli.import_files import import_files
 from fedsynth.cli.inspect import inspect
-from fedsynth.cli.listing import listing
+from fedsynth.cli.list import listing
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
-from fedsynth.cli.releasing import release
-from fedsynth.cli.reporting import report
-from fedsynth.cli.simulating import simulate
+from fedsynth.cli.release import release
+from fedsynth.cli.report import report
+from fedsynth.cli.simulate import simulate
 from fedsynth.cli.site import site
 from fedsynth.cli.split import split
 from fedsynth.cli.suite import suite
-from fedsynth.cli.synthesizing import export_set, synthesize
-from fedsynth.cli.training import train
+from fedsynth.cli.synthesize import export_set, synthesize
+from fedsynth.cli.train import train
 from fedsynth.errors import FedSynthError
 
 

@@ -13,9 +13,9 @@ from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsynth.benchmark.leakage.evidence import Evidence
-    from fedsynth.benchmark.leakage.memorization import Memorization, Settings
-    from fedsynth.run import Run
+    from fedsynth.evaluation.evidence import Evidence
+    from fedsynth.evaluation.memorization.benchmark import Memorization, Settings
+    from fedsynth.runs import Run
 
 PLANNED = 1000
 """Synthetic images that a plan is for unless told otherwise."""
@@ -53,9 +53,9 @@ def memorization(
     if plan:
         _plan(patients, slices, _number(synthetic), sites, tolerance, as_json)
         return
-    from fedsynth.benchmark.belonging import keeper
-    from fedsynth.benchmark.leakage.evidence import open_evidence
-    from fedsynth.benchmark.leakage.memorization import Settings
+    from fedsynth.evaluation.evidence import open_evidence
+    from fedsynth.evaluation.memorization.benchmark import Settings
+    from fedsynth.evaluation.result_owner import keeper
 
     made = None if synthetic is None else Path(synthetic)
     evidence = open_evidence(run, real, made)
@@ -76,8 +76,8 @@ def _number(text: str | None) -> int:
 
 
 def _plan(patients: int, slices: int, synthetic: int, sites: int, tolerance: float, as_json: bool) -> None:
-    from fedsynth.benchmark.leakage.dependence import LEVEL
-    from fedsynth.benchmark.leakage.plan import plan
+    from fedsynth.evaluation.memorization.dependence import LEVEL
+    from fedsynth.evaluation.memorization.power_analysis import plan
 
     made = plan(patients=patients, slices=slices, synthetic=synthetic, sites=sites, tolerance=tolerance, alpha=LEVEL)
     if as_json:
@@ -87,7 +87,7 @@ def _plan(patients: int, slices: int, synthetic: int, sites: int, tolerance: flo
 
 
 def _measure(evidence: "Evidence", settings: "Settings") -> "Memorization":
-    from fedsynth.benchmark.leakage.memorization import run_memorization
+    from fedsynth.evaluation.memorization.benchmark import run_memorization
 
     with progress_bar("measuring") as bar:
         done = 0
@@ -104,10 +104,10 @@ STEPS = 16
 
 
 def _publish(found: "Memorization", run: "Run | None", report: Path | None, *, export: bool, as_json: bool) -> None:
-    from fedsynth.benchmark.leakage.pairs import write_pairs
-    from fedsynth.benchmark.leakage.published import NAME, as_result
-    from fedsynth.benchmark.leakage.verdict import exit_code
-    from fedsynth.benchmark.leakage.withheld import withhold
+    from fedsynth.evaluation.anonymous_result import withhold
+    from fedsynth.evaluation.memorization.pair_sheets import write_pairs
+    from fedsynth.evaluation.memorization.result import NAME, as_result
+    from fedsynth.evaluation.memorization.verdict import exit_code
 
     result = as_result(found)
     if run is not None:
@@ -130,7 +130,7 @@ def _publish(found: "Memorization", run: "Run | None", report: Path | None, *, e
 
 
 def _print(found: "Memorization") -> None:
-    from fedsynth.benchmark.leakage.published import notes_of
+    from fedsynth.evaluation.memorization.result import notes_of
 
     evidence, people = found.evidence, found.evidence.cohort
     typer.echo(
@@ -190,7 +190,7 @@ def _print_power(found: "Memorization") -> None:
 
 
 def _print_controls(found: "Memorization") -> None:
-    from fedsynth.benchmark.leakage.controls import BLIND_LEVEL
+    from fedsynth.evaluation.memorization.negative_controls import BLIND_LEVEL
 
     rows: list[list[object]] = [
         [name, f"{control.fired} of {control.runs}", control.allowed, "holds" if control.holds else "BROKEN"]

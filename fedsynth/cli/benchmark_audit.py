@@ -15,10 +15,10 @@ from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
-    from fedsynth.images import ImageSet
+    from fedsynth.data import ImageSet
+    from fedsynth.experiments.canary_audit import Audited, AuditSettings, Charging
     from fedsynth.privacy.plan import PrivatePlan
-    from fedsynth.run import Run
-    from fedsynth.study.audit import Audited, AuditSettings, Charging
+    from fedsynth.runs import Run
     from fedsynth.training.trainer import StepReport
 
 PRIVATE = "Privacy"
@@ -64,9 +64,9 @@ def audit(
 
     Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
     """
-    from fedsynth.benchmark.belonging import stranger
-    from fedsynth.run import RUNS
-    from fedsynth.study.audit import NAME, AuditSettings, as_result, exit_code
+    from fedsynth.evaluation.result_owner import stranger
+    from fedsynth.experiments.canary_audit import NAME, AuditSettings, as_result, exit_code
+    from fedsynth.runs import RUNS
 
     given = {"delta": delta, "patients": patients, "draw": draw, "store": store}
     if mechanism and epsilon and run is None and real is None and generator is None:
@@ -108,8 +108,8 @@ class _Training:
 
     def charged(self) -> "list[Charging]":
         """Refuse what cannot work; then whom the training charges."""
-        from fedsynth.study.audit import charging_of, rehearse
-        from fedsynth.study.federated_audit import charged_sites, members_of, refuse_federation
+        from fedsynth.experiments.canary_audit import charging_of, rehearse
+        from fedsynth.experiments.federated_audit import charged_sites, members_of, refuse_federation
 
         if self.federated is None:
             return charging_of(rehearse(self.images, self.settings))
@@ -118,8 +118,8 @@ class _Training:
 
     def plans(self, budgets: "Sequence[Any]") -> "list[PrivatePlan]":
         """The different mechanisms of these trainings, over all hospitals."""
-        from fedsynth.study.audit import rehearse
-        from fedsynth.study.federated_audit import members_of, plan_of, refuse_federation
+        from fedsynth.experiments.canary_audit import rehearse
+        from fedsynth.experiments.federated_audit import members_of, plan_of, refuse_federation
 
         if any(one.privacy is None for one in budgets):
             raise ConfigError("the run is not private: there is no mechanism", remedy="plan one with --epsilon")
@@ -134,9 +134,9 @@ class _Training:
 
     def hold(self, asked: "AuditSettings", base: Path, folder: Path | None) -> "Audited":
         """The training, and what it showed. Audits are no runs to go on with: they stand where none is looked for."""
-        from fedsynth.run import create_run
-        from fedsynth.study.audit import hold_audit
-        from fedsynth.study.federated_audit import hold_federated_audit
+        from fedsynth.experiments.canary_audit import hold_audit
+        from fedsynth.experiments.federated_audit import hold_federated_audit
+        from fedsynth.runs import create_run
 
         settings = self.settings
         place = create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder, base=base)
@@ -155,7 +155,7 @@ class _Training:
 
 
 def _run(run: Path | None, real: Path | None, generator: str | None) -> "Run | None":
-    from fedsynth.run import newest_run, open_run
+    from fedsynth.runs import newest_run, open_run
 
     if run is not None:
         if generator is not None:
@@ -174,8 +174,8 @@ def _run(run: Path | None, real: Path | None, generator: str | None) -> "Run | N
 def _open(run: "Run | None", real: Path | None, generator: str | None, steps: int | None) -> _Training:
     """The training as the run was told, or the family's own recipe on a set."""
     from fedsynth import config
-    from fedsynth.images import ImageSet
-    from fedsynth.study.federated_audit import is_federated
+    from fedsynth.data import ImageSet
+    from fedsynth.experiments.federated_audit import is_federated
     from fedsynth.training.settings import TrainSettings
 
     if run is not None and is_federated(run):
@@ -194,8 +194,8 @@ def _open(run: "Run | None", real: Path | None, generator: str | None, steps: in
 def _open_federated(run: "Run", real: Path | None, steps: int | None) -> _Training:
     """Steps are rounded up to whole rounds."""
     from fedsynth import config
-    from fedsynth.federation.place import simulated_federation
     from fedsynth.federation.settings import FederationSettings
+    from fedsynth.federation.site_context import simulated_federation
 
     if real is not None:
         raise ConfigError("a federated run has its own hospitals", value=str(real), remedy="leave --real out")
@@ -232,8 +232,8 @@ def _with_budget(settings: Any, epsilon: float, given: dict[str, Any]) -> Any:
 
 def _agree_on_cost(training: _Training, *, spend: bool) -> tuple[float, float] | None:
     """Say what real patients would pay, and stop unless that was agreed to."""
+    from fedsynth.experiments.canary_audit import cost_of
     from fedsynth.privacy.accounting import rounded_up
-    from fedsynth.study.audit import cost_of
 
     privacy = training.settings.privacy
     charged = training.charged()

@@ -9,17 +9,17 @@ import typer
 from fedsynth.cli.screen import print_json, print_table
 
 if TYPE_CHECKING:
+    from fedsynth.experiments.mechanism_audit import MechanismAudit
     from fedsynth.privacy.plan import PrivatePlan
-    from fedsynth.study.mechanism_audit import MechanismAudit
 
 
 def audit_plans(
     plans: "Sequence[PrivatePlan]", canaries: int | None, claim: float | None, place: Path | None, *, as_json: bool
 ) -> NoReturn:
     """Audit every plan, show what was found, keep it below `place`, and exit with the verdict's code."""
-    from fedsynth.run import Run
-    from fedsynth.study.audit import exit_code
-    from fedsynth.study.mechanism_audit import CANARIES, NAME, as_result, audit_mechanism
+    from fedsynth.experiments.canary_audit import exit_code
+    from fedsynth.experiments.mechanism_audit import CANARIES, NAME, as_result, audit_mechanism
+    from fedsynth.runs import Run
 
     found, wanted = [], CANARIES if canaries is None else canaries
     for plan in plans:

@@ -8,9 +8,9 @@ import typer
 from fedsynth.cli.screen import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from fedsynth.benchmark.leakage.attacking import Attacked, Scoring
-    from fedsynth.benchmark.score import Result
-    from fedsynth.run import Run
+    from fedsynth.evaluation.membership.benchmark import Attacked, Scoring
+    from fedsynth.evaluation.score import Result
+    from fedsynth.runs import Run
 
 STEPS = 5
 
@@ -36,10 +36,10 @@ def membership(
     A run's own networks are an attack too: whoever receives them, a federation's server above all, can score patients
     with them. Exit code 0: no attack succeeds. 1: members are told apart. 2: bad input. 3: inconclusive or invalid.
     """
-    from fedsynth.benchmark.belonging import keeper
-    from fedsynth.benchmark.leakage.attacking import Settings, as_result, run_membership
-    from fedsynth.benchmark.leakage.evidence import open_evidence
-    from fedsynth.images import ImageSet
+    from fedsynth.data import ImageSet
+    from fedsynth.evaluation.evidence import open_evidence
+    from fedsynth.evaluation.membership.benchmark import Settings, as_result, run_membership
+    from fedsynth.evaluation.result_owner import keeper
 
     evidence = open_evidence(run, real, synthetic)
     keeps = keeper(evidence.run, real=real, synthetic=synthetic, out=report, option="--report")
@@ -69,7 +69,7 @@ def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
     """What the run's networks think of an image, where the run's own sets are looked at."""
     if run is None or not own:
         return None
-    from fedsynth.training.judging import judge_of
+    from fedsynth.training.membership_scores import judge_of
 
     return judge_of(run)
 
@@ -78,9 +78,9 @@ def _publish(
     found: "Attacked", result: "Result", run: "Run | None", report: Path | None, *, export: bool, as_json: bool
 ) -> None:
     """The run keeps the whole result; `export` is for what is printed and for the report."""
-    from fedsynth.benchmark.leakage.attacking import NAME
-    from fedsynth.benchmark.leakage.verdict import exit_code
-    from fedsynth.benchmark.leakage.withheld import withhold
+    from fedsynth.evaluation.anonymous_result import withhold
+    from fedsynth.evaluation.membership.benchmark import NAME
+    from fedsynth.evaluation.memorization.verdict import exit_code
 
     shown = withhold(result) if export else result
     written = []
@@ -104,9 +104,9 @@ def _publish(
 
 
 def _draw(found: "Attacked", path: Path) -> None:
-    from fedsynth.benchmark.leakage.curves import RESOLVED_BY, roc
-    from fedsynth.files import write_bytes
-    from fedsynth.report import figures
+    from fedsynth.atomic_files import write_bytes
+    from fedsynth.evaluation.roc import RESOLVED_BY, roc
+    from fedsynth.reporting import figures
 
     people = found.found.cohort
     rocs = {attack.label: roc(attack.scores, people.member) for attack in found.found.attacks}

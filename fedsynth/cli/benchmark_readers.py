@@ -10,8 +10,8 @@ from fedsynth.cli.screen import print_json, print_table
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from fedsynth.benchmark.readers.key import Key
-    from fedsynth.benchmark.score import Result
+    from fedsynth.evaluation.reader_study.answer_key import Key
+    from fedsynth.evaluation.score import Result
 
 
 def readers(
@@ -51,11 +51,11 @@ def _make(
     *,
     as_json: bool,
 ) -> None:
-    from fedsynth import files
-    from fedsynth.benchmark.readers.key import KEY, draw_key
-    from fedsynth.benchmark.readers.sheet import SHEET, sheet_page
+    from fedsynth import atomic_files
+    from fedsynth.data import ROLES
     from fedsynth.errors import RefusedError
-    from fedsynth.images import ROLES
+    from fedsynth.evaluation.reader_study.answer_key import KEY, draw_key
+    from fedsynth.evaluation.reader_study.page import SHEET, sheet_page
 
     roles = tuple(dict.fromkeys(name.strip() for name in role.split(",") if name.strip()))
     for name in roles:
@@ -71,7 +71,7 @@ def _make(
         raise ConfigError("a sheet needs a synthetic set", remedy="give --synthetic SET or a run")
     where = "" if place is None else str(place.folder.resolve())
     key = draw_key(images, made, count=count, seed=seed, roles=roles, run=where)
-    files.write_text(out / SHEET, sheet_page(images, made, key))
+    atomic_files.write_text(out / SHEET, sheet_page(images, made, key))
     key.save(out)
     if as_json:
         print_json(
@@ -82,8 +82,8 @@ def _make(
 
 
 def _say(key: "Key", out: Path, run: Path | None, *, phantoms: bool) -> None:
-    from fedsynth.benchmark.readers.key import KEY
-    from fedsynth.benchmark.readers.sheet import SHEET
+    from fedsynth.evaluation.reader_study.answer_key import KEY
+    from fedsynth.evaluation.reader_study.page import SHEET
 
     whose = " and ".join(key.roles)
     typer.echo(f"sheet      {out / SHEET}: {len(key.shown)} images; hand out this file alone")
@@ -98,11 +98,11 @@ def _say(key: "Key", out: Path, run: Path | None, *, phantoms: bool) -> None:
 
 
 def _score(run: Path | None, out: Path, score: list[Path], *, as_json: bool) -> None:
-    from fedsynth.benchmark.belonging import synthetic_hash
-    from fedsynth.benchmark.readers.answers import read_all
-    from fedsynth.benchmark.readers.key import load_key
-    from fedsynth.benchmark.readers.scoring import NAME, score_readers
-    from fedsynth.run import open_run
+    from fedsynth.evaluation.reader_study.answer_key import load_key
+    from fedsynth.evaluation.reader_study.answers import read_all
+    from fedsynth.evaluation.reader_study.reader_scores import NAME, score_readers
+    from fedsynth.evaluation.result_owner import synthetic_hash
+    from fedsynth.runs import open_run
 
     key = load_key(out)
     result = score_readers(key, read_all(score, key))

@@ -9,11 +9,11 @@ from fedsynth.cli.screen import print_json, print_table, progress_bar
 from fedsynth.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsynth.benchmark.score import Result, Score
-    from fedsynth.benchmark.utility.arm_trainings import Kind
-    from fedsynth.images import ImageSet
-    from fedsynth.run import Run
-    from fedsynth.training.tasks import TaskSettings
+    from fedsynth.data import ImageSet
+    from fedsynth.evaluation.score import Result, Score
+    from fedsynth.evaluation.utility.arm_trainings import Kind
+    from fedsynth.runs import Run
+    from fedsynth.training.downstream import TaskSettings
 
 ARMS = "real,synthetic,real+synthetic"
 KEPT = Path("cache", "arms")
@@ -58,7 +58,7 @@ def segmentation(
     as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation network on each arm and score it on real holdout patients, beside control arms."""
-    from fedsynth.training.tasks import TaskSettings
+    from fedsynth.training.downstream import TaskSettings
 
     settings = TaskSettings(network=network, steps=steps, batch=batch, rate=rate, device=_device(device))
     sets = (run, real, synthetic, public)
@@ -83,7 +83,7 @@ def classification(
     as_json: JsonOption = False,
 ) -> None:
     """Train a classifier on each arm and score it on real holdout patients, beside the majority class."""
-    from fedsynth.training.tasks import TaskSettings
+    from fedsynth.training.downstream import TaskSettings
 
     settings = TaskSettings(network=network, steps=steps, batch=batch, rate=rate, device=_device(device))
     sets = (run, real, synthetic, public)
@@ -100,9 +100,9 @@ def fidelity(
     as_json: JsonOption = False,
 ) -> None:
     """How near synthetic images come to real ones and how varied they are, each beside real against real."""
-    from fedsynth.benchmark.utility.fidelity import run_fidelity
-    from fedsynth.study.learners import TaskLearner
-    from fedsynth.training.tasks import TaskSettings
+    from fedsynth.evaluation.fidelity.benchmark import run_fidelity
+    from fedsynth.experiments.downstream_learners import TaskLearner
+    from fedsynth.training.downstream import TaskSettings
 
     place, images, made = open_sets(run, real, synthetic, out)
     if made is None:
@@ -131,15 +131,15 @@ def _utility(
     *,
     as_json: bool,
 ) -> None:
-    from fedsynth.benchmark.utility.arm_cache import ArmCache
-    from fedsynth.benchmark.utility.arm_trainings import Plan
-    from fedsynth.benchmark.utility.arms import parse_arms
-    from fedsynth.benchmark.utility.utility import prepare, run_utility
     from fedsynth.config import as_table
-    from fedsynth.images import ImageSet
-    from fedsynth.study.learners import TaskLearner
-    from fedsynth.tasks.catalog import NETWORKS, build_task
-    from fedsynth.training.holder import Holder
+    from fedsynth.data import ImageSet
+    from fedsynth.evaluation.utility.arm_cache import ArmCache
+    from fedsynth.evaluation.utility.arm_trainings import Plan
+    from fedsynth.evaluation.utility.benchmark import prepare, run_utility
+    from fedsynth.evaluation.utility.training_arms import parse_arms
+    from fedsynth.experiments.downstream_learners import TaskLearner
+    from fedsynth.models.downstream.tasks import NETWORKS, build_task
+    from fedsynth.training.patient_batches import Holder
 
     place, real, synthetic = open_sets(*sets[:3], out)
     public = None if sets[3] is None else ImageSet.load(sets[3])
@@ -171,10 +171,10 @@ def open_sets(
 
     The run comes back where it keeps the result: of other sets than its own that goes to `out` alone.
     """
-    from fedsynth.benchmark.belonging import keeper
-    from fedsynth.benchmark.leakage.evidence import real_images_of, synthetic_images_of
-    from fedsynth.images import ImageSet
-    from fedsynth.run import newest_run, open_run
+    from fedsynth.data import ImageSet
+    from fedsynth.evaluation.evidence import real_images_of, synthetic_images_of
+    from fedsynth.evaluation.result_owner import keeper
+    from fedsynth.runs import newest_run, open_run
 
     if run is None and real is not None:
         return None, ImageSet.load(real), None if synthetic is None else ImageSet.load(synthetic)
@@ -220,7 +220,7 @@ HEADS = {
 
 
 def _print_by_arm(result: "Result") -> None:
-    from fedsynth.benchmark.utility.arm_trainings import WAYS
+    from fedsynth.evaluation.utility.arm_trainings import WAYS
 
     arms = list(dict.fromkeys(name.split("/", 1)[1] for name in result.scores))
     way = WAYS[result.benchmark]  # type: ignore[index]

@@ -1,9 +1,9 @@
 """`fedsynth inspect`: what stands in an image set, as tables, JSON and a contact sheet.
 
-The JSON object holds `set` (the header's facts), `groups` (`Group` of `images/summary.py` per site and role, last the
+The JSON object holds `set` (the header's facts), `groups` (`Group` of `data/summary.py` per site and role, last the
 whole set with site and role null), `intensities` (`Intensities` per site and channel), `duplicates` (`constant`: case
 names; `exact`: groups of cases; `near`: pairs with `ratio` and `detail`, or null and `why`; see
-`images/duplicates.py`) and `sheet` (its file, or null). Every list is whole.
+`data/duplicates.py`) and `sheet` (its file, or null). Every list is whole.
 """
 
 from dataclasses import asdict
@@ -15,9 +15,9 @@ import typer
 from fedsynth.cli.screen import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from fedsynth.images import ImageSet
-    from fedsynth.images.duplicates import Duplicates
-    from fedsynth.images.summary import Group, LabelShare, Summary
+    from fedsynth.data import ImageSet
+    from fedsynth.data.duplicates import Duplicates
+    from fedsynth.data.summary import Group, LabelShare, Summary
 
 LISTED = 10
 
@@ -33,9 +33,9 @@ def inspect(
 
     Duplicates within one patient are expected and not reported. The contact sheet of a real set shows patients.
     """
-    from fedsynth.images import ImageSet
-    from fedsynth.images.duplicates import find_duplicates
-    from fedsynth.images.summary import summarise
+    from fedsynth.data import ImageSet
+    from fedsynth.data.duplicates import find_duplicates
+    from fedsynth.data.summary import summarise
 
     if sheet is not None:
         _check_sheet(sheet, overwrite)
@@ -71,8 +71,8 @@ def _check_sheet(sheet: Path, overwrite: bool) -> None:
 def _write_sheet(image_set: "ImageSet", sheet: Path, rows: int) -> None:
     from io import BytesIO
 
-    from fedsynth.files import write_bytes
-    from fedsynth.images.sheet import contact_sheet
+    from fedsynth.atomic_files import write_bytes
+    from fedsynth.data.contact_sheet import contact_sheet
 
     encoded = BytesIO()
     contact_sheet(image_set, rows=rows).save(encoded, "PNG")

@@ -30,7 +30,7 @@ def phantom(
     Healthy, low-grade and high-grade patients with T1, T2, FLAIR and contrast-enhanced T1, with masks. Spots
     that are no tumour carry no label.
     """
-    from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
+    from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
 
     settings = PhantomSettings(
         patients=patients,

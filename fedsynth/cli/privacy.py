@@ -10,7 +10,7 @@ from fedsynth.cli.screen import print_json
 
 if TYPE_CHECKING:
     from fedsynth.privacy.lineage import Lineage
-    from fedsynth.run import Run
+    from fedsynth.runs import Run
     from fedsynth.training.checkpoint import Card
 
 
@@ -23,7 +23,7 @@ def privacy(
 ) -> None:
     """Show spent and remaining epsilon per site: the most that any patient has spent, over all runs."""
     from fedsynth.privacy.ledger import default_store
-    from fedsynth.privacy.statement import check_cap, statement
+    from fedsynth.privacy.report import check_cap, statement
 
     check_cap(cap)
     place, store, lineage = default_store() if source is None else source, _store_of(source), _lineage_of(source)
@@ -36,7 +36,7 @@ def privacy(
 
 def _store_of(source: Path | None) -> Path | None:
     """The store that a run was told to use; None where it was told none, or where `source` is no run."""
-    from fedsynth.run import Run
+    from fedsynth.runs import Run
 
     if source is None or not Run(folder=source).config.is_file():
         return None
@@ -46,7 +46,7 @@ def _store_of(source: Path | None) -> Path | None:
 
 def _lineage_of(source: Path | None) -> "Lineage | None":
     """Of a finished run."""
-    from fedsynth.run import Run
+    from fedsynth.runs import Run
     from fedsynth.training.checkpoint import CARD
     from fedsynth.training.lineage import lineage_of
 
@@ -56,7 +56,7 @@ def _lineage_of(source: Path | None) -> "Lineage | None":
 
 def spent_over_all(run: "Run", card: "Card") -> float | None:
     """The most that any patient of a private run has spent over all runs of its store; None where nobody can tell."""
-    from fedsynth.privacy.statement import spent_by
+    from fedsynth.privacy.report import spent_by
 
     own = card.lineage.runs[-1]
     totals = [spent_by(group, _store_of(run.folder)) for group in own.patients if own.training == "private"]

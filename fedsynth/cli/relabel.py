@@ -21,10 +21,10 @@ def relabel(
     """
     from dataclasses import replace
 
-    from fedsynth.files import refuse_existing
-    from fedsynth.images import ImageSet
-    from fedsynth.images.check import HEADER
-    from fedsynth.images.labels import relabel as regroup_labels
+    from fedsynth.atomic_files import refuse_existing
+    from fedsynth.data import ImageSet
+    from fedsynth.data.format import HEADER
+    from fedsynth.data.label_groups import relabel as regroup_labels
 
     refuse_existing(out, marker=HEADER, overwrite=overwrite)
     read = ImageSet.load(folder)

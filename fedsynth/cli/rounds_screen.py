@@ -11,8 +11,8 @@ import typer
 from fedsynth.api.progress import Rounds
 
 if TYPE_CHECKING:
-    from fedsynth.federation.refusals import Code
-    from fedsynth.federation.server import Progress
+    from fedsynth.federation.error_codes import Code
+    from fedsynth.federation.rounds import Progress
     from fedsynth.federation.settings import FederationSettings
 
 LINES = 20  # how many a run writes into a pipe

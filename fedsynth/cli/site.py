@@ -24,7 +24,7 @@ def check(
 
     Ends with exit code 0 only when nothing is wrong.
     """
-    from fedsynth.federation.site_check import check_site, in_order
+    from fedsynth.federation.deploy.preflight import check_site, in_order
 
     findings = check_site(file)
     ready = in_order(findings)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsynth.cli.importing import read_shares
+from fedsynth.cli.import_files import read_shares
 from fedsynth.cli.screen import print_json
 
 
@@ -29,11 +29,11 @@ def split(
     With --keep-members nothing is drawn anew: members are left out, and holdout and reference stay as they are, so that
     what depends on the number of patients trained on can be measured on the same patients.
     """
+    from fedsynth.atomic_files import refuse_existing
+    from fedsynth.data import ROLES, ImageSet
+    from fedsynth.data.format import HEADER
+    from fedsynth.data.split import draw_roles, rows_with_fewer_members
     from fedsynth.errors import RefusedError
-    from fedsynth.files import refuse_existing
-    from fedsynth.images import ROLES, ImageSet
-    from fedsynth.images.check import HEADER
-    from fedsynth.images.split import draw_roles, rows_with_fewer_members
 
     wanted = read_shares(shares)
     refuse_existing(out, marker=HEADER, overwrite=overwrite)

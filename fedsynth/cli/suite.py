@@ -1,17 +1,45 @@
 """`fedsynth suite`: a grid of federations, measured alike, and the table at the end."""
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 from fedsynth.cli.screen import print_table, steps_shown
 from fedsynth.errors import ConfigError, nearest
 
+# Would the command line take these words? Commands are read as if they were typed, and none is run.
+
+
+@cache
+def _program() -> click.Command:
+    from fedsynth.cli import app
+
+    program: click.Command = typer.main.get_command(app)
+    return program
+
+
+def check_command(words: Sequence[str]) -> None:
+    """Raise what typing `fedsynth WORDS` would say of unknown commands and options, missing and unreadable values."""
+    command = _program()
+    context, rest = click.Context(command, info_name="fedsynth"), list(words)
+    while isinstance(command, click.Group):
+        name, found, rest = command.resolve_command(context, rest)
+        assert found is not None  # else resolve_command has raised
+        command = found
+        if isinstance(command, click.Group):
+            context = click.Context(command, parent=context, info_name=name)
+        else:
+            command.make_context(name, rest, parent=context)
+
+
 if TYPE_CHECKING:
-    from fedsynth.report.facts import Facts
-    from fedsynth.study.suite import Outcome
-    from fedsynth.study.suite_file import Suite
+    from fedsynth.experiments.suite import Outcome
+    from fedsynth.experiments.suite_config import Suite
+    from fedsynth.reporting.summary import Facts
 
 ENGINES = ("local", "ray")
 
@@ -29,9 +57,9 @@ def suite(
 
     Exit code 3: some cell failed; it is named with its reason, and the rest is done.
     """
-    from fedsynth.run import RUNS
-    from fedsynth.study.suite import run_suite
-    from fedsynth.study.suite_file import load_suite
+    from fedsynth.experiments.suite import run_suite
+    from fedsynth.experiments.suite_config import load_suite
+    from fedsynth.runs import RUNS
 
     if engine not in ENGINES:
         raise ConfigError("unknown --engine", value=engine, remedy=nearest(engine, ENGINES))
@@ -61,8 +89,7 @@ def _check_commands(wanted: "Suite", target: Path) -> None:
     """A slip in the last benchmark's options is found now, not after hours."""
     import click
 
-    from fedsynth.cli.checking import check_command
-    from fedsynth.study.suite import data_commands, jobs_of
+    from fedsynth.experiments.suite import data_commands, jobs_of
 
     steps = [
         *data_commands(wanted, target).values(),
@@ -78,7 +105,7 @@ def _check_commands(wanted: "Suite", target: Path) -> None:
 
 def _plan(wanted: "Suite", target: Path) -> None:
     """The cells, the work in each, and the summed budget."""
-    from fedsynth.study.suite import data_commands, jobs_of, spending
+    from fedsynth.experiments.suite import data_commands, jobs_of, spending
 
     rows = []
     for job in jobs_of(wanted, target):
@@ -106,7 +133,7 @@ def _plan(wanted: "Suite", target: Path) -> None:
     if not wanted.images.is_dir():
         typer.echo(f"images     {wanted.images}: not there yet")
         return
-    from fedsynth.images import ImageSet
+    from fedsynth.data import ImageSet
 
     total = spending(wanted, ImageSet.load(wanted.images, every_voxel=False))
     typer.echo(f"images     {wanted.images}")
@@ -116,20 +143,20 @@ def _plan(wanted: "Suite", target: Path) -> None:
 
 
 def _end(wanted: "Suite", target: Path, outcomes: "list[Outcome]", *, export: bool) -> None:
-    from fedsynth import files
-    from fedsynth.report.compare import FORMS, differences, reasons, shown_columns
-    from fedsynth.report.facts import COLUMNS, read_rows
-    from fedsynth.report.page import report_page
-    from fedsynth.study.suite import is_trained
+    from fedsynth import atomic_files
+    from fedsynth.experiments.suite import is_trained
+    from fedsynth.reporting.comparison import FORMS, differences, reasons, shown_columns
+    from fedsynth.reporting.html_page import report_page
+    from fedsynth.reporting.summary import COLUMNS, read_rows
 
     rows = read_rows(target) if any(is_trained(one.run) for one in outcomes) else []
     if rows:
         columns = shown_columns(rows)
         print_table([COLUMNS[name].strip() for name in columns], [[r.cells[n].text for n in columns] for r in rows])
         for form, ending in (("csv", "csv"), ("markdown", "md"), ("latex", "tex")):
-            files.write_text(target / f"table.{ending}", FORMS[form](rows, columns))
+            atomic_files.write_text(target / f"table.{ending}", FORMS[form](rows, columns))
         page = report_page(rows, export=export, title=wanted.name, published=wanted.published)
-        files.write_text(target / "report.html", page)
+        atomic_files.write_text(target / "report.html", page)
         _say_published(wanted, rows)
     for line in [*differences(rows), *reasons(rows)] if rows else []:
         typer.echo(f"note: {line}", err=True)
@@ -143,7 +170,7 @@ def _end(wanted: "Suite", target: Path, outcomes: "list[Outcome]", *, export: bo
 
 
 def _say_published(wanted: "Suite", rows: "list[Facts]") -> None:
-    from fedsynth.report.published import HEADS, published_lines, published_rows
+    from fedsynth.reporting.published_results import HEADS, published_lines, published_rows
 
     if wanted.published.figures:
         typer.echo("")

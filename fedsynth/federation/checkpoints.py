@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.federation.exchange import Arrays
 
 KEPT = 3
@@ -48,7 +48,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> Non
     notes = {"generator": generator, "round": str(checkpoint.round), "shares": json.dumps(checkpoint.shares)}
     notes |= {"sites": json.dumps(checkpoint.sites), "mixture": json.dumps(checkpoint.mixture)}
     content = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
-    files.write_bytes(folder / f"round-{checkpoint.round:04d}.safetensors", content)
+    atomic_files.write_bytes(folder / f"round-{checkpoint.round:04d}.safetensors", content)
     for old in rounds_of(folder)[:-KEPT]:
         (folder / f"round-{old:04d}.safetensors").unlink(missing_ok=True)
 

@@ -19,22 +19,16 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedsynth.errors import FedSynthError
+from fedsynth.federation.client import SiteWork
 from fedsynth.federation.clock import wait_for_slot
-from fedsynth.federation.egress import EgressLog
+from fedsynth.federation.egress_log import EgressLog
+from fedsynth.federation.error_codes import Code, NeutralError, keep_to_itself
 from fedsynth.federation.exchange import Order, Outcome
-from fedsynth.federation.faults import Fault, Faults
-from fedsynth.federation.messages import (
-    facts_content,
-    outcome_content,
-    read_greeting,
-    read_order,
-    refusal_content,
-)
-from fedsynth.federation.place import SitePlace, open_place, spare_place
-from fedsynth.federation.refusals import Code, NeutralError, keep_to_itself
+from fedsynth.federation.fault_injection import Fault, Faults
+from fedsynth.federation.messages import facts_content, outcome_content, read_greeting, read_order, refusal_content
 from fedsynth.federation.settings import FederationSettings, from_run_config
-from fedsynth.federation.watching import entered, opened, watcher
-from fedsynth.federation.work import SiteWork
+from fedsynth.federation.site_context import SitePlace, open_place, spare_place
+from fedsynth.federation.site_observers import entered, opened, watcher
 
 KEPT_BYTES = 2 * 2**30  # of networks that stay in memory; sites beyond are read from their disks again
 COPIES = 4  # of every weight: itself, two moments of its optimiser, a moving average

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.errors import FedSynthError
 
 CLOCK = "answer-seconds"
@@ -26,7 +26,7 @@ def wait_for_slot(folder: Path, began: float, seconds: float) -> None:
     elapsed = time.monotonic() - began
     if elapsed > slot:
         with suppress(FedSynthError):
-            files.write_text(folder / CLOCK, f"{2 * slot!r}\n")
+            atomic_files.write_text(folder / CLOCK, f"{2 * slot!r}\n")
     time.sleep(-elapsed % slot)
 
 

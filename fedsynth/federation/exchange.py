@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fedsynth.images import ImageSet
-from fedsynth.protocol import ImageShape
+from fedsynth.data import ImageSet
+from fedsynth.models.base import ImageShape
 
 Arrays = dict[str, NDArray[Any]]
 

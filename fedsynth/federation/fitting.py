@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedsynth.federation.exchange import Arrays
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.protocol import Model
+from fedsynth.models.base import Model
 from fedsynth.training.fitting import expected_sums
 
 Value = TypeVar("Value")

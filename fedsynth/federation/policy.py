@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError
-from fedsynth.federation.refusals import Code, PolicyRefusedError
+from fedsynth.federation.error_codes import Code, PolicyRefusedError
 from fedsynth.privacy.accounting import LARGEST_DELTA, LARGEST_EPSILON, Budget, check_delta
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedsynth import config, files
+from fedsynth import atomic_files, config
 from fedsynth.errors import ConfigError
+from fedsynth.federation.error_codes import Code
 from fedsynth.federation.exchange import Arrays, Order
-from fedsynth.federation.meeting import Met, meet
+from fedsynth.federation.handshake import Met, meet
 from fedsynth.federation.messages import (
     HELLO,
     TRAIN,
@@ -27,11 +28,10 @@ from fedsynth.federation.messages import (
     read_hello,
     read_outcome,
 )
-from fedsynth.federation.refusals import Code
-from fedsynth.federation.release import release
-from fedsynth.federation.server import Progress, Rounds, Watch
+from fedsynth.federation.released_model import release
+from fedsynth.federation.rounds import Progress, Rounds, Watch
 from fedsynth.federation.settings import NODES, FederationSettings, from_run_config
-from fedsynth.run import Run, create_run
+from fedsynth.runs import Run, create_run
 
 JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begins
 PATIENCE_SECONDS = 3600.0
@@ -79,7 +79,7 @@ def experiment_of(run: Run) -> str:
     """The run's own name, unlike any other's: sites keep its state under it, whatever the folder is called."""
     place = run.folder / "experiment"
     if not place.exists():
-        files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
+        atomic_files.write_text(place, f"{run.folder.name}-{secrets.token_hex(8)}\n")
     return place.read_text(encoding="utf-8").strip()
 
 
@@ -87,7 +87,9 @@ def remembered(run: Run, met: Met) -> Met:
     """A run that ever met patients is no run of phantoms, whoever is there when it is resumed."""
     mark = run.folder / "met-patients"
     if not met.facts.phantoms:
-        files.write_text(mark, "its generator has learnt from patients, who may be at sites that are not there now\n")
+        atomic_files.write_text(
+            mark, "its generator has learnt from patients, who may be at sites that are not there now\n"
+        )
     return replace(met, facts=replace(met.facts, phantoms=not mark.exists()))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fedsynth import config
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.generators.facts import known_family
+from fedsynth.models.facts import known_family
 from fedsynth.training.settings import Device, Privacy, TrainSettings
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
@@ -86,8 +86,8 @@ class FederationSettings:
             raise ConfigError("--min-sites must lie within the number of sites", value=self.min_sites, remedy=remedy)
         if self.deadline is not None and not self.deadline > 0:
             raise ConfigError("--deadline must be a positive number of seconds", value=self.deadline)
-        from fedsynth.federation.averaging import make_averaging
-        from fedsynth.federation.faults import Faults
+        from fedsynth.federation.fault_injection import Faults
+        from fedsynth.federation.strategies import make_averaging
 
         make_averaging(self.strategy, self.strategy_options)
         Faults.parse(self.inject)
@@ -139,14 +139,14 @@ class FederationSettings:
     @property
     def half_life(self) -> float:
         """Of the moving average of the released sampler, in steps, by the family's recipe."""
-        from fedsynth.training.preparing import recipe_of
+        from fedsynth.training.session import recipe_of
 
         return recipe_of(self.training()).ema
 
     @property
     def pull(self) -> float:
         """How strongly FedProx pulls towards the received weights; 0 for other strategies."""
-        from fedsynth.federation.averaging import proximal_strength
+        from fedsynth.federation.strategies import proximal_strength
 
         return proximal_strength(self.strategy_options) if self.strategy == "fedprox" else 0.0
 

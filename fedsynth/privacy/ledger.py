@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.errors import BudgetSpentError, FedSynthError, RefusedError
 from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, fits
-from fedsynth.privacy.identity import Group, Identities
-from fedsynth.run import Run
+from fedsynth.privacy.patient_tags import Group, Identities
+from fedsynth.runs import Run
 
 UNIT, ADJACENCY = "patient", "add/remove"
 LEDGER = "ledger.jsonl"
@@ -143,7 +143,7 @@ class Ledger:
 
     def copy(self, run: str, path: Path) -> None:
         """Write the charges of one run to `path`: the copy that its run directory holds."""
-        files.write_text(path, "".join(charge.line() for charge in self.charges(run)))
+        atomic_files.write_text(path, "".join(charge.line() for charge in self.charges(run)))
 
     def account(self, delta: float | None = None) -> Account:
         """The most that any patient of this site has spent, at `delta` or at the smallest delta that was declared."""
@@ -175,7 +175,7 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with files.told_when_unwritable(self.store):
+        with atomic_files.told_when_unwritable(self.store):
             self.store.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self.store / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -273,7 +273,7 @@ def _parse(line: str) -> Charge:
 
 def _append(path: Path, line: str) -> None:
     """Add one line and wait for the disk. What a crash left of an unfinished last line is finished or cut off."""
-    with files.told_when_unwritable(path):
+    with atomic_files.told_when_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
         with path.open("a+b") as file:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedsynth.privacy.engines import Chunk, Engine, LossPerSample, MappedEngine, RecordedEngine
-from fedsynth.privacy.layers import exact_bytes
-from fedsynth.privacy.recording import NotFollowedError
+from fedsynth.privacy.clipping_engines import Chunk, Engine, LossPerSample, MappedEngine, RecordedEngine
+from fedsynth.privacy.ghost_norm import exact_bytes
+from fedsynth.privacy.layer_recording import NotFollowedError
 from fedsynth.privacy.variations import AS_THEY_ARE, VARIATIONS, Variation, varied
 
 AGREEMENT = 1e-4  # of the two engines on the probe, relative to the clip norm

@@ -14,14 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.config import load_toml, save_toml
 from fedsynth.errors import FedSynthError
-from fedsynth.generators.catalog import build, find
-from fedsynth.generators.family import Family, ImageShape
-from fedsynth.generators.mixture import SiteMixture
+from fedsynth.models.base import Family, ImageShape, Model, global_randomness
+from fedsynth.models.generators.catalog import build, find
+from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.lineage import Lineage
-from fedsynth.protocol import Model, global_randomness
 from fedsynth.training.trainer import Trainer
 
 WEIGHTS, CARD, CRITIC = "generator.safetensors", "generator.toml", "critic.safetensors"
@@ -67,7 +66,7 @@ def save_generator(folder: Path, trainer: Trainer, card: Card) -> None:
 def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None:
     """Write the sampler's weights, wherever they were averaged, and its card."""
     kept = {name: value.detach().cpu().contiguous() for name, value in values.items()}
-    files.write_bytes(folder / WEIGHTS, save(kept, {"generator": card.generator}))
+    atomic_files.write_bytes(folder / WEIGHTS, save(kept, {"generator": card.generator}))
     save_toml(folder / CARD, card)
 
 
@@ -104,7 +103,7 @@ def save_state(
             tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
     described = {"generator": generator, "step": str(trainer.step), "total-steps": str(trainer.total_steps)}
     described |= {"shown": shown} | dict(notes or {})
-    files.write_bytes(
+    atomic_files.write_bytes(
         path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, described)
     )
 

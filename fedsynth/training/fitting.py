@@ -5,10 +5,10 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-from fedsynth.generators.pairing import Pairing
-from fedsynth.protocol import Model, SeededDraws, Tensors
-from fedsynth.training.holder import Holder
-from fedsynth.training.streams import stream_seed
+from fedsynth.models.base import Model, SeededDraws, Tensors
+from fedsynth.models.pairing import Pairing
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.trainer import Trainer
 
 BLOCK = 32  # images at a time; sums run over them in their order

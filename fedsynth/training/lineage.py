@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedsynth.config import load_toml
+from fedsynth.data import Header
 from fedsynth.errors import FedSynthError, RefusedError
-from fedsynth.images import Header
-from fedsynth.privacy.identity import Identities
+from fedsynth.models.base import Model
 from fedsynth.privacy.ledger import Ledger, default_store
 from fedsynth.privacy.lineage import DECLARED, PHANTOMS, Lineage, LineageRun, PatientGroup, Training
+from fedsynth.privacy.patient_tags import Identities
 from fedsynth.privacy.plan import PrivatePlan
-from fedsynth.protocol import Model
-from fedsynth.run import Run, open_run
+from fedsynth.runs import Run, open_run
 from fedsynth.training.checkpoint import CARD, Card, start_from, start_from_release
-from fedsynth.training.disk import HOLDER, STATE, Disk
-from fedsynth.training.holder import Holder
+from fedsynth.training.patient_batches import Holder
 from fedsynth.training.settings import TrainSettings
+from fedsynth.training.site_storage import HOLDER, STATE, Disk
 
 PATIENTS = "patients.toml"
 """In a simulated run: the group of each site's patients, and what is known of whom it shares with earlier runs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.generators.recipe import Precision, Recipe
+from fedsynth.models.recipe import Precision, Recipe
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsynth.images import ImageSet
-from fedsynth.tasks.task import Task
-from fedsynth.training.holder import Holder
+from fedsynth.data import ImageSet
+from fedsynth.models.downstream.tasks import Task
+from fedsynth.training.patient_batches import Holder
 
 CHECK = 50
 """Steps between two looks at the reference patients."""

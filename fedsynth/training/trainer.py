@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsynth.generators.augment import Augmentation
-from fedsynth.generators.catalog import Recipe
-from fedsynth.generators.pairing import Pairing
-from fedsynth.protocol import Draws, Model, SeededDraws, Tensors, Turn
-from fedsynth.training.average import MovingAverage
-from fedsynth.training.holder import Holder
-from fedsynth.training.streams import batch_rows, step_draws, stream_seed
-from fedsynth.training.watch import Watch
+from fedsynth.models.augmentation import Augmentation
+from fedsynth.models.base import Draws, Model, SeededDraws, Tensors, Turn
+from fedsynth.models.generators.catalog import Recipe
+from fedsynth.models.pairing import Pairing
+from fedsynth.training.divergence_check import Watch
+from fedsynth.training.ema import MovingAverage
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.random_streams import batch_rows, step_draws, stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.benchmark.score import load_result
 from fedsynth.cli import app
-from fedsynth.images import ImageSet
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.run import create_run
+from fedsynth.data import ImageSet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.evaluation.score import load_result
+from fedsynth.runs import create_run
 
 
 def call(*arguments):

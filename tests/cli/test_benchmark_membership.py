@@ -10,11 +10,11 @@ from click.testing import Result as Called
 from PIL import Image
 from typer.testing import CliRunner
 
-from fedsynth.benchmark.score import content_hash, load_result
 from fedsynth.cli import app
-from fedsynth.images import Header, ImageSet, Shares, Split
-from fedsynth.run import create_run
-from fedsynth.training.pooled import run_training
+from fedsynth.data import Header, ImageSet, Shares, Split
+from fedsynth.evaluation.score import content_hash, load_result
+from fedsynth.runs import create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.settings import TrainSettings
 
 SIZE = 12

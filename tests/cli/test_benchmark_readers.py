@@ -5,13 +5,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.benchmark.readers.key import load_key
 from fedsynth.cli import app
-from fedsynth.report.answer import answer
-from fedsynth.report.facts import read_facts
-from tests.benchmark.readers.sets import real_and_synthetic
-from tests.benchmark.readers.test_scoring import right, written
-from tests.report.test_compare import make_run
+from fedsynth.evaluation.reader_study.answer_key import load_key
+from fedsynth.reporting.answer import answer
+from fedsynth.reporting.summary import read_facts
+from tests.evaluation.reader_study.sets import real_and_synthetic
+from tests.evaluation.reader_study.test_reader_scores import right, written
+from tests.reporting.test_comparison import make_run
 
 
 def invoke(*arguments):

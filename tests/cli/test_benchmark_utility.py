@@ -7,14 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.api.evaluation import evaluate
-from fedsynth.benchmark.leakage.evidence import real_images_of
-from fedsynth.benchmark.score import load_result
 from fedsynth.cli import app
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.split import roles_digest
 from fedsynth.errors import FedSynthError
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.split import roles_digest
-from fedsynth.run import create_run
-from tests.benchmark.readers.sets import real_and_synthetic
+from fedsynth.evaluation.evidence import real_images_of
+from fedsynth.evaluation.score import load_result
+from fedsynth.runs import create_run
+from tests.evaluation.reader_study.sets import real_and_synthetic
 
 
 @pytest.fixture(scope="module")

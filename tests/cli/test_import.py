@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.images import ImageSet
+from fedsynth.data import ImageSet
 
 
 def run(*words: object) -> Result:
@@ -174,7 +174,7 @@ def test_a_stopped_import_leaves_nothing(tmp_path: Path, number: signal.Signals,
     out.mkdir()
     code_of_child = (
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import fedsynth.images.preparing as preparing\n"
+        "import fedsynth.data.preprocessing as preparing\n"
         "preparing.resample_image = lambda *a: time.sleep(60)\n"
         "from fedsynth.cli import main; main()"
     )

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.images import ImageSet
+from fedsynth.data import ImageSet
 
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
 

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.images import Header, ImageSet, Shares, Split
+from fedsynth.data import Header, ImageSet, Shares, Split
 
 
 def run(*arguments: object) -> Any:

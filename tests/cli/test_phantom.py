@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.images import ImageSet
+from fedsynth.data import ImageSet
 
 QUICK = ["--patients", "4", "--slices", "2", "--size", "16", "--sites", "2", "--workers", "1"]
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.images import Header, ImageSet
+from fedsynth.data import Header, ImageSet
 
 
 def run(*arguments: object) -> Any:

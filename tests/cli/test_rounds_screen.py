@@ -3,9 +3,9 @@
 import pytest
 
 from fedsynth.cli.rounds_screen import Screen
+from fedsynth.federation.error_codes import Code
 from fedsynth.federation.messages import Reply
-from fedsynth.federation.refusals import Code
-from fedsynth.federation.server import Progress
+from fedsynth.federation.rounds import Progress
 from tests.federation.tiny import SETTINGS
 
 

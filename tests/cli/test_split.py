@@ -8,7 +8,7 @@ import pandas as pd
 from typer.testing import CliRunner, Result
 
 from fedsynth.cli import app
-from fedsynth.images import Header, ImageSet, Shares
+from fedsynth.data import Header, ImageSet, Shares
 
 
 def call(*arguments: object) -> Result:

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from fedsynth.cli import app
 from fedsynth.config import save_toml
+from fedsynth.data import Header, ImageSet
 from fedsynth.federation.deploy.certificates import make_authority, make_node_key
-from fedsynth.images import Header, ImageSet
 from fedsynth.privacy.ledger import Charge, Ledger
 
 

@@ -8,12 +8,12 @@ import pytest
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.exchange import Facts
-from fedsynth.federation.meeting import as_met, meet
+from fedsynth.federation.handshake import as_met, meet
 from fedsynth.federation.messages import Hello
-from fedsynth.federation.release import card_of, release
+from fedsynth.federation.released_model import card_of, release
 from fedsynth.federation.server_app import remembered
 from fedsynth.privacy.accounting import rounded_up
-from fedsynth.run import Run, create_run
+from fedsynth.runs import Run, create_run
 from fedsynth.training.settings import Privacy
 from tests.federation.tiny import SETTINGS
 from tests.training.tiny import tiny_set

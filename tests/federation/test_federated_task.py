@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
+from fedsynth.data import ImageSet
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.images import ImageSet
-from fedsynth.run import Run
-from fedsynth.tasks.catalog import build_task
-from fedsynth.training.holder import Holder
-from fedsynth.training.preparing import prepare
+from fedsynth.models.downstream.tasks import build_task
+from fedsynth.runs import Run
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
-from fedsynth.training.streams import stream_seed
 from tests.federation.tiny import assert_same, go, killed_after, rows, simulated, start
 from tests.training.tiny import tiny_set
 

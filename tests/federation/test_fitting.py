@@ -12,17 +12,17 @@ from typer.testing import CliRunner
 
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
-from fedsynth.federation import client_app, work
-from fedsynth.federation.egress import read_egress
-from fedsynth.federation.products import finish
+from fedsynth.federation import client, client_app
+from fedsynth.federation.egress_log import read_egress
+from fedsynth.federation.outputs import finish
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.generators.mixture import SiteMixture
-from fedsynth.run import Run
+from fedsynth.models.mixture import SiteMixture
+from fedsynth.runs import Run
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.fitting import sums_of
-from fedsynth.training.preparing import prepare
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
-from fedsynth.training.streams import stream_seed
 from tests.federation.tiny import SETTINGS as JOINT
 from tests.federation.tiny import assert_same, go, killed_after, rows, simulated, site_images, start
 from tests.training.test_fitting import tumours
@@ -71,20 +71,20 @@ def test_the_maps_are_fitted_to_all_sites_as_if_they_were_one(tmp_path: Path) ->
 
 def killed_while_fitting(tmp_path: Path, settings: FederationSettings, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The server dies after the third exchange that follows training, and the sites forget what was in memory."""
-    from fedsynth.federation import server
+    from fedsynth.federation import rounds
 
-    run, kept = start(tmp_path, settings, "broken", images=tumours()), server.save_checkpoint
+    run, kept = start(tmp_path, settings, "broken", images=tumours()), rounds.save_checkpoint
 
     class Killed(Exception):
         pass
 
-    def save(folder: Path, checkpoint: server.Checkpoint, generator: str) -> None:
+    def save(folder: Path, checkpoint: rounds.Checkpoint, generator: str) -> None:
         kept(folder, checkpoint, generator)
         if checkpoint.round == settings.training_exchanges + 3:
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(server, "save_checkpoint", save)
+        patched.setattr(rounds, "save_checkpoint", save)
         with pytest.raises(Killed):
             go(run, settings)
     client_app.forget_everything()
@@ -157,7 +157,7 @@ def test_each_on_its_own_fits_its_own_maps(tmp_path: Path) -> None:
 
 def test_a_site_that_sends_sums_of_another_shape_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, min_sites=1)
-    true_sums = work.sums_of
+    true_sums = client.sums_of
 
     def sums(family, holder, number, **rest):  # type: ignore[no-untyped-def]
         found = true_sums(family, holder, number, **rest)
@@ -167,7 +167,7 @@ def test_a_site_that_sends_sums_of_another_shape_is_left_out(tmp_path: Path, mon
         return found
 
     sums.spoil = True
-    monkeypatch.setattr(work, "sums_of", sums)
+    monkeypatch.setattr(client, "sums_of", sums)
     told = rows(federated(tmp_path, settings))
     assert sorted(row["reason"] for row in told if row["round"] == "3") == ["", "sent another shape"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.ledger import Ledger
-from fedsynth.run import Run
+from fedsynth.runs import Run
 from tests.federation.tiny import SETTINGS, assert_same, private, rows, simulated, start
 
 ROUNDS = 24
@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 from fedsynth import config
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.simulate import run_rounds
-from fedsynth.run import Run
+from fedsynth.federation.simulation import run_rounds
+from fedsynth.runs import Run
 run = Run(folder=Path(sys.argv[1]))
 settings = config.load_toml(FederationSettings, run.config)
 print("ready", flush=True)

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.simulate import open_hospitals, rehearse
-from fedsynth.images import ImageSet
+from fedsynth.federation.simulation import open_hospitals, rehearse
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.lineage import Lineage
-from fedsynth.run import Run, create_run
+from fedsynth.runs import Run, create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.pooled import run_training
 from fedsynth.training.settings import Privacy, TrainSettings
 from tests.federation.tiny import SETTINGS, hospitals, simulated, site_images, weights
 from tests.training.tiny import tiny_set

@@ -4,9 +4,9 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from fedsynth.federation.engines.flower_names import GONE, identity, number
+from fedsynth.federation.error_codes import Code
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.messages import Hello, facts_content, read_hello, read_outcome
-from fedsynth.federation.refusals import Code
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fedsynth.federation.engines.local import FIRST_NODE, run_locally
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.messages import hello_content, order_contents, read_order
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.run import Run
+from fedsynth.runs import Run
 from fedsynth.training.settings import cpu_threads
 from tests.federation.tiny import SETTINGS, assert_same, rows, simulated, start
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import Array
 
-from fedsynth.federation.packing import pack, unpack
+from fedsynth.federation.messages import pack, unpack
 
 VALUES = [
     np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedsynth.errors import BudgetSpentError, ConfigError, RefusedError
+from fedsynth.federation.error_codes import Code, to_code
 from fedsynth.federation.policy import OPEN, Asked, Policy, load_policy
-from fedsynth.federation.refusals import Code, to_code
 from fedsynth.privacy.accounting import Budget, Mechanism
 from fedsynth.privacy.ledger import Ledger
 

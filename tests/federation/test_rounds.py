@@ -9,18 +9,18 @@ import torch
 from safetensors.numpy import load_file
 
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
-from fedsynth.federation import client_app, server
-from fedsynth.federation.egress import read_egress
-from fedsynth.federation.server import straight_line
+from fedsynth.federation import client_app, rounds
+from fedsynth.federation.egress_log import read_egress
+from fedsynth.federation.rounds import straight_line
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.accounting import epsilon_of
 from fedsynth.privacy.ledger import Ledger, read_ledger
-from fedsynth.run import open_run
+from fedsynth.runs import open_run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.judging import judge_of
-from fedsynth.training.preparing import prepare
+from fedsynth.training.membership_scores import judge_of
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
-from fedsynth.training.streams import stream_seed
 from tests.federation.tiny import (
     SETTINGS,
     assert_same,
@@ -298,7 +298,7 @@ def test_sites_beyond_what_memory_may_hold_give_the_same(tmp_path: Path, monkeyp
 
 
 def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, keep = start(tmp_path, SETTINGS), server.save_checkpoint
+    run, keep = start(tmp_path, SETTINGS), rounds.save_checkpoint
 
     for dies_before in (True, False):
 
@@ -309,11 +309,11 @@ def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(tmp_path: Path, m
             if checkpoint.round == 2:
                 raise InterruptedError
 
-        monkeypatch.setattr(server, "save_checkpoint", dying)
+        monkeypatch.setattr(rounds, "save_checkpoint", dying)
         with pytest.raises(InterruptedError):
             go(run, SETTINGS)
         client_app.forget_everything()
-    monkeypatch.setattr(server, "save_checkpoint", keep)
+    monkeypatch.setattr(rounds, "save_checkpoint", keep)
     go(run, SETTINGS)
     assert [row["round"] for row in rows(run)] == ["1", "1", "2", "2", "3", "3"]
     assert_same(run, simulated(tmp_path, SETTINGS, "whole"))

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from fedsynth.federation.deploy.certificates import make_authority, make_server_certificate
-from fedsynth.federation.site_check import seconds_apart
+from fedsynth.federation.deploy.preflight import seconds_apart
 from tests.federation.hospital import Hospital, findings
 
 

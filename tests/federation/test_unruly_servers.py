@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
+from fedsynth.data import ImageSet
 from fedsynth.errors import RefusedError
 from fedsynth.federation import client_app
+from fedsynth.federation.client import SiteWork, _digest
 from fedsynth.federation.engines.flower_names import identity, number
+from fedsynth.federation.error_codes import NeutralError, PolicyRefusedError
 from fedsynth.federation.exchange import Order
-from fedsynth.federation.place import SitePlace
 from fedsynth.federation.policy import Policy
-from fedsynth.federation.refusals import NeutralError, PolicyRefusedError
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.work import SiteWork, _digest
-from fedsynth.images import ImageSet
+from fedsynth.federation.site_context import SitePlace
 from fedsynth.privacy.ledger import Ledger
 from tests.federation.tiny import SETTINGS, hospitals, private
 

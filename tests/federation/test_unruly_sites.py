@@ -13,11 +13,11 @@ from fedsynth.errors import FedSynthError
 from fedsynth.federation import client_app, server_app
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.engines.local import run_locally
+from fedsynth.federation.error_codes import Code
 from fedsynth.federation.exchange import Facts, Order, Outcome
 from fedsynth.federation.messages import facts_content, outcome_content
-from fedsynth.federation.record import summary
-from fedsynth.federation.refusals import Code
-from fedsynth.federation.server import _mean_shares
+from fedsynth.federation.round_log import summary
+from fedsynth.federation.rounds import _mean_shares
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.settings import cpu_threads
 from tests.federation.tiny import SETTINGS, rows, start, weights

@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedsynth.errors import FedSynthError
-from fedsynth.federation.egress import read_egress
-from fedsynth.run import Run
+from fedsynth.federation.egress_log import read_egress
+from fedsynth.runs import Run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.preparing import fresh_family, prepare
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.session import fresh_family, prepare
 from fedsynth.training.settings import cpu_threads
-from fedsynth.training.streams import stream_seed
 from tests.federation.tiny import SETTINGS, assert_same, go, killed_after, rows, simulated, site_images
 
 CENTRAL = replace(SETTINGS, federation="central-generator", rounds=2, local_steps=3)

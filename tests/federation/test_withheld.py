@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsynth.federation.egress import read_egress
-from fedsynth.run import Run
+from fedsynth.federation.egress_log import read_egress
+from fedsynth.runs import Run
 from fedsynth.training.checkpoint import load_generator
 from tests.federation.tiny import SETTINGS, go, rows, start
 

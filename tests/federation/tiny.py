@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fedsynth.data import ImageSet
+from fedsynth.data.site_config import Select, SiteEntry, SitesFile
 from fedsynth.federation import client_app
-from fedsynth.federation.server import Watch
+from fedsynth.federation.rounds import Watch
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
-from fedsynth.images import ImageSet
-from fedsynth.images.sites_file import Select, SiteEntry, SitesFile
-from fedsynth.run import Run
+from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
+from fedsynth.runs import Run
 from fedsynth.training.settings import Privacy
 from tests.training.tiny import tiny_set
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsynth.generators.catalog import build
-from fedsynth.generators.family import ImageShape
-from fedsynth.privacy.gradients import PatientGradients
+from fedsynth.models.base import ImageShape
+from fedsynth.models.generators.catalog import build
+from fedsynth.privacy.per_patient_gradients import PatientGradients
 
 BOUND = 1 + 1e-6  # clip norms
 

@@ -10,8 +10,8 @@ import pytest
 
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.privacy.accounting import Budget, Mechanism, epsilon_of
-from fedsynth.privacy.identity import Identities
 from fedsynth.privacy.ledger import Charge, Ledger, default_store, read_ledger, sites_of
+from fedsynth.privacy.patient_tags import Identities
 from tests.privacy.prv import prv_bounds
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedsynth.errors import RefusedError
-from fedsynth.privacy.gradients import PatientGradients
+from fedsynth.privacy.per_patient_gradients import PatientGradients
 from fedsynth.privacy.variations import VARIATIONS, varied
 
 

@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
+from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
-from fedsynth.images import ImageSet
-from fedsynth.run import Run, create_run
+from fedsynth.runs import Run, create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.fitting import expected_sums, sums_of
-from fedsynth.training.pooled import run_training
-from fedsynth.training.preparing import default_generator, prepare
+from fedsynth.training.generate import Drawing
+from fedsynth.training.session import default_generator, prepare
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.synthetic import Drawing
-from tests.training.test_sources import brains
+from tests.training.test_paired_sources import brains
 
 SETTINGS = TrainSettings(
     generator="two-stage", images=Path("brains"), steps=4, batch=4, sheets=1, options={"base": 4, "latent": 4}

@@ -8,14 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
+from fedsynth.data import ImageSet
 from fedsynth.errors import RefusedError
-from fedsynth.images import ImageSet
 from fedsynth.privacy.accounting import compose
-from fedsynth.run import Run, create_run
+from fedsynth.runs import Run, create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.lineage import lineage_of
-from fedsynth.training.pooled import run_training
-from fedsynth.training.preparing import prepare
+from fedsynth.training.session import prepare
 from fedsynth.training.settings import Privacy, TrainSettings
 from tests.training.tiny import tiny_set
 

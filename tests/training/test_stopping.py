@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.protocol import ImageShape
-from fedsynth.tasks.catalog import build_task
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.models.base import ImageShape
+from fedsynth.models.downstream.tasks import build_task
 from fedsynth.training import stopping
-from fedsynth.training.holder import Holder
+from fedsynth.training.downstream import TaskSettings, learn
+from fedsynth.training.patient_batches import Holder
 from fedsynth.training.stopping import FEWEST, PATIENCE, EarlyStopping, has_collapsed, tally
-from fedsynth.training.tasks import TaskSettings, learn
 
 CPU = torch.device("cpu")
 
@@ -86,7 +86,7 @@ def test_without_reference_patients_training_goes_to_the_ceiling(images):
 
 def test_a_run_ends_before_the_ceiling_when_nothing_is_gained(images, monkeypatch):
     monkeypatch.setattr(stopping, "GAIN", 1.0)
-    monkeypatch.setattr("fedsynth.training.tasks.CHECK", 1)
+    monkeypatch.setattr("fedsynth.training.downstream.CHECK", 1)
     few = images.rows(np.arange(8))
     done = learn([few], TaskSettings(network="densenet", steps=40, batch=2), reference=few)
     assert done.steps == FEWEST

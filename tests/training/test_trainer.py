@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from fedsynth.errors import FedSynthError
-from fedsynth.generators.augment import Augmentation
-from fedsynth.generators.catalog import Recipe
-from fedsynth.generators.family import Family, SeededDraws
+from fedsynth.models.augmentation import Augmentation
+from fedsynth.models.base import Family, SeededDraws
+from fedsynth.models.generators.catalog import Recipe
 from fedsynth.training.checkpoint import load_state, save_state
-from fedsynth.training.holder import Holder
-from fedsynth.training.streams import batch_rows, stream_seed
+from fedsynth.training.divergence_check import DivergedError
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.random_streams import batch_rows, stream_seed
 from fedsynth.training.trainer import PlainGradients, Trainer, draw_labels
-from fedsynth.training.watch import DivergedError
 from tests.training.tiny import TinyGan, tiny_set
 
 RECIPE = Recipe(batch=4, rate=1e-3, ema=4.0)

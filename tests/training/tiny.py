@@ -5,8 +5,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fedsynth.generators.family import Draws, Family, ImageShape, Tensors, Turn, joined, parted
-from fedsynth.images import Header, ImageSet
+from fedsynth.data import Header, ImageSet
+from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn, joined, parted
 
 
 class TinyGan(Family):

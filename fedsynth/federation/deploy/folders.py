@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.config import as_table, to_toml
 from fedsynth.errors import ConfigError, RefusedError
-from fedsynth.federation.deploy import texts
+from fedsynth.federation.deploy import templates
 from fedsynth.federation.deploy.certificates import (
     DAYS,
     LOOPBACK,
@@ -19,7 +19,7 @@ from fedsynth.federation.deploy.certificates import (
     make_node_key,
     make_server_certificate,
 )
-from fedsynth.federation.deploy.places import PORT, ServerFile, ServerPlace, check_name, check_port, load_server
+from fedsynth.federation.deploy.server_files import PORT, ServerFile, ServerPlace, check_name, check_port, load_server
 from fedsynth.federation.settings import FederationSettings
 
 MARKER = "authority"
@@ -59,7 +59,7 @@ def init(out: Path, hospitals: tuple[str, ...], plan: Plan) -> list[Path]:
         remedy = "choose another; to go on with it: fedsynth deploy add, fedsynth deploy renew"
         raise RefusedError("the folder exists already", file=out, remedy=remedy)
     authority = make_authority(plan.host)
-    with files.new_folder(out, marker=MARKER) as folder, _private_files():
+    with atomic_files.new_folder(out, marker=MARKER) as folder, _private_files():
         _write_authority(folder / "authority", authority)
         _write_server(folder / "server", authority, plan, n_sites=len(names))
         for name in names:
@@ -106,15 +106,15 @@ def _write_server(folder: Path, authority: Pair, plan: Plan, *, n_sites: int) ->
     _write_certificates(folder, authority, plan.host, plan.days)
     name, at = "fedsynth-server.service", f"{plan.at}/server"
     file = ServerFile(host=plan.host, port=plan.port)
-    lines = {key: texts.line(key, getattr(file, key)) for key in ("host", "address", "port")}
+    lines = {key: templates.line(key, getattr(file, key)) for key in ("host", "address", "port")}
     settings = FederationSettings(sites=n_sites, rounds=20, local_steps=200)
     shown = {key: value for key, value in as_table(settings).items() if key in SHOWN}
     content = {
-        "server.toml": texts.SERVER.format(**lines),
-        "federation.toml": texts.FEDERATION.format(settings=to_toml(shown)),
-        "start.sh": texts.start_script("Starts the server; with --run it also trains, and resumes", "serve"),
-        name: texts.unit(name, "the server", at=at, options=" --run", restart="on-failure"),
-        "README.md": texts.SERVER_README.format(server=plan.server, at=at, unit=name, port=plan.port),
+        "server.toml": templates.SERVER.format(**lines),
+        "federation.toml": templates.FEDERATION.format(settings=to_toml(shown)),
+        "start.sh": templates.start_script("Starts the server; with --run it also trains, and resumes", "serve"),
+        name: templates.unit(name, "the server", at=at, options=" --run", restart="on-failure"),
+        "README.md": templates.SERVER_README.format(server=plan.server, at=at, unit=name, port=plan.port),
     }
     _write_texts(folder, content)
 
@@ -138,11 +138,13 @@ def _write_hospital(out: Path, name: str, authority: bytes, plan: Plan) -> None:
     (folder / "node.pub").write_bytes(key.public)
     unit, at = f"fedsynth-{name}.service", f"{plan.at}/{name}"
     content = {
-        "site.toml": texts.SITE.format(name=texts.line("name", name), server=texts.line("server", plan.server)),
-        "policy.toml": texts.POLICY,
-        "start.sh": texts.start_script("Starts this hospital's node", "join"),
-        unit: texts.unit(unit, f"the node of {name}", at=at),
-        "README.md": texts.HOSPITAL_README.format(name=name, at=at, unit=unit, server=plan.server),
+        "site.toml": templates.SITE.format(
+            name=templates.line("name", name), server=templates.line("server", plan.server)
+        ),
+        "policy.toml": templates.POLICY,
+        "start.sh": templates.start_script("Starts this hospital's node", "join"),
+        unit: templates.unit(unit, f"the node of {name}", at=at),
+        "README.md": templates.HOSPITAL_README.format(name=name, at=at, unit=unit, server=plan.server),
     }
     _write_texts(folder, content)
     (out / "server" / "hospitals" / f"{name}.pub").write_bytes(key.public)

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedsynth import config
 from fedsynth.errors import FedSynthError
-from fedsynth.federation.deploy.checks import read_public_key
-from fedsynth.federation.deploy.flower import Flower, leashed, program, wait_until
-from fedsynth.federation.deploy.places import ServerPlace
-from fedsynth.federation.starting import last_line
+from fedsynth.federation.deploy.certificate_checks import read_public_key
+from fedsynth.federation.deploy.flower_programs import Flower, leashed, program, wait_until
+from fedsynth.federation.deploy.server_files import ServerPlace
+from fedsynth.federation.flower_start import last_line
 
 _STARTING = 180.0  # seconds; a machine at work needs a minute
 _SELDOM = 60.0

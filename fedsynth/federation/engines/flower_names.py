@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedsynth.federation.starting import QUIET
+from fedsynth.federation.flower_start import QUIET
 
 os.environ.update(QUIET)
 

@@ -17,8 +17,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedsynth.federation.engines.flower_names import SERVER_NODE, FlowerRun, identity, number
-from fedsynth.federation.refusals import Code, to_code
-from fedsynth.federation.server import Watch
+from fedsynth.federation.error_codes import Code, to_code
+from fedsynth.federation.rounds import Watch
 
 FIRST_NODE = 1000
 ERROR_CODE = 2

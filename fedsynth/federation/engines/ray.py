@@ -21,10 +21,10 @@ from pathlib import Path
 
 import tomli_w
 
-from fedsynth import files
+from fedsynth import atomic_files
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
-from fedsynth.federation.engines import processes
-from fedsynth.federation.starting import QUIET, Scalar, free_port, last_line, write_app
+from fedsynth.federation.engines import process_trees
+from fedsynth.federation.flower_start import QUIET, Scalar, free_port, last_line, write_app
 
 HOME, LOG, SUPERLINK_LOG = "flower", "run.log", "superlink.log"
 CONNECTION = "fedsynth"
@@ -49,11 +49,11 @@ def run_on_ray(
     """
     require_ray()
     home = folder / HOME
-    with files.told_when_unwritable(home):
+    with atomic_files.told_when_unwritable(home):
         home.mkdir(parents=True, exist_ok=True)
     mark = f"{MARK}={home.resolve()}"
-    with _alone(home), tempfile.TemporaryDirectory(prefix="fs-") as scratch, processes.leashed(mark):
-        processes.end_marked(mark)  # of a run that was killed here a moment ago
+    with _alone(home), tempfile.TemporaryDirectory(prefix="fs-") as scratch, process_trees.leashed(mark):
+        process_trees.end_marked(mark)  # of a run that was killed here a moment ago
         with _superlink(home, Path(scratch), mark) as (server, env):
             app = write_app(Path(scratch) / "app", run_config)
             command = _flwr_run(app, sites=sites, workers=workers, gpus=gpus)
@@ -70,7 +70,7 @@ def _run_to_the_end(
 ) -> None:
     log = home / LOG
     log.write_bytes(b"")
-    running = processes.start(command, env=env, log=log)
+    running = process_trees.start(command, env=env, log=log)
     try:
         while running.poll() is None:
             if server.poll() is not None:
@@ -78,7 +78,7 @@ def _run_to_the_end(
             beat()
             time.sleep(BEAT_SECONDS)
     finally:
-        processes.end(running)
+        process_trees.end(running)
     beat()
 
 
@@ -110,17 +110,17 @@ def _superlink(home: Path, scratch: Path, mark: str) -> Iterator[tuple["subproce
     port = free_port()
     env = _environment(home, scratch)
     link = {"superlink": {"default": CONNECTION, CONNECTION: {"address": f"127.0.0.1:{port}", "insecure": True}}}
-    files.write_text(home / "config.toml", tomli_w.dumps(link))
+    atomic_files.write_text(home / "config.toml", tomli_w.dumps(link))
     log = home / SUPERLINK_LOG
     log.write_bytes(b"")
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
-    server = processes.start(command, env=env, log=log)
+    server = process_trees.start(command, env=env, log=log)
     try:
         _wait_for(port, server, log)
         yield server, env
     finally:
-        processes.end(server, mark=mark)
+        process_trees.end(server, mark=mark)
 
 
 def _environment(home: Path, scratch: Path) -> dict[str, str]:

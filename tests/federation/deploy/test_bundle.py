@@ -12,12 +12,12 @@ from flwr.common.config import get_fused_config_from_dir
 
 import fedsynth
 from fedsynth.errors import FedSynthError
-from fedsynth.federation.deploy.carrying import is_trained, load_settings, write_bundle
 from fedsynth.federation.deploy.folders import Plan, init
-from fedsynth.federation.deploy.places import ServerPlace, load_server
+from fedsynth.federation.deploy.run_supervisor import is_trained, load_settings, write_bundle
+from fedsynth.federation.deploy.server_files import ServerPlace, load_server
+from fedsynth.federation.flower_start import APPS
 from fedsynth.federation.settings import FederationSettings, default_run_config, from_run_config
-from fedsynth.federation.starting import APPS
-from fedsynth.run import Run
+from fedsynth.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # in Flower's own code
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from fedsynth.errors import ConfigError
-from fedsynth.federation.deploy import checks
+from fedsynth.federation.deploy import certificate_checks
 from fedsynth.federation.deploy.certificates import (
     Pair,
     check_host,
@@ -67,8 +67,10 @@ def test_a_client_that_trusts_the_authority_takes_the_certificate_for_every_name
     files = _write(tmp_path, authority, make_server_certificate(authority, (host, "127.0.0.1")))
     for name in (host, "127.0.0.1"):
         assert _shake_hands(*files, name) == "TLSv1.3"
-        assert checks.check_certificate(files[0], files[2], host=name) > datetime.now(UTC) + timedelta(days=700)
-    checks.check_pair(files[0], files[1])
+        assert certificate_checks.check_certificate(files[0], files[2], host=name) > datetime.now(UTC) + timedelta(
+            days=700
+        )
+    certificate_checks.check_pair(files[0], files[1])
 
 
 def test_tls_and_the_check_agree_on_what_is_refused(tmp_path: Path, authority: Pair) -> None:
@@ -82,7 +84,7 @@ def test_tls_and_the_check_agree_on_what_is_refused(tmp_path: Path, authority: P
     for text, pair in wrong.items():
         files = _write(tmp_path, authority, pair)
         with pytest.raises(ConfigError, match=text):
-            checks.check_certificate(files[0], files[2], host="h.org")
+            certificate_checks.check_certificate(files[0], files[2], host="h.org")
         with pytest.raises(ssl.SSLCertVerificationError):
             _shake_hands(*files, "h.org")
 
@@ -91,7 +93,7 @@ def test_an_expired_authority_is_named(tmp_path: Path) -> None:
     old = make_authority("brains", now=datetime.now(UTC) - timedelta(days=3651))
     files = _write(tmp_path, old, make_server_certificate(old, ("h.org",)))
     with pytest.raises(ConfigError, match=r"ca\.pem: the certificate expired"):
-        checks.check_certificate(files[0], files[2], host="h.org")
+        certificate_checks.check_certificate(files[0], files[2], host="h.org")
 
 
 def test_a_server_certificate_cannot_sign_another(authority: Pair, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_a_server_certificate_cannot_sign_another(authority: Pair, tmp_path: Pat
     forged = make_server_certificate(first, ("h.org",))
     files = _write(tmp_path, authority, Pair(certificate=forged.certificate + first.certificate, key=forged.key))
     with pytest.raises(ConfigError, match="not signed by"):
-        checks.check_certificate(files[0], files[2], host="h.org")
+        certificate_checks.check_certificate(files[0], files[2], host="h.org")
     with pytest.raises(ssl.SSLCertVerificationError):
         _shake_hands(*files, "h.org")
 
@@ -108,13 +110,13 @@ def test_keys_that_others_can_read_or_that_belong_elsewhere_are_refused(tmp_path
     certificate, key, _ = _write(tmp_path, authority, make_server_certificate(authority, ("h.org",)))
     key.chmod(0o640)
     with pytest.raises(ConfigError, match="others can read"):
-        checks.check_pair(certificate, key)
+        certificate_checks.check_pair(certificate, key)
     key.write_bytes(make_server_certificate(authority, ("h.org",)).key)
     with pytest.raises(ConfigError, match="does not belong"):
-        checks.check_pair(certificate, key)
+        certificate_checks.check_pair(certificate, key)
     key.write_text("nothing")
     with pytest.raises(ConfigError, match="not a private key"):
-        checks.check_pair(certificate, key)
+        certificate_checks.check_pair(certificate, key)
 
 
 def test_a_node_key_is_what_flower_reads(tmp_path: Path) -> None:
@@ -125,9 +127,9 @@ def test_a_node_key_is_what_flower_reads(tmp_path: Path) -> None:
     (tmp_path / "node.pub").write_bytes(made.public)
     (tmp_path / "node.key").write_bytes(made.private)
     (tmp_path / "node.key").chmod(0o600)
-    private = checks.read_node_key(tmp_path / "node.key")
+    private = certificate_checks.read_node_key(tmp_path / "node.key")
     assert try_load_public_key(tmp_path / "node.pub") == public_key_to_bytes(private.public_key())
-    assert checks.read_public_key(tmp_path / "node.pub") == private.public_key()
+    assert certificate_checks.read_public_key(tmp_path / "node.pub") == private.public_key()
     assert made.public.endswith(b" hospital-1\n")
     assert serialization.load_ssh_private_key(made.private, None).key_size == 384  # type: ignore[union-attr]
 
@@ -139,12 +141,12 @@ def test_a_node_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "node.pub"
     other.write_bytes(key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH))
     with pytest.raises(ConfigError, match="not an elliptic-curve key"):
-        checks.read_public_key(other)
+        certificate_checks.read_public_key(other)
     other.write_text("ssh-nonsense")
     with pytest.raises(ConfigError, match="OpenSSH"):
-        checks.read_public_key(other)
+        certificate_checks.read_public_key(other)
     with pytest.raises(ConfigError, match="no such file"):
-        checks.read_public_key(tmp_path / "none.pub")
+        certificate_checks.read_public_key(tmp_path / "none.pub")
 
 
 @pytest.mark.parametrize("host", ["", "https://h.org", "h.org:443", "*.h.org", "1.2.3", "h_1.org", "h org", "a..b"])

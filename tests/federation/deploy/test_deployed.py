@@ -23,18 +23,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedsynth import config
-from fedsynth.federation.deploy.carrying import load_settings, write_bundle
+from fedsynth.data import ImageSet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.site_config import SiteEntry, SitesFile
 from fedsynth.federation.deploy.certificates import make_node_key
-from fedsynth.federation.deploy.cost import count_cost
-from fedsynth.federation.deploy.flower import Flower, program
+from fedsynth.federation.deploy.cost_estimate import count_cost
+from fedsynth.federation.deploy.flower_programs import Flower, program
 from fedsynth.federation.deploy.folders import Plan, init
-from fedsynth.federation.deploy.places import load_server
+from fedsynth.federation.deploy.run_supervisor import load_settings, write_bundle
+from fedsynth.federation.deploy.server_files import load_server
 from fedsynth.federation.exchange import Facts
-from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
-from fedsynth.federation.starting import free_port
-from fedsynth.images import ImageSet
-from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.sites_file import SiteEntry, SitesFile
+from fedsynth.federation.flower_start import free_port
+from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
 from fedsynth.privacy.ledger import read_ledger
 
 pytestmark = [pytest.mark.deployed, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]

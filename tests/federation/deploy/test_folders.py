@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from fedsynth.cli import app
 from fedsynth.errors import ConfigError, RefusedError
-from fedsynth.federation.deploy import checks
-from fedsynth.federation.deploy.carrying import load_settings
+from fedsynth.federation.deploy import certificate_checks
 from fedsynth.federation.deploy.folders import Plan, add_hospital, init, renew
-from fedsynth.federation.deploy.places import load_server
-from fedsynth.federation.deploy.serving import check_server
+from fedsynth.federation.deploy.run_supervisor import load_settings
+from fedsynth.federation.deploy.server_files import load_server
+from fedsynth.federation.deploy.start_server import check_server
 from fedsynth.federation.policy import load_policy
-from fedsynth.federation.site_file import load_site_file
+from fedsynth.federation.site_context import load_site_file
 
 HOSPITAL = {
     "README.md",
@@ -47,8 +47,8 @@ def test_everybody_has_a_folder_with_what_they_need(made: Path) -> None:
         assert {path.name for path in (made / name).iterdir()} == HOSPITAL | {f"fedsynth-{name}.service"}
         public = (made / name / "node.pub").read_bytes()
         assert (made / "server/hospitals" / f"{name}.pub").read_bytes() == public
-        private = checks.read_node_key(made / name / "node.key")
-        assert private.public_key() == checks.read_public_key(made / name / "node.pub")
+        private = certificate_checks.read_node_key(made / name / "node.key")
+        assert private.public_key() == certificate_checks.read_public_key(made / name / "node.pub")
     keys = {(made / f"hospital-{number}/node.key").read_bytes() for number in (1, 2, 3)}
     assert len(keys) == 3
 
@@ -162,9 +162,9 @@ def test_renewed_certificates_are_taken_by_hospitals_as_they_are(tmp_path: Path)
     place = load_server(out / "server")
     soon = datetime.now(UTC) + timedelta(days=2)
     with pytest.raises(ConfigError, match="expired"):
-        checks.check_certificate(place.outer[0], out / "north/authority.pem", host="h.org", now=soon)
+        certificate_checks.check_certificate(place.outer[0], out / "north/authority.pem", host="h.org", now=soon)
     renew(out)
-    checks.check_certificate(place.outer[0], out / "north/authority.pem", host="h.org", now=soon)
+    certificate_checks.check_certificate(place.outer[0], out / "north/authority.pem", host="h.org", now=soon)
     check_server(place)
     (out / "authority/authority.key").unlink()
     with pytest.raises(ConfigError, match="the authority is not here"):

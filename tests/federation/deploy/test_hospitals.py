@@ -9,10 +9,10 @@ import pytest
 
 from fedsynth import config
 from fedsynth.errors import FedSynthError
-from fedsynth.federation.deploy import carrying
+from fedsynth.federation.deploy import run_supervisor
 from fedsynth.federation.deploy.certificates import make_node_key
 from fedsynth.federation.deploy.folders import Plan, init
-from fedsynth.federation.deploy.places import load_server
+from fedsynth.federation.deploy.server_files import load_server
 from fedsynth.federation.deploy.superlink import Hospitals
 from tests.federation.tiny import SETTINGS
 
@@ -209,8 +209,8 @@ def test_the_node_of_a_lost_record_is_given_to_nobody(tmp_path: Path) -> None:
 def test_the_end_of_a_run_is_seen_whatever_becomes_of_the_list_of_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrying, "_ENDING", 0.0)
-    monkeypatch.setattr(carrying, "BETWEEN", 0.0)
+    monkeypatch.setattr(run_supervisor, "_ENDING", 0.0)
+    monkeypatch.setattr(run_supervisor, "BETWEEN", 0.0)
     server = Server(tmp_path, "north")
 
     class Link:
@@ -222,7 +222,7 @@ def test_the_end_of_a_run_is_seen_whatever_becomes_of_the_list_of_nodes(
             pass
 
     server.hospitals.flower = SimpleNamespace(ask=lambda *words: lose())  # type: ignore[assignment]
-    carrier = carrying.Carrier(
+    carrier = run_supervisor.Carrier(
         place=server.place,
         link=Link(),  # type: ignore[arg-type]
         hospitals=server.hospitals,

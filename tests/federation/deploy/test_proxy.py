@@ -17,10 +17,18 @@ import pytest
 from flwr.app import Array
 
 from fedsynth.errors import FedSynthError
-from fedsynth.federation.deploy.admission import ALLOWED, LARGEST_BODY, RefusedRequestError, is_allowed, read_head
 from fedsynth.federation.deploy.certificates import make_authority, make_server_certificate
-from fedsynth.federation.deploy.proxy import Limits, ProxySettings, running_proxy
-from fedsynth.federation.starting import free_port
+from fedsynth.federation.deploy.proxy import (
+    ALLOWED,
+    LARGEST_BODY,
+    Limits,
+    ProxySettings,
+    RefusedRequestError,
+    is_allowed,
+    read_head,
+    running_proxy,
+)
+from fedsynth.federation.flower_start import free_port
 
 FLEET = "/v1/fleet/pull-messages"
 

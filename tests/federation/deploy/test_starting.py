@@ -20,15 +20,15 @@ from typer.testing import CliRunner
 from fedsynth import config
 from fedsynth.cli import app
 from fedsynth.federation.deploy.certificates import Pair, make_server_certificate
-from fedsynth.federation.deploy.cost import count_cost
-from fedsynth.federation.deploy.flower import Flower, leashed, wait_until
+from fedsynth.federation.deploy.cost_estimate import count_cost
+from fedsynth.federation.deploy.flower_programs import Flower, leashed, wait_until
 from fedsynth.federation.deploy.folders import Plan, init
-from fedsynth.federation.deploy.joining import node_command
-from fedsynth.federation.deploy.places import ServerPlace, load_server
+from fedsynth.federation.deploy.server_files import ServerPlace, load_server
+from fedsynth.federation.deploy.start_client import node_command
 from fedsynth.federation.exchange import Facts
+from fedsynth.federation.flower_start import free_port
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.site_file import load_site_file
-from fedsynth.federation.starting import free_port
+from fedsynth.federation.site_context import load_site_file
 from tests.training.tiny import tiny_set
 
 
@@ -164,8 +164,8 @@ def test_a_leashed_program_ends_when_its_parent_is_killed(tmp_path: Path) -> Non
     """The parent starts a program on the leash and is killed before it can end it."""
     code = (
         "import os, subprocess, sys, time\n"
-        "leash = [sys.executable, '-m', 'fedsynth.federation.deploy.leash', str(os.getpid()), '/bin/sleep', '60']\n"
-        "print(subprocess.Popen(leash).pid, flush=True)\n"
+        "command = ['fedsynth.federation.deploy.parent_guard', str(os.getpid()), '/bin/sleep', '60']\n"
+        "print(subprocess.Popen([sys.executable, '-m', *command]).pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

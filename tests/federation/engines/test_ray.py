@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from fedsynth import files
+from fedsynth import atomic_files
+from fedsynth.data.site_config import PhantomTable, SitesFile, load_sites
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
-from fedsynth.federation import starting
-from fedsynth.federation.engines import processes, ray
+from fedsynth.federation import flower_start
+from fedsynth.federation.engines import process_trees, ray
 from fedsynth.federation.settings import FederationSettings, from_run_config
-from fedsynth.federation.simulate import begin, open_hospitals, run_rounds
-from fedsynth.images.sites_file import PhantomTable, SitesFile, load_sites
+from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
 
 TINY = FederationSettings(
     generator="dcgan",
@@ -33,7 +33,7 @@ TINY = FederationSettings(
 
 def test_the_app_holds_names_and_the_run_config_and_no_code(tmp_path):
     table = TINY.to_run_config(tmp_path / "run")
-    starting.write_app(tmp_path / "app", table)
+    flower_start.write_app(tmp_path / "app", table)
     assert [path.name for path in (tmp_path / "app").rglob("*")] == ["pyproject.toml"]
     app = tomllib.loads((tmp_path / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert app["components"] == {
@@ -80,7 +80,7 @@ def bits(run):
 
 
 def left_behind(run):
-    return processes.marked(f"FLWR_HOME={(run.folder / ray.HOME).resolve()}")
+    return process_trees.marked(f"FLWR_HOME={(run.folder / ray.HOME).resolve()}")
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_ray_gives_the_bits_of_the_local_engine(tmp_path):
 def test_what_the_servers_app_refuses_is_told_and_no_process_stays(tmp_path):
     run = tiny_run(tmp_path / "run", TINY)
     for entry in load_sites(run.folder / "sites.toml").site:
-        files.write_text(run.site(entry.name) / "policy.toml", "allow-plain = false\n")
+        atomic_files.write_text(run.site(entry.name) / "policy.toml", "allow-plain = false\n")
     with pytest.raises(FedSynthError) as told:
         run_rounds(TINY, run, engine="ray", workers=2)
     assert "refused by its policy: allow-plain" in str(told.value)
@@ -111,10 +111,10 @@ def test_ctrl_c_ends_everything(tmp_path):
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells take it from what they run in the background
 from pathlib import Path
-from fedsynth.federation.simulate import run_rounds
+from fedsynth.federation.simulation import run_rounds
 from fedsynth.federation.settings import FederationSettings
 from fedsynth import config
-from fedsynth.run import Run
+from fedsynth.runs import Run
 run = Run(folder=Path({str(run.folder)!r}))
 run_rounds(config.load_toml(FederationSettings, run.config), run, engine="ray", workers=2)
 """

@@ -1,1 +1,0 @@
-"""Does a synthetic set depend on who was in the training data, and whom did it copy?"""

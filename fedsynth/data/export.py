@@ -1,0 +1,157 @@
+"""Image sets for other tools: NIfTI in a BIDS-like layout, or PNG in one folder per class, with a dataset card.
+
+Volumes are written with RAS axes. A two-dimensional image becomes a NIfTI of one slice, turned so that viewers show
+it as fedsynth does: first row to the front.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth import atomic_files
+from fedsynth.data.image_set import ImageSet
+from fedsynth.data.parallel import Progress, silent
+from fedsynth.errors import ConfigError, nearest
+
+Format = Literal["nifti", "png"]
+TABLES: dict[str, str] = {"nifti": "participants.tsv", "png": "images.csv"}
+
+
+def export(images: ImageSet, out: Path, form: Format, *, overwrite: bool = False, progress: Progress = silent) -> None:
+    """Write every image of the set under `out`, whole or not at all."""
+    if form not in get_args(Format):
+        raise ConfigError("unknown export format", value=form, remedy=nearest(form, get_args(Format)))
+    if form == "png" and images.header.dimensions == 3:
+        raise ConfigError("volumes cannot be written as PNG", remedy="give --format nifti")
+    write: Callable[[ImageSet, Path], Iterator[None]] = _write_nifti if form == "nifti" else _write_png
+    with atomic_files.new_folder(out, marker=TABLES[form], overwrite=overwrite) as folder:
+        for done, _ in enumerate(write(images, folder), 1):
+            progress(done, len(images))
+        (folder / "README.md").write_text(card(images), encoding="utf-8")
+
+
+def card(images: ImageSet) -> str:
+    """The dataset card: what this is, how it was made and what it must not be taken for."""
+    header = images.header
+    origin = "Synthetic images made by fedsynth" if header.origin == "synthetic" else "Images of real patients"
+    facts = {
+        "images": len(images),
+        "size": " x ".join(map(str, images.size)),
+        "channels": ", ".join(header.channels),
+        "spacing (mm)": " x ".join(f"{value:g}" for value in header.spacing_mm),
+        "classes": ", ".join(header.classes) or "none",
+        "labels": ", ".join(f"{i} {name}" for i, name in enumerate(header.mask_labels)) or "none",
+        "licence": "to be filled in by whoever publishes this set",
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    made = "\n".join(f"- {name}: {_told(name, value)}" for name, value in header.provenance.items()) or "- not recorded"
+    limits = (
+        "These images are not patients. Whether they depend on the patients that the generator was trained on is a"
+        " question for `fedsynth benchmark memorization`; this card makes no claim about it.\n\nNot for diagnosis."
+        if header.origin == "synthetic"
+        else "These are images of patients. They must not leave the site without the permission that applies there."
+    )
+    top = f"# {header.name}\n\n{origin}.\n\n| | |\n|---|---|\n{rows}\n"
+    return f"{top}\n## How it was made\n{made}\n\n## Limits\n{limits}\n"
+
+
+def _write_nifti(images: ImageSet, folder: Path) -> Iterator[None]:
+    import nibabel as nib
+
+    header = images.header
+    described = {
+        "Name": header.name,
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "raw",
+        "GeneratedBy": [{"Name": "fedsynth"}],
+    }
+    _write_json(folder / "dataset_description.json", described)
+    spacing = header.spacing_mm if header.dimensions == 3 else (*header.spacing_mm[::-1], header.spacing_mm[0])
+    affine = np.diag([*spacing, 1.0])
+    labels = [{"index": i, "name": name} for i, name in enumerate(header.mask_labels)]
+    if labels:
+        table = "".join(f"{label['index']}\t{label['name']}\n" for label in labels)
+        (folder / "dseg.tsv").write_text("index\tname\n" + table, encoding="utf-8")
+    names = _subject_names(images)
+    for row, subject in enumerate(names):
+        place = folder / subject / "anat"
+        place.mkdir(parents=True)
+        for channel, name in enumerate(header.channels):
+            picture = nib.Nifti1Image(_as_volume(images.images[row][channel]), affine)
+            nib.save(picture, place / f"{subject}_{_suffix(name)}.nii.gz")
+        if images.masks is not None:
+            nib.save(nib.Nifti1Image(_as_volume(images.masks[row]), affine), place / f"{subject}_dseg.nii.gz")
+        yield
+    table = images.cases.rename(columns={"case": "fedsynth_case"})
+    table.insert(0, "participant_id", names)
+    table.replace("", "n/a").to_csv(folder / TABLES["nifti"], sep="\t", index=False)
+
+
+def _write_png(images: ImageSet, folder: Path) -> Iterator[None]:
+    from PIL import Image
+
+    header = images.header
+    names = _subject_names(images)
+    for row, subject in enumerate(names):
+        place = folder / (_folder_name(images.cases["class"].iloc[row]))
+        place.mkdir(exist_ok=True)
+        pixels = _eight_bit(images.images[row])
+        if len(pixels) == 3:
+            Image.fromarray(np.moveaxis(pixels, 0, -1)).save(place / f"{subject}.png")
+        else:
+            for name, channel in zip(header.channels, pixels, strict=True):
+                suffix = "" if len(pixels) == 1 else f"_{_suffix(name)}"
+                Image.fromarray(channel).save(place / f"{subject}{suffix}.png")
+        if images.masks is not None:
+            Image.fromarray(images.masks[row]).save(place / f"{subject}_mask.png")
+        yield
+    table = images.cases.copy()
+    table.insert(0, "image", names)
+    table.to_csv(folder / TABLES["png"], index=False)
+
+
+def _subject_names(images: ImageSet) -> list[str]:
+    """`sub-` and the case's letters and digits, made unique where two cases would read the same."""
+    names: dict[str, None] = {}
+    for row, case in enumerate(images.cases["case"]):
+        name = "sub-" + (re.sub(r"[^A-Za-z0-9]", "", case) or str(row))
+        names[name if name not in names else f"{name}x{row}"] = None
+    return list(names)
+
+
+def _folder_name(label: str) -> str:
+    return re.sub(r"[^\w.-]", "-", label).lstrip(".") or "unclassified"
+
+
+def _suffix(channel: str) -> str:
+    known = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR", "t1ce": "ce-gadolinium_T1w", "ct": "CT"}
+    return known.get(channel.lower(), re.sub(r"[^A-Za-z0-9]", "", channel) or "image")
+
+
+def _as_volume(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim == 3:
+        return np.asarray(array)
+    return np.ascontiguousarray(array[::-1].T[..., None])
+
+
+def _eight_bit(image: NDArray[Any]) -> NDArray[np.uint8]:
+    return image if image.dtype == np.uint8 else np.asarray(np.rint(image * 255), np.uint8)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _told(name: str, value: Any) -> str:
+    """Shortened, but for the promise to patients and where it comes from."""
+    return "; ".join(value) if name == "lineage" else str(value) if name == "privacy" else _short(value)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else str(value)
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,243 @@
+"""The memorization benchmark as a whole: evidence in, result out.
+
+It puts the parts together in their order and knows no statistics of its own.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.data.lazy_arrays import take
+from fedsynth.evaluation.blind_baseline import Blind, blind_baseline, facts_of_images, means_of_patients
+from fedsynth.evaluation.evidence import Evidence, without_masks
+from fedsynth.evaluation.feature_spaces import Space, copy_spaces, default_spaces, spaces_named
+from fedsynth.evaluation.memorization import negative_controls as negative
+from fedsynth.evaluation.memorization.comparators import RealAndSynthetic, compare_spaces
+from fedsynth.evaluation.memorization.copied_patients import (
+    Annotation,
+    FlaggedPatients,
+    annotate,
+    copied_share,
+    flag_patients,
+)
+from fedsynth.evaluation.memorization.dependence import Dependence, dependence_of
+from fedsynth.evaluation.memorization.distance_tables import (
+    MeasuredSpace,
+    Step,
+    measure_spaces,
+    of_whole_images,
+    real_tables,
+    tables,
+)
+from fedsynth.evaluation.memorization.negative_controls import Control, Shown
+from fedsynth.evaluation.memorization.positive_controls import KINDS, SHORT, Power, blurred, change_all, noised, plant
+from fedsynth.evaluation.memorization.replication import Copies, Reference, find_copies, learn_reference, with_equal
+from fedsynth.evaluation.memorization.verdict import Findings, Judgement, bound, judge
+from fedsynth.evaluation.nearest_neighbours import PatientDistances
+from fedsynth.evaluation.score import Score
+
+MASKS = "masks"
+"""Planted images keep their masks; what the masks give away is no power to find copied images, and told apart."""
+MOST_SHOWN = 1000
+"""So many real images are passed off as synthetic in controls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user may choose. `spaces` empty means all that fit; `full` plants every kind of copy."""
+
+    tolerance: float = 0.01
+    spaces: tuple[str, ...] = ()
+    full: bool = False
+    seed: int = 0
+    control_repeats: int = negative.REPEATS
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Memorization:
+    """Everything that was found, for the result, the table and the pictures."""
+
+    evidence: Evidence
+    settings: Settings
+    measured: Mapping[str, MeasuredSpace]
+    reference: Reference
+    dependence: Dependence
+    copies: Copies
+    flagged: FlaggedPatients
+    annotation: Annotation
+    share: Score
+    powers: Mapping[str, Power]
+    controls: Mapping[str, Control]
+    blind: Blind
+    judgement: Judgement
+    detectable: float | None
+    weakest: str
+    bound: float
+    comparators: Mapping[str, Mapping[str, Score]]
+    seconds: float
+    equal: int = field(default=0)
+
+
+def run_memorization(
+    evidence: Evidence,
+    settings: Settings | None = None,
+    *,
+    spaces: Sequence[Space] | None = None,
+    step: Step = lambda text: None,
+) -> Memorization:
+    """Hold both deciding tests, plants and controls on `evidence`. `step` is told what begins."""
+    settings = settings or Settings()
+    begun = time.perf_counter()
+    people, seed = evidence.cohort, settings.seed
+    chosen = list(spaces) if spaces is not None else choose_spaces(evidence, settings.spaces)
+    measured = measure_spaces(chosen, evidence.real, evidence.patient_of, evidence.synthetic, seed=seed, step=step)
+    output, real = tables(measured), real_tables(measured)
+    step("copies")
+    reference = learn_reference(real, evidence.patient_of, len(people), len(evidence.synthetic))
+    copies = find_copies(output, reference, blank=evidence.blank)
+    copies = with_equal(copies, [(row, int(evidence.patient_of[other])) for row, other in evidence.equal])
+    step("dependence")
+    dependence = dependence_of(tables(of_whole_images(measured)), reference.floors, people, seed=seed)
+    share = copied_share(copies, people, len(evidence.synthetic), distinct=evidence.distinct, seed=seed)
+    powers = _plant_all(evidence, measured, reference, settings, step)
+    weakest, detectable = _least_power(powers, evidence.distinct)
+    step("controls")
+    controls, blind = _controls(evidence, measured, reference, settings)
+    findings = Findings(
+        n_synthetic=len(evidence.synthetic),
+        cohort=people,
+        dependence=dependence,
+        copies=copies,
+        copied=copies.of(people.member),
+        control=copies.of(~people.member),
+        equal=evidence.equal_to_members,
+        share=share,
+        power=powers[weakest].share if weakest else None,
+        power_low=powers[weakest].low if weakest else None,
+        weakest=weakest,
+        detectable=detectable,
+        tolerance=settings.tolerance,
+        broken=tuple(negative.broken(controls, blind)),
+        unseen=evidence.unseen,
+        left_out=tuple(space.name for space in choose_spaces(evidence) if space.name not in measured),
+    )
+    first = next(iter(measured))
+    step("comparators")
+    return Memorization(
+        evidence=evidence,
+        settings=settings,
+        measured=measured,
+        reference=reference,
+        dependence=dependence,
+        copies=copies,
+        flagged=flag_patients(tables(of_whole_images(measured)), real, evidence.patient_of, reference, people),
+        annotation=annotate(output[first], real[first], evidence.patient_of, people),
+        share=share,
+        powers=powers,
+        controls=controls,
+        blind=blind,
+        judgement=judge(findings),
+        detectable=detectable,
+        weakest=weakest,
+        bound=bound(findings),
+        comparators=compare_spaces(_sets(evidence, of_whole_images(measured)), seed=seed),
+        equal=len(evidence.equal),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def choose_spaces(evidence: Evidence, names: Sequence[str] = ()) -> list[Space]:
+    """The named spaces, or all that fit; masks are compared only where both sets have them alike."""
+    alike = evidence.real.header.mask_labels == evidence.synthetic.header.mask_labels
+    given = evidence.real if alike else without_masks(evidence.real)
+    if names:
+        return spaces_named(tuple(names), given)
+    return [*default_spaces(given), *copy_spaces(given)]
+
+
+def _plant_all(
+    evidence: Evidence,
+    measured: Mapping[str, MeasuredSpace],
+    reference: Reference,
+    settings: Settings,
+    step: Step,
+) -> dict[str, Power]:
+    powers = {}
+    for kind in KINDS if settings.full else SHORT:
+        step(f"planting copies: {kind}")
+        planted = plant(evidence.real, evidence.patient_of, kind, seed=settings.seed)
+        if planted is None:
+            continue
+        seen = {name: space.against(planted.images, hidden=planted.hidden) for name, space in measured.items()}
+        owners = evidence.patient_of[planted.sources]
+        by_space = {name: _found({name: table}, reference, owners) for name, table in seen.items()}
+        images = {name: table for name, table in seen.items() if name != MASKS}  # a plant's mask is never altered
+        found = _found(images, reference, owners) if images else 0
+        powers[kind] = Power(found=found, planted=len(owners), by_space=by_space)
+    return powers
+
+
+def _found(seen: Mapping[str, PatientDistances], reference: Reference, owners: NDArray[np.int64]) -> int:
+    """How many plants count as copies of the patient they were made from."""
+    copies = find_copies(seen, reference)
+    return int((reference.person[copies.patients] == reference.person[owners[copies.rows]]).sum())
+
+
+def _least_power(powers: Mapping[str, Power], n_synthetic: int) -> tuple[str, float | None]:
+    """The kind of copy found least of those that count, and the smallest share of it found in 80 % of all sets."""
+    counted = {kind: powers[kind] for kind in SHORT if kind in powers}
+    if not counted:
+        return "", None
+    weakest = min(counted, key=lambda kind: counted[kind].share)
+    return weakest, counted[weakest].smallest_share(n_synthetic)
+
+
+def _controls(
+    evidence: Evidence, measured: Mapping[str, MeasuredSpace], reference: Reference, settings: Settings
+) -> tuple[dict[str, Control], Blind]:
+    people, owners = evidence.cohort, evidence.patient_of
+    whole = of_whole_images(measured)
+    output, real = tables(whole), real_tables(measured)
+    given: dict[str, Any] = {"seed": settings.seed, "repeats": settings.control_repeats}
+    found = [
+        negative.halves_of_holdout(name, real, shown, owners, people, whole=tuple(whole), **given)
+        for name, shown in _passed_off(evidence, measured, settings.seed).items()
+    ]
+    found.append(negative.shuffled_roles(output, reference.floors, people, **given))
+    found.append(negative.split_among_members(output, reference.floors, people, **given))
+    features = {name: means_of_patients(space.references, owners, len(people)) for name, space in whole.items()}
+    blind = blind_baseline(facts_of_images(evidence.real, people), people, seed=settings.seed, features=features)
+    return {control.name: control for control in found}, blind
+
+
+def _passed_off(evidence: Evidence, measured: Mapping[str, MeasuredSpace], seed: int) -> dict[str, Shown]:
+    """Real images as honest output: as they are, blurred, noisy. Of large sets a sample."""
+    rng = np.random.default_rng([seed, *b"shown"])
+    rows = np.sort(rng.permutation(len(evidence.real))[:MOST_SHOWN])
+    owners = evidence.patient_of[rows]
+    held = {"half of the holdout": Shown(tables=negative.rows_of(real_tables(measured), rows), owners=owners)}
+    for name, change in (("blurred holdout", blurred), ("noisy holdout", noised)):
+        changed = change_all(evidence.real.rows(rows), change, seed=seed)
+        found = {space: of.against(changed, exclude=owners) for space, of in measured.items()}
+        held[name] = Shown(tables=found, owners=owners)
+    return held
+
+
+def _sets(evidence: Evidence, measured: Mapping[str, MeasuredSpace]) -> dict[str, RealAndSynthetic]:
+    owners = evidence.patient_of
+    member = np.flatnonzero(evidence.cohort.member[owners])
+    holdout = np.flatnonzero(~evidence.cohort.member[owners])
+    return {
+        name: RealAndSynthetic(
+            members=take(space.references, member),
+            member_patients=owners[member],
+            holdout=take(space.references, holdout),
+            holdout_patients=owners[holdout],
+            synthetic=space.features,
+        )
+        for name, space in measured.items()
+    }

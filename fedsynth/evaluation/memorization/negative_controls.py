@@ -1,0 +1,231 @@
+"""Negative controls: the deciding tests on what cannot be a leak. Where they fire too often, the report is void.
+
+Each control is repeated and may fire by chance as often as its level allows; only beyond the 99.9 % bound of that does
+it void a report. It works on tables of distances and knows no images.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.evaluation.blind_baseline import Blind
+from fedsynth.evaluation.bootstrap import CONTROLS_LEVEL, binomial_tail_bound
+from fedsynth.evaluation.cohort import Cohort
+from fedsynth.evaluation.memorization import dependence, replication
+from fedsynth.evaluation.memorization.dependence import dependence_of
+from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
+from fedsynth.evaluation.nearest_neighbours import PatientDistances
+from fedsynth.evaluation.permutation_test import permute_roles
+
+REPEATS = 20
+PERMUTATIONS = 99
+MOST_ROWS = 2000
+BLIND_LEVEL = 1 - CONTROLS_LEVEL
+"""Where members differ from the holdout by themselves at this level, the report is void."""
+
+Tables = Mapping[str, PatientDistances]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """How often a control fired, and how often it may. One that could not be run has no runs and says why."""
+
+    name: str
+    fired: int
+    runs: int
+    allowed: int
+    why: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it fired no more often than chance allows."""
+        return self.fired <= self.allowed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """Real images passed off as synthetic, as they are, blurred or noisy: their tables and whose they are."""
+
+    tables: Tables
+    owners: NDArray[np.int64]
+
+
+def halves_of_holdout(
+    name: str,
+    real: Tables,
+    shown: Shown,
+    owners: NDArray[np.int64],
+    cohort: Cohort,
+    *,
+    seed: int,
+    repeats: int,
+    whole: Sequence[str] = (),
+) -> Control:
+    """Half of the holdout as the synthetic set against the members and the other half.
+
+    `real` are the tables of all real images against all but their own patient, which `owners` names. The first
+    repetition has the roles as they are; the others draw them anew, or all would rise and fall with one draw and no
+    binomial bound would hold for them. For the same reason two patients who are alike count once, not whenever a half
+    puts them on different sides. Dependence is tested in the spaces `whole`, in all if none are named.
+    """
+    known: set[tuple[int, int]] = set()
+
+    def fires(rng: np.random.Generator, number: int) -> bool | None:
+        half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
+        if half is None:
+            return None
+        new = half.alike - known
+        known.update(new)
+        if new:
+            return True
+        tested = {space: half.tables[space] for space in whole or half.tables}
+        return _dependence_fires(tested, half.floors, half.people, rng, number)
+
+    return _repeated(name, repeats, seed, fires)
+
+
+def shuffled_roles(tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int) -> Control:
+    """The synthetic set as it is, under roles drawn anew."""
+
+    def fires(rng: np.random.Generator, number: int) -> bool:
+        drawn = permute_roles(cohort.member, cohort.stratum, 1, rng)[0]
+        return _dependence_fires(tables, floors, cohort.with_members(drawn), rng, number)
+
+    return _repeated("shuffled roles", repeats, seed, fires)
+
+
+def split_among_members(
+    tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int
+) -> Control:
+    """The synthetic set as it is, one half of the members in the place of the holdout."""
+    kept = np.flatnonzero(cohort.member)
+
+    def fires(rng: np.random.Generator, number: int) -> bool:
+        chosen = _one_half(kept, cohort, rng)
+        people = _part(cohort.with_members(np.isin(np.arange(len(cohort)), chosen)), kept)
+        return _dependence_fires(_only(tables, kept, len(cohort)), floors, people, rng, number)
+
+    return _repeated("split among members", repeats, seed, fires)
+
+
+def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Generator, int], bool | None]) -> Control:
+    rng = np.random.default_rng([seed, *name.encode()])
+    held = [found for number in range(repeats) if (found := fires(rng, number)) is not None]
+    why = "" if held else "nothing was left to pass off as synthetic"
+    return Control(name=name, fired=sum(held), runs=len(held), allowed=binomial_tail_bound(len(held), LEVEL), why=why)
+
+
+LEVEL = dependence.LEVEL + dependence.AVOIDS + replication.LEVEL
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Half:
+    """One repetition: the tables of what is passed off as synthetic, the patients left, and who counts as a copy.
+
+    `alike` are pairs of a patient passed off and the member that an image of his counts as a copy of, in their order.
+    """
+
+    tables: Tables
+    floors: Mapping[str, float]
+    people: Cohort
+    alike: set[tuple[int, int]]
+
+
+def _half(
+    real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator, *, redraw: bool
+) -> _Half | None:
+    """None where a holdout of one patient, or of few whose images are not shown, leaves nothing to pass off."""
+    if redraw:
+        cohort = cohort.with_members(permute_roles(cohort.member, cohort.stratum, 1, rng)[0])
+    released = _one_half(np.flatnonzero(~cohort.member), cohort, rng)
+    kept = np.setdiff1d(np.arange(len(cohort)), released)
+    people, number_of = _part(cohort, kept), _numbers(kept, len(cohort))
+    output = np.flatnonzero(np.isin(shown.owners, released))
+    if not len(output):
+        return None
+    others = np.flatnonzero(~np.isin(owners, released))
+    among = _only(rows_of(real, others), kept, len(cohort))
+    reference = learn_reference(among, number_of[owners[others]], len(people), len(output))
+    passed_off = _only(rows_of(shown.tables, output), kept, len(cohort))
+    copies = find_copies(passed_off, reference)
+    pairs = np.sort(np.stack([shown.owners[output[copies.rows]], kept[copies.patients]], axis=1), axis=1)
+    alike = {(int(one), int(other)) for one, other in pairs[people.member[copies.patients]]}
+    return _Half(tables=passed_off, floors=reference.floors, people=people, alike=alike)
+
+
+def _dependence_fires(
+    tables: Tables, floors: Mapping[str, float], cohort: Cohort, rng: np.random.Generator, number: int
+) -> bool:
+    n_rows = len(next(iter(tables.values())).distances)
+    rows = np.sort(rng.permutation(n_rows)[:MOST_ROWS])
+    found = dependence_of(tables, floors, cohort, seed=number, permutations=PERMUTATIONS, rows=rows)
+    return found.fires
+
+
+def _one_half(patients: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Half of the patients of each stratum; which half an odd one goes to is drawn."""
+    chosen = []
+    for stratum in np.unique(cohort.stratum[patients]):
+        here = rng.permutation(patients[cohort.stratum[patients] == stratum])
+        chosen.append(here[: (len(here) + int(rng.integers(2))) // 2])
+    return np.concatenate(chosen)
+
+
+def _part(cohort: Cohort, kept: NDArray[np.int64]) -> Cohort:
+    return replace(
+        cohort,
+        names=tuple(cohort.names[patient] for patient in kept),
+        member=cohort.member[kept],
+        stratum=cohort.stratum[kept],
+        site=cohort.site[kept],
+    )
+
+
+def _numbers(kept: NDArray[np.int64], n_patients: int) -> NDArray[np.int32]:
+    """The new number of every patient, -1 for those who are left out; the last entry is that of nobody."""
+    number_of = np.full(n_patients + 1, -1, np.int32)
+    number_of[kept] = np.arange(len(kept))
+    return number_of
+
+
+def _only(tables: Tables, kept: NDArray[np.int64], n_patients: int) -> dict[str, PatientDistances]:
+    """The tables of the `kept` patients alone, nearest first as before."""
+    number_of = _numbers(kept, n_patients)
+    found = {}
+    for space, table in tables.items():
+        patients = number_of[table.patients]
+        order = np.argsort(patients < 0, axis=1, kind="stable")
+        patients = np.take_along_axis(patients, order, axis=1)
+        distances = np.where(patients < 0, np.inf, np.take_along_axis(table.distances, order, axis=1))
+        found[space] = PatientDistances(distances=distances.astype(np.float32), patients=patients)
+    return found
+
+
+def rows_of(tables: Tables, rows: NDArray[np.int64]) -> dict[str, PatientDistances]:
+    """Some rows of every table."""
+    return {
+        space: PatientDistances(distances=table.distances[rows], patients=table.patients[rows])
+        for space, table in tables.items()
+    }
+
+
+def all_hold(controls: Mapping[str, Control], blind: Blind) -> bool:
+    """Whether nothing that must stay silent spoke up."""
+    return not blind.fires(BLIND_LEVEL) and all(control.holds for control in controls.values())
+
+
+def broken(controls: Mapping[str, Control], blind: Blind) -> Iterator[str]:
+    """What is wrong, in words."""
+    for control in controls.values():
+        if not control.holds:
+            yield (
+                f"the control '{control.name}' fired in {control.fired} of {control.runs} repetitions, and chance "
+                f"explains at most {control.allowed}"
+            )
+    if blind.fires(BLIND_LEVEL):
+        yield (
+            f"members and holdout can be told apart without any synthetic image (AUC {blind.auc:.2f} in the space "
+            f"{blind.space}, p = {blind.p_value:.2g}): they are not drawn from the same patients"
+        )

@@ -1,0 +1,215 @@
+"""From numbers to one of five words, and to sentences that can be read aloud. It measures nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsynth.evaluation.bootstrap import trials_for_bound
+from fedsynth.evaluation.cohort import Cohort
+from fedsynth.evaluation.memorization.dependence import LEVEL, Dependence
+from fedsynth.evaluation.memorization.replication import SMALLEST_COHORT, Copies
+from fedsynth.evaluation.score import Score
+
+Word = Literal["pass", "leak", "depends", "inconclusive", "invalid"]
+PASS, LEAK, NEITHER = 0, 1, 3
+"""Exit codes; 2 is bad input."""
+LEAST_POWER = 0.5
+"""With less, no number of images passes: all copies may be of a patient whose copies are not seen."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """Everything that a verdict rests on.
+
+    `copied` and `control` are the numbers of synthetic images that count as copies of members and of holdout
+    patients; `equal` of the former are the same bytes as a member's image. `power` is the measured chance that a
+    planted copy is found, of the kind found least, `power_low` the lower end of its 95 % interval; None where none
+    could be planted. `broken` says which controls failed, `unseen` which part of the output nothing looked at, and
+    `left_out` names the spaces that fit the sets and were not asked.
+    """
+
+    n_synthetic: int
+    cohort: Cohort
+    dependence: Dependence
+    copies: Copies
+    copied: int
+    control: int
+    equal: int
+    share: Score
+    power: float | None
+    power_low: float | None
+    weakest: str
+    detectable: float | None
+    tolerance: float
+    broken: Sequence[str]
+    unseen: str = ""
+    left_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The verdict, and why, sentence by sentence."""
+
+    verdict: Word
+    sentences: tuple[str, ...]
+
+
+def judge(found: Findings) -> Judgement:
+    """The rule of the design: what is found beats what could not be known, and only what was looked for passes."""
+    if found.equal:
+        return _judgement("leak", _leak(found), *found.broken)
+    if found.broken:
+        return _judgement("invalid", "These numbers mean nothing: " + "; ".join(found.broken) + ".")
+    if found.control and found.control * found.cohort.n_members >= found.copied * found.cohort.n_holdout:
+        return _judgement("invalid", _copies_of_holdout(found))
+    if found.copied:
+        return _judgement("leak", _leak(found), _dependence(found))
+    if found.dependence.fires:
+        return _judgement("depends", _dependence(found), _no_copy(found))
+    if missing := list(_missing(found)):
+        return _judgement("inconclusive", *missing, _no_copy(found))
+    return _judgement("pass", _dependence(found), _no_copy(found), _resolved(found), _left_out(found), NO_PROOF)
+
+
+def exit_code(verdict: str) -> int:
+    """What a release script stops on."""
+    return {"pass": PASS, "leak": LEAK}.get(verdict, NEITHER)
+
+
+NO_PROOF = "This is no proof of privacy: it says that no copies and no dependence were found with the power told."
+
+
+def bound(found: Findings) -> float:
+    """The largest copied share that the findings leave standing (95 %), copies that were not seen included.
+
+    The upper end of the share's 95 % interval over the lower end of the power's: each is wrong in 2.5 % of all cases
+    at most, so their quotient is in 5 %, however they depend on each other.
+    """
+    if not found.power_low or found.share.high is None:
+        return 1.0
+    return min(1.0, found.share.high / found.power_low)
+
+
+def _judgement(verdict: Word, *sentences: str) -> Judgement:
+    return Judgement(verdict=verdict, sentences=tuple(filter(None, sentences)))
+
+
+def _leak(found: Findings) -> str:
+    patients = len({int(patient) for patient in found.copies.patients if found.cohort.member[patient]})
+    whose = "of a patient who was trained on" if patients == 1 else f"of {patients} patients who were trained on"
+    equal = f"; {found.equal} of them equal to a member's image, byte for byte" if found.equal else ""
+    return (
+        f"{found.copied} of {_count(found.n_synthetic, 'synthetic image')} "
+        f"{'is a copy' if found.copied == 1 else 'are copies'} {whose}{equal}. "
+        f"Of holdout patients, who cannot have been copied, there {'is' if found.control == 1 else 'are'} "
+        f"{found.control or 'none'}."
+    )
+
+
+def _copies_of_holdout(found: Findings) -> str:
+    return (
+        f"{found.control} of {_count(found.n_synthetic, 'synthetic image')} count as copies of holdout patients and "
+        f"{found.copied} as copies of members. Nobody in the holdout can have been copied: either the generator was "
+        "trained on them as well, then these are leaks, or the images of a person stand in both roles. Look at the "
+        "pairs before anything is shared."
+    )
+
+
+def _dependence(found: Findings) -> str:
+    test = found.dependence
+    if test.p_value is None:
+        return f"Whether the output depends on who was trained on could not be tested: {test.why}."
+    if test.avoids:
+        return (
+            f"The output keeps away from those trained on more than chance allows (p = {test.avoidance_p:.2g}): "
+            "it was chosen or filtered with their images at hand, and where it is missing tells who they are."
+        )
+    if test.fires:
+        return (
+            f"The output depends on who was trained on (p = {test.p_value:.2g}): as a whole it lies nearer to the "
+            "members than chance allows. Any model learns something from its members; how much is told by the "
+            "membership benchmark."
+        )
+    return (
+        f"No sign that the output depends on who was trained on (p = {test.p_value:.2g}). This test "
+        f"{alone_could_fire(test)}; those would show as copies."
+    )
+
+
+def _no_copy(found: Findings) -> str:
+    if found.copies.why:
+        return f"Copies could not be looked for: {found.copies.why}."
+    if found.copied:
+        return ""
+    return f"No synthetic image is a copy of a patient; at most {_percent(bound(found))} of such output are (95 %)."
+
+
+def _resolved(found: Findings) -> str:
+    detectable = "nothing" if found.detectable is None else _percent(found.detectable)
+    return (
+        f"Planted copies making up {detectable} of the output are found in 8 of 10 sets, also of the kind found "
+        f"least ({found.weakest}); the tolerance is {_percent(found.tolerance)}."
+    )
+
+
+def _left_out(found: Findings) -> str:
+    if not found.left_out:
+        return ""
+    return f"Only some spaces were asked. Copies that show in {_listed(found.left_out)} alone were not looked for."
+
+
+def _missing(found: Findings) -> list[str]:
+    """Why there is no answer, each with what would give one."""
+    said = [found.unseen] if found.unseen else []
+    if found.dependence.p_value is None:
+        said.append(_dependence(found))
+    if found.copies.why:
+        said.append(f"{_no_copy(found)} {SMALLEST_COHORT} real patients would do.")
+        return said
+    if not found.power:
+        said.append(
+            f"Planted copies ({found.weakest or 'of any kind'}) are not found, so nothing was shown by silence."
+        )
+        return said
+    if found.power < LEAST_POWER:
+        said.append(
+            f"Only {_percent(found.power)} of planted copies ({found.weakest}) are found, and a pass needs "
+            f"{_percent(LEAST_POWER)}: whoever is copied may be one of those whose copies are not seen. More real "
+            "patients would do."
+        )
+    if bound(found) > found.tolerance:
+        said.append(
+            f"Up to {_percent(bound(found))} of the output could be copies (95 %), and the tolerance is "
+            f"{_percent(found.tolerance)}: {_enough(found)} synthetic images without a copy would do."
+        )
+    if found.detectable is None or found.detectable > found.tolerance:
+        at = "no share" if found.detectable is None else f"only {_percent(found.detectable)}"
+        said.append(
+            f"Of planted copies ({found.weakest}) {at} of the output is found in 8 of 10 sets, and the tolerance is "
+            f"{_percent(found.tolerance)}."
+        )
+    return said
+
+
+def _enough(found: Findings) -> int:
+    assert found.power_low
+    return trials_for_bound(min(0.99, found.tolerance * found.power_low))
+
+
+def alone_could_fire(test: Dependence) -> str:
+    """From how many patients on the dependence test could see a leak at all."""
+    if test.min_patients is None:
+        return f"can never fire at p <= {LEVEL:g} with so few patients"
+    return f"sees leaks of {_count(test.min_patients, 'patient')} or more, of fewer only by luck"
+
+
+def _count(n: int, of: str) -> str:
+    return f"{n} {of}{'' if n == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

@@ -1,0 +1,243 @@
+"""One utility benchmark from start to end: train every arm, score it on the holdout, put every number beside `real`.
+
+Nothing is chosen on the holdout: reference patients say when training ends, by one rule for every arm, and fit the
+controls that stand beside the arms.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedsynth.data import ImageSet
+from fedsynth.errors import ImageSetError
+from fedsynth.evaluation.multiple_testing import holm
+from fedsynth.evaluation.score import Input, Result, Score
+from fedsynth.evaluation.utility.arm_cache import ArmCache, Trainings
+from fedsynth.evaluation.utility.arm_trainings import WAYS, Kind, OnArm, Plan, arm_name, train_all
+from fedsynth.evaluation.utility.controls import has_lesions
+from fedsynth.evaluation.utility.patient_scores import Measure, difference, paired_p, ratio, score, score_rows, skill
+from fedsynth.evaluation.utility.training_arms import (
+    AUGMENTED,
+    CONTROLS,
+    MEAN_IMAGE,
+    OF_SYNTHETIC,
+    PUBLIC,
+    REAL,
+    UNTRAINED,
+    Learner,
+    Material,
+)
+
+MAIN: dict[Kind, str] = {kind: way.COMPARED[0] for kind, way in WAYS.items()}
+SEEDS_FOR_TESTS = 3
+
+
+def run_utility(
+    real: ImageSet,
+    synthetic: ImageSet | None,
+    plan: Plan,
+    learner: Learner,
+    *,
+    kept: ArmCache | None = None,
+    on_arm: OnArm = lambda name, done, total: None,
+) -> Result:
+    """Train and score all arms. `on_arm` is told the arm at work, how many are done and how many there are.
+
+    Arms that do not depend on the synthetic set are taken from `kept` where they are in it, and put there.
+    """
+    begun = time.monotonic()
+    material, holdout = prepare(real, synthetic, plan.kind, public=plan.public)
+    trained = train_all(real, material, holdout, plan, learner, ArmCache() if kept is None else kept, on_arm)
+    way = WAYS[plan.kind]
+    found = {name: way.measures([one.table for one in of]) for name, of in trained.items()}
+    home = {
+        name: way.measures(way.at_home(_arm(name), [one.table for one in of]))
+        for name, of in trained.items()
+        if _arm(name) not in UNTRAINED
+    }
+    sets = {"real": real, "synthetic": synthetic, "public": plan.public}
+    scores = _scores(found, plan)
+    return Result(
+        benchmark=plan.kind,
+        scores=scores,
+        per_site={site: _site_scores(home, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
+        details=_details(found, plan) | _gains(scores, plan) | _trainings(trained) | _controls(material, plan),
+        inputs={name: Input.of(images) for name, images in sets.items() if images is not None},
+        seed=plan.seed,
+        settings={"seeds": plan.seeds, "arms": list(found), **plan.settings},
+        seconds=time.monotonic() - begun,
+    )
+
+
+def prepare(
+    real: ImageSet, synthetic: ImageSet | None, kind: Kind, *, public: ImageSet | None = None
+) -> tuple[Material, ImageSet]:
+    """What there is to learn from, and the holdout to be scored on; what does not fit is refused."""
+    for role in ("member", "holdout"):
+        if role not in set(real.cases["role"]):
+            remedy = "draw roles with `fedsynth split`"
+            raise ImageSetError(f"the real set has no {role} patients", file=real.folder, remedy=remedy)
+    for images in (real, synthetic, public):
+        if images is not None:
+            _refuse_without_targets(images, kind)
+    holdout = real.select(role="holdout")
+    if kind == "classification" and holdout.cases["class"].replace("", pd.NA).nunique() < 2:
+        raise ImageSetError("the holdout has one class only: there is nothing to tell apart", file=real.folder)
+    others = [None if images is None else _aligned(images, real) for images in (synthetic, public)]
+    reference = real.select(role="reference") if "reference" in set(real.cases["role"]) else None
+    material = Material(members=real.select(role="member"), synthetic=others[0], reference=reference, public=others[1])
+    return material, holdout
+
+
+def _refuse_without_targets(images: ImageSet, kind: Kind) -> None:
+    if kind == "segmentation" and images.masks is None:
+        raise ImageSetError("has no masks, and segmentation needs them", file=images.folder)
+    if kind == "classification" and len(set(images.cases["class"]) - {""}) < 2:
+        raise ImageSetError("has fewer than two classes, and classification needs them", file=images.folder)
+
+
+def _aligned(synthetic: ImageSet, real: ImageSet) -> ImageSet:
+    """A synthetic or public set with its classes numbered as the real set's; another kind of image is refused."""
+    for what in ("channels", "mask_labels"):
+        own, wanted = getattr(synthetic.header, what), getattr(real.header, what)
+        if own != wanted:
+            name = what.replace("_", "-")
+            raise ImageSetError(f"has other {name} than the real set: {own} and {wanted}", file=synthetic.folder)
+    if synthetic.size != real.size:
+        problem = f"has another size than the real set: {synthetic.size} and {real.size}"
+        raise ImageSetError(problem, file=synthetic.folder)
+    if unknown := set(synthetic.cases["class"]) - set(real.header.classes) - {""}:
+        problem = f"has a class that the real set has not: {sorted(unknown)[0]!r}"
+        raise ImageSetError(problem, file=synthetic.folder)
+    return synthetic.with_cases(synthetic.cases, classes=real.header.classes)
+
+
+def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str, Score]:
+    way, scores = WAYS[plan.kind], {}
+    for arm, measures in found.items():
+        beside, controls = _beside(arm, found), _controls_of(arm, found)
+        for name, measure in measures.items():
+            control = found[beside][name] if beside is not None and beside != arm else None
+            known = [one[name].value(one[name].judged(one[name].rows)) for one in controls]
+            baseline = max(known) if known and name not in way.LOWER_IS_BETTER else None
+            scores[f"{name}/{arm}"] = score(measure, seed=plan.seed, baseline=baseline, control=control)
+        for name in way.COMPARED if beside is not None else ():
+            assert beside is not None
+            to = found[beside][name]
+            scores[f"{name}_ratio/{arm}"] = ratio(measures[name], to, seed=plan.seed)
+            if _arm(arm) not in CONTROLS:
+                others = [one[name] for one in controls]
+                scores[f"{name}_skill/{arm}"] = skill(measures[name], to, others, seed=plan.seed)
+        public = found.get(arm_name(PUBLIC, arm.endswith(AUGMENTED)))
+        if public is not None and _arm(arm) in OF_SYNTHETIC:
+            main = MAIN[plan.kind]
+            scores[f"{main}_over_public/{arm}"] = difference(measures[main], public[main], seed=plan.seed)
+    return scores
+
+
+def _site_scores(home: Mapping[str, Mapping[str, Measure]], site: str, plan: Plan) -> dict[str, Score]:
+    scores, main = {}, MAIN[plan.kind]
+    for arm, measures in home.items():
+        measure, beside = measures[main], _beside(arm, home)
+        scores[f"{main}/{arm}"] = score_rows(measure, measure.at(site), seed=plan.seed)
+        if beside is not None and len(home[beside][main].patients) == len(measure.patients):
+            to = home[beside][main]
+            scores[f"{main}_ratio/{arm}"] = ratio(measure, to, seed=plan.seed, rows=measure.at(site))
+    return scores
+
+
+def _over_public(gain: Score) -> str:
+    """What the patients added to public images, in words that the interval allows."""
+    if gain.value is None or gain.low is None or gain.high is None:
+        return f"not known: {gain.why or 'there is no interval'}"
+    if gain.low > 0:
+        return f"patients added {gain}"
+    return f"worse than public images: {gain}" if gain.high < 0 else f"no gain shown over public images: {gain}"
+
+
+def _gains(scores: Mapping[str, Score], plan: Plan) -> dict[str, Any]:
+    start = f"{MAIN[plan.kind]}_over_public/"
+    return {
+        "over_public": {
+            name.removeprefix(start): _over_public(gain) for name, gain in scores.items() if name.startswith(start)
+        }
+    }
+
+
+def _details(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str, Any]:
+    main = MAIN[plan.kind]
+    gains = {
+        arm: found[arm + AUGMENTED][main].value(found[arm][main].rows) - found[arm][main].value(found[arm][main].rows)
+        for arm in found
+        if arm + AUGMENTED in found
+    }
+    details: dict[str, Any] = {"measure": main, "gain_by_augmentation": gains, "intervals": _intervals_in_words(plan)}
+    if plan.seeds < SEEDS_FOR_TESTS:
+        return details | {"paired": {}, "why_no_tests": f"{plan.seeds} seed(s); three are needed to claim a difference"}
+    compared = {
+        arm: p
+        for arm in found
+        if _arm(arm) not in CONTROLS
+        and (beside := _beside(arm, found)) not in (None, arm)
+        and (p := paired_p(found[arm][main], found[str(beside)][main])) is not None
+    }
+    corrected = dict(zip(compared, holm(np.array(list(compared.values()))), strict=True)) if compared else {}
+    return details | {"paired": {arm: {"p": compared[arm], "p_holm": float(corrected[arm])} for arm in compared}}
+
+
+def _trainings(trained: Mapping[str, Sequence[Trainings]]) -> dict[str, Any]:
+    """How long each arm was trained, and how many trainings collapsed: repeated once, and again after that."""
+    return {
+        "trainings": {
+            name: {
+                "steps": [steps for one in of for steps in one.steps],
+                "repeated": sum(one.repeated for one in of),
+                "collapsed": sum(one.collapsed for one in of),
+            }
+            for name, of in trained.items()
+            if name not in UNTRAINED
+        }
+    }
+
+
+def _controls(material: Material, plan: Plan) -> dict[str, Any]:
+    """Why there are no controls, and by whom the end of training was chosen."""
+    if material.reference is None:
+        return {"why_no_early_stop": "there are no reference patients: every arm was trained up to the ceiling"} | (
+            {"why_no_controls": "there are no reference patients to fit them on"} if plan.kind == "segmentation" else {}
+        )
+    if plan.kind == "segmentation" and not has_lesions(material.reference):
+        return {"why_no_controls": "no reference patient has a lesion to fit them on"}
+    return {}
+
+
+def _intervals_in_words(plan: Plan) -> str:
+    """What else could have come out, as far as the intervals know."""
+    if plan.seeds == 1:
+        return "over patients alone: every arm was trained once, and how lucky its training was is left out"
+    return f"over patients and over {plan.seeds} trainings of every arm"
+
+
+def _arm(name: str) -> str:
+    return name.removesuffix(AUGMENTED)
+
+
+def _beside(name: str, found: Mapping[str, Any]) -> str | None:
+    """The arm on real images that this one is compared with: trained alike in augmentation.
+
+    A control that is not trained is compared with the augmented one, or the only one.
+    """
+    augmented = name.endswith(AUGMENTED) or (name in UNTRAINED and REAL + AUGMENTED in found)
+    wanted = arm_name(REAL, augmented)
+    return wanted if wanted in found else None
+
+
+def _controls_of(name: str, found: Mapping[str, Mapping[str, Measure]]) -> list[Mapping[str, Measure]]:
+    """The controls of an arm, trained alike in augmentation; a control has none."""
+    if _arm(name) in CONTROLS:
+        return []
+    augmented = name.endswith(AUGMENTED)
+    return [found[one] for one in (*UNTRAINED, arm_name(MEAN_IMAGE, augmented)) if one in found]

@@ -1,0 +1,183 @@
+"""The arms that are compared: which images a task network is trained on. All are scored on the same real holdout."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.data import ImageSet
+from fedsynth.errors import ConfigError, nearest
+from fedsynth.evaluation.utility.controls import mean_image_set
+
+REAL, LOCAL, FEDERATED = "real", "real-local", "real-federated"
+SYNTHETIC, BOTH, TUNED = "synthetic", "real+synthetic", "synthetic-then-10%-real"
+ARMS = (REAL, LOCAL, FEDERATED, SYNTHETIC, BOTH, TUNED)
+THRESHOLD, MEAN_IMAGE, MAJORITY = "threshold", "mean-image", "majority-class"
+CONTROLS = (THRESHOLD, MEAN_IMAGE, MAJORITY)
+UNTRAINED = (THRESHOLD, MAJORITY)
+"""Controls that learn nothing from images: the same in every training and with every augmentation."""
+PUBLIC = "public"
+"""Images that show none of the patients: what they teach already is no merit of the patients."""
+OF_SYNTHETIC = (SYNTHETIC, BOTH, TUNED)
+"""The arms that depend on the synthetic set; the others can be kept for the next one."""
+AUGMENTED = "+augmentation"
+"""Ends the name of an arm that was trained with classical augmentation."""
+
+TUNING_SHARE = 0.1
+ANOTHER_START = 1000
+"""Added to the seed of a training that collapsed, once."""
+
+Predictor = Callable[[ImageSet], Iterator[NDArray[np.float32]]]
+"""Gives the probabilities of each image in turn."""
+
+
+class Learned(Protocol):
+    """A trained network; `collapsed` if it fails on the images that it was trained on."""
+
+    @property
+    def steps(self) -> int:
+        """How many it was trained for."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it learned nothing at all."""
+
+    def predict(self, images: ImageSet) -> Iterator[NDArray[np.float32]]:
+        """Probabilities for each image in turn: (labels, ...) or (classes,)."""
+
+
+class Learner(Protocol):
+    """Trains a task network; handed in, because measuring knows no trainer."""
+
+    def learn(
+        self,
+        sets: Sequence[ImageSet],
+        *,
+        seed: int,
+        augment: bool,
+        reference: ImageSet | None = None,
+        start: Any = None,
+    ) -> Learned:
+        """Trained on all images of `sets` until `reference` shows no more gain; with `start` that one is tuned."""
+
+    def learn_federated(
+        self, sites: Sequence[ImageSet], *, seed: int, augment: bool, reference: ImageSet | None = None
+    ) -> Learned:
+        """Trained by federated averaging over `sites`, whose images never meet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """The networks of an arm by the site that they serve (`""` serves all), and how many trainings were repeated."""
+
+    networks: dict[str, Learned]
+    repeated: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What there is to train on: real members with their sites, synthetic and public images; `reference` chooses."""
+
+    members: ImageSet
+    synthetic: ImageSet | None
+    reference: ImageSet | None = None
+    public: ImageSet | None = None
+
+    @property
+    def sites(self) -> list[str]:
+        """The hospitals, in order."""
+        return sorted(set(self.members.cases["site"]))
+
+    def of_site(self, site: str) -> ImageSet:
+        """One hospital's members."""
+        return self.members.select(site=site)
+
+    def tenth(self, seed: int) -> ImageSet:
+        """The images of a tenth of the patients, at least one of every hospital."""
+        rng = np.random.default_rng([seed, *b"tenth"])
+        chosen: list[str] = []
+        for site in self.sites:
+            patients = sorted(set(self.of_site(site).cases["patient"]))
+            count = max(1, round(TUNING_SHARE * len(patients)))
+            chosen += rng.choice(patients, count, replace=False).tolist()
+        return self.members.select(patient=chosen)
+
+
+def parse_arms(text: str, *, augmentation: str, material: Material) -> list[tuple[str, bool]]:
+    """`real,synthetic` as (arm, augmented) pairs; an arm that cannot be trained is refused."""
+    known = [name.strip() for name in text.split(",") if name.strip()]
+    for name in known:
+        if name not in ARMS:
+            raise ConfigError("there is no arm of that name", value=name, remedy=nearest(name, ARMS))
+        if material.synthetic is None and name in OF_SYNTHETIC:
+            raise ConfigError(f"the arm {name!r} needs a synthetic set", remedy="give --synthetic SET or a run")
+        if len(material.sites) < 2 and name in (LOCAL, FEDERATED):
+            raise ConfigError(f"the arm {name!r} needs two hospitals or more", value=material.sites)
+    if not known:
+        raise ConfigError("no arm was named", remedy=f"there are {', '.join(ARMS)}")
+    ways = {"none": [False], "classical": [True], "both": [False, True]}
+    if augmentation not in ways:
+        raise ConfigError("--augmentation has an unknown value", value=augmentation, remedy=nearest(augmentation, ways))
+    return [(name, augmented) for augmented in ways[augmentation] for name in dict.fromkeys(known)]
+
+
+def train_arm(arm: str, material: Material, learner: Learner, *, seed: int, augment: bool) -> Arm:
+    """Train an arm. What collapses is trained once more from another start, whichever arm it is."""
+    task = _Training(learner=learner, material=material, seed=seed, augment=augment)
+    networks = _networks(arm, material, task)
+    return Arm(networks=networks, repeated=sum(task.repeated))
+
+
+@dataclass(kw_only=True)
+class _Training:
+    learner: Learner
+    material: Material
+    seed: int
+    augment: bool
+    repeated: list[bool] = field(default_factory=list)
+
+    def on(self, *sets: ImageSet | None, start: Learned | None = None) -> Learned:
+        shown = [images for images in sets if images is not None]
+
+        def learn(seed: int) -> Learned:
+            reference = self.material.reference
+            return self.learner.learn(shown, seed=seed, augment=self.augment, reference=reference, start=start)
+
+        return self._surely(learn)
+
+    def federated(self) -> Learned:
+        sites = [self.material.of_site(site) for site in self.material.sites]
+        reference = self.material.reference
+        return self._surely(
+            lambda seed: self.learner.learn_federated(sites, seed=seed, augment=self.augment, reference=reference)
+        )
+
+    def _surely(self, learn: Callable[[int], Learned]) -> Learned:
+        first = learn(self.seed)
+        self.repeated.append(first.collapsed)
+        return learn(self.seed + ANOTHER_START) if first.collapsed else first
+
+
+def _networks(arm: str, material: Material, task: _Training) -> dict[str, Learned]:
+    if arm == LOCAL:
+        return {site: task.on(material.of_site(site)) for site in material.sites}
+    if arm == FEDERATED:
+        return {"": task.federated()}
+    if arm == TUNED:
+        return {"": task.on(material.tenth(task.seed), start=task.on(material.synthetic))}
+    return {"": task.on(*_sets(arm, material))}
+
+
+def _sets(arm: str, material: Material) -> list[ImageSet | None]:
+    if arm == MEAN_IMAGE:
+        assert material.reference is not None
+        return [mean_image_set(material.reference)]
+    sets: dict[str, list[ImageSet | None]] = {
+        REAL: [material.members],
+        SYNTHETIC: [material.synthetic],
+        PUBLIC: [material.public],
+        BOTH: [material.members, material.synthetic],
+    }
+    return sets[arm]

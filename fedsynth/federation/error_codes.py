@@ -1,0 +1,129 @@
+"""What a site says when it cannot answer: one of a few neutral reasons. What really happened stays in its own log.
+
+The text of an exception names paths and patients; Flower would send it to the server as it is.
+"""
+
+import errno
+import os
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+
+from fedsynth.errors import BudgetSpentError, ConfigError, ImageSetError, RefusedError, SourceError
+from fedsynth.training.divergence_check import DivergedError
+
+LOG = "site.log"
+
+
+class Code(StrEnum):
+    """Every reason that may cross from a site to the server, or that the server itself gives in `rounds.csv`."""
+
+    FAILED = "failed"
+    POLICY = "refused by its policy"
+    POLICY_PLAIN = "refused by its policy: allow-plain"
+    POLICY_EPSILON = "refused by its policy: max-epsilon"
+    POLICY_DELTA = "refused by its policy: delta"
+    POLICY_PATIENTS = "refused by its policy: min-patients"
+    POLICY_GENERATORS = "refused by its policy: generators"
+    POLICY_NETWORKS = "refused by its policy: networks"
+    POLICY_METRICS = "refused by its policy: metrics"
+    BUDGET = "privacy budget spent"
+    REFUSED = "refused"
+    SETTINGS = "settings do not fit the site"
+    DATA = "its images cannot be used"
+    DIVERGED = "training diverged"
+    MEMORY = "out of memory"
+    DISK = "its disk is full or refuses access"
+    BUSY = "still busy with an earlier round"
+    LATE = "did not answer in time"
+    UNREACHABLE = "cannot be reached"
+    NAME = "its key is another hospital's"
+    SHAPE = "sent another shape"
+    NOT_FINITE = "sent what is not a number"
+
+    @classmethod
+    def parse(cls, text: str) -> "Code":
+        """The code that a site sent; anything else it may have written is not repeated."""
+        return cls(text) if text in {code.value for code in cls} else cls.FAILED
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether somebody decided so beforehand, by a policy or a budget; otherwise something went wrong."""
+        return self is Code.BUDGET or self.value.startswith(Code.REFUSED.value)
+
+
+class NeutralError(Exception):
+    """What a site's app may raise: its text is a code and nothing else."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(code.value)
+        self.code = code
+
+
+class PolicyRefusedError(RefusedError):
+    """The site's own policy forbids what was asked; `code` names the rule where that gives nothing away."""
+
+    def __init__(self, problem: str, code: Code) -> None:
+        super().__init__(f"the site's policy refuses: {problem}")
+        self.code = code
+
+
+def to_code(error: BaseException) -> Code:
+    """The neutral reason for an exception, also for one that another was raised from."""
+    return next((code for code in map(_code_of, _chain(error)) if code is not None), Code.FAILED)
+
+
+def keep_to_itself(error: BaseException, folder: Path, *, doing: str) -> Code:
+    """Write the exception with its traceback into the site's log and give the code that may leave.
+
+    A log that cannot be written stops nothing: the code still leaves.
+    """
+    code = to_code(error)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{when} {doing}: {code.value}\n{''.join(traceback.format_exception(error))}\n")
+            log.flush()
+            os.fsync(log.fileno())
+    except OSError:
+        pass
+    return code
+
+
+def _code_of(error: BaseException) -> Code | None:
+    if isinstance(error, NeutralError | PolicyRefusedError):
+        return error.code
+    for kind, code in _KINDS:
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return Code.DISK
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch on a CPU has no class for it
+        return Code.MEMORY
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
+_KINDS: tuple[tuple[type[BaseException], Code], ...] = (
+    (BudgetSpentError, Code.BUDGET),
+    (RefusedError, Code.REFUSED),
+    (ConfigError, Code.SETTINGS),
+    (ImageSetError, Code.DATA),
+    (SourceError, Code.DATA),
+    (DivergedError, Code.DIVERGED),
+    (MemoryError, Code.MEMORY),
+    (torch.OutOfMemoryError, Code.MEMORY),
+)

@@ -1,0 +1,322 @@
+"""The server's loop over rounds: send, collect, check, average, keep. Pure of Flower; it sees no image and no patient.
+
+Replies are taken in the order of the sites' names, whatever order they arrived in, so that one seed gives one result.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsynth.errors import FedSynthError
+from fedsynth.federation.central_generator import CentralGenerator
+from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
+from fedsynth.federation.error_codes import Code
+from fedsynth.federation.exchange import Arrays, Order, Outcome, bounds_of
+from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixture
+from fedsynth.federation.handshake import Met, Sites
+from fedsynth.federation.messages import Reply
+from fedsynth.federation.round_log import RoundRecord, merged
+from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.strategies import Averaging, make_averaging
+from fedsynth.privacy.accounting import compose
+from fedsynth.privacy.plan import PrivatePlan
+from fedsynth.runs import Run
+from fedsynth.training.dp_gradients import steps_by_turn
+
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What somebody who watches is told before and after each round.
+
+    Before it there are no replies. `failed` are sites that broke down when they were greeted: nobody decided so.
+    """
+
+    round: int
+    rounds: int
+    replies: tuple[Reply, ...] = ()
+    epsilon: Mapping[str, float] = field(default_factory=dict)
+    failed: Mapping[str, Code] = field(default_factory=dict)
+
+
+Watch = Callable[[Progress], None]
+
+
+class Rounds:
+    """The loop of a run, from its newest checkpoint in `run` on."""
+
+    def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
+        self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
+        self._parameters = {name for name, _ in met.family.nets.named_parameters()}
+        self._steps = settings.exchange_steps
+        self._bounds = bounds_of(
+            (turn.net for turn in met.family.turns),
+            steps=self._steps,
+            classes=len(met.facts.classes),
+            planned=None if met.plan is None else met.plan.steps,
+        )
+        self._shares = [f"share_{i}" for i in range(len(met.facts.classes))]
+        self._needed = {"patients"} if settings.by_patients else set()
+        self._fitting = Fitting.of(settings, met.family)
+        self._averaging = self._strategy()
+        self.at = newest_checkpoint(run.checkpoints) or self._start()
+        self._averaging.start(self.at.weights)
+        if self.at.strategy:
+            self._averaging.load(self.at.strategy)
+        self._refusing = [Reply(site=site, reason=code) for site, code in sorted(met.refused.items())]
+        per_round = settings.local_steps // self._steps
+        rounds = min(self.at.round, settings.training_exchanges) // per_round
+        rounds += max(0, self.at.round - settings.training_exchanges)
+        self._record = RoundRecord(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
+        self._charged = self._record.charged()
+
+    def go(self, sites: Sites, watch: Watch) -> Checkpoint:
+        """All rounds that are left."""
+        per_round = self.settings.local_steps // self._steps
+        collected: list[Reply] = []
+        while self.at.round < self.settings.training_exchanges:
+            number, place = self.at.round // per_round + 1, self.at.round % per_round
+            if not place or not collected:
+                watch(self._beginning(number))
+            replies = self._ask(self.at.round + 1, sites, self.at.weights, self.at.weights)
+            collected += [_without_arrays(reply) for reply in replies]
+            answered = [reply for reply in replies if reply.reason is None]
+            if len(answered) < self.settings.quorum:
+                self._record.add(number, self._rows(collected))
+                raise self._too_few(number, replies)
+            self.at = self._next(self.at.round + 1, answered)
+            ends = place + 1 == per_round
+            if ends:  # before the checkpoint: a resumed run cuts rows off, and could not add what is lacking
+                self._record.add(number, self._rows(collected))
+            save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+            if ends:
+                watch(self._told(number, self._rows(collected)))
+                collected = []
+        while (number := self.at.round - self.settings.training_exchanges) < self._fitting.exchanges:
+            self._fit(number, sites)
+        return self.at
+
+    def _fit(self, number: int, sites: Sites) -> None:
+        """One exchange after training; in the table it is a round more."""
+        family = self.met.family
+        load(family, self.at.average)
+        sent = {name: value.numpy().copy() for name, value in self._fitting.shown(family).items()}
+        replies = self._ask(self.at.round + 1, sites, sent, self._fitting.expected(family, number))
+        self._record.add(self.settings.rounds + number + 1, self._rows(replies))
+        answered = [reply for reply in replies if reply.reason is None]
+        if len(answered) < self.settings.quorum:
+            raise self._too_few(self.settings.rounds + number + 1, replies)
+        arrays = [reply.outcome.arrays for reply in answered]
+        if number < self._fitting.passes:
+            self.at = replace(self.at, round=self.at.round + 1, average=fitted(family, number, self.at.average, arrays))
+        else:
+            weights = [self.settings.weight(reply.site, reply.outcome.metrics) for reply in answered]
+            self.at = replace(
+                self.at,
+                round=self.at.round + 1,
+                average=mixture(self.at.average, arrays),
+                mixture=tuple(weight / sum(weights) for weight in weights),
+                sites=tuple(reply.site for reply in answered),
+            )
+        save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+
+    def _rows(self, collected: Sequence[Reply]) -> list[Reply]:
+        """One for every site that is there, also for those that refused when they were greeted."""
+        return merged([*collected, *self._refusing])
+
+    def _beginning(self, number: int) -> Progress:
+        failed = {site: code for site, code in self.met.refused.items() if not code.is_decision}
+        return Progress(round=number, rounds=self.settings.rounds, failed=failed)
+
+    def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
+        charged = {r.site: r.outcome.metrics["charged"] for r in replies if "charged" in r.outcome.metrics}
+        spent = {site: self.spent(site, steps) for site, steps in charged.items()}
+        rounds = self.settings.rounds
+        return Progress(round=number, rounds=rounds, replies=tuple(replies), epsilon=spent)
+
+    def spent(self, site: str, charged: float) -> float:
+        """Epsilon of so many charged steps, by the site's plan; nan where the run protects nobody."""
+        privacy = self.settings.privacy
+        if site not in self.met.plans or privacy is None or privacy.insecure_seed is not None:
+            return math.nan
+        return _epsilon(self.met.plans[site], int(charged))
+
+    def _strategy(self) -> Averaging | CentralGenerator:
+        if self.settings.federation == "central-generator":
+            return CentralGenerator(self.settings, copy.deepcopy(self.met.family))
+        buffers = [name for name, _ in self.met.family.nets.named_buffers()]
+        return make_averaging(self.settings.strategy, self.settings.strategy_options, buffers=buffers)
+
+    def _start(self) -> Checkpoint:
+        """Round 0: the first weights, the same that every site starts from."""
+        family = self.met.family
+        weights = {name: value.numpy().copy() for name, value in exchanged(self.settings, family).items()}
+        average = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
+        if self._fitting.passes:
+            average |= {
+                name: value.numpy().copy()
+                for name, value in family.nets.state_dict().items()
+                if _net(name) in self._fitting.nets
+            }
+        return Checkpoint(round=0, weights=weights, average=average)
+
+    def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays) -> list[Reply]:
+        """Ask all; where too few answered, ask the others again, a few times."""
+        replies = {name: Reply(site=name, reason=Code.UNREACHABLE) for name in self.met.sites}
+        for attempt in range(ATTEMPTS):
+            order = self._order(number, attempt)
+            silent = [name for name, reply in replies.items() if reply.reason is not None]
+            for reply in sites.ask(dict.fromkeys(silent, order), sent):
+                checked = self._counted(self._checked(reply, expected), order)
+                replies[reply.site] = _adding_bytes(checked, replies[reply.site])
+            if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
+                break
+        return [replies[name] for name in sorted(replies)]
+
+    def _order(self, number: int, attempt: int) -> Order:
+        training = number <= self.settings.training_exchanges
+        return Order(
+            round=number,
+            first_step=(number - 1) * self._steps if training else self.settings.total_steps,
+            steps=self._steps if training else 0,
+            experiment=self.experiment,
+            attempt=attempt,
+        )
+
+    def _checked(self, reply: Reply, expected: Arrays) -> Reply:
+        """The reply, or why it cannot be used."""
+        if reply.reason is not None:
+            return reply
+        if (wrong := self._wrong_numbers(reply.outcome.metrics)) is not None:
+            return replace(reply, outcome=Outcome(), reason=wrong)  # they are told to nobody
+        sent = reply.outcome.arrays
+        alike = sent.keys() == expected.keys() and all(
+            sent[name].shape == value.shape and sent[name].dtype == value.dtype for name, value in expected.items()
+        )
+        if not alike:
+            return replace(reply, reason=Code.SHAPE)
+        if not all(np.isfinite(value).all() for value in sent.values() if value.dtype.kind == "f"):
+            return replace(reply, reason=Code.NOT_FINITE)
+        return reply
+
+    def _counted(self, reply: Reply, order: Order) -> Reply:
+        """The reply with the private steps that its site has been charged: all that was asked for where it does not
+        say, for a late answer was paid for too."""
+        if self.met.plan is None or not reply.asked:
+            return reply
+        metrics, before = reply.outcome.metrics, self._charged.get(reply.site, 0.0)
+        if "charged" not in metrics:
+            steps = steps_by_turn(self.met.family, order.steps, first=order.first_step)
+            idle = reply.reason is Code.BUSY or (reply.reason is not None and reply.reason.is_decision)
+            most = before if idle else min(before + sum(steps.values()), float(self.met.plan.steps))
+            metrics = {**metrics, "charged": most}
+        self._charged[reply.site] = metrics["charged"]
+        return replace(reply, outcome=replace(reply.outcome, metrics=metrics))
+
+    def _wrong_numbers(self, told: Mapping[str, float]) -> Code | None:
+        """One site's nan, or a weight of nothing, must not end the round for all. A site's policy may withhold what the
+        round can do without."""
+        if not self._needed <= told.keys() <= self._bounds.keys():
+            return Code.SHAPE
+        bounded = {name: self._bounds[name] for name in told if not name.endswith("_loss")}
+        within = all(low <= told[name] <= high for name, (low, high) in bounded.items())
+        return None if within else Code.NOT_FINITE
+
+    def _next(self, number: int, answered: Sequence[Reply]) -> Checkpoint:
+        weighted = [(self.settings.weight(reply.site, reply.outcome.metrics), reply) for reply in answered]
+        old = self.at.weights
+        new = self._averaging.step(old, [(weight, reply.outcome.arrays) for weight, reply in weighted]) if old else {}
+        return Checkpoint(
+            round=number,
+            weights=new,
+            average=self._moved_average(old, new, number),
+            strategy=self._averaging.state(),
+            shares=_mean_shares([(weight, reply.outcome.metrics) for weight, reply in weighted], self._shares),
+            sites=tuple(sorted({*self.at.sites, *(reply.site for reply in answered)})),
+        )
+
+    def _moved_average(self, old: Arrays, new: Arrays, number: int) -> Arrays:
+        """The sampler's moving average after the round, as if the weights had gone straight from `old` to `new`."""
+        steps = self._steps
+        kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
+        moved = {
+            name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
+            for name, value in self.at.average.items()
+            if name in self._parameters and name in new
+        }
+        return self.at.average | {name: new[name].copy() for name in self.at.average.keys() & new.keys()} | moved
+
+    def _too_few(self, number: int, replies: Sequence[Reply]) -> FedSynthError:
+        missing = ", ".join(f"{reply.site}: {reply.reason.value}" for reply in replies if reply.reason is not None)
+        answered = sum(reply.reason is None for reply in replies)
+        problem = (
+            f"in round {number} {answered} of {len(replies)} sites answered, {self.settings.quorum} must ({missing})"
+        )
+        return FedSynthError(problem, remedy="mend it and go on with --resume")
+
+
+def _adding_bytes(reply: Reply, before: Reply) -> Reply:
+    """A reply with what earlier attempts of the same round sent to and fro."""
+    up, down = reply.bytes_up + before.bytes_up, reply.bytes_down + before.bytes_down
+    return replace(reply, bytes_up=up, bytes_down=down)
+
+
+def _without_arrays(reply: Reply) -> Reply:
+    return replace(reply, outcome=replace(reply.outcome, arrays={}))
+
+
+def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:
+    """How a moving average A ends after `steps` steps on the straight line from W0 to W1: a A + b W0 + c W1.
+
+    Step s, counted from the start of the run, keeps min(d, (1 + s) / (10 + s)) of A, as a single holder's does.
+    """
+    limit = 0.5 ** (1 / half_life) if half_life > 0 else 0.0
+    kept, from_old, from_new = 1.0, 0.0, 0.0
+    for done in range(1, steps + 1):
+        step = first + done - 1
+        decay, place = min(limit, (1 + step) / (10 + step)), done / steps
+        kept = decay * kept
+        from_old = decay * from_old + (1 - decay) * (1 - place)
+        from_new = decay * from_new + (1 - decay) * place
+    return kept, from_old, from_new
+
+
+def _mixed(
+    average: NDArray[Any], old: NDArray[Any], new: NDArray[Any], parts: tuple[float, float, float]
+) -> NDArray[Any]:
+    kept, from_old, from_new = parts
+    wide = kept * average.astype(np.float64) + from_old * old.astype(np.float64) + from_new * new.astype(np.float64)
+    return np.asarray(wide, average.dtype)
+
+
+def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Sequence[str]) -> tuple[float, ...]:
+    """The class shares of the sites that tell all of them; nothing in private runs, where no site does."""
+    telling = []
+    for weight, metrics in replies:
+        shares = [metrics.get(name, 0.0) for name in names]
+        if metrics.keys() >= set(names) and sum(shares) > 0:
+            telling.append((weight, [share / sum(shares) for share in shares]))
+    total = sum(weight for weight, _ in telling)
+    return tuple(sum(weight * shares[i] for weight, shares in telling) / total for i in range(len(names)) if telling)
+
+
+def _net(name: str) -> str:
+    return name.split(".")[0]
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(plan: PrivatePlan, charged: int) -> float:
+    return compose([plan.steps_of(charged)], plan.settings.delta).epsilon if charged else 0.0
+
+
+def as_tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    """Weights as torch has them."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}

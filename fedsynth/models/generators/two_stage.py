@@ -1,0 +1,161 @@
+"""Two stages as one family: a model of label maps given the class, and a renderer of maps into images.
+
+Networks are named `maps-<network>` and `renderer-<network>`, so that one training, one checkpoint and one card hold
+both. Each stage is a family of its own and learns from patients' own maps; maps are drawn only when images are.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from fedsynth.errors import ConfigError
+from fedsynth.models.augmentation import Augmentation
+from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn
+from fedsynth.models.generators import catalog
+from fedsynth.models.generators.catalog import Entry, Recipe, register
+from fedsynth.models.pairing import one_hot
+
+MAPS, RENDERER = "maps", "renderer"
+DEFAULTS = {MAPS: "pca-maps", RENDERER: "render-vae"}
+
+
+class TwoStage(Family):
+    """Delegates to the two; a `source` in a condition takes the place of the map that would be drawn."""
+
+    def __init__(self, shape: ImageShape, maps: Family, renderer: Family) -> None:
+        by_stage = {MAPS: maps, RENDERER: renderer}
+        nets = {f"{name}-{net}": module for name, family in by_stage.items() for net, module in family.nets.items()}
+        super().__init__(shape, nets)
+        self._by_stage = by_stage  # in a dict, so that no network is registered twice
+        self.turns = tuple(
+            replace(turn, net=f"{name}-{turn.net}") for name, family in by_stage.items() for turn in family.turns
+        )
+        self.shared, self.sampler, self.fitted, self.pooled = (
+            tuple(f"{name}-{net}" for name, family in by_stage.items() for net in getattr(family, kind))
+            for kind in ("shared", "sampler", "fitted", "pooled")
+        )
+        self.passes = max(family.passes for family in by_stage.values())
+        self.couples_samples = any(family.couples_samples for family in by_stage.values())
+
+    def stages(self) -> tuple[float, ...]:
+        """Those of both."""
+        return tuple(sorted({stage for family in self._by_stage.values() for stage in family.stages()}))
+
+    def noise(self, n: int, draws: Draws) -> Tensors:
+        """That of both, by `<stage>/<name>`."""
+        return {
+            f"{stage}/{name}": value
+            for stage, family in self._by_stage.items()
+            for name, value in family.noise(n, draws).items()
+        }
+
+    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """That of the turn's stage."""
+        stage, own = _split(turn.net)
+        shown = _for_stage(stage, batch)
+        return self._stage(stage).private_loss(replace(turn, net=own), shown, _under(stage, noise), progress)
+
+    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """That of the turn's stage."""
+        stage, own = _split(turn.net)
+        return self._stage(stage).free_loss(replace(turn, net=own), condition, _under(stage, noise), progress)
+
+    def sums(self, number: int, batch: Tensors) -> Tensors:
+        """Those of both, in the same pass."""
+        return {
+            f"{stage}-{name}": value
+            for stage, family in self._by_stage.items()
+            if number < family.passes
+            for name, value in family.sums(number, _for_stage(stage, batch)).items()
+        }
+
+    def fit(self, number: int, sums: Tensors) -> None:
+        """See `sums`; what a stage finds no sums for stays as it is."""
+        for stage, family in self._by_stage.items():
+            own = {name[len(stage) + 1 :]: value for name, value in sums.items() if name.startswith(f"{stage}-")}
+            if own:
+                family.fit(number, own)
+
+    def after_update(self, net: str) -> None:
+        """Told to the stage."""
+        stage, own = _split(net)
+        self._by_stage[stage].after_update(own)
+
+    def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
+        """Maps, and an image for each."""
+        maps = condition.get("source")
+        if maps is None:
+            drawn = self._by_stage[MAPS].sample(condition, _under(MAPS, noise))["mask"]
+            maps = one_hot(drawn.argmax(1), self.shape.n_labels)
+        made = self._by_stage[RENDERER].sample(condition | {"source": maps}, _under(RENDERER, noise))
+        return {"image": made["image"], "mask": maps}
+
+    def _stage(self, name: str) -> Family:
+        """The stage, showing its critic augmented samples where this family was told to."""
+        family, augment = self._by_stage[name], self.augment
+        if name == MAPS and isinstance(augment, Augmentation):
+            augment = replace(augment, image_channels=0)
+        family.augment = augment
+        return family
+
+
+def _split(net: str) -> tuple[str, str]:
+    stage, _, own = net.partition("-")
+    return stage, own
+
+
+def _under(stage: str, noise: Tensors) -> Tensors:
+    """The stage's own noise, and that of nobody in particular (augmentation)."""
+    own = {name: value for name, value in noise.items() if "/" not in name or name.startswith(f"{stage}/")}
+    return {name.removeprefix(f"{stage}/"): value for name, value in own.items()}
+
+
+def _for_stage(stage: str, batch: Tensors) -> Tensors:
+    """Maps and class without a picture; or the map as the picture's source."""
+    if stage == MAPS:
+        return batch | {"image": batch["image"][:, :0]}
+    return {name: value for name, value in batch.items() if name != "mask"} | {"source": batch["mask"]}
+
+
+def build(
+    shape: ImageShape,
+    *,
+    private: bool = False,
+    maps: str = DEFAULTS[MAPS],
+    renderer: str = DEFAULTS[RENDERER],
+    **options: Any,
+) -> TwoStage:
+    """A new one of the families of those names; other options are the renderer's."""
+    of_maps = replace(shape, channels=0, channel_names=())
+    of_images = replace(shape, n_labels=0, source_channels=shape.n_labels)
+    return TwoStage(shape, catalog.build(maps, of_maps), catalog.build(renderer, of_images, **options))
+
+
+def recipe(maps: str = DEFAULTS[MAPS], renderer: str = DEFAULTS[RENDERER], **_: Any) -> Recipe:
+    """The renderer's; the networks of the maps keep their own rates."""
+    of_maps, of_images = catalog.find(maps), catalog.find(renderer)
+    if of_images.kind not in ("paired", "joint or paired", "training-free"):
+        remedy = "take render-vae, spade, pix2pix or diffusion"
+        raise ConfigError("this family makes no images of label maps", value=renderer, remedy=remedy)
+    if of_maps.kind not in ("maps", "joint", "joint or paired"):
+        raise ConfigError("this family draws no label maps", value=maps, remedy="take pca-maps, dcgan or vae")
+    rates = {
+        f"{stage}-{net}": rate
+        for stage, entry in ((MAPS, of_maps), (RENDERER, of_images))
+        for net, rate in entry.recipe.rates.items()
+    }
+    augment = of_maps.recipe.augment or of_images.recipe.augment
+    return replace(of_images.recipe, rates=rates | {MAPS: of_maps.recipe.rate}, augment=augment)
+
+
+register(
+    Entry(
+        name="two-stage",
+        summary="a model of label maps, then a renderer of them (pca-maps and render-vae): teaches most",
+        kind="two-stage",
+        build=build,
+        derived=recipe,
+        not_private="the sums over patients that it is fitted by are not clipped yet; take a joint family",
+    )
+)

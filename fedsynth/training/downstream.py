@@ -1,0 +1,180 @@
+"""Training a task network on images of any origin, and asking it about others. One loop with the generators'.
+
+Training ends when reference patients show no more gain, or at a ceiling of steps: the same rule for whatever it learns
+from. Neither the holdout nor the images that it was trained on choose anything.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsynth.data import ImageSet
+from fedsynth.errors import ConfigError
+from fedsynth.models.base import Tensors, global_randomness
+from fedsynth.models.downstream.tasks import Task, build_task
+from fedsynth.models.generators.catalog import Recipe
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.settings import Device, cpu_threads, open_device
+from fedsynth.training.stopping import CHECK, EarlyStopping, has_collapsed
+from fedsynth.training.trainer import PlainGradients, Trainer
+
+BLOCK = 32
+EMA = 20.0
+"""Half-life in steps of the moving average of the weights, which is what is scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """How a task network is trained: the same for every arm that is compared. `steps` is the ceiling."""
+
+    network: str = "unet"
+    steps: int = 800
+    batch: int = 16
+    rate: float = 2e-3
+    augment: bool = True
+    seed: int = 0
+    device: Device = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch", self.batch), ("threads", self.threads)):
+            if value < 1:
+                raise ConfigError(f"--{name} must be at least 1", value=value)
+        if not 0 < self.rate < 1:
+            raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
+
+    @property
+    def recipe(self) -> Recipe:
+        """For the training loop."""
+        return Recipe(
+            steps=self.steps,
+            batch=self.batch,
+            rate=self.rate,
+            betas=(0.9, 0.999),
+            ema=EMA,
+            decay=0.0,  # the end is not known beforehand: the moving average stands in for a falling rate
+            augment=False,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A task network, the steps that it took, and whether it failed on its own training images."""
+
+    task: Task
+    steps: int
+    collapsed: bool
+
+
+class SeveralHolders(Holder):
+    """Image sets end to end, real and synthetic alike, whatever their voxel types."""
+
+    def __init__(self, sets: Sequence[ImageSet], *, device: torch.device) -> None:
+        super().__init__(sets[0], device=device)
+        self._holders = [Holder(images, device=device) for images in sets]
+        self._starts = np.cumsum([0, *(len(images) for images in sets)])
+        for other in self._holders[1:]:
+            if other.shape != self.shape or other.images.header.classes != self.images.header.classes:
+                problem = "the sets to train on differ in size, channels, labels or classes"
+                raise ConfigError(problem, value=f"{self.shape} and {other.shape}")
+
+    @property
+    def count(self) -> int:
+        """Images in all sets together."""
+        return int(self._starts[-1])
+
+    def fetch(self, rows: NDArray[np.int64]) -> Tensors:
+        """The images at `rows`, counted through all sets."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        parts = [
+            holder.fetch(rows[owner == number] - self._starts[number])
+            for number, holder in enumerate(self._holders)
+            if (owner == number).any()
+        ]
+        back = torch.from_numpy(np.argsort(order))
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def learn(
+    sets: Sequence[ImageSet],
+    settings: TaskSettings,
+    *,
+    reference: ImageSet | None = None,
+    start: Task | None = None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> Trained:
+    """A task network trained on all images of `sets`; with `start` it goes on from that one (fine-tuning).
+
+    It carries the moving average of its weights, of the step at which `reference` was scored best; without reference
+    patients that of the last step. `on_step` is called with the steps taken and the ceiling.
+    """
+    with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
+        trainer = task_trainer(sets, settings)
+        if start is not None:
+            trainer.family.load_state_dict(start.state_dict())
+            trainer.average.update(trainer.family, -1)  # the average starts from there too
+        stopping = EarlyStopping(reference, device=open_device(settings.device))
+        for report in trainer.run(settings.steps):
+            on_step(report.step + 1, settings.steps)
+            if is_check(report.step + 1, settings.steps) and _no_more_gain(trainer, stopping):
+                break
+        return finished(released(trainer), sets, stopping, steps=trainer.step, seed=settings.seed)
+
+
+def is_check(steps: int, ceiling: int) -> bool:
+    """Whether the reference patients are looked at after so many steps."""
+    return steps % CHECK == 0 or steps == ceiling
+
+
+def _no_more_gain(trainer: Trainer, stopping: EarlyStopping) -> bool:
+    task = trainer.family
+    assert isinstance(task, Task)
+    with trainer.average.in_place(task):
+        return stopping.seen(task)
+
+
+def finished(task: Task, sets: Sequence[ImageSet], stopping: EarlyStopping, *, steps: int, seed: int) -> Trained:
+    """Whether the last weights collapsed, then the best ones: early ones may not have learned their images yet."""
+    collapsed = has_collapsed(task, sets, seed=seed)
+    stopping.restore(task)
+    return Trained(task=task.eval(), steps=steps, collapsed=collapsed)
+
+
+def task_trainer(sets: Sequence[ImageSet], settings: TaskSettings, *, stream: int | None = None) -> Trainer:
+    """A trainer at its first step. First weights follow from the seed; batches from `stream`, the seed if not given."""
+    holder = SeveralHolders(sets, device=open_device(settings.device))
+    with global_randomness(stream_seed(settings.seed, "task")):
+        task = build_task(settings.network, holder.shape, augment=settings.augment).to(holder.device)
+    seed = settings.seed if stream is None else stream
+    return Trainer(
+        task,
+        settings.recipe,
+        seed=seed,
+        total_steps=settings.steps,
+        gradients=PlainGradients(task, holder, seed=seed, batch=settings.batch),
+        device=holder.device,
+    )
+
+
+def released(trainer: Trainer) -> Task:
+    """The trained task with the moving average of its weights, ready to be asked."""
+    task = trainer.family
+    assert isinstance(task, Task)
+    task.nets.load_state_dict(trainer.average.values, strict=False)
+    return task.eval()
+
+
+def predictions(task: Task, images: ImageSet) -> Iterator[NDArray[np.float32]]:
+    """Probabilities for every image in turn: (labels, ...) of every pixel, or (classes,)."""
+    device = next(task.parameters()).device
+    holder = Holder(images, device=device)
+    for start in range(0, len(images), BLOCK):
+        rows = np.arange(start, min(len(images), start + BLOCK))
+        with torch.no_grad(), cpu_threads(1):  # as in training: runs side by side would fight over the cores
+            made = task.predict(holder.fetch(rows)["image"]).float().cpu().numpy()
+        yield from made

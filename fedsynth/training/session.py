@@ -1,0 +1,286 @@
+"""From settings to a trainer that is ready to take its first step, plain or private. Everything is checked here.
+
+A private run is planned from declared numbers alone: this file hands the door no count of patients. It does not know
+whether a holder trains alone or in a federation.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedsynth.data import ImageSet
+from fedsynth.errors import ConfigError
+from fedsynth.models.augmentation import Augmentation
+from fedsynth.models.base import ImageShape, Model, global_randomness
+from fedsynth.models.downstream.tasks import NETWORKS, build_task
+from fedsynth.models.generators.catalog import Recipe, build, find, recipe_for
+from fedsynth.models.pairing import Pairing, read_pairing
+from fedsynth.privacy.feasibility import Feasibility, gauge
+from fedsynth.privacy.ledger import Ledger
+from fedsynth.privacy.lineage import Lineage, Training
+from fedsynth.privacy.mechanism import Door
+from fedsynth.privacy.plan import PrivatePlan, make_plan
+from fedsynth.privacy.secure_rng import InsecureRandomness, Randomness, SecretRandomness
+from fedsynth.training.checkpoint import Card
+from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
+from fedsynth.training.fitting import fit_alone
+from fedsynth.training.lineage import Origin, origin_of, start_networks
+from fedsynth.training.patient_batches import Holder
+from fedsynth.training.settings import Privacy, TrainSettings, computes_bfloat16, open_device
+from fedsynth.training.site_storage import Disk
+from fedsynth.training.trainer import PlainGradients, Trainer
+
+TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A trainer with what surrounds it; `origin` is where its networks come from and whom it reads.
+
+    Private runs have a `door` and a `plan`, and keep a copy of their `charges`.
+    """
+
+    images: ImageSet
+    settings: TrainSettings
+    trainer: Trainer
+    holder: Holder
+    door: Door | None = None
+    plan: PrivatePlan | None = None
+    charges: Path | None = None
+    origin: Origin
+    pairing: Pairing | None = None
+
+    @property
+    def shown(self) -> str:
+        """Whom the images show: a state remembers it, for a run does not change from one to the other."""
+        return "phantoms" if self.images.header.phantoms else "patients"
+
+    @property
+    def feasibility(self) -> Feasibility | None:
+        """Whether the plan of a private run can work, from declared numbers; None in plain runs."""
+        return None if self.plan is None else gauge(self.plan, parameters_behind_the_door(self.trainer.family))
+
+    def restart_insecure(self, randomness: InsecureRandomness) -> None:
+        """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
+        if self.door is not None and not self.door.private:
+            self.door.randomness = randomness
+
+    def fit(self, but: Collection[str] = ()) -> None:
+        """Fit to this holder's images what is not trained, except the networks in `but`."""
+        fit_alone(self.trainer, self.holder, pairing=self.pairing, but=but)
+
+    def check_resumed(self) -> None:
+        """Refuse to go on from a state whose private steps the ledger does not know."""
+        if self.door is not None:
+            taken = steps_by_turn(self.trainer.family, self.trainer.step)
+            self.door.check_resumed(sum(taken.values()))
+
+    def pay(self, first: int, steps: int, *, round: int | None = None) -> int:  # noqa: A002
+        """How many of the next `steps` steps may be taken; in private runs they are charged when this returns.
+
+        `round` is the block's number in the ledger, its first step where nothing is said.
+        """
+        if self.door is None:
+            return steps
+        family, block = self.trainer.family, first if round is None else round
+        while steps and sum(steps_by_turn(family, steps, first=first).values()) > self.door.left_for(block):
+            steps -= 1
+        if steps:
+            self.door.charge(steps_by_turn(family, steps, first=first), round=block)
+            if self.charges is not None:
+                self.door.copy_charges(self.charges)
+        return steps
+
+    def card(self) -> Card:
+        """The card of the sampler as it stands. In private runs nothing on it was counted from patients."""
+        header = self.images.header
+        counted = self.plan is None and learns(self.trainer.family)
+        return Card(
+            generator=self.settings.generator,
+            shape=self.trainer.family.shape,
+            options=self.settings.options,
+            pairing=self.settings.pairing,
+            channels=header.channels,
+            classes=header.classes,
+            mask_labels=header.mask_labels,
+            spacing_mm=header.spacing_mm,
+            class_shares=_class_shares(self.holder, counted=counted),
+            steps=self.trainer.step,
+            trained_on=header.name,
+            privacy=self.lineage.claim(),
+            lineage=self.lineage,
+            private=self.plan is not None,
+            private_networks=self.settings.private_networks,
+        )
+
+    @property
+    def lineage(self) -> Lineage:
+        """Where the weights come from, this run included."""
+        steps, training = self.trainer.step, self._training
+        return self.origin.lineage(self.settings, self.images.header, steps=steps, training=training, plan=self.plan)
+
+    @property
+    def _training(self) -> Training:
+        if self.plan is None or self.door is None:
+            return "plain" if learns(self.trainer.family) else "untrained"
+        return "private" if self.door.private else "insecure"
+
+
+def learns(family: Model) -> bool:
+    """Whether anything of it is trained on patients or fitted to them."""
+    return bool(family.turns or family.passes)
+
+
+def training_members(images: ImageSet) -> ImageSet:
+    """The images that may be trained on: the members, or everything where no roles were drawn."""
+    roles = set(images.cases["role"])
+    if roles == {""}:
+        return images
+    if "member" not in roles:
+        raise ConfigError("the image set has no members to train on", file=images.folder, value=sorted(roles))
+    return images.select(role="member")
+
+
+def refuse_empty_maps(sets: Iterable[ImageSet], generator: str) -> None:
+    """Refuse to train two stages, before the first step, where no member's label map names anything."""
+    if find(generator).kind != "two-stage":
+        return
+    members = [training_members(images).masks for images in sets]
+    if not any(
+        np.asarray(masks[start : start + 256]).any()
+        for masks in members
+        if masks is not None
+        for start in range(0, len(masks), 256)
+    ):
+        problem = "every label map is empty, and a model of them would draw empty ones only"
+        raise ConfigError(problem, remedy="give images with a lesion, or choose a joint family such as dcgan")
+
+
+def default_generator(images: ImageSet, *, private: bool, paired: bool) -> str:
+    """What is trained where nobody says anything: two stages where there are masks, and no privacy to keep."""
+    return "two-stage" if images.masks is not None and not private and not paired else "dcgan"
+
+
+def recipe_of(settings: TrainSettings) -> Recipe:
+    """The family's recipe, plain or private, with what the user said put in its place."""
+    if settings.generator in NETWORKS:
+        return settings.over(replace(TASK_RECIPE, ema=(settings.steps or TASK_RECIPE.steps) / 40))
+    entry = find(settings.generator)
+    private = entry.private_recipe if settings.start is None else entry.private_started_recipe
+    return settings.over(recipe_for(settings.generator, settings.options) if settings.privacy is None else private)
+
+
+def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
+    """The networks with their first weights, which follow from the seed: the same at every holder of a federation.
+
+    A task network's name stands where a family's would: whoever trains the one trains the other.
+    """
+    with global_randomness(settings.seed):
+        if settings.generator in NETWORKS:
+            return build_task(settings.generator, shape, **settings.options)
+        private = settings.privacy is not None or settings.private_networks
+        return build(settings.generator, shape, private=private, **settings.options)
+
+
+def prepare(
+    images: ImageSet,
+    settings: TrainSettings,
+    *,
+    disk: Disk | None = None,
+    streams: int | None = None,
+    recipe: Recipe | None = None,
+) -> Prepared:
+    """Build and check everything. Without a disk nothing is written and nothing can be charged.
+
+    `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
+    and every holder shuffles for itself. `recipe` is for sites whose networks come from the server, which alone knows
+    what they go on from.
+    """
+    recipe = recipe_of(settings) if recipe is None else recipe
+    streams = settings.seed if streams is None else streams
+    holder = Holder(training_members(images), device=open_device(settings.device))
+    header, shape = images.header, holder.shape
+    pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
+    shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
+    family = fresh_family(settings, shape).to(holder.device)
+    origin = origin_of(holder, settings, disk)
+    start_networks(family, settings)
+    augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
+    if settings.privacy is not None:
+        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, origin, disk)
+    own = recipe.precision if computes_bfloat16(holder.device) else "float32"
+    precision = torch.bfloat16 if (settings.precision or own) == "bfloat16" else None
+    gradients = PlainGradients(
+        family,
+        holder,
+        seed=streams,
+        batch=recipe.batch,
+        augmentation=augmentation,
+        pairing=pairing,
+        precision=precision,
+    )
+    steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
+    trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=holder.device)
+    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, origin=origin, pairing=pairing)
+
+
+def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
+    """The mechanism of the whole run, from declared numbers."""
+    assert settings.privacy is not None
+    return make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
+
+
+def _prepare_private(
+    images: ImageSet,
+    settings: TrainSettings,
+    privacy: Privacy,
+    recipe: Recipe,
+    holder: Holder,
+    family: Model,
+    augmentation: Augmentation | None,
+    origin: Origin,
+    disk: Disk | None,
+) -> Prepared:
+    if settings.precision == "bfloat16":
+        raise ConfigError(
+            "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
+        )
+    plan = plan_privacy(settings, family, recipe.steps)
+    parts = PrivateParts(family, plan.settings, augmentation=augmentation)
+    insecure = privacy.insecure_seed
+    randomness: Randomness = SecretRandomness() if insecure is None else InsecureRandomness(insecure)
+    door = Door(
+        plan,
+        parts.real,
+        patients=holder.patients,
+        randomness=randomness,
+        run="rehearsal" if disk is None else disk.ledger_name(phantoms=images.header.phantoms),
+        ledger=None if disk is None or images.header.phantoms else Ledger(disk.site, privacy.store),
+        cap=None if disk is None else disk.cap,
+    )
+    shares = _class_shares(holder, counted=False)
+    gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
+    trainer = Trainer(
+        family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=holder.device
+    )
+    return Prepared(
+        images=images,
+        settings=settings,
+        trainer=trainer,
+        holder=holder,
+        door=door,
+        plan=plan,
+        origin=origin,
+        charges=None if disk is None else disk.charges,
+    )
+
+
+def _class_shares(holder: Holder, *, counted: bool) -> tuple[float, ...]:
+    """Of the data in plain runs; equal shares, a public prior, in private ones and where nothing is learnt."""
+    n = holder.shape.n_classes
+    if not counted or not n:
+        return (1 / n,) * n if n else ()
+    return tuple(round(float(share), 6) for share in holder.class_shares)

@@ -1,0 +1,62 @@
+"""Where one holder keeps what must not leave it, and the names under which its patients are charged."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsynth import atomic_files
+from fedsynth.errors import RefusedError
+from fedsynth.privacy.accounting import Budget
+from fedsynth.privacy.ledger import LEDGER
+from fedsynth.runs import Run
+
+HOLDER, STATE, RUN_NAME = "pooled", "state.safetensors", "ledger-name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """The holder's own disk: where a run keeps what must not leave, and the names under which it is charged.
+
+    `site` is the holder in ledgers, `run` the readable part of the run's name there, `states` a pattern for what only
+    a run that has been charged leaves behind. `cap` bounds what every patient may spend over all runs. `store` is the
+    holder's own, where the run cannot choose one.
+    """
+
+    folder: Path
+    run: str
+    site: str = HOLDER
+    states: str = STATE
+    cap: Budget | None = None
+    store: Path | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> "Disk":
+        """Of the one holder of a pooled run."""
+        return cls(folder=run.site(HOLDER), run=run.folder.name)
+
+    @property
+    def charges(self) -> Path:
+        """The copy of the run's charges."""
+        return self.folder / LEDGER
+
+    def ledger_name(self, *, phantoms: bool) -> str:
+        """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it.
+
+        Runs of phantoms have none: so a run cannot turn from phantoms to patients, or back, when it is resumed.
+        """
+        place = self.folder / RUN_NAME
+        if phantoms:
+            if place.exists():
+                remedy = "resume it with the images that it was started with"
+                raise RefusedError(
+                    "the run was charged to patients, and the images are phantoms", file=place, remedy=remedy
+                )
+            return "phantoms"
+        if not place.exists():
+            if any(self.folder.glob(self.states)):
+                problem = "the run has no name in the ledger: nobody knows what its networks have cost patients"
+                raise RefusedError(
+                    problem, file=place, remedy="put the file back where it was lost, or start a new run"
+                )
+            atomic_files.write_text(place, f"{self.run}-{secrets.token_hex(8)}\n")
+        return place.read_text(encoding="utf-8").strip()

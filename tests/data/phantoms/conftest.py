@@ -1,0 +1,14 @@
+"""One cohort for all tests that look at many patients: 160 of them, five slices each, made once."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsynth.data import ImageSet
+from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    folder: Path = tmp_path_factory.mktemp("phantoms") / "cohort"
+    return make_phantoms(folder, PhantomSettings(patients=160), workers=1)

@@ -1,0 +1,106 @@
+"""Exports that other tools read: right way up, right numbers, and back again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fedsynth.data import Header, ImageSet
+from fedsynth.data.export import card, export
+from fedsynth.errors import ConfigError, RefusedError
+
+
+def small_set(size: tuple[int, ...] = (6, 8), channels: tuple[str, ...] = ("t1", "flair")) -> ImageSet:
+    rng = np.random.default_rng(0)
+    cases = [
+        {"case": f"case {i}", "patient": "", "site": "", "role": "", "class": "high", "slice": ""} for i in range(3)
+    ]
+    header = Header(
+        name="made",
+        origin="synthetic",
+        channels=channels,
+        classes=("high",),
+        mask_labels=("background", "core"),
+        spacing_mm=(2.0, 3.0, 4.0)[: len(size)],
+    )
+    return ImageSet(
+        header=header,
+        cases=pd.DataFrame(cases, dtype=str),
+        images=rng.integers(0, 256, (3, len(channels), *size), dtype=np.uint8),
+        masks=rng.integers(0, 2, (3, *size), dtype=np.uint8),
+    )
+
+
+def test_a_slice_becomes_a_nifti_with_its_first_row_to_the_front(tmp_path: Path) -> None:
+    images = small_set()
+    export(images, tmp_path / "out", "nifti")
+    read = nib.load(tmp_path / "out/sub-case0/anat/sub-case0_FLAIR.nii.gz")
+    assert nib.aff2axcodes(read.affine) == ("R", "A", "S")
+    assert read.shape == (8, 6, 1)
+    assert np.allclose(read.header.get_zooms(), (3, 2, 2))
+    data = np.asarray(read.dataobj)
+    assert data[2, 5, 0] == images.images[0][1, 0, 2]  # largest y is the first row
+    mask = np.asarray(nib.load(tmp_path / "out/sub-case0/anat/sub-case0_dseg.nii.gz").dataobj)
+    assert mask[2, 5, 0] == images.masks[0][0, 2]
+
+
+def test_a_volume_keeps_its_axes_and_the_table_names_every_case(tmp_path: Path) -> None:
+    images = small_set(size=(4, 5, 6))
+    export(images, tmp_path / "out", "nifti")
+    read = nib.load(tmp_path / "out/sub-case2/anat/sub-case2_T1w.nii.gz")
+    assert np.array_equal(np.asarray(read.dataobj), images.images[2][0])
+    assert np.allclose(read.header.get_zooms(), (2, 3, 4))
+    table = pd.read_csv(tmp_path / "out/participants.tsv", sep="\t", keep_default_na=False)
+    assert table["participant_id"].tolist() == ["sub-case0", "sub-case1", "sub-case2"]
+    assert table["fedsynth_case"].tolist() == ["case 0", "case 1", "case 2"]
+    assert (tmp_path / "out/dseg.tsv").read_text() == "index\tname\n0\tbackground\n1\tcore\n"
+
+
+@pytest.mark.parametrize("channels", [("t1",), ("red", "green", "blue"), ("t1", "flair")])
+def test_pngs_hold_the_pixels(tmp_path: Path, channels: tuple[str, ...]) -> None:
+    images = small_set(channels=channels)
+    export(images, tmp_path / "out", "png")
+    name = "sub-case1_FLAIR.png" if len(channels) == 2 else "sub-case1.png"
+    pixels = np.asarray(Image.open(tmp_path / "out/high" / name))
+    wanted = images.images[1]
+    assert np.array_equal(pixels, np.moveaxis(wanted, 0, -1) if len(channels) == 3 else wanted[-1])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/high/sub-case1_mask.png")), images.masks[1])
+
+
+def test_floating_point_images_become_eight_bit(tmp_path: Path) -> None:
+    images = small_set(channels=("t1",))
+    export(replace(images, images=np.asarray(images.images, np.float32) / 255), tmp_path / "out", "png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/high/sub-case0.png")), images.images[0][0])
+
+
+def test_cases_that_read_the_same_get_different_names(tmp_path: Path) -> None:
+    images = small_set()
+    cases = images.cases.assign(case=["a-1", "a_1", "a1"])
+    export(images.with_cases(cases), tmp_path / "out", "nifti")
+    assert len(list((tmp_path / "out").glob("sub-*"))) == 3
+
+
+def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="volumes cannot be written as PNG"):
+        export(small_set(size=(4, 5, 6)), tmp_path / "out", "png")
+    with pytest.raises(ConfigError, match="did you mean 'nifti'"):
+        export(small_set(), tmp_path / "out", "nift")  # type: ignore[arg-type]
+    export(small_set(), tmp_path / "out", "png")
+    with pytest.raises(RefusedError):
+        export(small_set(), tmp_path / "out", "png")
+    export(small_set(), tmp_path / "out", "png", overwrite=True)
+
+
+def test_the_card_claims_nothing() -> None:
+    text = card(small_set())
+    assert "| images | 3 |" in text
+    assert "makes no claim" in text
+    assert "images of patients" in card(
+        replace(
+            small_set(), header=replace(small_set().header, origin="real"), cases=small_set().cases.assign(patient="p")
+        )
+    )

@@ -1,0 +1,49 @@
+"""Two patients who are alike, as siblings or one person under two names, must not void an honest report."""
+
+import numpy as np
+import pytest
+
+from fedsynth.evaluation.memorization.negative_controls import Shown, halves_of_holdout
+from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
+from fedsynth.evaluation.nearest_neighbours import PatientDistances, patient_distances
+from tests.evaluation.memorization.patients import cohort, features
+
+
+def halves(rows: np.ndarray, owners: np.ndarray, people, *, seed: int, shown: PatientDistances | None = None):
+    table = patient_distances(rows, rows, owners, len(people), exclude=owners)
+    output = Shown(tables={"one": table if shown is None else shown}, owners=owners)
+    return halves_of_holdout("halves", {"one": table}, output, owners, people, seed=seed, repeats=20)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pair_counts_once(seed):
+    people = cohort(40, 40, seed=seed)
+    rows, owners, _ = features(80, 4, seed=seed)
+    noise = np.random.default_rng(seed).normal(size=(4, rows.shape[1])).astype(np.float32)
+    rows[owners == 1] = rows[owners == 0] + 0.2 * noise
+    control = halves(rows, owners, people, seed=seed)
+    assert control.holds, f"{control.fired} of {control.runs}"
+
+
+def test_many_pairs_still_trip_the_control():
+    """Everybody in the holdout passed off as nearly somebody else: no half of it can be taken for honest."""
+    people = cohort(40, 40, seed=9)
+    rows, owners, _ = features(80, 4, seed=9)
+    moved = rows[np.roll(np.arange(len(rows)), 4)] + 0.01
+    table = patient_distances(moved.astype(np.float32), rows, owners, len(people), exclude=owners)
+    assert not halves(rows, owners, people, seed=9, shown=table).holds
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 4, 8])
+def test_pairs_do_not_hide_each_other_and_copies_are_still_found(pairs):
+    """One person under two names, eight times: left in, their ratios would be the smallest, and no copy below them."""
+    people, rng = 120, np.random.default_rng(3)
+    rows, owners, _ = features(people, 3, seed=3)
+    for one in range(0, 2 * pairs, 2):
+        rows[owners == one + 1] = rows[owners == one] + 0.1 * rng.normal(size=(3, rows.shape[1]))
+    apart = patient_distances(rows, rows, owners, people, exclude=owners)
+    reference = learn_reference({"one": apart}, owners, people, 700)
+    assert reference.twins == tuple((one, one + 1) for one in range(0, 2 * pairs, 2))
+    copied = rows[-60:] + 0.05 * rng.normal(size=(60, rows.shape[1])).astype(np.float32)
+    found = find_copies({"one": patient_distances(copied, rows, owners, people)}, reference)
+    assert len(found.rows) == 60

@@ -1,0 +1,96 @@
+"""A run keeps results of its own two sets: those of others never borrow its epsilon."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fedsynth.api.evaluation import evaluate
+from fedsynth.cli import app
+from fedsynth.data import ImageSet
+from fedsynth.data.split import roles_digest
+from fedsynth.errors import ConfigError
+from fedsynth.evaluation.reader_study.answer_key import load_key
+from fedsynth.evaluation.result_owner import keeper, stranger
+from fedsynth.runs import create_run
+from tests.evaluation.reader_study.sets import real_and_synthetic
+from tests.evaluation.reader_study.test_reader_scores import right, written
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run, and beside it another synthetic and another real set."""
+    real, made = real_and_synthetic(patients=24)
+    real.save(tmp_path / "real")
+    place = create_run({"generator": "x", "images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "run")
+    made.save(place.synthetic)
+    replace(made, images=255 - np.asarray(made.images)).save(tmp_path / "other")
+    replace(real, images=255 - np.asarray(real.images)).save(tmp_path / "other-real")
+    return place
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+
+
+def test_a_copy_of_the_own_set_is_the_own_set(run, tmp_path):
+    copied = ImageSet.load(run.synthetic).save(tmp_path / "copy").folder
+    assert stranger(run, synthetic=copied, real=tmp_path / "real") == ""
+    assert stranger(run, synthetic=tmp_path / "other") == "synthetic"
+    assert stranger(run, real=tmp_path / "other-real") == "real"
+    assert keeper(run, synthetic=tmp_path / "other", out=tmp_path / "out", option="--out") is None
+    assert keeper(run, synthetic=copied, out=None, option="--out") == run
+    with pytest.raises(ConfigError, match="--out"):
+        keeper(run, synthetic=tmp_path / "other", out=None, option="--out")
+
+
+def test_where_the_run_has_no_images_its_roles_decide(tmp_path):
+    """The server of a deployed run knows fingerprints at most."""
+    real, _ = real_and_synthetic()
+    place = create_run({"generator": "x"}, generator="x", folder=tmp_path / "run")
+    assert stranger(place, real=real) == ""
+    place.roles.write_text(roles_digest(real.cases) + "\n")
+    assert stranger(place, real=real) == ""
+    swapped = real.cases["role"].map({"member": "holdout", "holdout": "member"})
+    assert stranger(place, real=real.with_cases(real.cases.assign(role=swapped))) == "real"
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "more"),
+    [
+        ("fidelity", "--out", ["--steps", "0"]),
+        ("segmentation", "--out", ["--steps", "1"]),
+        ("memorization", "--report", ["--spaces", "pixels"]),
+        ("membership", "--report", ["--spaces", "pixels"]),
+    ],
+)
+def test_no_benchmark_writes_of_another_set_into_the_run(run, tmp_path, name, option, more):
+    done = call(name, run.folder, "--synthetic", tmp_path / "other", *more)
+    assert done.exit_code == 2
+    assert option in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not run.benchmark(name).exists()
+
+
+def test_its_result_goes_where_the_user_says_and_nowhere_else(run, tmp_path):
+    out = tmp_path / "fidelity.json"
+    before = sorted(run.folder.rglob("*"))
+    done = call("fidelity", run.folder, "--synthetic", tmp_path / "other", "--steps", "0", "--out", out)
+    assert done.exit_code == 0, done.output
+    evaluate(run, real=tmp_path / "other-real", benchmarks=["fidelity"])
+    assert out.is_file()
+    assert sorted(run.folder.rglob("*")) == before
+    assert call("fidelity", run.folder, "--synthetic", run.synthetic, "--steps", "0").exit_code == 0
+    assert run.benchmark("fidelity").is_file()
+
+
+def test_a_sheet_of_another_set_is_scored_beside_the_sheet_alone(run, tmp_path):
+    sheet = tmp_path / "sheet"
+    assert call("readers", run.folder, "--synthetic", tmp_path / "other", "--out", sheet).exit_code == 0
+    answers = written(tmp_path / "a.csv", load_key(sheet), right)
+    done = call("readers", run.folder, "--out", sheet, "--score", answers)
+    assert done.exit_code == 0, done.output
+    assert "not kept there" in done.stderr
+    assert (sheet / "readers.json").is_file()
+    assert not run.benchmark("readers").exists()

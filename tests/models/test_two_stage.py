@@ -1,0 +1,135 @@
+"""Two stages as one family: each learns as it does alone, and what is drawn by the first is rendered by the second."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedsynth.errors import ConfigError
+from fedsynth.models.augmentation import Augmentation
+from fedsynth.models.base import Family, ImageShape, SeededDraws, Tensors, global_randomness
+from fedsynth.models.generators.catalog import build, find, recipe_for
+from fedsynth.models.mixture import SiteMixture
+from tests.models.test_pca_maps import maps
+
+SHAPE = ImageShape(channels=2, size=(16, 16), n_classes=3, n_labels=3)
+
+
+def two_stage(seed: int = 0, **options: object) -> Family:
+    with global_randomness(seed):
+        return build("two-stage", SHAPE, base=4, **options)
+
+
+def batch() -> Tensors:
+    shown = maps()
+    return shown | {"image": shown["mask"][:, 1:] - 0.5}
+
+
+def fit(family: Family, shown: Tensors) -> Family:
+    for number in range(family.passes):
+        family.fit(number, family.sums(number, shown))
+    return family
+
+
+def test_each_stage_has_the_loss_that_it_has_alone() -> None:
+    family = two_stage(maps="dcgan", renderer="pix2pix")
+    shown, noise = batch(), family.noise(60, SeededDraws(0))
+    with global_randomness(0):
+        build("dcgan", ImageShape(channels=0, size=(16, 16), n_classes=3, n_labels=3))
+        alone = build("pix2pix", ImageShape(channels=2, size=(16, 16), n_classes=3, source_channels=3), base=4)
+    own = {"image": shown["image"], "source": shown["mask"], "label": shown["label"]}
+    named = {turn.net: turn for turn in family.turns}
+    assert set(named) == {"maps-critic", "maps-generator", "renderer-critic", "renderer-generator"}
+    for turn in alone.turns:
+        mine = family.private_loss(named[f"renderer-{turn.net}"], shown, noise, 1.0)
+        theirs = alone.private_loss(turn, own, {"channel": noise["renderer/channel"]}, 1.0)
+        assert torch.equal(mine, theirs)
+    free = family.free_loss(named["maps-generator"], {"label": shown["label"]}, noise, 1.0)
+    assert free.shape == (60,)
+
+
+def test_images_come_with_the_maps_that_they_were_rendered_from() -> None:
+    family = fit(two_stage(), batch())
+    noise, label = family.noise(20, SeededDraws(1)), torch.eye(3)[torch.arange(20) % 2]
+    with torch.no_grad():
+        made = family.sample({"label": label}, noise)
+        again = family.sample({"label": label, "source": made["mask"]}, noise)
+        other = family.sample({"label": label, "source": made["mask"].flip(0)}, noise)
+    assert made["mask"][:, 1:].any()
+    assert torch.equal(made["mask"].sum(1), torch.ones(20, 16, 16))
+    assert torch.equal(made["image"], again["image"])
+    assert torch.equal(other["mask"], made["mask"].flip(0))
+
+
+def test_networks_are_registered_once_and_move_together() -> None:
+    family = two_stage()
+    names = [name for name, _ in family.named_parameters()]
+    assert all(name.startswith("nets.") for name in names)
+    assert family.fitted == ("maps-maps", "renderer-prior")
+    assert family.pooled == ("maps-maps",)
+    family.nets.load_state_dict({name: value + 1 for name, value in family.nets.state_dict().items()})
+    assert float(family._by_stage["maps"].statistics.counts[0, 0]) == 1  # type: ignore[attr-defined]
+
+
+def test_critics_of_maps_are_shown_augmented_maps() -> None:
+    family = two_stage(maps="dcgan", renderer="spade")
+    augmentation = Augmentation(image_channels=2)
+    noise = family.noise(60, SeededDraws(0)) | augmentation.noise(60, 2, SeededDraws(1))
+    critic = next(turn for turn in family.turns if turn.net == "maps-critic")
+    plain = family.private_loss(critic, batch(), noise, 1.0)
+    family.augment = augmentation
+    assert not torch.equal(family.private_loss(critic, batch(), noise, 1.0), plain)
+
+
+def test_the_recipe_is_the_renderers_with_the_rates_of_both() -> None:
+    recipe = recipe_for("two-stage", {"maps": "dcgan", "renderer": "spade"})
+    own = find("spade").recipe
+    assert (recipe.batch, recipe.steps, recipe.rate) == (own.batch, own.steps, own.rate)
+    assert recipe.rates == {"maps": find("dcgan").recipe.rate, "renderer-critic": own.rates["critic"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"renderer": "dcgan"}, "makes no images of label maps"),
+        ({"maps": "pix2pix"}, "draws no label maps"),
+        ({"maps": "pca"}, "unknown generator"),
+    ],
+)
+def test_stages_that_are_none_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe_for("two-stage", options)
+
+
+def test_without_masks_or_with_privacy_it_says_why_not() -> None:
+    with pytest.raises(ConfigError, match="this image set has no masks; choose a joint family such as dcgan"):
+        build("two-stage", ImageShape(channels=1, size=(16, 16), n_classes=2))
+    with pytest.raises(ConfigError, match="cannot be trained privately: the sums over patients"):
+        build("two-stage", SHAPE, private=True)
+    with pytest.raises(ConfigError, match="render-vae has no such option"):
+        two_stage(wide=3)
+
+
+def test_one_class_or_none_is_enough() -> None:
+    shown = batch()
+    for n_classes in (0, 1):
+        shape = ImageShape(channels=2, size=(16, 16), n_classes=n_classes, n_labels=3)
+        with global_randomness(0):
+            family = build("two-stage", shape, base=4)
+        condition = {"label": torch.ones(60, 1)} if n_classes else {}
+        own = {"image": shown["image"], "mask": shown["mask"]} | condition
+        fit(family, own)
+        with torch.no_grad():
+            made = family.sample(condition, family.noise(60, SeededDraws(0)))
+        assert made["mask"][:, 1:].any()
+
+
+def test_a_mixture_draws_each_image_by_one_site_and_by_its_share() -> None:
+    members = [fit(two_stage(seed=seed), batch()) for seed in (0, 1)]
+    mixture = SiteMixture(members, (0.8, 0.2))
+    noise, label = mixture.noise(200, SeededDraws(2)), torch.eye(3)[torch.zeros(200, dtype=torch.long)]
+    with torch.no_grad():
+        made = mixture.sample({"label": label}, noise)["image"].flatten(1)
+        each = [member.sample({"label": label}, noise)["image"].flatten(1) for member in members]
+    by = np.array([torch.isclose(made, one, atol=1e-4).all(1).numpy() for one in each])
+    assert (by.sum(0) == 1).all()
+    assert 0.1 < by[1].mean() < 0.3

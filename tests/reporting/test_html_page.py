@@ -1,0 +1,296 @@
+"""The page: well formed, self-contained, honest in its headline, and without patients when it leaves the site."""
+
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fedsynth.cli import app
+from fedsynth.evaluation.score import Score
+from fedsynth.reporting.answer import answer
+from fedsynth.reporting.comparison import shown_columns
+from fedsynth.reporting.figures import Point, curves, roc, scatter
+from fedsynth.reporting.frontier import frontier_text, frontiers
+from fedsynth.reporting.html_page import report_page
+from fedsynth.reporting.summary import read_facts
+from tests.reporting.test_comparison import add_result, make_run
+
+VOID = {"meta", "link", "img", "polyline", "line"}
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert tag in VOID or self.open.pop() == tag
+
+
+def read(page):
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def leak(run, verdict, value=0.0):
+    scores = {"copied_share": Score(value=value), "minimal_detectable_share": Score(value=0.005)}
+    add_result(run, "memorization", scores, verdict=verdict)
+
+
+def with_pictures(run):
+    for path in (run.samples / "synthetic.png", run.site("a") / "real-and-synthetic.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(path)
+
+
+def test_the_page_is_well_formed_and_asks_nothing_of_a_network(tmp_path):
+    run = make_run(tmp_path / "a", epsilon=8.0)
+    leak(run, "pass")
+    with_pictures(run)
+    found = read(report_page([read_facts(run.folder)]))
+    assert all(link.startswith("data:") for link in found.links)
+    assert sum(link.startswith("data:image/png") for link in found.links) == 2
+
+
+def test_the_exported_page_shows_nobody_and_names_no_place(tmp_path):
+    run = make_run(tmp_path / "a", images=str(tmp_path / "secret"))
+    leak(run, "leak", 0.1)
+    with_pictures(run)
+    page = report_page([read_facts(run.folder)], export=True)
+    assert "data:image/png" not in page
+    assert str(tmp_path) not in page
+    leak(run, "pass")
+    assert len(re.findall("data:image/png", report_page([read_facts(run.folder)], export=True))) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tone", "said"),
+    [
+        ("pass", "yes", "no copies"),
+        ("leak", "no", "copies"),
+        ("depends", "open", "depend"),
+        ("invalid", "open", "Unknown"),
+    ],
+)
+def test_the_headline_says_no_more_than_the_verdict(tmp_path, verdict, tone, said):
+    run = make_run(tmp_path / "a")
+    leak(run, verdict)
+    add_result(run, "membership", {"critic": Score(value=0.5)}, verdict="pass", details={"strongest": "critic"})
+    found = answer(read_facts(run.folder))
+    assert found.tone == tone
+    assert said in found.headline
+    assert any("no guarantee" in sentence for sentence in found.sentences)
+
+
+def test_members_who_can_be_told_apart_stand_in_the_headline(tmp_path):
+    run = make_run(tmp_path / "a")
+    leak(run, "pass")
+    score = {"critic": Score(value=0.76, low=0.68, high=0.83)}
+    add_result(run, "membership", score, verdict="leak", details={"strongest": "critic"})
+    found = answer(read_facts(run.folder))
+    assert found.tone == "open"
+    assert "can be told from others" in found.headline
+    assert any("0.76" in sentence and "the server has them" in sentence for sentence in found.sentences)
+    add_result(run, "membership", score, verdict="pass", details={"strongest": "distance@pixels"})
+    assert answer(read_facts(run.folder)).tone == "yes"
+
+
+def passing(run):
+    leak(run, "pass")
+    add_result(run, "membership", {"critic": Score(value=0.5)}, verdict="pass", details={"strongest": "critic"})
+
+
+def learned(run, name, value, low, baseline, **more):
+    measure = {"segmentation": "dice", "classification": "accuracy"}[name]
+    score = Score(value=value, low=low, high=2 * value - low, baseline=baseline, control=0.8)
+    add_result(run, name, {f"{measure}/synthetic": score, **more})
+
+
+@pytest.mark.parametrize("membership", [None, "inconclusive", "invalid"])
+def test_no_green_while_membership_is_open(tmp_path, membership):
+    run = make_run(tmp_path / "a")
+    leak(run, "pass")
+    if membership is not None:
+        add_result(run, "membership", {"critic": Score(value=0.5)}, verdict=membership)
+    found = answer(read_facts(run.folder))
+    assert found.tone == "open"
+    assert "not known" in found.headline
+
+
+def test_no_green_on_tests_alone(tmp_path):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    assert answer(read_facts(run.folder)).tone == "yes"
+    run.benchmark("segmentation").unlink()
+    found = answer(read_facts(run.folder))
+    assert found.tone == "open"
+    assert "not measured" in found.headline
+
+
+@pytest.mark.parametrize(("low", "tone"), [(0.41, "yes"), (0.4, "open"), (0.2, "open")])
+def test_an_interval_that_holds_its_baseline_is_no_use(tmp_path, low, tone):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    run.benchmark("segmentation").unlink()
+    learned(run, "classification", 0.45, low, 0.4)
+    facts = read_facts(run.folder)
+    found = answer(facts)
+    assert found.tone == tone
+    assert (f"({0.4:g}), no better than a trivial baseline" in facts.cells["accuracy"].text) == (tone == "open")
+    assert ("of no use that was measured: classification" in found.headline) == (tone == "open")
+    learned(run, "segmentation", 0.7, 0.6, 0.2)
+    found = answer(read_facts(run.folder))
+    assert ("of no use for everything" in found.headline) == (tone == "open"), "one of two works"
+
+
+def test_one_noise_picture_six_hundred_times_is_no_yes(tmp_path):
+    """What a private run of too few steps gave: a Dice above its baseline, and false positives everywhere."""
+    run = make_run(tmp_path / "a", epsilon=10.0)
+    passing(run)
+    learned(run, "segmentation", 0.448, 0.409, 0.174)
+    assert answer(read_facts(run.folder)).tone == "yes"
+    more = {
+        "brats_slice_dice/synthetic": Score(value=0.5, low=0.4, baseline=0.55),
+        "fp_area/synthetic": Score(value=31.0, control=0.8),
+    }
+    learned(run, "segmentation", 0.448, 0.409, 0.174, **more)
+    facts = read_facts(run.folder)
+    assert facts.cells["fp_area"].text == "31 (0.8)"
+    assert facts.cells["slice_dice"].text == "0.5 (0.55), no better than a trivial baseline"
+    assert "where images without a lesion count" in answer(facts).headline
+    assert any("31 pixels in an image without a lesion (0.8 after" in sentence for sentence in answer(facts).sentences)
+    learned(run, "segmentation", 0.448, 0.409, 0.174)
+    same = {"ms_ssim": Score(value=0.992, control=0.673), "recall/filters": Score(value=0.0, control=0.735)}
+    add_result(run, "fidelity", {**same, "kid/filters": Score(value=133.0, low=132.0, high=134.0, control=-0.06)})
+    facts = read_facts(run.folder)
+    found = answer(facts)
+    assert found.tone == "open"
+    assert "one image over and over" in found.headline
+    assert any("0.735" in sentence for sentence in found.sentences)
+    assert facts.cells["kid"].text == "133 [132, 134] (-0.06)"
+    page = report_page([facts])
+    assert "KID, own filters (real)" in page
+    assert 'class="answer yes"' not in page
+    add_result(run, "fidelity", {"ms_ssim": Score(value=0.836, control=0.673)})
+    assert answer(read_facts(run.folder)).tone == "yes", "less varied than real images, and no single picture"
+
+
+def test_public_images_and_collapsed_trainings_are_told(tmp_path):
+    run = make_run(tmp_path / "a")
+    passing(run)
+    trainings = {"synthetic": {"steps": [50], "repeated": 2, "collapsed": 1}, "real": {"repeated": 0, "collapsed": 0}}
+    details = {"over_public": {"synthetic": "no gain shown over public images: 0"}, "trainings": trainings}
+    scores = {"dice/synthetic": Score(value=0.7), "dice_over_public/synthetic": Score(value=0.0, low=-0.1, high=0.1)}
+    add_result(run, "segmentation", scores, details=details)
+    facts = read_facts(run.folder)
+    told = answer(facts).sentences
+    assert "Beside public images, segmentation, synthetic: no gain shown over public images: 0." in told
+    assert any("segmentation, synthetic: 2 collapsed" in sentence and "1 again" in sentence for sentence in told)
+    assert facts.cells["over_public"].text == "0 [-0.1, 0.1]"
+    assert "over_public" in shown_columns([facts])
+    assert "over_public" not in shown_columns([read_facts(make_run(tmp_path / "b").folder)])
+
+
+def test_without_a_test_nothing_is_promised(tmp_path):
+    found = answer(read_facts(make_run(tmp_path / "a").folder))
+    assert found.tone == "open"
+    assert "not run" in found.headline
+
+
+def test_several_runs_have_a_frontier(tmp_path):
+    rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in (("a", 8.0), ("b", 2.0))]
+    page = report_page(rows)
+    read(page)
+    assert ">a</text>" in page
+    assert ">b</text>" in page
+    assert "epsilon per patient" in page
+
+
+def test_a_run_without_a_guarantee_stands_beyond_the_axis(tmp_path):
+    named = (("a", 8.0), ("b", 2.0), ("plain", None))
+    rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in named]
+    (chart,) = frontiers(rows)
+    at = {name: float(x) for x, name in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>(a|b|plain)</text>', chart.svg)}
+    assert at["b"] < at["a"] < at["plain"]
+    assert "no guarantee" in chart.svg
+    assert frontiers(rows[:1]) == []
+    assert frontiers([rows[2], rows[2]]) == []
+
+
+def test_a_chart_is_a_file_of_its_own(tmp_path):
+    rows = [read_facts(make_run(tmp_path / name, epsilon=e).folder) for name, e in (("a", 8.0), ("b", 2.0))]
+    root = ElementTree.fromstring(frontiers(rows)[0].file())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert any("dcgan" in (text.text or "") for text in root.iter("{http://www.w3.org/2000/svg}text"))
+    folders = [str(row.run.folder) for row in rows]
+    picture = tmp_path / "frontier.svg"
+    done = CliRunner().invoke(app, ["compare", *folders, "--by", "epsilon", "--picture", str(picture)])
+    assert done.exit_code == 0, done.output
+    assert picture.read_text() == frontiers(rows[::-1])[0].file()  # by epsilon: b comes first
+    wrong = CliRunner().invoke(app, ["compare", *folders, "--picture", str(tmp_path / "frontier.png")])
+    assert wrong.exit_code == 2
+    alone = CliRunner().invoke(app, ["compare", folders[0], "--picture", str(picture)])
+    assert alone.exit_code == 2
+    assert "no frontier" in alone.stderr
+
+
+def test_the_frontier_in_a_terminal(tmp_path):
+    def row(name, epsilon, dice):
+        run = make_run(tmp_path / name, epsilon=epsilon)
+        score = Score(value=dice, low=dice - 0.1, high=dice + 0.1, control=0.8)
+        add_result(run, "segmentation", {"dice/synthetic": score})
+        return read_facts(run.folder)
+
+    rows = [row("plain", None, 0.7), row("weak", 8.0, 0.6), row("strong", 2.0, 0.4)]
+    head, *lines = frontier_text(rows).splitlines()
+    assert "0.3" in head
+    assert [line.split()[-1] for line in lines] == ["strong", "weak", "plain", "images"]
+    assert [line.index("o", 12) for line in lines] == sorted(line.index("o", 12) for line in lines)
+    assert lines[0][14:].startswith("-" * 8 + "o" + "-" * 8)
+    assert frontier_text(rows[:1]) == ""
+
+
+def test_figures_have_axes_and_leave_out_what_is_not_a_number():
+    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)]}, x="round", y="loss")
+    (line,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: #0b6e99[^>]*stroke-linecap', drawn.svg)[:1]
+    assert len(line.split("L")) == 2  # from the first point to the third
+    assert {"round", "loss", "a"} <= set(re.findall(r">([^<>]+)</text>", drawn.svg))
+    assert curves({"a": []}, x="round", y="loss") is None
+    assert scatter({}, x="e", y="d") is None
+    bare = scatter({"s": [Point(x=1, y=2, name="a")]}, x="e", y="d")
+    whole = scatter({"s": [Point(x=1, y=2, low=1, high=3, name="a")]}, x="e", y="d")
+    assert whole.svg.count("stroke: #0b6e99") == bare.svg.count("stroke: #0b6e99") + 1
+    named = scatter({"<s>": [Point(x=1, y=2, name="<a> $b$")]}, x="e", y="d")
+    for text in (named.figure(), named.file()):
+        assert "&lt;a&gt; $b$" in text
+        assert "&lt;s&gt;" in text
+    assert curves({"a": [(1, 1.0)]}, x="round", y="loss").svg == curves({"a": [(1, 1.0)]}, x="round", y="loss").svg
+
+
+@pytest.mark.parametrize("n_holdout", [4, 5000])
+def test_roc_curves_are_drawn_for_few_and_for_many(n_holdout):
+    false, true = np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0])
+    drawn = roc(dict.fromkeys("abc", (false, true)), n_members=9, n_holdout=n_holdout, resolved=0.1, title="many")
+    picture = np.asarray(Image.open(BytesIO(drawn)).convert("RGB"))
+    assert (picture == (0xDC, 0xE1, 0xEA)).all(axis=2).any()  # the band of guessing
+    assert (picture == (0x58, 0x81, 0x57)).all(axis=2).any()  # the third curve, drawn last
+
+
+def test_the_command_writes_the_page(tmp_path):
+    run = make_run(tmp_path / "a")
+    done = CliRunner().invoke(app, ["report", str(run.folder)])
+    assert done.exit_code == 0, done.output
+    assert run.report.is_file()
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "nothing")]).exit_code == 2
