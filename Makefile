@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 simulate: $(READY)  ## the first thing to run: four hospitals, what leaks, what the images are good for
 	$(BIN)/fedsynth suite benchmarks/quick.toml --out runs/quick --jobs 2
 
-demo: $(READY)  ## the smallest thing: one pooled generator and its pictures, in runs/demo
+demo: $(READY)  ## the smallest thing: one centralised generator and its pictures, in runs/demo
 	mkdir -p runs
 	$(BIN)/fedsynth phantom runs/demo/hospitals --size 32 --overwrite
 	$(BIN)/fedsynth inspect runs/demo/hospitals --sheet runs/demo/hospitals.png --overwrite

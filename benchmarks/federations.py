@@ -43,13 +43,13 @@ CASE_MIXES = {  # mostly high-grade, mostly healthy, mostly low-grade, all alike
 }
 SIZE = 32
 AVERAGE, CENTRAL, NONE = "average", "central-generator", "none"
-POOLED, LONGER = "pooled", "pooled, longer"
-TRAININGS = (AVERAGE, NONE, POOLED, LONGER, CENTRAL)
+CENTRALISED, LONGER = "centralised", "centralised, longer"
+TRAININGS = (AVERAGE, NONE, CENTRALISED, LONGER, CENTRAL)
 MEASURES = ("fd/grid", "fd/filters", "kid/grid", "kid/filters")
 NAMES = {
     AVERAGE: "federated: FedAvg",
-    CENTRAL: "federated: one generator at the server, critics at home",
-    POOLED: "pooled: all members at one holder, as many steps as one site",
+    CENTRAL: "federated: one generator at the server, discriminators at home",
+    CENTRALISED: "centralised: all members at one site, as many steps as one site",
     LONGER: "pooled: as many steps as all sites together",
 }
 EQUAL, IN_PROPORTION = "one-shot: four sets pooled, equal shares", "one-shot: four sets pooled, shares by patients"
@@ -101,8 +101,8 @@ def kept_patients(patients: pd.DataFrame, site: str, number: int) -> tuple[str, 
 def train(training: str, seed: int, cohort: Cohort, out: Path, asked: argparse.Namespace) -> Run:
     """One run to its end, gone on with where it was begun before."""
     folder = out / "runs" / f"{training.replace(', ', '-')}-{seed}"
-    if training in (POOLED, LONGER):
-        steps = asked.rounds * asked.local_steps * (1 if training == POOLED else len(cohort.file.site))
+    if training in (CENTRALISED, LONGER):
+        steps = asked.rounds * asked.local_steps * (1 if training == CENTRALISED else len(cohort.file.site))
         settings = TrainSettings(
             generator=asked.generator, images=cohort.file.images or out, steps=steps, seed=seed, device="cpu", sheets=0
         )

@@ -1,4 +1,4 @@
-"""How often the leakage benchmark fires on honest output, and how often on leaks, beside the comparators.
+"""How often the leakage benchmark rejects on honest output, and how often on leaks, beside the comparators.
 
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py features [--repetitions 300] [--only NAME ...]
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py phantoms --pool FOLDER [--repetitions 13]

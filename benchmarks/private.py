@@ -36,10 +36,12 @@ COLUMNS = ["recipe", "patients", "epsilon", "steps", "seconds", "distance", "tim
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One way to a private generator. `share` is of the patients at hand; no `draw` means that it is not private."""
+    """One way to a private generator. `share` is of the patients at hand; no `expected_batch_size` means that it is not
+    private.
+    """
 
     generator: str
-    draw: int | None = None
+    expected_batch_size: int | None = None
     share: float = 1.0
     steps: int | None = None
     start: str = ""
@@ -48,17 +50,19 @@ class Trial:
 
 TRIALS = {
     "dcgan-public": Trial(generator="dcgan", steps=3000),
-    "dcgan-from-public": Trial(generator="dcgan", draw=750, start="dcgan-public"),
-    "dcgan-from-public-1200": Trial(generator="dcgan", draw=600, share=0.16, steps=100, start="dcgan-public"),
-    "dcgan": Trial(generator="dcgan", draw=1000),
-    "lsgan": Trial(generator="lsgan", draw=750),
-    "vae": Trial(generator="vae", draw=500),
-    "vae-1200": Trial(generator="vae", draw=300, share=0.16),
+    "dcgan-from-public": Trial(generator="dcgan", expected_batch_size=750, start="dcgan-public"),
+    "dcgan-from-public-1200": Trial(
+        generator="dcgan", expected_batch_size=600, share=0.16, steps=100, start="dcgan-public"
+    ),
+    "dcgan": Trial(generator="dcgan", expected_batch_size=1000),
+    "lsgan": Trial(generator="lsgan", expected_batch_size=750),
+    "vae": Trial(generator="vae", expected_batch_size=500),
+    "vae-1200": Trial(generator="vae", expected_batch_size=300, share=0.16),
 }
 
 
 class Ward:
-    """The private hospitals: their members to train on, and other patients of theirs to be judged by."""
+    """The private hospitals: their members to train on, and other patients of theirs to be scored by."""
 
     def __init__(self, phantoms: ImageSet) -> None:
         self.public = phantoms.select(site=PUBLIC, role="member")
@@ -75,7 +79,7 @@ class Ward:
     def dice(self, shown: ImageSet) -> float:
         """The Dice on the holdout of a U-Net that was trained on these images alone."""
         net = TaskLearner(TaskSettings(network="unet", steps=300)).learn([shown], seed=0, augment=True)
-        found = segmentation.measures([segmentation.judge({"": net}, self.holdout, distances=False)])
+        found = segmentation.measures([segmentation.score_arm({"": net}, self.holdout, distances=False)])
         return float(found["dice"].value(found["dice"].rows))
 
 
@@ -87,15 +91,18 @@ def first_rows(images: ImageSet, count: int) -> ImageSet:
 def measure(name: str, ward: Ward, out: Path) -> dict[str, object]:
     """Train one recipe, draw, judge, and write its sheet."""
     trial = TRIALS[name]
-    images = ward.public if trial.draw is None else ward.members
+    images = ward.public if trial.expected_batch_size is None else ward.members
     patients = sorted(set(images.cases["patient"]))
     images = images.select(patient=patients[: round(trial.share * len(patients))])
     settings = TrainSettings(
         generator=trial.generator, images=Path("phantoms"), steps=trial.steps, sheets=0, private_networks=True
     )
-    if trial.draw is not None:
+    if trial.expected_batch_size is not None:
         declared = 100 * round(trial.share * len(patients) / 100)
-        settings = replace(settings, privacy=Privacy(epsilon=trial.epsilon, patients=declared, draw=trial.draw))
+        settings = replace(
+            settings,
+            privacy=Privacy(epsilon=trial.epsilon, patients=declared, expected_batch_size=trial.expected_batch_size),
+        )
     if trial.start:
         settings = replace(settings, start=out / "runs" / trial.start)
     began = time.process_time()

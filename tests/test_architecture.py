@@ -36,12 +36,12 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("door", [("-m", "fedsynth"), ("cli.py",)])
-def test_every_door_leads_to_the_same_program(door: tuple[str, ...]) -> None:
+def test_every_mechanism_leads_to_the_same_program(entry: tuple[str, ...]) -> None:
     script = Path(sys.executable).with_name("fedsynth")
     wanted = subprocess.run(
         [script, "--help"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
     ).stdout
-    assert run_python(*door, "--help").stdout.split("\n")[2:] == wanted.split("\n")[2:]
+    assert run_python(*entry, "--help").stdout.split("\n")[2:] == wanted.split("\n")[2:]
 
 
 def test_no_arguments_show_help_and_unknown_commands_are_one_line_of_error() -> None:

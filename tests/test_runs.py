@@ -133,7 +133,7 @@ def test_open_run(tmp_path: Path) -> None:
         open_run(tmp_path / "none")
 
 
-HOLDER = """
+CENTRALISED = """
     import sys
     from pathlib import Path
     from fedsynth.runs import open_run
@@ -145,7 +145,7 @@ HOLDER = """
 
 def test_two_processes_never_work_in_one_run(tmp_path: Path) -> None:
     run = make(tmp_path)
-    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(run.folder)]
+    command = [sys.executable, "-c", textwrap.dedent(CENTRALISED), str(run.folder)]
     environment = os.environ | {"PYTHONPATH": str(Path(fedsynth.__file__).parent.parent)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as other:
         assert other.stdout is not None

@@ -162,7 +162,7 @@ Wanted = Sequence[tuple[str, int]]
 
 
 def repetitions_of(number: int) -> Wanted:
-    """What is judged on one real set: each leak once, each honest output twice."""
+    """What is scored on one real set: each leak once, each honest output twice."""
     honest_ones = [name for name in SCENARIOS if name.startswith("honest")]
     leaks = [name for name in SCENARIOS if name not in honest_ones]
     return [(name, 2 * number + draw) for draw in range(2) for name in honest_ones] + [(name, number) for name in leaks]

@@ -1,7 +1,7 @@
 """The whole benchmark, as a user runs it, on honest phantom output: which verdict it gives.
 
-A hundred patients with three slices and 300 images keep a repetition at some ten seconds; plants and controls are those
-of every run.
+A hundred patients with three slices and 300 images keep a repetition at some ten seconds; positive controls and
+controls are those of every run.
 """
 
 import zlib
@@ -18,7 +18,7 @@ PATIENTS, IMAGES, SYNTHETIC = 100, 3, 300
 TOLERANCE = 0.02
 """Of 300 images without a copy, up to 1.2 % may be copies: a smaller tolerance could never be met."""
 SCENARIOS = tuple(name for name in pictures.SCENARIOS if name.startswith("honest"))
-COLUMNS = ("verdict", "p_value", "copied", "control", "controls_fired", "broken", "blind_p", "power", "bound")
+COLUMNS = ("verdict", "p_value", "copied", "control", "controls_rejected", "broken", "blind_p", "power", "bound")
 
 
 def one_run(pool: ImageSet, repetition: int) -> tuple[str, dict[str, object]]:
@@ -39,11 +39,11 @@ def one_run(pool: ImageSet, repetition: int) -> tuple[str, dict[str, object]]:
     )
     controls = found.controls.values()
     return scenario, {
-        "verdict": found.judgement.verdict,
+        "verdict": found.verdict.verdict,
         "p_value": found.dependence.p_value,
         "copied": found.copies.of(found.evidence.cohort.member),
         "control": found.copies.of(~found.evidence.cohort.member),
-        "controls_fired": "/".join(str(control.fired) for control in controls),
+        "controls_rejected": "/".join(str(control.fired) for control in controls),
         "broken": sum(not control.holds for control in controls),
         "blind_p": found.blind.p_value,
         "power": found.powers[found.weakest].share if found.weakest else None,

@@ -1,4 +1,6 @@
-"""The study's lines as tables to read: how often honest output fires, how often leaks do, and what comparators say."""
+"""The study's lines as tables to read: how often honest output rejects, how often leaks do, and what comparators
+say.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -119,7 +121,7 @@ def _false_discoveries(lines: list[Line]) -> str:
     return f"{100 * np.mean(shares):.1f} % ± {100 * error:.1f}"
 
 
-def _fires(line: Line) -> bool:
+def _rejects(line: Line) -> bool:
     return line["verdict"] in ("leak", "depends")
 
 
@@ -130,22 +132,22 @@ def _nearer(line: Line) -> bool:
 
 
 HONEST: Sequence[Column] = (
-    ("fires (leak or depends)", _share(_fires)),
-    ("dependence fires", _share(lambda line: line["dependence"] == "1")),
+    ("rejects (leak or depends)", _share(_rejects)),
+    ("dependence rejects", _share(lambda line: line["dependence"] == "1")),
     ("copies of members", _share(lambda line: line["copied"] != "0")),
     ("invalid: copies of holdout only", _share(lambda line: line["verdict"] == "invalid")),
     ("a patient is listed", _share(lambda line: line["listed"] != "0")),
 )
 LEAKS: Sequence[Column] = (
-    ("found (leak or depends)", _share(_fires)),
+    ("found (leak or depends)", _share(_rejects)),
     ("verdict leak", _share(lambda line: line["verdict"] == "leak")),
-    ("dependence fires", _share(lambda line: line["dependence"] == "1")),
+    ("dependence rejects", _share(lambda line: line["dependence"] == "1")),
     ("images called copies", _mean("copied")),
     ("patients listed", _mean("listed")),
     ("false ones among them", _false_discoveries),
 )
 COMPARED: Sequence[Column] = (
-    ("fires", _plain_share(_fires)),
+    ("rejects", _plain_share(_rejects)),
     ("authenticity", _mean("authenticity")),
     ("C_T", _mean("c_t")),
     ("C_T < -1.64", _plain_share(lambda line: float(line["c_t"]) < -1.6449)),

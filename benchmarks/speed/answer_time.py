@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=400)
     parser.add_argument("--answer-every", type=float, default=1.0)
     told = parser.parse_args()
-    privacy = Privacy(epsilon=8.0, patients=told.patients, draw=told.patients // 4)
+    privacy = Privacy(epsilon=8.0, patients=told.patients, expected_batch_size=told.patients // 4)
     settings = FederationSettings(sites=1, rounds=told.rounds, local_steps=1, privacy=privacy)
     for every in (0.0, told.answer_every):
         client_app.forget_everything()

@@ -39,7 +39,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
 from fedsynth.federation.site_context import simulated_federation
 from fedsynth.runs import Run
-from fedsynth.training.loss_log import LossRecord
+from fedsynth.training.loss_log import LossLog
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
@@ -97,10 +97,10 @@ def timed_parts() -> Iterator[Clocks]:
     places = [
         (clocks.training, Trainer, "_take_step"),
         (clocks.disk, work, "save_state"),
-        (clocks.disk, LossRecord, "save"),
+        (clocks.disk, LossLog, "save"),
         (clocks.disk, client_app.EgressLog, "record"),
         (clocks.disk, server, "save_checkpoint"),
-        (clocks.disk, round_log.RoundRecord, "add"),
+        (clocks.disk, round_log.RoundLog, "add"),
     ]
     before = [getattr(owner, name) for _, owner, name in places]
     for (clock, owner, name), original in zip(places, before, strict=True):

@@ -1,10 +1,11 @@
-"""The private critic step against the plain one and against what a user would otherwise take, in one run.
+"""The private discriminator step against the plain one and against what a user would otherwise take, in one run.
 
-    python benchmarks/speed/private_step.py [--critic dcgan64|default] [--device cpu|cuda] [--repeats 5] [--batch 64]
+    python benchmarks/speed/private_step.py [--discriminator dcgan64|default] [--device cpu|cuda] [--repeats 5] [--batch
+    64]
 
-One step: 64 real and 64 made images through the critic, one Adam update. Every method runs in turn, over and over, so
-that a busy machine slows all alike; the figure is the median of processor seconds (wall seconds on a GPU) over that of
-the plain step. Peak memory is taken in a process of its own per method.
+One step: 64 real and 64 generated images through the discriminator, one Adam update. Every method runs in turn, over
+and over, so that a busy machine slows all alike; the figure is the median of processor seconds (wall seconds on a GPU)
+over that of the plain step. Peak memory is taken in a process of its own per method.
 """
 
 import argparse
@@ -35,9 +36,9 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A critic, what comes after the image in its call, and the two halves of a batch."""
+    """A discriminator, what comes after the image in its call, and the two halves of a batch."""
 
-    critic: nn.Module
+    discriminator: nn.Module
     rest: tuple[object, ...]
     real: Tensor
     fake: Tensor
@@ -48,40 +49,40 @@ class Setting:
         return len(self.real)
 
     def copy(self) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """A critic of the method's own, and its optimiser."""
-        critic = copy.deepcopy(self.critic)
-        return critic, torch.optim.Adam(critic.parameters(), 2e-4)
+        """A discriminator of the method's own, and its optimiser."""
+        discriminator = copy.deepcopy(self.discriminator)
+        return discriminator, torch.optim.Adam(discriminator.parameters(), 2e-4)
 
 
 def dcgan64(device: str, batch: int) -> Setting:
-    """The critic of DCGAN for 64 x 64 images: 2.76 million parameters, no norm."""
+    """The discriminator of DCGAN for 64 x 64 images: 2.76 million parameters, no norm."""
     widths, layers = [3, 64, 128, 256, 512], []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
-    critic = nn.Sequential(*layers, nn.Conv2d(512, 1, 4), nn.Flatten(0)).to(device)
+    discriminator = nn.Sequential(*layers, nn.Conv2d(512, 1, 4), nn.Flatten(0)).to(device)
     images = torch.rand(2 * batch, 3, 64, 64, device=device) * 2 - 1
-    return Setting(critic=critic, rest=(), real=images[:batch], fake=images[batch:])
+    return Setting(discriminator=discriminator, rest=(), real=images[:batch], fake=images[batch:])
 
 
 def default(device: str, batch: int) -> Setting:
-    """The critic that fedsynth gives a private dcgan for 64 x 64 images of two channels with four labels."""
+    """The discriminator that fedsynth gives a private dcgan for 64 x 64 images of two channels with four labels."""
     from fedsynth.models.base import ImageShape
     from fedsynth.models.generators.catalog import build
 
     family = build("dcgan", ImageShape(channels=2, size=(64, 64), n_labels=4), private=True)
     images = torch.rand(2 * batch, 6, 64, 64, device=device) * 2 - 1
-    critic = family.nets["critic"].to(device)
-    return Setting(critic=critic, rest=(None, 1.0), real=images[:batch], fake=images[batch:])
+    discriminator = family.nets["discriminator"].to(device)
+    return Setting(discriminator=discriminator, rest=(None, 1.0), real=images[:batch], fake=images[batch:])
 
 
 def plain(setting: Setting) -> Step:
     """What a user without privacy runs: both halves in one batch."""
-    critic, optimiser = setting.copy()
+    discriminator, optimiser = setting.copy()
     images = torch.cat([setting.real, setting.fake])
 
     def step() -> None:
         optimiser.zero_grad()
-        scores = critic(images, *setting.rest)
+        scores = discriminator(images, *setting.rest)
         real, fake = scores[: setting.batch], scores[setting.batch :]
         (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()
         optimiser.step()
@@ -90,11 +91,11 @@ def plain(setting: Setting) -> Step:
 
 
 def opacus(setting: Setting, *, functorch: bool) -> Step:
-    """As Opacus's own GAN example has it: both halves through the wrapped critic, one backward pass."""
-    critic, optimiser = setting.copy()
-    for module in critic.modules():
+    """As Opacus's own GAN example has it: both halves through the wrapped discriminator, one backward pass."""
+    discriminator, optimiser = setting.copy()
+    for module in discriminator.modules():
         module.requires_grad_(True)
-    wrapped = GradSampleModule(critic, force_functorch=functorch)
+    wrapped = GradSampleModule(discriminator, force_functorch=functorch)
     private = DPOptimizer(optimiser, noise_multiplier=NOISE, max_grad_norm=CLIP, expected_batch_size=setting.batch)
 
     def step() -> None:
@@ -106,41 +107,41 @@ def opacus(setting: Setting, *, functorch: bool) -> Step:
     return step
 
 
-def guarded(critic: nn.Module, setting: Setting) -> tuple[PatientGradients, PatientGradients]:
-    """Ours for the real half and for the free half of the loss."""
+def guarded(discriminator: nn.Module, setting: Setting) -> tuple[PatientGradients, PatientGradients]:
+    """Ours for the real half and for the fake half of the loss."""
 
     def real_loss(batch: dict[str, Tensor], noise: dict[str, Tensor], progress: float) -> Tensor:
-        return F.softplus(-critic(batch["image"], *setting.rest))
+        return F.softplus(-discriminator(batch["image"], *setting.rest))
 
     def fake_loss(batch: dict[str, Tensor], noise: dict[str, Tensor], progress: float) -> Tensor:
-        return F.softplus(critic(batch["image"], *setting.rest))
+        return F.softplus(discriminator(batch["image"], *setting.rest))
 
     probe = {"image": torch.rand_like(setting.real[:4])}, {}
-    return PatientGradients(critic, real_loss, clip=CLIP, probe=probe), PatientGradients(
-        critic, fake_loss, clip=CLIP, probe=probe
+    return PatientGradients(discriminator, real_loss, clip=CLIP, probe=probe), PatientGradients(
+        discriminator, fake_loss, clip=CLIP, probe=probe
     )
 
 
 def ours(setting: Setting, *, clip_fakes: bool, mapped: bool = False) -> Step:
     """Clipped sum of the reals, secret noise, public batch; then the fakes, clipped like reals or as a plain mean."""
-    critic, optimiser = setting.copy()
-    real, fake = guarded(critic, setting)
+    discriminator, optimiser = setting.copy()
+    real, fake = guarded(discriminator, setting)
     for gradients in (real, fake):
         path = gradients.path()
         assert path.fast, path.reason
         if mapped:
-            engine = MappedEngine(critic, gradients.loss, path.parameters)
+            engine = MappedEngine(discriminator, gradients.loss, path.parameters)
             object.__setattr__(path, "engine", engine)
             object.__setattr__(path, "samples", 16)
     randomness, everybody = SecretRandomness(), torch.arange(setting.batch)
-    names = dict(critic.named_parameters())
+    names = dict(discriminator.named_parameters())
 
     def step() -> None:
         sums = real.clipped_sum(everybody, lambda indices: ({"image": setting.real[indices, None]}, {}))
         if clip_fakes:
             _, free = fake.clipped_mean({"image": setting.fake}, {})
         else:
-            loss = F.softplus(critic(setting.fake, *setting.rest)).mean()
+            loss = F.softplus(discriminator(setting.fake, *setting.rest)).mean()
             free = dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
         for name, parameter in names.items():
             noise = randomness.gaussian(tuple(parameter.shape), NOISE * CLIP).to(parameter.device)
@@ -162,11 +163,11 @@ METHODS: dict[str, Callable[[Setting], Step]] = {
 
 def disagreement(setting: Setting) -> float:
     """Relative difference of our clipped sum from the one by vmap(grad)."""
-    real, _ = guarded(setting.critic, setting)
+    real, _ = guarded(setting.discriminator, setting)
     everybody = torch.arange(setting.batch)
     mine = real.clipped_sum(everybody, lambda indices: ({"image": setting.real[indices, None]}, {}))
     path = real.path()
-    object.__setattr__(path, "engine", MappedEngine(setting.critic, real.loss, path.parameters))
+    object.__setattr__(path, "engine", MappedEngine(setting.discriminator, real.loss, path.parameters))
     object.__setattr__(path, "samples", 16)
     theirs = real.clipped_sum(everybody, lambda indices: ({"image": setting.real[indices, None]}, {}))
     apart = sum(float((mine[name] - theirs[name]).square().sum()) for name in mine)
@@ -215,9 +216,9 @@ def measure(setting: Setting, repeats: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Print one table per critic."""
+    """Print one table per discriminator."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--critic", choices=["dcgan64", "default"], nargs="+", default=["dcgan64", "default"])
+    parser.add_argument("--discriminator", choices=["dcgan64", "default"], nargs="+", default=["dcgan64", "default"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
@@ -229,10 +230,10 @@ def main() -> None:
     where = (
         torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()}, {options.threads} thread"
     )
-    for name in options.critic:
+    for name in options.discriminator:
         setting = {"dcgan64": dcgan64, "default": default}[name](options.device, options.batch)
-        size = sum(parameter.numel() for parameter in setting.critic.parameters())
-        print(f"\n{name}: {size:,} parameters, {options.batch} real + {options.batch} made images; {where}, "
+        size = sum(parameter.numel() for parameter in setting.discriminator.parameters())
+        print(f"\n{name}: {size:,} parameters, {options.batch} real + {options.batch} generated images; {where}, "
               f"torch {torch.__version__}; clipped sum against vmap(grad): {disagreement(setting):.1e}\n")  # fmt: skip
         memory = {method: peak_megabytes(METHODS[method], setting) for method in METHODS}
         seconds = measure(setting, options.repeats)

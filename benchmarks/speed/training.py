@@ -19,7 +19,7 @@ import torch
 
 from fedsynth.data import ImageSet
 from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import TrainSettings
 
@@ -34,10 +34,10 @@ def bare(images: ImageSet, settings: TrainSettings) -> Callable[[], None]:
     """One step of a bare loop over the same networks and losses."""
     family = prepare(images, settings).trainer.family
     family.augment = None
-    holder = Holder(images.select(role="member"))
-    everything = holder.fetch(torch.arange(len(holder.images)).numpy())
+    dataset = PatientBatches(images.select(role="member"))
+    everything = dataset.fetch(torch.arange(len(dataset.images)).numpy())
     optimisers = {
-        turn.net: torch.optim.Adam(family.nets[turn.net].parameters(), 2e-4, (0.5, 0.99)) for turn in family.turns
+        phase.net: torch.optim.Adam(family.nets[phase.net].parameters(), 2e-4, (0.5, 0.99)) for phase in family.phases
     }
     batch_size, count = settings.batch or 16, iter(range(10**9))
 
@@ -53,19 +53,19 @@ def bare(images: ImageSet, settings: TrainSettings) -> Callable[[], None]:
 
     def step() -> None:
         number = next(count)
-        rows = torch.randint(0, len(holder.images), (batch_size,))
+        rows = torch.randint(0, len(dataset.images), (batch_size,))
         batch = {name: values[rows] for name, values in everything.items()}
-        for turn in family.turns:
-            if number % turn.every:
+        for phase in family.phases:
+            if number % phase.interval:
                 continue
             noise = family.noise(batch_size, Global())
-            loss = family.free_loss(turn, batch, noise, 1.0).mean()
-            if turn.reads_patients:
-                loss = loss + family.private_loss(turn, batch, noise, 1.0).mean()
+            loss = family.fake_loss(phase, batch, noise, 1.0).mean()
+            if phase.reads_patients:
+                loss = loss + family.real_loss(phase, batch, noise, 1.0).mean()
             family.nets.zero_grad(set_to_none=True)
             loss.backward()
-            optimisers[turn.net].step()
-            family.after_update(turn.net)
+            optimisers[phase.net].step()
+            family.after_update(phase.net)
 
     return step
 

@@ -15,7 +15,7 @@ from fedsynth.runs import RUNS, Run, open_run
 
 if TYPE_CHECKING:
     from fedsynth.data.site_config import SitesFile
-    from fedsynth.federation.outputs import Products
+    from fedsynth.federation.outputs import Outputs
 
 Engine = Literal["local", "ray"]
 SITES, CODED = 4, "render-vae"
@@ -68,7 +68,7 @@ def simulate(
 
 def run_simulation(
     settings: FederationSettings, run: Run, *, engine: Engine, workers: int | None, progress: Progress
-) -> "Products":
+) -> "Outputs":
     """All rounds that are missing, then the synthetic set. Ctrl-C leaves a run that `resume` goes on with."""
     from fedsynth.federation.outputs import finish
     from fedsynth.federation.simulation import run_rounds

@@ -126,7 +126,7 @@ def _publish(found: "Memorization", run: "Run | None", report: Path | None, *, e
             typer.echo(f"result     {run.benchmark(NAME)}")
         if report is not None:
             typer.echo(f"report     {report / f'{NAME}.json'}")
-    raise typer.Exit(exit_code(found.judgement.verdict))
+    raise typer.Exit(exit_code(found.verdict.verdict))
 
 
 def _print(found: "Memorization") -> None:
@@ -145,8 +145,8 @@ def _print(found: "Memorization") -> None:
     _print_power(found)
     _print_controls(found)
     _print_comparators(found)
-    typer.echo(f"verdict    {found.judgement.verdict.upper()}")
-    for sentence in found.judgement.sentences:
+    typer.echo(f"verdict    {found.verdict.verdict.upper()}")
+    for sentence in found.verdict.sentences:
         typer.echo(f"           {sentence}")
     typer.echo("")
 
@@ -183,9 +183,9 @@ def _print_power(found: "Memorization") -> None:
     for kind, power in found.powers.items():
         smallest = power.smallest_share(n)
         best = sorted(power.by_space, key=lambda name: -power.by_space[name])[:3]
-        shown = ", ".join(f"{name} {power.by_space[name] / power.planted:.2f}" for name in best)
+        shown = ", ".join(f"{name} {power.by_space[name] / power.inserted:.2f}" for name in best)
         rows.append([kind, f"{power.share:.2f}", "none" if smallest is None else f"{100 * smallest:.2g} %", shown])
-    print_table(["planted copies found", "share", "smallest share found", "best in"], rows)
+    print_table(["positive controls found", "share", "smallest share found", "best in"], rows)
     typer.echo("")
 
 
@@ -198,9 +198,9 @@ def _print_controls(found: "Memorization") -> None:
     ]
     blind = found.blind
     rows.append(
-        ["members told from holdout", f"AUC {blind.auc:.2f}", "", "BROKEN" if blind.fires(BLIND_LEVEL) else "holds"]
+        ["members told from holdout", f"AUC {blind.auc:.2f}", "", "BROKEN" if blind.rejects(BLIND_LEVEL) else "holds"]
     )
-    print_table(["control: must stay silent", "fired", "allowed", ""], rows)
+    print_table(["negative control: must not reject", "rejected", "allowed", ""], rows)
     typer.echo("")
 
 

@@ -46,7 +46,9 @@ def audit(
     patients: Annotated[
         int | None, typer.Option(help="With --epsilon: declared public number.", rich_help_panel=PRIVATE)
     ] = None,
-    draw: Annotated[int | None, typer.Option(help="Expected patients per step.", rich_help_panel=PRIVATE)] = None,
+    expected_batch_size: Annotated[
+        int | None, typer.Option(help="Expected patients per step.", rich_help_panel=PRIVATE)
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Where the ledger lives; else $FEDSYNTH_STORE.", rich_help_panel=PRIVATE)
     ] = None,
@@ -60,7 +62,7 @@ def audit(
     """Does a training keep its claimed epsilon? A training of its own with canary patients tries to contradict it.
 
     With --mechanism thousands of canary gradients go through the run's own mechanism (or that of --epsilon --patients
-    --draw --steps), and what leaves is held against all that it declares.
+    --expected-batch-size --steps), and what leaves is held against all that it declares.
 
     Exit code 0: no contradiction found. 1: the claim is false. 2: bad input. 3: there is no claim. It never verifies.
     """
@@ -68,7 +70,7 @@ def audit(
     from fedsynth.experiments.canary_audit import NAME, AuditSettings, as_result, exit_code
     from fedsynth.runs import RUNS
 
-    given = {"delta": delta, "patients": patients, "draw": draw, "store": store}
+    given = {"delta": delta, "patients": patients, "expected_batch_size": expected_batch_size, "store": store}
     if mechanism and epsilon and run is None and real is None and generator is None:
         audit_plans(_declared(epsilon, steps, given), canaries, claim, out, as_json=as_json)
     audited_run = _run(run, real, generator)
@@ -100,7 +102,7 @@ def audit(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Training:
-    """What is trained once more: one holder's run or, where `federated` names it, that of several hospitals."""
+    """What is trained once more: one site's run or, where `federated` names it, that of several hospitals."""
 
     settings: Any  # of training, or of a federation
     images: "ImageSet"

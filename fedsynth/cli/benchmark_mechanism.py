@@ -24,7 +24,7 @@ def audit_plans(
     found, wanted = [], CANARIES if canaries is None else canaries
     for plan in plans:
         typer.echo(f"running {plan.steps} steps of a mechanism of epsilon {plan.claim.epsilon:.2f} ...", err=True)
-        found.append(audit_mechanism(plan, canaries=wanted, claim=claim, looks=len(plans)))
+        found.append(audit_mechanism(plan, canaries=wanted, claim=claim, comparisons=len(plans)))
     result = as_result(found)
     if place is not None:
         result.save(Run(folder=place).benchmark(NAME))

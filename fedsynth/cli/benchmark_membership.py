@@ -34,7 +34,8 @@ def membership(
     """Attack every patient: does anything released tell members from the holdout beyond what controls do?
 
     A run's own networks are an attack too: whoever receives them, a federation's server above all, can score patients
-    with them. Exit code 0: no attack succeeds. 1: members are told apart. 2: bad input. 3: inconclusive or invalid.
+    with them. Exit code 0: no attack succeeds. 1: members can be distinguished. 2: bad input. 3: inconclusive or
+    invalid.
     """
     from fedsynth.data import ImageSet
     from fedsynth.evaluation.evidence import open_evidence
@@ -58,20 +59,20 @@ def membership(
         found = run_membership(
             evidence,
             Settings(spaces=chosen, seed=seed),
-            critic=_critic_of(evidence.run, own=real is None and synthetic is None),
+            discriminator=_membership_scorer(evidence.run, own=real is None and synthetic is None),
             reference=calibrating,
             step=step,
         )
     _publish(found, as_result(found), keeps, report, export=export, as_json=as_json)
 
 
-def _critic_of(run: "Run | None", *, own: bool) -> "Scoring | None":
+def _membership_scorer(run: "Run | None", *, own: bool) -> "Scoring | None":
     """What the run's networks think of an image, where the run's own sets are looked at."""
     if run is None or not own:
         return None
-    from fedsynth.training.membership_scores import judge_of
+    from fedsynth.training.membership_scores import membership_scorer
 
-    return judge_of(run)
+    return membership_scorer(run)
 
 
 def _publish(
@@ -143,7 +144,7 @@ def _print(found: "Attacked", result: "Result") -> None:
 
 
 def _print_rates(found: "Attacked", result: "Result") -> None:
-    """What the strongest attack recognises at few false alarms."""
+    """What the strongest attack recognises at few false positives."""
     label = str(result.details["strongest"])
     typer.echo(f"\nMembers recognised by {label}")
     for name, score in result.scores.items():

@@ -1,4 +1,4 @@
-"""`fedsynth benchmark readers`: a blinded sheet for physicians, and what their answers amount to."""
+"""`fedsynth benchmark readers`: a reader-study page for physicians, and what their answers amount to."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +27,8 @@ def readers(
     seed: Annotated[int, typer.Option(min=0, help="Which images are drawn, and how the coins fall.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make a blinded sheet: which image is real, how good is it, is its tumour plausible? With --score, count answers.
+    """Make a reader-study page: which image is real, how good is it, is its tumour plausible? With --score, count
+    answers.
 
     The sheet is one page that works offline, on a phone too. Real images are of holdout patients, one of each, unless
     --role says otherwise. The key stays in DIR/secret; hand out the page alone.

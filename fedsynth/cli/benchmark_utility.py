@@ -139,13 +139,13 @@ def _utility(
     from fedsynth.evaluation.utility.training_arms import parse_arms
     from fedsynth.experiments.downstream_learners import TaskLearner
     from fedsynth.models.downstream.tasks import NETWORKS, build_task
-    from fedsynth.training.patient_batches import Holder
+    from fedsynth.training.patient_batches import PatientBatches
 
     place, real, synthetic = open_sets(*sets[:3], out)
     public = None if sets[3] is None else ImageSet.load(sets[3])
     material, _ = prepare(real, synthetic, kind, public=public)
     chosen = parse_arms(arms, augmentation=augmentation, material=material)
-    build_task(settings.network, Holder(real).shape)
+    build_task(settings.network, PatientBatches(real).shape)
     if NETWORKS[settings.network] != kind:
         raise ConfigError(f"the network {settings.network!r} is for {NETWORKS[settings.network]}, not for {kind}")
     plan = Plan(kind=kind, arms=chosen, seeds=seeds, seed=seed, settings=as_table(settings), public=public)

@@ -91,7 +91,7 @@ def serve(
     folder: Path = FOLDER,
     run: bool = typer.Option(False, "--run", help="Train what federation.toml says, or resume it; then end."),
 ) -> None:
-    """Start the server: Flower on loopback, the guarded door before it, the hospitals' keys, and with --run the run."""
+    """Start the server: Flower on loopback, the proxy before it, the hospitals' keys, and with --run the run."""
     from fedsynth.federation.deploy.server_files import load_server
     from fedsynth.federation.deploy.start_server import serve as start
 
@@ -106,7 +106,7 @@ def proxy(
     folder: Path = FOLDER,
     inner_port: int = typer.Option(..., help="The port of loopback on which Flower's server listens."),
 ) -> None:
-    """Start the door alone: it passes what hospitals' nodes need and answers 403 to everything else."""
+    """Start the proxy alone: it passes what hospitals' nodes need and answers 403 to everything else."""
     import signal
 
     from fedsynth.federation.deploy.proxy import running_proxy

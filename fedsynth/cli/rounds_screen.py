@@ -11,7 +11,7 @@ import typer
 from fedsynth.api.progress import Rounds
 
 if TYPE_CHECKING:
-    from fedsynth.federation.error_codes import Code
+    from fedsynth.federation.error_codes import ErrorCode
     from fedsynth.federation.rounds import Progress
     from fedsynth.federation.settings import FederationSettings
 
@@ -29,7 +29,7 @@ class Screen(Rounds):
         self.round, self.first = 0, 0
         self.steps: dict[str, int] = {}
         self.rows: dict[str, dict[str, str]] = {}
-        self.failed: dict[str, Code] = {}
+        self.failed: dict[str, ErrorCode] = {}
         self.bytes = 0
         self.seconds = 0.0
 

@@ -42,8 +42,8 @@ def simulate(
     given = with_stages(as_given(given), maps, renderer)
     asked = read_sites(sites, data, partition, given)
     settings, place = open_simulation(given, asked, run, resume=resume, progress=progress)
-    products = run_simulation(settings, place, engine=engine, workers=workers, progress=progress)  # type: ignore[arg-type]
+    outputs = run_simulation(settings, place, engine=engine, workers=workers, progress=progress)  # type: ignore[arg-type]
     if as_json:
-        print_json(result_of(settings, place, products))
+        print_json(result_of(settings, place, outputs))
     else:
-        say_what_happened(settings, place, products, progress.seconds)
+        say_what_happened(settings, place, outputs, progress.seconds)

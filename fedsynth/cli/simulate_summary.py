@@ -7,12 +7,12 @@ import typer
 from fedsynth.cli.privacy import say_spent_over_all, spent_over_all
 
 if TYPE_CHECKING:
-    from fedsynth.federation.outputs import Products
+    from fedsynth.federation.outputs import Outputs
     from fedsynth.federation.settings import FederationSettings
     from fedsynth.runs import Run
 
 
-def result_of(settings: "FederationSettings", place: "Run", products: "Products") -> dict[str, Any]:
+def result_of(settings: "FederationSettings", place: "Run", outputs: "Outputs") -> dict[str, Any]:
     """For programs."""
     from fedsynth.federation.round_log import summary
 
@@ -23,17 +23,17 @@ def result_of(settings: "FederationSettings", place: "Run", products: "Products"
         "sites": settings.sites,
         "rounds": settings.rounds,
         "steps": settings.total_steps,
-        "privacy": products.card.privacy,
-        "lineage": products.card.lineage.history(),
-        "epsilon_over_all_runs": spent_over_all(place, products.card),
-        "synthetic": None if products.images is None else str(place.synthetic),
-        "images": 0 if products.images is None else len(products.images),
-        "sheets": [str(sheet) for sheet in products.sheets],
+        "privacy": outputs.card.privacy,
+        "lineage": outputs.card.lineage.history(),
+        "epsilon_over_all_runs": spent_over_all(place, outputs.card),
+        "synthetic": None if outputs.images is None else str(place.synthetic),
+        "images": 0 if outputs.images is None else len(outputs.images),
+        "sheets": [str(sheet) for sheet in outputs.sheets],
         **summary([place.rounds]),
     }
 
 
-def say_what_happened(settings: "FederationSettings", place: "Run", products: "Products", seconds: float) -> None:
+def say_what_happened(settings: "FederationSettings", place: "Run", outputs: "Outputs", seconds: float) -> None:
     """For people, in one screen."""
     from fedsynth.federation.round_log import summary
 
@@ -49,21 +49,21 @@ def say_what_happened(settings: "FederationSettings", place: "Run", products: "P
         f"answered   {told['answered']} of {told['asked']} times" + (f"; left out: {left_out}" if left_out else "")
     )
     typer.echo(f"traffic    {_size(told['bytes'])} in all, {_size(told['bytes_per_site_round'])} per site and round")
-    typer.echo(f"privacy    {products.card.privacy}")
-    for line in products.card.lineage.history()[:-1]:
+    typer.echo(f"privacy    {outputs.card.privacy}")
+    for line in outputs.card.lineage.history()[:-1]:
         typer.echo(f"from       {line}")
-    say_spent_over_all(place, products.card, column=11)
+    say_spent_over_all(place, outputs.card, column=11)
     if told["epsilon"]:
         spent = ", ".join(f"{site} {value:.3g}" for site, value in told["epsilon"].items())
         typer.echo(f"spent      epsilon by site: {spent}")
     typer.echo(f"run        {place.folder}")
-    for sheet in products.sheets:
+    for sheet in outputs.sheets:
         typer.echo(f"look at    {sheet}")
-    if products.images is None:
+    if outputs.images is None:
         typer.echo(f"next       fedsynth synthesize {place.folder} --source SET --count {settings.count} --out OUT")
         return
-    masks = " with masks" if products.images.masks is not None else ""
-    typer.echo(f"synthetic  {place.synthetic}: {len(products.images)} images{masks}")
+    masks = " with masks" if outputs.images.masks is not None else ""
+    typer.echo(f"synthetic  {place.synthetic}: {len(outputs.images)} images{masks}")
     typer.echo(f"next       fedsynth inspect {place.synthetic}")
     typer.echo(f"           fedsynth benchmark memorization {place.folder}")
 

@@ -4,8 +4,8 @@ Within one patient alike images are expected and never reported. An image withou
 
 - **Constant** images (every channel of one value) are counted and otherwise left out: they are all alike.
 - **Exact**: the same bytes.
-- **Near**: the set itself says what is ordinary. For each image the distances of coarse looks (`likeness.py`) to the
-  nearest image of each other patient are sorted; patients before a gap, where one distance is less than half the
+- **Near**: the set itself says what is ordinary. For each image the distances of coarse thumbnails (`likeness.py`) to
+  the nearest image of each other patient are sorted; patients before a gap, where one distance is less than half the
   next (`GAP`), are candidates. A candidate is reported when the fine detail of the two images also correlates by more
   than 0.8 and by clearly more than in ordinary neighbours of this set: their 99 % quantile plus a third of what is
   missing to 1.
@@ -27,7 +27,8 @@ from fedsynth.data.image_set import ImageSet
 from fedsynth.data.lazy_arrays import Stack, blocks
 from fedsynth.data.parallel import Progress, silent
 
-# How alike two images are when shifts and brightness do not count: a coarse look for searching, a fine one to confirm.
+# How alike two images are when shifts and brightness do not count: a coarse thumbnail for searching, a fine one to
+# confirm.
 #
 # It compares voxels only and knows nothing of patients.
 
@@ -36,7 +37,7 @@ FREQUENCIES = {2: 5, 3: 3}
 FINEST, COARSEST = 0.7, 2.0
 
 
-def coarse_looks(images: Stack) -> NDArray[np.float32]:
+def coarse_thumbnails(images: Stack) -> NDArray[np.float32]:
     """One row of unit length per image: the magnitudes of its lowest spatial frequencies, all channels together.
 
     Magnitudes do not change when the image is shifted, unit length takes the brightness out, and without the zero
@@ -46,7 +47,7 @@ def coarse_looks(images: Stack) -> NDArray[np.float32]:
     highest = FREQUENCIES[len(size)]
     waves = [np.exp(-2j * np.pi * np.outer(np.arange(-highest, highest + 1), np.arange(n)) / n) for n in size]
     half = (2 * highest + 1) ** len(size) // 2  # the other half holds the same magnitudes; the middle is frequency zero
-    looks = np.empty((len(images), images.shape[1] * half), np.float32)
+    thumbnails = np.empty((len(images), images.shape[1] * half), np.float32)
     for start, block in blocks(images, n_bytes=2**22 * images.dtype.itemsize):
         values = block.astype(np.float32)
         values -= values.mean(axis=tuple(range(2, values.ndim)), keepdims=True)
@@ -55,8 +56,8 @@ def coarse_looks(images: Stack) -> NDArray[np.float32]:
             spectrum = np.tensordot(spectrum, wave.astype(np.complex64), axes=([2], [1]))
         kept = np.abs(spectrum.reshape(*values.shape[:2], -1)[:, :, :half]).reshape(len(block), -1)
         length = np.linalg.norm(kept, axis=1, keepdims=True)
-        looks[start : start + len(block)] = np.where(length > 1e-4, kept / np.maximum(length, 1e-4), 0)
-    return looks
+        thumbnails[start : start + len(block)] = np.where(length > 1e-4, kept / np.maximum(length, 1e-4), 0)
+    return thumbnails
 
 
 def fine_likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -170,11 +171,11 @@ def _compare(
 ) -> tuple[Candidates, list[tuple[int, int]]]:
     """Pairs before a gap with their ratios, and one ordinary neighbour of each image that has no gap."""
     order = telling[np.argsort(owner[telling], kind="stable")]
-    looks = coarse_looks(image_set.rows(order).images)
+    thumbnails = coarse_thumbnails(image_set.rows(order).images)
     starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
     candidates: Candidates = {}
     ordinary: list[tuple[int, int]] = []
-    for row, nearest, distances in _neighbours(looks, starts, progress):
+    for row, nearest, distances in _neighbours(thumbnails, starts, progress):
         gap = distances[:-1] / np.maximum(distances[1:], 1e-9)
         before = int(np.argmin(gap)) + 1
         if gap.min() >= GAP:
@@ -188,19 +189,19 @@ def _compare(
 
 
 def _neighbours(
-    looks: NDArray[np.float32], starts: NDArray[np.int64], progress: Progress
+    thumbnails: NDArray[np.float32], starts: NDArray[np.int64], progress: Progress
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
-    """For each row of `looks`, the nearest row of each of the nearest other patients and their distances, sorted.
+    """For each row of `thumbnails`, the nearest row of each of the nearest other patients and their distances, sorted.
 
     A patient's rows lie together; `starts` says where each patient begins. One block of rows against all at a time.
     """
-    n, n_patients = len(looks), len(starts)
+    n, n_patients = len(thumbnails), len(starts)
     ends = np.append(starts[1:], n)
     patient = np.searchsorted(starts, np.arange(n), side="right") - 1
     kept = min(NEIGHBOURS, n_patients - 1)
     step = max(16, 2**23 // n)
     for start in range(0, n, step):
-        likeness = looks[start : start + step] @ looks.T
+        likeness = thumbnails[start : start + step] @ thumbnails.T
         best = likeness if n_patients == n else np.maximum.reduceat(likeness, starts, axis=1)
         own = patient[start : start + step]
         best[np.arange(len(own)), own] = -np.inf

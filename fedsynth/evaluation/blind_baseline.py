@@ -41,7 +41,7 @@ class Blind:
     space: str
     n: int
 
-    def fires(self, level: float) -> bool:
+    def rejects(self, level: float) -> bool:
         """Whether members differ from the holdout by themselves, so that no test between them means anything."""
         return self.p_value <= level
 

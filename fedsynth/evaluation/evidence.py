@@ -72,7 +72,7 @@ def open_evidence(run: Path | None = None, real: Path | None = None, synthetic: 
 
 
 def real_images_of(run: Run) -> ImageSet:
-    """The real set that a run was trained on, with all roles: of one holder, or of all sites together.
+    """The real set that a run was trained on, with all roles: of one site, or of all sites together.
 
     It is refused when its patients or their roles are no longer those of the training: whatever is then measured on
     the holdout may have been measured on patients who were trained on.

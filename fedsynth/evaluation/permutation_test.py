@@ -53,19 +53,20 @@ def fewest_patients(
     *,
     placed: Literal["best", "worst"] = "best",
 ) -> int | None:
-    """The smallest number of copied members for which the test can be sure to fire, however often they are copied.
+    """The smallest number of copied members for which the test can be sure to reject, however often they are copied.
 
     Redrawn roles make all K of them members again with the probability prod C(n - k, m - k) / C(n, m) over strata of n
     patients, m members and k copied ones, and these draws look like the observed roles: only who else lies near tells
-    them apart. While that is above `alpha`, firing is luck, of `highest_power`. `placed` says whether the K lie in the
-    strata where it is smallest (with fewer it is always luck) or largest (any K will do). None where no number does.
+    them apart. While that is above `alpha`, a rejection is luck, of `highest_power`. `placed` says whether the K lie in
+    the strata where it is smallest (with fewer it is always luck) or largest (any K will do). None where no number
+    does.
     """
     enough = np.flatnonzero(_log_again(members, strata, placed) <= np.log(alpha) + 1e-12)
     return int(enough[0]) if len(enough) else None
 
 
 def highest_power(members: NDArray[np.bool_], strata: NDArray[np.generic], copied: int, alpha: float = 0.05) -> float:
-    """How often the test fires at `alpha` at most when `copied` members are copied and nothing else depends on roles.
+    """How often the test rejects at `alpha` at most when `copied` members are copied and nothing else depends on roles.
 
     Given that they are members, all other roles are as drawn: p is uniform up to the chance that a redraw makes them
     members again, or larger. The strata are those most favourable.
@@ -118,8 +119,8 @@ def joint_p(values: NDArray[np.float64]) -> float:
     """The rank of the first row (rows, k) by its smallest marginal p-value, ties broken by the mean logarithm of all.
 
     With many statistics and few rows, several rows hold the smallest p-value there can be, each in another statistic:
-    left tied, a leak that shows in some statistics only could never fire. All rows are ranked alike, as in `min_p`, so
-    the result is exact.
+    left tied, a leak that shows in some statistics only could never reject. All rows are ranked alike, as in `min_p`,
+    so the result is exact.
     """
     p = stats.rankdata(-values, method="max", axis=0) / len(values)
     keys = np.log(p.min(axis=1)) + 1e-4 * np.log(p).mean(axis=1)

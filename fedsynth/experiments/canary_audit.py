@@ -19,7 +19,7 @@ from fedsynth.evaluation.audit.canaries import FEWEST, Canaries, make_canaries
 from fedsynth.evaluation.audit.epsilon_bounds import EpsilonBound, best_bound
 from fedsynth.evaluation.bootstrap import LEVEL
 from fedsynth.evaluation.score import Input, Result, Score, Verdict
-from fedsynth.experiments.white_box_audit import Watch
+from fedsynth.experiments.white_box_audit import WhiteBoxObserver
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.generators.catalog import find
 from fedsynth.privacy.accounting import Mechanism, compose
@@ -27,10 +27,10 @@ from fedsynth.privacy.ledger import Ledger, default_store
 from fedsynth.privacy.secure_rng import Randomness, SecretRandomness
 from fedsynth.runs import Run
 from fedsynth.training.centralised import run_training
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.session import Prepared, prepare, training_members
 from fedsynth.training.settings import TrainSettings, cpu_threads
-from fedsynth.training.site_storage import HOLDER
+from fedsynth.training.site_storage import CENTRALISED
 from fedsynth.training.trainer import StepReport
 
 NAME = "audit"
@@ -145,10 +145,10 @@ class Charging:
 
 
 def charging_of(rehearsed: Prepared) -> list[Charging]:
-    """Whom a pooled training charges: nobody where it is plain, or shows phantoms."""
+    """Whom a centralised training charges: nobody where it is plain, or shows phantoms."""
     if rehearsed.plan is None or rehearsed.images.header.phantoms:
         return []
-    return [Charging(site=HOLDER, patients=rehearsed.holder.patients, planned=rehearsed.plan.mechanism)]
+    return [Charging(site=CENTRALISED, patients=rehearsed.dataset.patients, planned=rehearsed.plan.mechanism)]
 
 
 def cost_of(charged: Sequence[Charging], store: Path | None, delta: float) -> tuple[float, float] | None:
@@ -185,7 +185,7 @@ def hold_audit(
     step("making canaries")
     canaries = make_canaries(members, audit.canaries, seed=audit.seed, randomness=secret)
     canaries.record(run.folder / COINS)
-    watch = Watch(canaries, Holder(members), seed=audit.seed)
+    watch = WhiteBoxObserver(canaries, PatientBatches(members), seed=audit.seed)
     claims: list[tuple[float | None, str]] = []
 
     def prepared(one: Prepared) -> None:
@@ -245,7 +245,7 @@ def prove(
         places |= {site or "(no site)": np.array(sites) == site for site in sorted(set(sites))}
     rng = np.random.default_rng([seed, *b"ties"])
     return {
-        place: best_bound(scores[here], included[here], delta=delta, rng=rng, looks=len(places))
+        place: best_bound(scores[here], included[here], delta=delta, rng=rng, comparisons=len(places))
         for place, here in places.items()
     }
 
@@ -286,9 +286,9 @@ def claim_of(prepared: Prepared, audit: AuditSettings) -> tuple[float | None, st
     """What is claimed of a training: `--claim`, or what its plan promises."""
     if audit.claim is not None:
         return audit.claim, ""
-    if prepared.plan is None or prepared.door is None:
+    if prepared.plan is None or prepared.mechanism is None:
         return None, "the run is not private"
-    if not prepared.door.private:
+    if not prepared.mechanism.private:
         return None, "its randomness can be repeated (--insecure-seed)"
     return prepared.plan.claim.epsilon, ""
 

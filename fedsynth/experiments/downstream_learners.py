@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsynth.data import ImageSet
-from fedsynth.federation.strategies import make_averaging
+from fedsynth.federation.strategies import make_strategy
 from fedsynth.models.downstream.tasks import Task
 from fedsynth.training.downstream import TaskSettings, Trained, finished, learn, predictions, task_trainer
 from fedsynth.training.random_streams import stream_seed
@@ -70,7 +70,7 @@ class TaskLearner:
                 task_trainer([images], settings, stream=stream_seed(seed, "site", number))
                 for number, images in enumerate(sites)
             ]
-            averaging, weights = make_averaging("fedavg"), as_arrays(trainers[0])
+            averaging, weights = make_strategy("fedavg"), as_arrays(trainers[0])
             averaging.start(weights)
             stopping, task = EarlyStopping(reference, device=open_device(settings.device)), trainers[0].family
             assert isinstance(task, Task)

@@ -26,7 +26,7 @@ from fedsynth.experiments.canary_audit import (
     delta_of,
     refuse_unauditable,
 )
-from fedsynth.experiments.white_box_audit import Watch
+from fedsynth.experiments.white_box_audit import WhiteBoxObserver
 from fedsynth.federation import site_observers
 from fedsynth.federation.rounds import Progress
 from fedsynth.federation.settings import FederationSettings
@@ -35,7 +35,7 @@ from fedsynth.federation.site_context import POLICY, SITES, simulated_federation
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.secure_rng import Randomness, SecretRandomness
 from fedsynth.runs import Run
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.session import Prepared, plan_privacy, prepare, training_members
 from fedsynth.training.settings import cpu_threads
 from fedsynth.training.trainer import StepReport
@@ -64,7 +64,9 @@ def refuse_federation(settings: FederationSettings) -> None:
 def charged_sites(sites: Sequence[Site], settings: FederationSettings) -> list[Charging]:
     """Whom the rounds charge, hospital by hospital; nobody where they are plain, or show phantoms."""
     return [
-        Charging(site=site.name, patients=Holder(site.images).patients, planned=plan_of(site, settings).mechanism)
+        Charging(
+            site=site.name, patients=PatientBatches(site.images).patients, planned=plan_of(site, settings).mechanism
+        )
         for site in sites
         if settings.privacy is not None and not site.images.header.phantoms
     ]
@@ -85,7 +87,7 @@ class _Ears:
     """A watch at every hospital, and what each of their trainings claims."""
 
     audit: AuditSettings
-    watches: dict[str, Watch]
+    watches: dict[str, WhiteBoxObserver]
     claims: dict[str, tuple[float | None, str]]
 
     canaries: Canaries
@@ -128,7 +130,7 @@ def hold_federated_audit(
     canaries = make_canaries(pooled, audit.canaries, seed=audit.seed, randomness=secret)
     canaries.record(run.folder / COINS)
     watches = {
-        site.name: Watch(canaries.of(site.name), Holder(site.images), seed=audit.seed + i)
+        site.name: WhiteBoxObserver(canaries.of(site.name), PatientBatches(site.images), seed=audit.seed + i)
         for i, site in enumerate(sites)
     }
     ears = _Ears(audit=audit, watches=watches, claims={}, canaries=canaries)

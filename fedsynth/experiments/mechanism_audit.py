@@ -71,12 +71,12 @@ class MechanismAudit:
 
 
 def audit_mechanism(
-    plan: PrivatePlan, *, canaries: int = CANARIES, claim: float | None = None, looks: int = 1
+    plan: PrivatePlan, *, canaries: int = CANARIES, claim: float | None = None, comparisons: int = 1
 ) -> MechanismAudit:
     """Run the plan's mechanism on so many canaries (rounded up to 1,024) and hold what leaves against the claim.
 
-    Nobody's data are read and nobody is charged. `claim` takes the place of the plan's epsilon; `looks` counts the
-    mechanisms that are audited together, which share the error.
+    Nobody's data are read and nobody is charged. `claim` takes the place of the plan's epsilon; `comparisons` counts
+    the mechanisms that are audited together, which share the error.
     """
     if canaries < 1:
         raise ConfigError("--canaries must be at least 1", value=canaries)
@@ -96,19 +96,21 @@ def audit_mechanism(
         included=n_in,
         found=found,
         wrong=wrong,
-        proven=_proven(plan, (wrong, n_out), (n_in - found, n_in), looks),
-        expected=_proven(plan, (round(error * n_out), n_out), (round(error * n_in), n_in), looks),
+        proven=_proven(plan, (wrong, n_out), (n_in - found, n_in), comparisons),
+        expected=_proven(plan, (round(error * n_out), n_out), (round(error * n_in), n_in), comparisons),
         one_run=one_run_bound(
-            canaries=n, guesses=n // 10, right=right, delta=plan.settings.delta, level=1 - ONE_RUN / looks
+            canaries=n, guesses=n // 10, right=right, delta=plan.settings.delta, level=1 - ONE_RUN / comparisons
         ),
-        checks=(*_properties(training, PROPERTY / looks), _charges(training)),
+        checks=(*_properties(training, PROPERTY / comparisons), _charges(training)),
         seconds=time.monotonic() - started,
     )
 
 
-def _proven(plan: PrivatePlan, wrong: tuple[int, int], missed: tuple[int, int], looks: int) -> float:
+def _proven(plan: PrivatePlan, wrong: tuple[int, int], missed: tuple[int, int], comparisons: int) -> float:
     """Both rates lie below their Clopper-Pearson limits at once: an honest mechanism's canaries are independent."""
-    false_positives, false_negatives = (clopper_pearson(*counts, 1 - CURVE / looks)[1] for counts in (wrong, missed))
+    false_positives, false_negatives = (
+        clopper_pearson(*counts, 1 - CURVE / comparisons)[1] for counts in (wrong, missed)
+    )
     return proven_epsilon(
         plan.mechanism, plan.settings.delta, false_positives=false_positives, false_negatives=false_negatives
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedsynth.errors import BudgetSpentError
 from fedsynth.models.base import Tensors, global_randomness
 from fedsynth.privacy.ledger import Charge, Ledger
-from fedsynth.privacy.mechanism import Door
+from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.privacy.per_patient_gradients import PatientGradients
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings
 from fedsynth.privacy.secure_rng import SecretRandomness
@@ -62,7 +62,7 @@ class Observer:
         self._now[patients] = True
 
     def released(self, phase: str, sums: Mapping[str, Tensor], progress: float) -> None:
-        """See `Door.on_release`."""
+        """See `GaussianMechanism.on_release`."""
         settings, noise = self.plan.settings, self.plan.noise
         values = in_clip_norms(sums, settings)
         seen, now = values[1::2].ravel().astype(np.float64), np.zeros(len(self.included), bool)
@@ -108,23 +108,23 @@ class Training:
         for first, last in ((0, half), (half, self.plan.steps)):
             self.seen.begin(len(self.patients))
             with global_randomness(0):  # what follows a public seed is the same in both halves
-                door = self._door(self.patients, ledger)
-                door.on_release = self.seen.released
+                mechanism = self._door(self.patients, ledger)
+                mechanism.on_release = self.seen.released
                 for start in range(first, last, BLOCK):
                     block += 1
                     phases = [PHASES[step % 2] for step in range(start, min(start + BLOCK, last))]
-                    door.charge({phase: phases.count(phase) for phase in PHASES}, round=block)
+                    mechanism.charge({phase: phases.count(phase) for phase in PHASES}, round=block)
                     for phase in phases:
-                        door.step(phase, self._fetch)
-        door.on_release = None
+                        mechanism.step(phase, self._fetch)
+        mechanism.on_release = None
         try:
-            door.step(PHASES[0], self._fetch)
+            mechanism.step(PHASES[0], self._fetch)
         except RuntimeError:
             pass
         else:
             self.complaint = "a step was taken that was not charged"
         try:
-            door.charge({PHASES[0]: 1}, round=block + 1)
+            mechanism.charge({PHASES[0]: 1}, round=block + 1)
         except BudgetSpentError:
             pass
         else:
@@ -135,12 +135,12 @@ class Training:
             noise = in_clip_norms(sums, self.plan.settings)[0::2] / self.plan.noise
             self.nobody.append(float(np.square(noise, dtype=np.float64).sum()))
 
-        door, steps = self._door([], None), min(EMPTY_STEPS, self.plan.steps)
-        door.on_release = released
-        door.charge({PHASES[0]: steps}, round=1)
+        mechanism, steps = self._door([], None), min(EMPTY_STEPS, self.plan.steps)
+        mechanism.on_release = released
+        mechanism.charge({PHASES[0]: steps}, round=1)
         try:
             for _ in range(steps):
-                door.step(PHASES[0], self._fetch)
+                mechanism.step(PHASES[0], self._fetch)
         except ArithmeticError:
             self.nobody.append(np.inf)
 
@@ -152,8 +152,8 @@ class Training:
         sums = self._gradients[PHASES[0]].clipped_sum(torch.tensor([0]), lambda patients: (batch, {}))
         return float(sum(value.double().square().sum() for value in sums.values()) ** 0.5) / settings.clip
 
-    def _door(self, patients: Sequence[str], ledger: Ledger | None) -> Door:
-        return Door(
+    def _door(self, patients: Sequence[str], ledger: Ledger | None) -> GaussianMechanism:
+        return GaussianMechanism(
             self.plan, self._gradients, patients=patients, randomness=SecretRandomness(), run="audit", ledger=ledger
         )
 
@@ -164,7 +164,9 @@ class Training:
         def loss(batch: Tensors, noise: Tensors, progress: float) -> Tensor:
             return torch.as_tensor((net(batch["columns"]) * batch["rows"]).sum(1))
 
-        return PatientGradients(net, loss, clip=settings.clip, views=settings.views, probe=(probe, {}))
+        return PatientGradients(
+            net, loss, clip=settings.clip, slices_per_patient=settings.slices_per_patient, probe=(probe, {})
+        )
 
     def _fetch(self, patients: Tensor) -> tuple[Tensors, Tensors]:
         """The canaries' inputs; patients beyond the canaries have no gradient."""
@@ -180,7 +182,9 @@ class Training:
     def _views_of(self, columns: NDArray[np.float32], rows: NDArray[np.float32]) -> Tensors:
         """Every view of a patient shows the same."""
         shown = {"columns": torch.from_numpy(columns), "rows": torch.from_numpy(rows)}
-        return {key: value[:, None].expand(-1, self.plan.settings.views, -1) for key, value in shown.items()}
+        return {
+            key: value[:, None].expand(-1, self.plan.settings.slices_per_patient, -1) for key, value in shown.items()
+        }
 
 
 class _Network(nn.Module):

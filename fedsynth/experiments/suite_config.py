@@ -16,12 +16,12 @@ from fedsynth.federation.settings import PRIVATE_KEYS, run_config_keys
 # A cell of a suite: one way of sharing as the commands that a person could type, in order. It runs none of them.
 
 
-POOLED = "pooled"
+CENTRALISED = "centralised"
 SOURCE, PHANTOMS = "source", "phantoms"
-"""What a generator of one holder that turns label maps into images starts from: a set, or phantoms of their own."""
+"""What a generator of one site that turns label maps into images starts from: a set, or phantoms of their own."""
 
 SHARING = ("partition", "sites")
-"""How the set is shared out: one holder of all images does not."""
+"""How the set is shared out: one site with all images does not."""
 
 POOLED_KEYS = ("generator", "batch", "rate", "pairing", "seed", "device", "options", *PRIVATE_KEYS)
 ROUNDS, LOCAL_STEPS, PRIVATE_STEPS, COUNT = 40, 50, 10, 400  # what `fedsynth simulate` takes for what is not said
@@ -43,8 +43,8 @@ class Cell:
 
     @property
     def pooled(self) -> bool:
-        """One holder has all images."""
-        return self.settings.get("federation") == POOLED
+        """One site has all images."""
+        return self.settings.get("federation") == CENTRALISED
 
     @property
     def steps(self) -> int:
@@ -64,7 +64,7 @@ class Cell:
         return made
 
     def _pooled(self, data: Path, run: Path) -> dict[str, list[str]]:
-        """One holder trains as many steps as each hospital would."""
+        """One site trains as many steps as each hospital would."""
         left = {key: value for key, value in self.settings.items() if key in POOLED_KEYS}
         train = ["train", str(data), "--run", str(run), "--steps", str(self.steps), *options(left)]
         count, out = str(self.settings.get("count", COUNT)), str(run / "synthetic")
@@ -138,10 +138,10 @@ class Suite:
 
     `settings` hold for all cells; over them go those of `by_generator`, what the grid varies, and in cells with an
     epsilon those of `private`. `grid` maps a setting to the values that it takes: an epsilon of 0 is a plain cell,
-    the federation `pooled` one holder of all images, and `members` how many member patients are trained on (holdout
-    and reference stay as they are). `source` is what a pooled generator that turns label maps into images starts from:
-    an image set, or `phantoms` who are nobody else's. A grid's `measured-by` names the benchmarks of its cells; without
-    it all are run. `benchmarks` maps each benchmark to its options.
+    the federation `centralised` one site with all images, and `members` how many member patients are trained on
+    (holdout and reference stay as they are). `source` is what a centralised generator that turns label maps into images
+    starts from: an image set, or `phantoms` who are nobody else's. A grid's `measured-by` names the benchmarks of its
+    cells; without it all are run. `benchmarks` maps each benchmark to its options.
     """
 
     name: str
@@ -190,8 +190,8 @@ class Suite:
                 raise ConfigError("a partition needs the number of hospitals", value=way, remedy=remedy)
             if source := cell.settings.get(SOURCE):
                 if not cell.pooled:
-                    problem = "a source is for the generator of one holder"
-                    raise ConfigError(problem, value=source, remedy='give federation = "pooled"')
+                    problem = "a source is for the generator of one site"
+                    raise ConfigError(problem, value=source, remedy='give federation = "centralised"')
                 if source == PHANTOMS and self.images is not None:
                     raise ConfigError("the source 'phantoms' is for suites of phantoms", remedy="name an image set")
         families = {cell.settings.get("generator") for cell in cells}
@@ -219,7 +219,7 @@ class Suite:
     def _settings(self, varied: Mapping[str, Any]) -> dict[str, Any]:
         family = str({**self.settings, **varied}.get("generator", ""))
         settings = {**self.settings, **self.by_generator.get(family, {}), **varied}
-        if settings.get("partition", "natural") == "natural" or settings.get("federation") == POOLED:
+        if settings.get("partition", "natural") == "natural" or settings.get("federation") == CENTRALISED:
             settings = {key: value for key, value in settings.items() if key not in SHARING}
         if settings.get("epsilon"):
             return {**settings, **self.private}

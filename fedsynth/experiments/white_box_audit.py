@@ -1,6 +1,6 @@
 """The white-box view of an audit: which canaries do the gradients that leave a training carry?
 
-It stands where the guarded door lets a noised sum out (in plain runs: where the trainer gets its gradient) and sees
+It stands where the mechanism lets a noised sum out (in plain runs: where the trainer gets its gradient) and sees
 what leaves there, the networks, and the images as the strongest adversary of the guarantee would. It changes nothing.
 """
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fedsynth.evaluation.audit.canaries import Canaries
-from fedsynth.models.base import Draws, Model, SeededDraws, Tensors, Turn
-from fedsynth.privacy.mechanism import Door
+from fedsynth.models.base import Model, Phase, RandomSource, SeededSource, Tensors
+from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.training.dp_gradients import PrivateGradients
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import Prepared
 from fedsynth.training.trainer import Gradients, PlainGradients
@@ -46,17 +46,17 @@ class Rows:
     owner: NDArray[np.int64]
 
 
-class Watch:
+class WhiteBoxObserver:
     """Adds up, over the steps of one training, how much likelier each canary is in than out.
 
     Every gradient seen is explained by least squares from the canaries' own gradients, those of other patients and the
-    made images: what points towards one canary and not towards the others speaks for it. `scores` is None while
+    generated images: what points towards one canary and not towards the others speaks for it. `scores` is None while
     nothing could be seen, `why` then says why.
     """
 
-    def __init__(self, canaries: Canaries, others: Holder, *, seed: int) -> None:
+    def __init__(self, canaries: Canaries, others: PatientBatches, *, seed: int) -> None:
         self._canaries, self._seed = canaries, seed
-        self._holder = Holder(canaries.images)
+        self._dataset = PatientBatches(canaries.images)
         self._others = others
         self._sum = np.zeros(len(canaries))
         self._seen, self.why = 0, "no gradient that reads patients was seen"
@@ -72,33 +72,33 @@ class Watch:
         while not isinstance(owner.gradients, PrivateGradients | PlainGradients):
             owner = cast(_Owner, owner.gradients)  # FedProx pulls on top of them
         gradients = owner.gradients
-        kind = "plain" if prepared.door is None else "private"
-        every = max(1, prepared.trainer.total_steps // WATCHED[kind])
-        if model.couples_samples:
+        kind = "plain" if prepared.mechanism is None else "private"
+        interval = max(1, prepared.trainer.total_steps // WATCHED[kind])
+        if model.mixes_samples:
             self.why = "the networks mix samples: no canary has a gradient of its own"
         elif self._too_large(model):
             self.why = f"the networks are too large to hold {len(self._canaries)} canaries' gradients in memory"
         elif isinstance(gradients, PrivateGradients):
-            self._watch_door(prepared, gradients, every)
+            self._watch_mechanism(prepared, gradients, interval)
         else:
-            owner.gradients = _Overheard(gradients, self, every)
+            owner.gradients = _Overheard(gradients, self, interval)
 
     def _too_large(self, model: Model) -> bool:
-        sizes = [sum(p.numel() for p in model.nets[turn.net].parameters()) for turn in _private(model)]
+        sizes = [sum(p.numel() for p in model.nets[phase.net].parameters()) for phase in _private(model)]
         rows = len(self._distinct[0]) + OTHERS
         return max(sizes, default=0) * rows * 4 > MEMORY
 
-    def _watch_door(self, prepared: Prepared, gradients: PrivateGradients, every: int) -> None:
-        assert prepared.door is not None
-        door, trainer = prepared.door, prepared.trainer
-        turns = {turn.net: turn for turn in _private(trainer.family)}
+    def _watch_mechanism(self, prepared: Prepared, gradients: PrivateGradients, interval: int) -> None:
+        assert prepared.mechanism is not None
+        mechanism, trainer = prepared.mechanism, prepared.trainer
+        phases = {phase.net: phase for phase in _private(trainer.family)}
 
         def released(net: str, sums: Tensors, progress: float) -> None:
-            if trainer.step % every == 0:
-                rows = self._rows_of_patients(gradients, door, turns[net], sums, progress)
+            if trainer.step % interval == 0:
+                rows = self._rows_of_patients(gradients, mechanism, phases[net], sums, progress)
                 self.see(rows, torch.cat([value.flatten() for value in sums.values()]))
 
-        door.on_release = released
+        mechanism.on_release = released
 
     def see(self, rows: Rows, gradient: Tensor) -> None:
         """One gradient that left: the log odds of every canary, as if rows were there independently of each other."""
@@ -125,16 +125,18 @@ class Watch:
         self._seen += 1
 
     def _rows_of_patients(
-        self, gradients: PrivateGradients, door: Door, turn: Turn, sums: Tensors, progress: float
+        self, gradients: PrivateGradients, mechanism: GaussianMechanism, phase: Phase, sums: Tensors, progress: float
     ) -> Rows:
-        """Every canary's clipped gradient as the door would add it, times the rate at which it is drawn."""
-        model, settings = gradients.family, door.plan.settings
-        draws = SeededDraws(stream_seed(self._seed, "watch", self._seen))
-        own, rest = self._patients(draws, views=settings.views)
+        """Every canary's clipped gradient as the mechanism would add it, times the sampling rate."""
+        model, settings = gradients.family, mechanism.plan.settings
+        rng = SeededSource(stream_seed(self._seed, "watch", self._seen))
+        own, rest = self._patients(rng, slices_per_patient=settings.slices_per_patient)
         values = []
         for batch in (own, rest):
-            noise = gradients.parts.noise(_n(batch) * settings.views, draws)
-            each = _each(model, turn, batch, noise, progress, tuple(sums), views=settings.views)
+            noise = gradients.parts.noise(_n(batch) * settings.slices_per_patient, rng)
+            each = _each(
+                model, phase, batch, noise, progress, tuple(sums), slices_per_patient=settings.slices_per_patient
+            )
             values.append(_clipped(each, settings.clip))
         scale = settings.rate / settings.batch
         spread = [torch.full((len(one),), max(1 / settings.rate - 1, 0.05)) for one in values]
@@ -143,17 +145,17 @@ class Watch:
         owner = np.arange(len(self._canaries))
         return Rows(values=rows, spread=torch.cat([*spread, torch.tensor([1e6])]), owner=owner)
 
-    def plain_rows(self, gradients: PlainGradients, turn: Turn, progress: float) -> Rows:
+    def plain_rows(self, gradients: PlainGradients, phase: Phase, progress: float) -> Rows:
         """The gradient of every image of a canary and of others, times its expected share of the batch."""
         model = gradients.family
-        draws = SeededDraws(stream_seed(self._seed, "watch", self._seen))
+        rng = SeededSource(stream_seed(self._seed, "watch", self._seen))
         own, times = self._distinct
-        chosen = np.argsort(draws.uniform((len(self._others.images),)).numpy())[:OTHERS]
-        names = tuple(name for name, _ in model.nets[turn.net].named_parameters())
+        chosen = np.argsort(rng.uniform((len(self._others.images),)).numpy())[:OTHERS]
+        names = tuple(name for name, _ in model.nets[phase.net].named_parameters())
         values = []
-        for batch in (self._holder.fetch(own), self._others.fetch(chosen)):
-            noise = _noise(gradients, _n(batch), draws)
-            values.append(_each(model, turn, _with_views(batch, 1), noise, progress, names, views=1))
+        for batch in (self._dataset.fetch(own), self._others.fetch(chosen)):
+            noise = _noise(gradients, _n(batch), rng)
+            values.append(_each(model, phase, _with_slices(batch, 1), noise, progress, names, slices_per_patient=1))
         images = len(self._others.images) + len(self._canaries.images) / 2
         often = torch.from_numpy(np.concatenate([times, np.ones(len(chosen))])).float() / images
         others = values[1].mean(0, keepdim=True) * len(self._others.images) / images
@@ -173,20 +175,22 @@ class Watch:
             times += [shown.count(one) for one in dict.fromkeys(shown)]
         return np.array(rows, np.int64), np.array(times, np.int64)
 
-    def _patients(self, draws: Draws, *, views: int) -> tuple[Tensors, Tensors]:
-        """The canaries and some other patients with `views` of their images each: tensors (patients, views, ...)."""
-        canaries = [self._picked(rows, views, draws) for rows in self._holder.rows]
+    def _patients(self, rng: RandomSource, *, slices_per_patient: int) -> tuple[Tensors, Tensors]:
+        """The canaries and some other patients with `slices_per_patient` of their images each: tensors (patients,
+        slices, ...).
+        """
+        canaries = [self._picked(rows, slices_per_patient, rng) for rows in self._dataset.rows]
         n = len(self._others.patients)
-        some = np.argsort(draws.uniform((n,)).numpy())[:OTHERS]
-        others = [self._picked(self._others.rows[i], views, draws) for i in some]
+        some = np.argsort(rng.uniform((n,)).numpy())[:OTHERS]
+        others = [self._picked(self._others.rows[i], slices_per_patient, rng) for i in some]
         return (
-            _with_views(self._holder.fetch(np.concatenate(canaries)), views),
-            _with_views(self._others.fetch(np.concatenate(others)), views),
+            _with_slices(self._dataset.fetch(np.concatenate(canaries)), slices_per_patient),
+            _with_slices(self._others.fetch(np.concatenate(others)), slices_per_patient),
         )
 
-    def _picked(self, rows: NDArray[np.int64], views: int, draws: Draws) -> NDArray[np.int64]:
-        order = np.argsort(draws.uniform((len(rows),)).numpy())
-        return np.asarray(np.resize(rows[order], views))
+    def _picked(self, rows: NDArray[np.int64], slices_per_patient: int, rng: RandomSource) -> NDArray[np.int64]:
+        order = np.argsort(rng.uniform((len(rows),)).numpy())
+        return np.asarray(np.resize(rows[order], slices_per_patient))
 
 
 class _Owner(Protocol):
@@ -196,29 +200,33 @@ class _Owner(Protocol):
 
 
 class _Overheard:
-    """A plain trainer's gradients, which an auditor hears as they are used, without the half that made images give."""
+    """A plain trainer's gradients, which an auditor hears as they are used, without the half that generated images
+    give.
+    """
 
-    def __init__(self, inner: PlainGradients, watch: Watch, every: int) -> None:
-        self.inner, self.watch, self.every = inner, watch, every
+    def __init__(self, inner: PlainGradients, watch: WhiteBoxObserver, interval: int) -> None:
+        self.inner, self.watch, self.interval = inner, watch, interval
 
-    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
-        listening = turn.reads_patients and step % self.every == 0 and isinstance(draws, SeededDraws)
-        before = draws.generator.get_state() if listening and isinstance(draws, SeededDraws) else None
-        loss, found = self.inner(turn, step, progress, draws)
+    def __call__(
+        self, phase: Phase, step: int, progress: float, rng: RandomSource
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        listening = phase.reads_patients and step % self.interval == 0 and isinstance(rng, SeededSource)
+        before = rng.generator.get_state() if listening and isinstance(rng, SeededSource) else None
+        loss, found = self.inner(phase, step, progress, rng)
         if before is not None:
-            again = SeededDraws(0)
+            again = SeededSource(0)
             again.generator.set_state(before)
-            free = self.inner.free_half(turn, step, progress, again)
-            parameters = list(self.inner.family.nets[turn.net].parameters())
-            rows = self.watch.plain_rows(self.inner, turn, progress)
+            free = self.inner.fake_half(phase, step, progress, again)
+            parameters = list(self.inner.family.nets[phase.net].parameters())
+            rows = self.watch.plain_rows(self.inner, phase, progress)
             real = _flat(found, parameters) - _flat(free, parameters)
             some = torch.randperm(len(real), generator=again.generator)[: THINNED * len(rows.values)]
             self.watch.see(replace(rows, values=rows.values[:, some]), real[some])
         return loss, found
 
 
-def _private(model: Model) -> list[Turn]:
-    return [turn for turn in model.turns if turn.reads_patients]
+def _private(model: Model) -> list[Phase]:
+    return [phase for phase in model.phases if phase.reads_patients]
 
 
 def _clipped(each: Tensor, clip: float) -> Tensor:
@@ -231,14 +239,14 @@ def _n(batch: Tensors) -> int:
     return len(batch["image"])
 
 
-def _with_views(batch: Tensors, views: int) -> Tensors:
-    return {name: value.reshape(-1, views, *value.shape[1:]) for name, value in batch.items()}
+def _with_slices(batch: Tensors, slices_per_patient: int) -> Tensors:
+    return {name: value.reshape(-1, slices_per_patient, *value.shape[1:]) for name, value in batch.items()}
 
 
-def _noise(gradients: PlainGradients, n: int, draws: Draws) -> Tensors:
-    noise = gradients.family.noise(n, draws)
+def _noise(gradients: PlainGradients, n: int, rng: RandomSource) -> Tensors:
+    noise = gradients.family.noise(n, rng)
     if gradients.augmentation is not None:
-        noise |= gradients.augmentation.noise(n, gradients.family.shape.dimensions, draws)
+        noise |= gradients.augmentation.noise(n, gradients.family.shape.dimensions, rng)
     return noise
 
 
@@ -249,17 +257,26 @@ def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> T
 
 
 def _each(
-    model: Model, turn: Turn, batch: Tensors, noise: Tensors, progress: float, names: tuple[str, ...], *, views: int
+    model: Model,
+    phase: Phase,
+    batch: Tensors,
+    noise: Tensors,
+    progress: float,
+    names: tuple[str, ...],
+    *,
+    slices_per_patient: int,
 ) -> Tensor:
-    """The gradient of every patient, its views averaged, by the named parameters of the turn's network: (n, values)."""
-    prefix = f"nets.{turn.net}."
-    own = {prefix + name: dict(model.nets[turn.net].named_parameters())[name].detach() for name in names}
+    """The gradient of every patient, its slices averaged, by the named parameters of the phase's network: (n,
+    values).
+    """
+    prefix = f"nets.{phase.net}."
+    own = {prefix + name: dict(model.nets[phase.net].named_parameters())[name].detach() for name in names}
 
     def loss(values: Tensors, batch: Tensors, noise: Tensors) -> Tensor:
-        return torch.as_tensor(functional_call(model, values, (turn, batch, noise, progress)).mean())
+        return torch.as_tensor(functional_call(model, values, (phase, batch, noise, progress)).mean())
 
     each = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=CHUNK, randomness="error")
-    found: Tensors = each(own, batch, _with_views(noise, views))
+    found: Tensors = each(own, batch, _with_slices(noise, slices_per_patient))
     rows: Tensor = torch.cat([found[prefix + name].flatten(1) for name in names], 1)
     return rows
 

@@ -28,12 +28,12 @@ class Checkpoint:
     """The federation after `round` rounds. `shares` are the sites' class shares where a plain run may know them.
 
     `sites` are all whose answers are in the weights: also those that were there before a resume and are not now.
-    `mixture` says how often each of them is drawn from, where `average` holds a sampler of every one.
+    `mixture` says how often each of them is drawn from, where `ema` holds a sampler of every one.
     """
 
     round: int
     weights: Arrays
-    average: Arrays
+    ema: Arrays
     strategy: Arrays = field(default_factory=dict)
     shares: tuple[float, ...] = ()
     sites: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> None:
     """Write it and drop the oldest; the newest few stay."""
     arrays = dict(checkpoint.weights)
-    arrays |= {_AVERAGE + name: value for name, value in checkpoint.average.items()}
+    arrays |= {_AVERAGE + name: value for name, value in checkpoint.ema.items()}
     arrays |= {_STRATEGY + name: value for name, value in checkpoint.strategy.items()}
     notes = {"generator": generator, "round": str(checkpoint.round), "shares": json.dumps(checkpoint.shares)}
     notes |= {"sites": json.dumps(checkpoint.sites), "mixture": json.dumps(checkpoint.mixture)}
@@ -76,7 +76,7 @@ def _load(path: Path) -> Checkpoint:
     return Checkpoint(
         round=int(notes["round"]),
         weights={name: value for name, value in arrays.items() if "/" not in name},
-        average=_under(_AVERAGE, arrays),
+        ema=_under(_AVERAGE, arrays),
         strategy=_under(_STRATEGY, arrays),
         shares=tuple(json.loads(notes["shares"])),
         sites=tuple(json.loads(notes.get("sites", "[]"))),

@@ -1,4 +1,5 @@
-"""What a site does with a message: greet, and train a round. Pure of Flower; the site's disk holds all that it knows.
+"""What a site does with a message: greet, and train a round. Pure of Flower; the site's storage holds all that it
+knows.
 
 A round begins from the newest state of an earlier round and the received weights. Both, and every random number,
 follow from what is on disk and in the message, so a site that was killed does the round again to the same bits.
@@ -22,22 +23,22 @@ from torch import Tensor
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation.central_generator import refuse_what_is_not_central
-from fedsynth.federation.error_codes import Code, NeutralError
+from fedsynth.federation.error_codes import ErrorCode, NeutralError
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 from fedsynth.federation.fitting import Fitting, exchanged
 from fedsynth.federation.policy import Asked
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.site_context import SitePlace
+from fedsynth.federation.site_context import SiteContext
 from fedsynth.federation.strategies import proximal_pull
-from fedsynth.models.base import Draws, Model, Turn
+from fedsynth.models.base import Model, Phase, RandomSource
 from fedsynth.privacy.secure_rng import InsecureRandomness
 from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
 from fedsynth.training.fitting import sums_of
-from fedsynth.training.loss_log import LossRecord
+from fedsynth.training.loss_log import LossLog
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import Prepared, prepare, recipe_of, training_members
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.site_storage import Disk
+from fedsynth.training.site_storage import SiteStorage
 from fedsynth.training.trainer import Gradients
 
 # FedProx at the site (Li et al. 2020): gradients with a pull towards the weights that the round began with.
@@ -54,11 +55,13 @@ class Proximal:
         """Remember the weights as they are now: the round begins."""
         self._received = {name: value.detach().clone() for name, value in self._family.nets.named_parameters()}
 
-    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
+    def __call__(
+        self, phase: Phase, step: int, progress: float, rng: RandomSource
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """See `Gradients`."""
-        loss, gradients = self.gradients(turn, step, progress, draws)
-        named = self._family.nets[turn.net].named_parameters()
-        received = [(value.detach(), self._received[f"{turn.net}.{name}"]) for name, value in named]
+        loss, gradients = self.gradients(phase, step, progress, rng)
+        named = self._family.nets[phase.net].named_parameters()
+        received = [(value.detach(), self._received[f"{phase.net}.{name}"]) for name, value in named]
         pulls = [proximal_pull(value, start, self._strength) for value, start in received]
         return loss, [None if one is None else one + pull for one, pull in zip(gradients, pulls, strict=True)]
 
@@ -70,22 +73,22 @@ LOSSES, STATES = "losses.csv", "state-*.safetensors"
 class SiteWork:
     """What one site does for one training of a run. It stays in memory between rounds; the disk alone is as good."""
 
-    def __init__(self, place: SitePlace, settings: FederationSettings, *, experiment: str) -> None:
-        self.place, self.settings = place, settings
-        place.policy.check(_asked(settings, place.name))  # before any image is read
-        images = place.images()
+    def __init__(self, site: SiteContext, settings: FederationSettings, *, experiment: str) -> None:
+        self.site, self.settings = site, settings
+        site.policy.check(_asked(settings, site.name))  # before any image is read
+        images = site.images()
         self.facts = Facts.of(images)
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
         if settings.federation == "central-generator":
             refuse_what_is_not_central(self.family)
-            self.trainer.elsewhere = frozenset(self.family.sampler)
+            self.trainer.remote_networks = frozenset(self.family.sampler)
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
         self.fitting = Fitting.of(settings, self.family)
         needed = ("patients",) if settings.by_patients else ()
-        place.policy.check(_asked(settings, place.name, networks=self.leaving, metrics=needed))
-        if self.prepared.door is None or not self.prepared.door.private:  # a refusal tells how many there are
-            place.policy.check_patients(len(self.prepared.holder.patients))
+        site.policy.check(_asked(settings, site.name, networks=self.leaving, metrics=needed))
+        if self.prepared.mechanism is None or not self.prepared.mechanism.private:  # a refusal tells how many there are
+            site.policy.check_patients(len(self.prepared.dataset.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
         if self._proximal is not None:
             self.trainer.gradients = self._proximal
@@ -100,9 +103,9 @@ class SiteWork:
     def train(self, order: Order, received: Mapping[str, NDArray[Any]], *, on_step: OnStep | None = None) -> Outcome:
         """One round. What was finished and lost on the way is sent again, and costs patients nothing."""
         if not _within(order, self.settings):
-            raise NeutralError(Code.SETTINGS)
+            raise NeutralError(ErrorCode.SETTINGS)
         if not self._busy.acquire(blocking=False):
-            raise NeutralError(Code.BUSY)
+            raise NeutralError(ErrorCode.BUSY)
         try:
             if order.round > self.settings.training_exchanges:
                 return self._fit(order, received)
@@ -116,56 +119,56 @@ class SiteWork:
     ) -> Outcome:
         self._restore(before=order.round)
         self._in_memory, self._moved = None, True
-        self.trainer.held_out.clear()
+        self.trainer.remote_updates.clear()
         self._receive(received)
         self.trainer.step = order.first_step
         if self._insecure_seed is not None:
-            label = f"{self.place.name} {order.round}"
+            label = f"{self.site.name} {order.round}"
             self.prepared.restart_insecure(InsecureRandomness(self._insecure_seed, label))
         steps = self.prepared.pay(order.first_step, order.steps, round=order.round)
         losses: dict[str, list[float]] = defaultdict(list)
-        timed = self.prepared.door is None
-        record = LossRecord(self.place.folder / LOSSES, first=order.first_step, site=self.place.name, timed=timed)
+        timed = self.prepared.mechanism is None
+        log = LossLog(self.site.folder / LOSSES, first=order.first_step, site=self.site.name, timed=timed)
         for done, report in enumerate(self.trainer.run(steps), 1):
-            record.add(report)
+            log.add(report)
             for net, loss in report.losses.items():
                 losses[net].append(loss)
             if on_step is not None:
-                on_step(self.place.name, done, order.steps)
-        record.save()
+                on_step(self.site.name, done, order.steps)
+        log.save()
         metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
         self._save(order, digest, metrics)
-        return Outcome(arrays=self._leaving_arrays(), metrics=self.place.policy.telling(metrics))
+        return Outcome(arrays=self._leaving_arrays(), metrics=self.site.policy.telling(metrics))
 
     def _fit(self, order: Order, received: Mapping[str, NDArray[Any]]) -> Outcome:
         """Sums over this site's images in the networks received; or, last in a one-shot federation, its own sampler."""
         number = order.round - self.settings.training_exchanges - 1
         if not 0 <= number < self.fitting.exchanges:
-            raise NeutralError(Code.SETTINGS)
+            raise NeutralError(ErrorCode.SETTINGS)
         self._restore(before=order.round)
-        self._moved, average = True, self.trainer.average
+        self._moved, average = True, self.trainer.ema
         if number == self.fitting.passes:
             self.prepared.fit(but=self.fitting.nets)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(average.values).items()}
         else:
             with average.in_place(self.family):
                 self._copy(received, self.fitting.shown(self.family))
-                sums = sums_of(self.family, self.prepared.holder, number, pairing=self.prepared.pairing)
+                sums = sums_of(self.family, self.prepared.dataset, number, pairing=self.prepared.pairing)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.pooled(sums).items()}
         told = {name: value for name, value in self._metrics({}, 0).items() if not name.endswith("_loss")}
-        return Outcome(arrays=arrays, metrics=self.place.policy.telling(told))
+        return Outcome(arrays=arrays, metrics=self.site.policy.telling(told))
 
     def _metrics(self, losses: Mapping[str, float], steps: int) -> dict[str, float]:
         """What a round says of itself, before the policy withholds any of it. In private runs nothing here is counted
         from patients: losses are of fakes."""
-        metrics = {f"{net}_loss": losses.get(net, math.nan) for net in dict.fromkeys(t.net for t in self.family.turns)}
+        metrics = {f"{net}_loss": losses.get(net, math.nan) for net in dict.fromkeys(t.net for t in self.family.phases)}
         metrics |= {"steps": float(steps)}
-        door, plan = self.prepared.door, self.prepared.plan
-        if door is not None and plan is not None:
-            return metrics | {"charged": float(plan.steps - door.remaining)}
-        holder = self.prepared.holder
-        metrics |= {"patients": float(len(holder.patients))}
-        return metrics | {f"share_{i}": float(share) for i, share in enumerate(holder.class_shares)}
+        mechanism, plan = self.prepared.mechanism, self.prepared.plan
+        if mechanism is not None and plan is not None:
+            return metrics | {"charged": float(plan.steps - mechanism.remaining)}
+        dataset = self.prepared.dataset
+        metrics |= {"patients": float(len(dataset.patients))}
+        return metrics | {f"share_{i}": float(share) for i, share in enumerate(dataset.class_shares)}
 
     def _receive(self, received: Mapping[str, NDArray[Any]]) -> None:
         self._copy(received, self._shared_state())
@@ -174,7 +177,7 @@ class SiteWork:
 
     def _copy(self, received: Mapping[str, NDArray[Any]], own: Mapping[str, Tensor]) -> None:
         if {name: tuple(value.shape) for name, value in own.items()} != {n: v.shape for n, v in received.items()}:
-            raise NeutralError(Code.SHAPE)
+            raise NeutralError(ErrorCode.SHAPE)
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(torch.from_numpy(np.array(received[name])))
@@ -185,11 +188,11 @@ class SiteWork:
     def _leaving_arrays(self) -> Arrays:
         """Weights; or gradients in their place, where the generator takes its steps at the server."""
         arrays = self._arrays()
-        for net, gradients in self.trainer.held_out.items():
+        for net, gradients in self.trainer.remote_updates.items():
             for (name, value), gradient in zip(self.family.nets[net].named_parameters(), gradients, strict=True):
                 sent = torch.zeros_like(value) if gradient is None else gradient
                 arrays[f"{net}.{name}"] = sent.detach().cpu().numpy().copy()
-        if self.trainer.elsewhere and not self.trainer.held_out:
+        if self.trainer.remote_networks and not self.trainer.remote_updates:
             named = {name for name, _ in self.family.nets.named_parameters()}
             arrays |= {name: np.zeros_like(value) for name, value in arrays.items() if name in named}
         return arrays
@@ -209,25 +212,25 @@ class SiteWork:
         return "private" if self._insecure_seed is None else "insecure"
 
     def _prepare(self, images: ImageSet, experiment: str) -> Prepared:
-        settings, place = _own(self.settings, self.place), self.place
+        settings, site = _own(self.settings, self.site), self.site
         training_members(images)  # says what is wrong with the roles before anything is built
-        disk = Disk(
-            folder=place.folder,
+        storage = SiteStorage(
+            folder=site.folder,
             run=experiment,
-            site=place.name,
+            site=site.name,
             states=STATES,
-            cap=place.policy.cap,
-            store=place.store,
+            cap=site.policy.cap,
+            store=site.store,
         )
-        streams = stream_seed(self.settings.seed, "site", place.name)
+        streams = stream_seed(self.settings.seed, "site", site.name)
         recipe = recipe_of(self.settings.training())
-        return prepare(images, settings, disk=disk, streams=streams, recipe=recipe)
+        return prepare(images, settings, storage=storage, streams=streams, recipe=recipe)
 
     def _path(self, round: int) -> Path:  # noqa: A002
-        return self.place.folder / f"state-{round:06d}.safetensors"
+        return self.site.folder / f"state-{round:06d}.safetensors"
 
     def _rounds(self) -> list[int]:
-        return sorted(int(path.stem.removeprefix("state-")) for path in self.place.folder.glob(STATES))
+        return sorted(int(path.stem.removeprefix("state-")) for path in self.site.folder.glob(STATES))
 
     def _restore(self, *, before: int) -> None:
         """Be where the newest earlier round ended; at the first one as `prepare` left it."""
@@ -241,8 +244,8 @@ class SiteWork:
             problem = "the state was trained under another promise to patients"
             raise RefusedError(problem, file=path, remedy="start a new run")
         load_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown)
-        if self.prepared.door is not None:
-            self.prepared.door.check_resumed(int(read_notes(path).get("charged", "0")))
+        if self.prepared.mechanism is not None:
+            self.prepared.mechanism.check_resumed(int(read_notes(path).get("charged", "0")))
 
     def _save(self, order: Order, digest: str, metrics: Mapping[str, float]) -> None:
         """Keep this round's end and, for doing it again, the round before."""
@@ -255,7 +258,7 @@ class SiteWork:
             self._path(old).unlink(missing_ok=True)
         if self.settings.federation == "none":
             self.prepared.fit()
-            save_generator(self.place.folder, self.trainer, self.prepared.card())
+            save_generator(self.site.folder, self.trainer, self.prepared.card())
 
     def _finished(self, order: Order, digest: str) -> Outcome | None:
         """The result of this very order, where it was computed and did not arrive."""
@@ -264,7 +267,7 @@ class SiteWork:
         if (notes.get("received"), notes.get("promise", self._promise)) != (
             digest,
             self._promise,
-        ) or self.trainer.elsewhere:  # a gradient is not kept: it is taken again
+        ) or self.trainer.remote_networks:  # a gradient is not kept: it is taken again
             return None
         if self._in_memory != (order.round, path.stat().st_mtime_ns):
             try:
@@ -272,7 +275,7 @@ class SiteWork:
             except FedSynthError:
                 return None
             self._in_memory = (order.round, path.stat().st_mtime_ns)
-        return Outcome(arrays=self._arrays(), metrics=self.place.policy.telling(json.loads(notes["metrics"])))
+        return Outcome(arrays=self._arrays(), metrics=self.site.policy.telling(json.loads(notes["metrics"])))
 
 
 def _within(order: Order, settings: FederationSettings) -> bool:
@@ -282,7 +285,7 @@ def _within(order: Order, settings: FederationSettings) -> bool:
     return whole and min(numbers) >= 0 and order.round > 0 and order.first_step + order.steps <= settings.total_steps
 
 
-def _own(settings: FederationSettings, place: SitePlace) -> TrainSettings:
+def _own(settings: FederationSettings, site: SiteContext) -> TrainSettings:
     """What this site is told: its own declared size, and its own store whatever the server says.
 
     What the run goes on from comes with the first round: a path of the server's means nothing here.
@@ -290,8 +293,8 @@ def _own(settings: FederationSettings, place: SitePlace) -> TrainSettings:
     training, privacy = replace(settings.training(), start=None, public_start=False), settings.privacy
     if privacy is None:
         return training
-    patients = settings.patients_of(place.name)
-    store = privacy.store if place.simulated and place.store is None else place.store
+    patients = settings.patients_of(site.name)
+    store = privacy.store if site.simulated and site.store is None else site.store
     return replace(training, privacy=replace(privacy, patients=patients, store=store))
 
 
@@ -312,7 +315,7 @@ def _asked(
 
 
 def _digest(order: Order, received: Mapping[str, NDArray[Any]]) -> str:
-    """Of everything that the result of a round follows from, besides the site's own disk."""
+    """Of everything that the result of a round follows from, besides the site's own storage."""
     found = hashlib.sha256(json.dumps([order.round, order.first_step, order.steps, order.experiment]).encode())
     for name in sorted(received):
         found.update(name.encode())

@@ -22,12 +22,12 @@ from fedsynth.errors import FedSynthError
 from fedsynth.federation.client import SiteWork
 from fedsynth.federation.clock import wait_for_slot
 from fedsynth.federation.egress_log import EgressLog
-from fedsynth.federation.error_codes import Code, NeutralError, keep_to_itself
+from fedsynth.federation.error_codes import ErrorCode, NeutralError, keep_to_itself
 from fedsynth.federation.exchange import Order, Outcome
 from fedsynth.federation.fault_injection import Fault, Faults
-from fedsynth.federation.messages import facts_content, outcome_content, read_greeting, read_order, refusal_content
+from fedsynth.federation.messages import facts_content, outcome_content, read_handshake, read_order, refusal_content
 from fedsynth.federation.settings import FederationSettings, from_run_config
-from fedsynth.federation.site_context import SitePlace, open_place, spare_place
+from fedsynth.federation.site_context import SiteContext, open_site_context, spare_site_context
 from fedsynth.federation.site_observers import entered, opened, watcher
 
 KEPT_BYTES = 2 * 2**30  # of networks that stay in memory; sites beyond are read from their disks again
@@ -42,17 +42,17 @@ _lock = Lock()
 def hello(message: Message, context: Context) -> Message:
     """Who the site is and what its images are like, or that its policy refuses."""
     try:
-        experiment = read_greeting(message)
+        experiment = read_handshake(message)
     except Exception as error:
         return Message(_refuse(context, None, error, "hello"), reply_to=message)
 
-    def greet(place: SitePlace, settings: FederationSettings) -> RecordDict:
-        work = _work(place, settings, context, experiment, round=0)
-        content = facts_content(place.name, work.facts)
-        EgressLog(place.folder).record("hello", ["facts"], [()], 0, 0)
+    def handshake(site: SiteContext, settings: FederationSettings) -> RecordDict:
+        work = _work(site, settings, context, experiment, round=0)
+        content = facts_content(site.name, work.facts)
+        EgressLog(site.folder).record("hello", ["facts"], [()], 0, 0)
         return content
 
-    return Message(_answer(context, experiment, 0, greet), reply_to=message)
+    return Message(_answer(context, experiment, 0, handshake), reply_to=message)
 
 
 @app.train()
@@ -63,15 +63,15 @@ def train(message: Message, context: Context) -> Message:
     except Exception as error:
         return Message(_refuse(context, None, error, "train"), reply_to=message)
 
-    def work_a_round(place: SitePlace, settings: FederationSettings) -> RecordDict:
-        fault = _fault(settings, place, order)
+    def work_a_round(site: SiteContext, settings: FederationSettings) -> RecordDict:
+        fault = _fault(settings, site, order)
         if fault == "dropout":
-            raise NeutralError(Code.UNREACHABLE)
-        work = _work(place, settings, context, order.experiment, round=order.round)
+            raise NeutralError(ErrorCode.UNREACHABLE)
+        work = _work(site, settings, context, order.experiment, round=order.round)
         outcome = work.train(order, arrays, on_step=watcher())
         if fault == "straggler":  # the work is done and charged; its answer comes too late
-            raise NeutralError(Code.LATE)
-        return _leave(place, order, outcome if fault != "nan" else _spoilt(outcome))
+            raise NeutralError(ErrorCode.LATE)
+        return _leave(site, order, outcome if fault != "nan" else _spoilt(outcome))
 
     return Message(_answer(context, order.experiment, order.round, work_a_round), reply_to=message)
 
@@ -83,37 +83,37 @@ def forget_everything() -> None:
 
 
 def _answer(
-    context: Context, experiment: str, number: int, do: Callable[[SitePlace, FederationSettings], RecordDict]
+    context: Context, experiment: str, number: int, do: Callable[[SiteContext, FederationSettings], RecordDict]
 ) -> RecordDict:
-    place: SitePlace | None = None
+    site: SiteContext | None = None
     began, private = time.monotonic(), False
     try:
         settings, run = _told(tuple(sorted(context.run_config.items())))
         private = settings.privacy is not None
-        place = entered(open_place(context.node_config, run, experiment))
-        content = do(place, settings)
+        site = entered(open_site_context(context.node_config, run, experiment))
+        content = do(site, settings)
     except Exception as error:
-        content = _refuse(context, place, error, f"round {number}" if number else "hello", number)
-    if private and place is not None and not place.simulated:  # refusals too: what fails may depend on patients
-        wait_for_slot(place.folder, began, place.policy.answer_every)
+        content = _refuse(context, site, error, f"round {number}" if number else "hello", number)
+    if private and site is not None and not site.simulated:  # refusals too: what fails may depend on patients
+        wait_for_slot(site.folder, began, site.policy.answer_every)
     return content
 
 
-def _refuse(context: Context, place: SitePlace | None, error: Exception, doing: str, number: int = 0) -> RecordDict:
+def _refuse(context: Context, site: SiteContext | None, error: Exception, doing: str, number: int = 0) -> RecordDict:
     """A neutral code in the place of an answer; the text goes into the site's log, where it knows of one.
 
     The code leaves too, and is written down. It leaves even where the disk takes no line: nothing else can tell so.
     """
     name, spare = _spare(context)
-    folder = _first_that_opens([spare] if place is None else [place.folder, spare])
+    folder = _first_that_opens([spare] if site is None else [site.folder, spare])
     if isinstance(error, NeutralError):
         code = error.code
     else:
-        code = Code.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
+        code = ErrorCode.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
     if folder is not None:
         with suppress(FedSynthError):
             EgressLog(folder).record("refusal", [code.value], [()], 0, number)
-    return refusal_content(name if place is None else place.name, code)
+    return refusal_content(name if site is None else site.name, code)
 
 
 def _first_that_opens(folders: Sequence[Path | None]) -> Path | None:
@@ -132,7 +132,7 @@ def _spare(context: Context) -> tuple[str, Path | None]:
         run = _told(tuple(sorted(context.run_config.items())))[1]
     except Exception:
         run = None
-    return spare_place(context.node_config, run)
+    return spare_site_context(context.node_config, run)
 
 
 @lru_cache(maxsize=8)
@@ -142,7 +142,7 @@ def _told(run_config: tuple[tuple[str, Any], ...]) -> tuple[FederationSettings, 
 
 
 def _work(
-    place: SitePlace,
+    site: SiteContext,
     settings: FederationSettings,
     context: Context,
     experiment: str,
@@ -150,15 +150,15 @@ def _work(
     round: int,  # noqa: A002
 ) -> SiteWork:
     """The site's networks, from memory where they are still there."""
-    key = (str(place.folder), place.policy, experiment, *sorted(_items(context.run_config)))
+    key = (str(site.folder), site.policy, experiment, *sorted(_items(context.run_config)))
     with _lock:
         found = _works.get(key)
         if found is not None and found.can_train(round or 10**9):
             _works.move_to_end(key)
             return found
-    made = SiteWork(place, settings, experiment=experiment)
-    if place.simulated:
-        opened(place.name, made.prepared)
+    made = SiteWork(site, settings, experiment=experiment)
+    if site.simulated:
+        opened(site.name, made.prepared)
     with _lock:
         _works[key] = made
         while len(_works) > 1 and sum(map(_size, _works.values())) > KEPT_BYTES:
@@ -174,11 +174,11 @@ def _items(table: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value!r}" for key, value in table.items()]
 
 
-def _fault(settings: FederationSettings, place: SitePlace, order: Order) -> Fault:
+def _fault(settings: FederationSettings, site: SiteContext, order: Order) -> Fault:
     """What was asked to go wrong; only simulated hospitals do as they are told."""
-    if not place.simulated:
+    if not site.simulated:
         return ""
-    number = zlib.crc32(place.name.encode())
+    number = zlib.crc32(site.name.encode())
     return Faults.parse(settings.inject).of(settings.seed, number, order.round + 1_000_000 * order.attempt)
 
 
@@ -187,11 +187,11 @@ def _spoilt(outcome: Outcome) -> Outcome:
     return replace(outcome, arrays=outcome.arrays | broken)
 
 
-def _leave(place: SitePlace, order: Order, outcome: Outcome) -> RecordDict:
+def _leave(site: SiteContext, order: Order, outcome: Outcome) -> RecordDict:
     """Write down what leaves, on disk before it does."""
-    content = outcome_content(place.name, outcome)
+    content = outcome_content(site.name, outcome)
     names = [*outcome.arrays, *outcome.metrics]
     shapes = [*(value.shape for value in outcome.arrays.values()), *(() for _ in outcome.metrics)]
     size = sum(value.nbytes for value in outcome.arrays.values())
-    EgressLog(place.folder).record("train", names, shapes, size, order.round)
+    EgressLog(site.folder).record("train", names, shapes, size, order.round)
     return content

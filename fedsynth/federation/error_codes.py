@@ -19,7 +19,7 @@ from fedsynth.training.divergence_check import DivergedError
 LOG = "site.log"
 
 
-class Code(StrEnum):
+class ErrorCode(StrEnum):
     """Every reason that may cross from a site to the server, or that the server itself gives in `rounds.csv`."""
 
     FAILED = "failed"
@@ -46,20 +46,20 @@ class Code(StrEnum):
     NOT_FINITE = "sent what is not a number"
 
     @classmethod
-    def parse(cls, text: str) -> "Code":
+    def parse(cls, text: str) -> "ErrorCode":
         """The code that a site sent; anything else it may have written is not repeated."""
         return cls(text) if text in {code.value for code in cls} else cls.FAILED
 
     @property
     def is_decision(self) -> bool:
         """Whether somebody decided so beforehand, by a policy or a budget; otherwise something went wrong."""
-        return self is Code.BUDGET or self.value.startswith(Code.REFUSED.value)
+        return self is ErrorCode.BUDGET or self.value.startswith(ErrorCode.REFUSED.value)
 
 
 class NeutralError(Exception):
     """What a site's app may raise: its text is a code and nothing else."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: ErrorCode) -> None:
         super().__init__(code.value)
         self.code = code
 
@@ -67,17 +67,17 @@ class NeutralError(Exception):
 class PolicyRefusedError(RefusedError):
     """The site's own policy forbids what was asked; `code` names the rule where that gives nothing away."""
 
-    def __init__(self, problem: str, code: Code) -> None:
+    def __init__(self, problem: str, code: ErrorCode) -> None:
         super().__init__(f"the site's policy refuses: {problem}")
         self.code = code
 
 
-def to_code(error: BaseException) -> Code:
+def to_code(error: BaseException) -> ErrorCode:
     """The neutral reason for an exception, also for one that another was raised from."""
-    return next((code for code in map(_code_of, _chain(error)) if code is not None), Code.FAILED)
+    return next((code for code in map(_code_of, _chain(error)) if code is not None), ErrorCode.FAILED)
 
 
-def keep_to_itself(error: BaseException, folder: Path, *, doing: str) -> Code:
+def keep_to_itself(error: BaseException, folder: Path, *, doing: str) -> ErrorCode:
     """Write the exception with its traceback into the site's log and give the code that may leave.
 
     A log that cannot be written stops nothing: the code still leaves.
@@ -95,16 +95,16 @@ def keep_to_itself(error: BaseException, folder: Path, *, doing: str) -> Code:
     return code
 
 
-def _code_of(error: BaseException) -> Code | None:
+def _code_of(error: BaseException) -> ErrorCode | None:
     if isinstance(error, NeutralError | PolicyRefusedError):
         return error.code
     for kind, code in _KINDS:
         if isinstance(error, kind):
             return code
     if isinstance(error, OSError) and error.errno in _DISK:
-        return Code.DISK
+        return ErrorCode.DISK
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch on a CPU has no class for it
-        return Code.MEMORY
+        return ErrorCode.MEMORY
     return None
 
 
@@ -117,13 +117,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
-_KINDS: tuple[tuple[type[BaseException], Code], ...] = (
-    (BudgetSpentError, Code.BUDGET),
-    (RefusedError, Code.REFUSED),
-    (ConfigError, Code.SETTINGS),
-    (ImageSetError, Code.DATA),
-    (SourceError, Code.DATA),
-    (DivergedError, Code.DIVERGED),
-    (MemoryError, Code.MEMORY),
-    (torch.OutOfMemoryError, Code.MEMORY),
+_KINDS: tuple[tuple[type[BaseException], ErrorCode], ...] = (
+    (BudgetSpentError, ErrorCode.BUDGET),
+    (RefusedError, ErrorCode.REFUSED),
+    (ConfigError, ErrorCode.SETTINGS),
+    (ImageSetError, ErrorCode.DATA),
+    (SourceError, ErrorCode.DATA),
+    (DivergedError, ErrorCode.DIVERGED),
+    (MemoryError, ErrorCode.MEMORY),
+    (torch.OutOfMemoryError, ErrorCode.MEMORY),
 )

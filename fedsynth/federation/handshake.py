@@ -1,4 +1,6 @@
-"""How a training begins: the server greets everybody, and agrees with who is willing on what the images are like."""
+"""How a training begins: the server sends a handshake to every site, and agrees with who is willing on what the images
+are like.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,7 +8,7 @@ from itertools import count
 from typing import Protocol
 
 from fedsynth.errors import ConfigError, FedSynthError
-from fedsynth.federation.error_codes import Code
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Facts, Order
 from fedsynth.federation.messages import Hello, Reply
 from fedsynth.federation.settings import FederationSettings
@@ -20,15 +22,15 @@ from fedsynth.training.session import fresh_family, plan_privacy
 class Sites(Protocol):
     """Everybody who may take part, however they are reached."""
 
-    def meet(self) -> list[Hello]:
-        """Greetings of all who can be reached, in the order of names."""
+    def handshake(self) -> list[Hello]:
+        """Handshakes of all who can be reached, in the order of names."""
 
     def ask(self, orders: Mapping[str, Order], arrays: Arrays) -> list[Reply]:
         """A round's replies of the sites named, one each, in the order of names; silence is a reply with a reason."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Met:
+class Agreement:
     """The federation as the server knows it when it begins. `plan` claims what holds at every site of `plans`.
 
     `refused` are the sites that will not take part, and why.
@@ -39,12 +41,12 @@ class Met:
     family: Model
     plan: PrivatePlan | None = None
     plans: Mapping[str, PrivatePlan] = field(default_factory=dict)
-    refused: Mapping[str, Code] = field(default_factory=dict)
+    refused: Mapping[str, ErrorCode] = field(default_factory=dict)
 
 
-def meet(settings: FederationSettings, sites: Sites) -> Met:
+def handshake(settings: FederationSettings, sites: Sites) -> Agreement:
     """Greet everybody and agree on what the images are like; too few who are willing is an error that says why."""
-    hellos = sites.meet()
+    hellos = sites.handshake()
     willing = {hello.site: hello.facts for hello in hellos if hello.facts is not None}
     if len(willing) < settings.quorum:
         raise FedSynthError(
@@ -60,7 +62,7 @@ def meet(settings: FederationSettings, sites: Sites) -> Met:
     family = fresh_family(settings.training(), shape_of(settings, facts))
     start_networks(family, settings.training())
     plans = _plans(settings, sorted(willing), family)
-    return Met(
+    return Agreement(
         sites=tuple(sorted(willing)),
         facts=facts,
         family=family,
@@ -77,12 +79,12 @@ def shape_of(settings: FederationSettings, facts: Facts) -> ImageShape:
     return read_pairing(settings.pairing, facts.channels, facts.mask_labels).shape(facts.shape, facts.mask_labels)
 
 
-def as_met(met: Met, settings: FederationSettings, sites: Sequence[str]) -> Met:
+def as_agreement(agreement: Agreement, settings: FederationSettings, sites: Sequence[str]) -> Agreement:
     """The same federation as if those `sites` had been met, whether or not they are there now."""
-    known = {site: plan for site, plan in met.plans.items() if site in sites}
-    known |= _plans(settings, sorted(set(sites) - known.keys()), met.family)
+    known = {site: plan for site, plan in agreement.plans.items() if site in sites}
+    known |= _plans(settings, sorted(set(sites) - known.keys()), agreement.family)
     plans = {site: known[site] for site in sorted(known)}
-    return replace(met, sites=tuple(sorted(sites)), plan=_weakest(plans), plans=plans)
+    return replace(agreement, sites=tuple(sorted(sites)), plan=_weakest(plans), plans=plans)
 
 
 def _plans(settings: FederationSettings, sites: Sequence[str], family: Model) -> dict[str, PrivatePlan]:
@@ -117,7 +119,7 @@ def _difference(first: Facts, other: Facts) -> str | None:
     return None
 
 
-def _refused(hellos: Sequence[Hello], willing: Collection[str]) -> dict[str, Code]:
+def _refused(hellos: Sequence[Hello], willing: Collection[str]) -> dict[str, ErrorCode]:
     """Why each of the others will not take part; those without a name are counted."""
     others = [hello for hello in hellos if hello.site not in willing]
     nameless = (f"unnamed-{i}" for i in count(1))

@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fedsynth.federation.engines.flower_names import GONE
-from fedsynth.federation.error_codes import Code
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 
 # Arrays as the bytes that Flower sends, and back: numpy's own file format, its headers read and written once.
@@ -81,7 +81,7 @@ class Reply:
 
     site: str
     outcome: Outcome = field(default_factory=Outcome)
-    reason: Code | None = None
+    reason: ErrorCode | None = None
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -90,11 +90,11 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """A site's greeting: its name and what its images are like, or why it will not take part."""
+    """A site's handshake: its name and what its images are like, or why it will not take part."""
 
     site: str
     facts: Facts | None = None
-    refused: Code | None = None
+    refused: ErrorCode | None = None
 
 
 def order_contents(orders: Mapping[str, Order], arrays: Mapping[str, Any]) -> dict[str, RecordDict]:
@@ -110,12 +110,12 @@ def read_order(message: Message) -> tuple[Order, Arrays]:
 
 
 def hello_content(experiment: str) -> RecordDict:
-    """The server's greeting."""
+    """The server's handshake."""
     return RecordDict({WORDS: _unguessable({"experiment": experiment})})
 
 
-def read_greeting(message: Message) -> str:
-    """The run's own name in a greeting."""
+def read_handshake(message: Message) -> str:
+    """The run's own name in a handshake."""
     return str(_words(message)["experiment"])
 
 
@@ -130,7 +130,7 @@ def outcome_content(site: str, outcome: Outcome) -> RecordDict:
     )
 
 
-def read_outcome(message: Message) -> tuple[Outcome, Code | None]:
+def read_outcome(message: Message) -> tuple[Outcome, ErrorCode | None]:
     """A round's result, or the code in its place."""
     try:
         if (code := _refusal(message)) is not None:
@@ -138,33 +138,33 @@ def read_outcome(message: Message) -> tuple[Outcome, Code | None]:
         metrics = {name: float(value) for name, value in _metrics(message).items()}
         return Outcome(arrays=_from_record(message), metrics=metrics), None
     except (KeyError, ValueError, TypeError, OverflowError):
-        return Outcome(), Code.SHAPE
+        return Outcome(), ErrorCode.SHAPE
 
 
 def facts_content(site: str, facts: Facts) -> RecordDict:
-    """A site's greeting."""
+    """A site's handshake."""
     words = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(facts).items()}
     return RecordDict({WORDS: ConfigRecord({SITE: site, **words})})
 
 
-def refusal_content(site: str, code: Code) -> RecordDict:
+def refusal_content(site: str, code: ErrorCode) -> RecordDict:
     """A site's refusal, with the records of any other reply left empty."""
     return RecordDict({WORDS: ConfigRecord({SITE: site, REFUSED: code.value})})
 
 
 def read_hello(message: Message) -> Hello:
-    """A site's greeting or refusal; the name is empty where it did not get as far as that."""
+    """A site's handshake or refusal; the name is empty where it did not get as far as that."""
     if message.has_error():
-        return Hello(site="", refused=Code.parse(str(message.error.reason)))
+        return Hello(site="", refused=ErrorCode.parse(str(message.error.reason)))
     site = ""
     try:
         words = _words(message)
         site = str(words.pop(SITE))
         if REFUSED in words:
-            return Hello(site=site, refused=Code.parse(str(words[REFUSED])))
+            return Hello(site=site, refused=ErrorCode.parse(str(words[REFUSED])))
         return Hello(site=site, facts=_facts(words))
     except (KeyError, TypeError):
-        return Hello(site=site, refused=Code.FAILED)  # one greeting that is none must not stop the others
+        return Hello(site=site, refused=ErrorCode.FAILED)  # one handshake that is none must not stop the others
 
 
 def content_bytes(message: Message) -> int:
@@ -180,11 +180,11 @@ def _unguessable(words: Mapping[str, Any]) -> ConfigRecord:
     return ConfigRecord({**words, NONCE: secrets.token_hex(16)})
 
 
-def _refusal(message: Message) -> Code | None:
+def _refusal(message: Message) -> ErrorCode | None:
     if message.has_error():
-        return Code.UNREACHABLE if message.error.code in GONE else Code.parse(str(message.error.reason))
+        return ErrorCode.UNREACHABLE if message.error.code in GONE else ErrorCode.parse(str(message.error.reason))
     words = _words(message) if WORDS in message.content else {}
-    return Code.parse(str(words[REFUSED])) if REFUSED in words else None
+    return ErrorCode.parse(str(words[REFUSED])) if REFUSED in words else None
 
 
 def _to_record(arrays: Mapping[str, Any]) -> ArrayRecord:
@@ -196,7 +196,7 @@ def _from_record(message: Message) -> Arrays:
 
 
 def _facts(words: Mapping[str, Any]) -> Facts:
-    """The facts in a greeting; `TypeError` where one is missing or is of another kind."""
+    """The facts in a handshake; `TypeError` where one is missing or is of another kind."""
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
     facts = Facts(**given)
     for name, kinds in _KINDS.items():

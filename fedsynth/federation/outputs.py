@@ -32,7 +32,7 @@ ROWS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Products:
+class Outputs:
     """What lies in the run directory at the end; `card` is that of the released generator, or of one of the sites'."""
 
     card: Card
@@ -40,7 +40,7 @@ class Products:
     sheets: tuple[Path, ...]
 
 
-def finish(settings: FederationSettings, run: Run, advance: Advance = lambda done, total: None) -> Products:
+def finish(settings: FederationSettings, run: Run, advance: Advance = lambda done, total: None) -> Outputs:
     """Draw the synthetic set and the sheets, from what the rounds left; done again after a kill."""
     sites = simulated_federation(run.folder).sites
     alone = settings.federation == "none"
@@ -48,13 +48,13 @@ def finish(settings: FederationSettings, run: Run, advance: Advance = lambda don
     card = load_generator(folder)[1]
     drawing = drawing_of(folder, count=settings.count, seed=settings.seed)
     if drawing is None:
-        return Products(card=card, images=None, sheets=())
+        return Outputs(card=card, images=None, sheets=())
     with run.locked():
         if alone:
             made = _pooled(settings, run, sites)
         else:
             made = drawing.write(run.synthetic, overwrite=True, progress=advance)
-        return Products(card=card, images=made, sheets=_sheets(run, sites, made))
+        return Outputs(card=card, images=made, sheets=_sheets(run, sites, made))
 
 
 def drawing_of(folder: Path, *, count: int, seed: int) -> Drawing | None:
@@ -107,7 +107,7 @@ def beside(real: dict[str, ImageSet], made: ImageSet) -> ImageSet:
     for name, images in real.items():
         named = images.cases.assign(site=f"real: {name}", role="")
         parts.append(ImageSet(header=images.header, cases=named, images=_as_bytes(images), masks=images.masks))
-    return concatenate(parts, name="made and real images")
+    return concatenate(parts, name="generated and real images")
 
 
 def _as_bytes(images: ImageSet) -> np.ndarray:

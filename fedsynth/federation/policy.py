@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError
-from fedsynth.federation.error_codes import Code, PolicyRefusedError
+from fedsynth.federation.error_codes import ErrorCode, PolicyRefusedError
 from fedsynth.privacy.accounting import LARGEST_DELTA, LARGEST_EPSILON, Budget, check_delta
 
 
@@ -71,12 +71,12 @@ class Policy:
         if asked.private:
             self._check_promise(asked)
         elif not self.allow_plain:
-            raise PolicyRefusedError("training without privacy", Code.POLICY_PLAIN)
-        _check_name("generator", asked.generator, self.generators, Code.POLICY_GENERATORS)
+            raise PolicyRefusedError("training without privacy", ErrorCode.POLICY_PLAIN)
+        _check_name("generator", asked.generator, self.generators, ErrorCode.POLICY_GENERATORS)
         for name in asked.networks:
-            _check_name("network leaving", name, self.networks, Code.POLICY_NETWORKS)
+            _check_name("network leaving", name, self.networks, ErrorCode.POLICY_NETWORKS)
         for name in asked.metrics:
-            _check_name("metric that the run needs", name, self.metrics, Code.POLICY_METRICS)
+            _check_name("metric that the run needs", name, self.metrics, ErrorCode.POLICY_METRICS)
 
     def telling(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Those of the numbers that may leave."""
@@ -85,7 +85,7 @@ class Policy:
     def check_patients(self, patients: int) -> None:
         """Refuse where the site has fewer members than it demands; neither log nor server learns how many."""
         if patients < self.min_patients:
-            raise PolicyRefusedError(f"fewer patients than min-patients = {self.min_patients}", Code.POLICY)
+            raise PolicyRefusedError(f"fewer patients than min-patients = {self.min_patients}", ErrorCode.POLICY)
 
     def forbids_everything(self) -> str:
         """Why no run at all could pass, or an empty text."""
@@ -97,13 +97,13 @@ class Policy:
     def _check_promise(self, asked: Asked) -> None:
         if self.max_epsilon is not None and (asked.epsilon is None or asked.epsilon > self.max_epsilon):
             problem = f"epsilon {_text(asked.epsilon)} is above max-epsilon {self.max_epsilon:g}"
-            raise PolicyRefusedError(problem, Code.POLICY_EPSILON)
+            raise PolicyRefusedError(problem, ErrorCode.POLICY_EPSILON)
         if asked.delta is None or asked.delta > self.delta:
             problem = f"delta {_text(asked.delta)} is above {self.delta:g}"
-            raise PolicyRefusedError(problem, Code.POLICY_DELTA)
+            raise PolicyRefusedError(problem, ErrorCode.POLICY_DELTA)
         if asked.patients is not None and asked.patients < self.min_patients:
             problem = f"{asked.patients} declared patients are fewer than min-patients = {self.min_patients}"
-            raise PolicyRefusedError(problem, Code.POLICY_PATIENTS)
+            raise PolicyRefusedError(problem, ErrorCode.POLICY_PATIENTS)
 
 
 OPEN = Policy(allow_plain=True, delta=LARGEST_DELTA)
@@ -115,7 +115,7 @@ def load_policy(path: Path | None) -> Policy:
     return OPEN if path is None else load_toml(Policy, path)
 
 
-def _check_name(what: str, name: str, allowed: tuple[str, ...] | None, code: Code) -> None:
+def _check_name(what: str, name: str, allowed: tuple[str, ...] | None, code: ErrorCode) -> None:
     if allowed is not None and name not in allowed:
         listed = ", ".join(allowed) or "none"
         raise PolicyRefusedError(f"{what} {name!r} is not among those allowed ({listed})", code)

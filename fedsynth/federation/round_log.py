@@ -14,7 +14,7 @@ from fedsynth.federation.messages import Reply
 from fedsynth.training.loss_log import COLUMNS
 
 
-class RoundRecord:
+class RoundLog:
     """The table, written whole after every round. What a killed run wrote beyond its checkpoint is cut off.
 
     Private runs are not `timed`: a step takes longer the more patients were drawn. `spent` tells the epsilon of a

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.central_generator import CentralGenerator
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
-from fedsynth.federation.error_codes import Code
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Order, Outcome, bounds_of
 from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixture
-from fedsynth.federation.handshake import Met, Sites
+from fedsynth.federation.handshake import Agreement, Sites
 from fedsynth.federation.messages import Reply
-from fedsynth.federation.round_log import RoundRecord, merged
+from fedsynth.federation.round_log import RoundLog, merged
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.strategies import Averaging, make_averaging
+from fedsynth.federation.strategies import ServerStrategy, make_strategy
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.runs import Run
-from fedsynth.training.dp_gradients import steps_by_turn
+from fedsynth.training.dp_gradients import steps_by_phase
 
 ATTEMPTS = 3
 
@@ -44,7 +44,7 @@ class Progress:
     rounds: int
     replies: tuple[Reply, ...] = ()
     epsilon: Mapping[str, float] = field(default_factory=dict)
-    failed: Mapping[str, Code] = field(default_factory=dict)
+    failed: Mapping[str, ErrorCode] = field(default_factory=dict)
 
 
 Watch = Callable[[Progress], None]
@@ -53,29 +53,29 @@ Watch = Callable[[Progress], None]
 class Rounds:
     """The loop of a run, from its newest checkpoint in `run` on."""
 
-    def __init__(self, settings: FederationSettings, run: Run, met: Met, *, experiment: str) -> None:
-        self.settings, self.run, self.met, self.experiment = settings, run, met, experiment
-        self._parameters = {name for name, _ in met.family.nets.named_parameters()}
+    def __init__(self, settings: FederationSettings, run: Run, agreement: Agreement, *, experiment: str) -> None:
+        self.settings, self.run, self.agreement, self.experiment = settings, run, agreement, experiment
+        self._parameters = {name for name, _ in agreement.family.nets.named_parameters()}
         self._steps = settings.exchange_steps
         self._bounds = bounds_of(
-            (turn.net for turn in met.family.turns),
+            (phase.net for phase in agreement.family.phases),
             steps=self._steps,
-            classes=len(met.facts.classes),
-            planned=None if met.plan is None else met.plan.steps,
+            classes=len(agreement.facts.classes),
+            planned=None if agreement.plan is None else agreement.plan.steps,
         )
-        self._shares = [f"share_{i}" for i in range(len(met.facts.classes))]
+        self._shares = [f"share_{i}" for i in range(len(agreement.facts.classes))]
         self._needed = {"patients"} if settings.by_patients else set()
-        self._fitting = Fitting.of(settings, met.family)
+        self._fitting = Fitting.of(settings, agreement.family)
         self._averaging = self._strategy()
         self.at = newest_checkpoint(run.checkpoints) or self._start()
         self._averaging.start(self.at.weights)
         if self.at.strategy:
             self._averaging.load(self.at.strategy)
-        self._refusing = [Reply(site=site, reason=code) for site, code in sorted(met.refused.items())]
+        self._refusing = [Reply(site=site, reason=code) for site, code in sorted(agreement.refused.items())]
         per_round = settings.local_steps // self._steps
         rounds = min(self.at.round, settings.training_exchanges) // per_round
         rounds += max(0, self.at.round - settings.training_exchanges)
-        self._record = RoundRecord(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
+        self._record = RoundLog(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
         self._charged = self._record.charged()
 
     def go(self, sites: Sites, watch: Watch) -> Checkpoint:
@@ -106,8 +106,8 @@ class Rounds:
 
     def _fit(self, number: int, sites: Sites) -> None:
         """One exchange after training; in the table it is a round more."""
-        family = self.met.family
-        load(family, self.at.average)
+        family = self.agreement.family
+        load(family, self.at.ema)
         sent = {name: value.numpy().copy() for name, value in self._fitting.shown(family).items()}
         replies = self._ask(self.at.round + 1, sites, sent, self._fitting.expected(family, number))
         self._record.add(self.settings.rounds + number + 1, self._rows(replies))
@@ -116,13 +116,13 @@ class Rounds:
             raise self._too_few(self.settings.rounds + number + 1, replies)
         arrays = [reply.outcome.arrays for reply in answered]
         if number < self._fitting.passes:
-            self.at = replace(self.at, round=self.at.round + 1, average=fitted(family, number, self.at.average, arrays))
+            self.at = replace(self.at, round=self.at.round + 1, ema=fitted(family, number, self.at.ema, arrays))
         else:
             weights = [self.settings.weight(reply.site, reply.outcome.metrics) for reply in answered]
             self.at = replace(
                 self.at,
                 round=self.at.round + 1,
-                average=mixture(self.at.average, arrays),
+                ema=mixture(self.at.ema, arrays),
                 mixture=tuple(weight / sum(weights) for weight in weights),
                 sites=tuple(reply.site for reply in answered),
             )
@@ -133,7 +133,7 @@ class Rounds:
         return merged([*collected, *self._refusing])
 
     def _beginning(self, number: int) -> Progress:
-        failed = {site: code for site, code in self.met.refused.items() if not code.is_decision}
+        failed = {site: code for site, code in self.agreement.refused.items() if not code.is_decision}
         return Progress(round=number, rounds=self.settings.rounds, failed=failed)
 
     def _told(self, number: int, replies: Sequence[Reply]) -> Progress:
@@ -145,32 +145,32 @@ class Rounds:
     def spent(self, site: str, charged: float) -> float:
         """Epsilon of so many charged steps, by the site's plan; nan where the run protects nobody."""
         privacy = self.settings.privacy
-        if site not in self.met.plans or privacy is None or privacy.insecure_seed is not None:
+        if site not in self.agreement.plans or privacy is None or privacy.insecure_seed is not None:
             return math.nan
-        return _epsilon(self.met.plans[site], int(charged))
+        return _epsilon(self.agreement.plans[site], int(charged))
 
-    def _strategy(self) -> Averaging | CentralGenerator:
+    def _strategy(self) -> ServerStrategy | CentralGenerator:
         if self.settings.federation == "central-generator":
-            return CentralGenerator(self.settings, copy.deepcopy(self.met.family))
-        buffers = [name for name, _ in self.met.family.nets.named_buffers()]
-        return make_averaging(self.settings.strategy, self.settings.strategy_options, buffers=buffers)
+            return CentralGenerator(self.settings, copy.deepcopy(self.agreement.family))
+        buffers = [name for name, _ in self.agreement.family.nets.named_buffers()]
+        return make_strategy(self.settings.strategy, self.settings.strategy_options, buffers=buffers)
 
     def _start(self) -> Checkpoint:
         """Round 0: the first weights, the same that every site starts from."""
-        family = self.met.family
+        family = self.agreement.family
         weights = {name: value.numpy().copy() for name, value in exchanged(self.settings, family).items()}
-        average = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
+        ema = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
         if self._fitting.passes:
-            average |= {
+            ema |= {
                 name: value.numpy().copy()
                 for name, value in family.nets.state_dict().items()
                 if _net(name) in self._fitting.nets
             }
-        return Checkpoint(round=0, weights=weights, average=average)
+        return Checkpoint(round=0, weights=weights, ema=ema)
 
     def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays) -> list[Reply]:
         """Ask all; where too few answered, ask the others again, a few times."""
-        replies = {name: Reply(site=name, reason=Code.UNREACHABLE) for name in self.met.sites}
+        replies = {name: Reply(site=name, reason=ErrorCode.UNREACHABLE) for name in self.agreement.sites}
         for attempt in range(ATTEMPTS):
             order = self._order(number, attempt)
             silent = [name for name, reply in replies.items() if reply.reason is not None]
@@ -202,33 +202,33 @@ class Rounds:
             sent[name].shape == value.shape and sent[name].dtype == value.dtype for name, value in expected.items()
         )
         if not alike:
-            return replace(reply, reason=Code.SHAPE)
+            return replace(reply, reason=ErrorCode.SHAPE)
         if not all(np.isfinite(value).all() for value in sent.values() if value.dtype.kind == "f"):
-            return replace(reply, reason=Code.NOT_FINITE)
+            return replace(reply, reason=ErrorCode.NOT_FINITE)
         return reply
 
     def _counted(self, reply: Reply, order: Order) -> Reply:
         """The reply with the private steps that its site has been charged: all that was asked for where it does not
         say, for a late answer was paid for too."""
-        if self.met.plan is None or not reply.asked:
+        if self.agreement.plan is None or not reply.asked:
             return reply
         metrics, before = reply.outcome.metrics, self._charged.get(reply.site, 0.0)
         if "charged" not in metrics:
-            steps = steps_by_turn(self.met.family, order.steps, first=order.first_step)
-            idle = reply.reason is Code.BUSY or (reply.reason is not None and reply.reason.is_decision)
-            most = before if idle else min(before + sum(steps.values()), float(self.met.plan.steps))
+            steps = steps_by_phase(self.agreement.family, order.steps, first=order.first_step)
+            idle = reply.reason is ErrorCode.BUSY or (reply.reason is not None and reply.reason.is_decision)
+            most = before if idle else min(before + sum(steps.values()), float(self.agreement.plan.steps))
             metrics = {**metrics, "charged": most}
         self._charged[reply.site] = metrics["charged"]
         return replace(reply, outcome=replace(reply.outcome, metrics=metrics))
 
-    def _wrong_numbers(self, told: Mapping[str, float]) -> Code | None:
+    def _wrong_numbers(self, told: Mapping[str, float]) -> ErrorCode | None:
         """One site's nan, or a weight of nothing, must not end the round for all. A site's policy may withhold what the
         round can do without."""
         if not self._needed <= told.keys() <= self._bounds.keys():
-            return Code.SHAPE
+            return ErrorCode.SHAPE
         bounded = {name: self._bounds[name] for name in told if not name.endswith("_loss")}
         within = all(low <= told[name] <= high for name, (low, high) in bounded.items())
-        return None if within else Code.NOT_FINITE
+        return None if within else ErrorCode.NOT_FINITE
 
     def _next(self, number: int, answered: Sequence[Reply]) -> Checkpoint:
         weighted = [(self.settings.weight(reply.site, reply.outcome.metrics), reply) for reply in answered]
@@ -237,22 +237,22 @@ class Rounds:
         return Checkpoint(
             round=number,
             weights=new,
-            average=self._moved_average(old, new, number),
+            ema=self._moved_ema(old, new, number),
             strategy=self._averaging.state(),
             shares=_mean_shares([(weight, reply.outcome.metrics) for weight, reply in weighted], self._shares),
             sites=tuple(sorted({*self.at.sites, *(reply.site for reply in answered)})),
         )
 
-    def _moved_average(self, old: Arrays, new: Arrays, number: int) -> Arrays:
+    def _moved_ema(self, old: Arrays, new: Arrays, number: int) -> Arrays:
         """The sampler's moving average after the round, as if the weights had gone straight from `old` to `new`."""
         steps = self._steps
         kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
         moved = {
             name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
-            for name, value in self.at.average.items()
+            for name, value in self.at.ema.items()
             if name in self._parameters and name in new
         }
-        return self.at.average | {name: new[name].copy() for name in self.at.average.keys() & new.keys()} | moved
+        return self.at.ema | {name: new[name].copy() for name in self.at.ema.keys() & new.keys()} | moved
 
     def _too_few(self, number: int, replies: Sequence[Reply]) -> FedSynthError:
         missing = ", ".join(f"{reply.site}: {reply.reason.value}" for reply in replies if reply.reason is not None)
@@ -276,7 +276,7 @@ def _without_arrays(reply: Reply) -> Reply:
 def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:
     """How a moving average A ends after `steps` steps on the straight line from W0 to W1: a A + b W0 + c W1.
 
-    Step s, counted from the start of the run, keeps min(d, (1 + s) / (10 + s)) of A, as a single holder's does.
+    Step s, counted from the start of the run, keeps min(d, (1 + s) / (10 + s)) of A, as a single site's does.
     """
     limit = 0.5 ** (1 / half_life) if half_life > 0 else 0.0
     kept, from_old, from_new = 1.0, 0.0, 0.0
@@ -289,12 +289,10 @@ def straight_line(first: int, steps: int, half_life: float) -> tuple[float, floa
     return kept, from_old, from_new
 
 
-def _mixed(
-    average: NDArray[Any], old: NDArray[Any], new: NDArray[Any], parts: tuple[float, float, float]
-) -> NDArray[Any]:
+def _mixed(ema: NDArray[Any], old: NDArray[Any], new: NDArray[Any], parts: tuple[float, float, float]) -> NDArray[Any]:
     kept, from_old, from_new = parts
-    wide = kept * average.astype(np.float64) + from_old * old.astype(np.float64) + from_new * new.astype(np.float64)
-    return np.asarray(wide, average.dtype)
+    wide = kept * ema.astype(np.float64) + from_old * old.astype(np.float64) + from_new * new.astype(np.float64)
+    return np.asarray(wide, ema.dtype)
 
 
 def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Sequence[str]) -> tuple[float, ...]:

@@ -14,9 +14,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsynth import atomic_files, config
 from fedsynth.errors import ConfigError
-from fedsynth.federation.error_codes import Code
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Order
-from fedsynth.federation.handshake import Met, meet
+from fedsynth.federation.handshake import Agreement, handshake
 from fedsynth.federation.messages import (
     HELLO,
     TRAIN,
@@ -51,9 +51,9 @@ def main(grid: Grid, context: Context) -> None:
         experiment = experiment_of(run)
         nodes = Path(named) if (named := str(context.run_config.get(NODES, ""))) else None
         sites = GridSites(grid, settings, experiment, nodes)
-        met = remembered(run, meet(settings, sites))
-        end = Rounds(settings, run, met, experiment=experiment).go(sites, watch)
-        release(settings, run.checkpoints, met, end, run)
+        agreement = remembered(run, handshake(settings, sites))
+        end = Rounds(settings, run, agreement, experiment=experiment).go(sites, watch)
+        release(settings, run.checkpoints, agreement, end, run)
 
 
 def open_or_create(settings: FederationSettings, folder: Path) -> Run:
@@ -83,14 +83,14 @@ def experiment_of(run: Run) -> str:
     return place.read_text(encoding="utf-8").strip()
 
 
-def remembered(run: Run, met: Met) -> Met:
+def remembered(run: Run, agreement: Agreement) -> Agreement:
     """A run that ever met patients is no run of phantoms, whoever is there when it is resumed."""
     mark = run.folder / "met-patients"
-    if not met.facts.phantoms:
+    if not agreement.facts.phantoms:
         atomic_files.write_text(
             mark, "its generator has learnt from patients, who may be at sites that are not there now\n"
         )
-    return replace(met, facts=replace(met.facts, phantoms=not mark.exists()))
+    return replace(agreement, facts=replace(agreement.facts, phantoms=not mark.exists()))
 
 
 class GridSites:
@@ -106,10 +106,10 @@ class GridSites:
         self._registered = registered
         self._grid, self._settings, self._experiment = grid, settings, experiment
         self._hellos: dict[int, Hello] = {}
-        self._silent: dict[str, tuple[int, float]] = {}  # greetings without an answer: to whom, and since when
+        self._silent: dict[str, tuple[int, float]] = {}  # handshakes without an answer: to whom, and since when
         self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
 
-    def meet(self) -> list[Hello]:
+    def handshake(self) -> list[Hello]:
         """Wait until all are there; a quorum begins after a minute without the rest."""
         begun, enough = time.monotonic(), None
         while True:
@@ -131,10 +131,12 @@ class GridSites:
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
         contents = order_contents(reached, arrays)
-        replies = [Reply(site=name, reason=Code.UNREACHABLE, asked=False) for name in orders if name not in reached]
+        replies = [
+            Reply(site=name, reason=ErrorCode.UNREACHABLE, asked=False) for name in orders if name not in reached
+        ]
         for name, (message, seconds, down) in self._send(TRAIN, contents, nodes, self._settings.deadline).items():
             if message is None:
-                replies.append(Reply(site=name, reason=Code.LATE, bytes_down=down, seconds=seconds))
+                replies.append(Reply(site=name, reason=ErrorCode.LATE, bytes_down=down, seconds=seconds))
                 continue
             outcome, reason = read_outcome(message)
             up = content_bytes(message)
@@ -146,7 +148,7 @@ class GridSites:
     def _greet(self, deadline: float | None = None, asked: Collection[str] | None = None) -> None:
         """Ask nodes that are new for their names, no longer than a round may take; forget those that are gone.
 
-        In a round only those that may be of an `asked` name are. A node that left a greeting unanswered is waited for
+        In a round only those that may be of an `asked` name are. A node that left a handshake unanswered is waited for
         once: it is greeted again now and then, and its answer is taken when it comes.
         """
         patience = HELLO_SECONDS if deadline is None else min(deadline, HELLO_SECONDS)
@@ -161,7 +163,7 @@ class GridSites:
         self._hear(self._say_hello(new - waiting.keys()), present, patience)
 
     def _say_hello(self, nodes: Collection[int]) -> list[str]:
-        """Send greetings; their numbers."""
+        """Send handshakes; their numbers."""
         contents = [hello_content(self._experiment) for _ in nodes]
         messages = [Message(content, node, HELLO) for content, node in zip(contents, nodes, strict=True)]
         numbers = list(self._grid.push_messages(messages)) if messages else []
@@ -170,12 +172,12 @@ class GridSites:
         return numbers
 
     def _hear(self, numbers: Collection[str], present: Mapping[int, str], patience: float) -> None:
-        """Take the answers to greetings."""
+        """Take the answers to handshakes."""
         waiting = set(numbers)
         for message, _ in self._arriving(waiting, time.monotonic(), patience) if waiting else ():
             node, _ = self._silent.pop(message.metadata.reply_to_message_id)
             hello = read_hello(message)
-            if hello.refused is not Code.BUSY:  # it will be asked again
+            if hello.refused is not ErrorCode.BUSY:  # it will be asked again
                 self._hellos[node] = _as_registered(hello, present[node])
         if hasattr(self._grid, "forget"):  # it says at once that a node is busy, and keeps no late answers
             self._silent.clear()
@@ -223,10 +225,10 @@ class GridSites:
 
 
 def _as_registered(hello: Hello, name: str) -> Hello:
-    """The greeting, or a refusal where its key was let in under another name."""
+    """The handshake, or a refusal where its key was let in under another name."""
     if not name or hello.site == name:
         return hello
-    return Hello(site=name, refused=hello.refused if not hello.site and hello.refused else Code.NAME)
+    return Hello(site=name, refused=hello.refused if not hello.site and hello.refused else ErrorCode.NAME)
 
 
 def _say(progress: Progress) -> None:

@@ -47,7 +47,7 @@ class FederationSettings:
     strategy_options: dict[str, float] = setting(
         {}, "A setting of the strategy, as in strength=0.1 of fedprox.", flag="strategy-option"
     )
-    share: Share = setting("all", "Which networks leave a hospital; with `generator` the critics stay")
+    share: Share = setting("all", "Which networks leave a hospital; with `generator` the discriminators stay")
     federation: Way = setting("average", "What the hospitals do together")
     weighting: str = setting(
         "auto", "auto (by patients; uniform in private runs), uniform, patients or declared:NAME=N,...: public sizes."
@@ -87,9 +87,9 @@ class FederationSettings:
         if self.deadline is not None and not self.deadline > 0:
             raise ConfigError("--deadline must be a positive number of seconds", value=self.deadline)
         from fedsynth.federation.fault_injection import Faults
-        from fedsynth.federation.strategies import make_averaging
+        from fedsynth.federation.strategies import make_strategy
 
-        make_averaging(self.strategy, self.strategy_options)
+        make_strategy(self.strategy, self.strategy_options)
         Faults.parse(self.inject)
         _ = self.declared
         if self.weighting == "patients" and self.privacy is not None:

@@ -28,10 +28,10 @@ from fedsynth.federation.site_context import SITES
 from fedsynth.privacy.lineage import PatientGroup
 from fedsynth.runs import RUNS, Run, create_run
 from fedsynth.training.lineage import PATIENTS, origin_of
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.session import Prepared, default_generator, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import cpu_threads
-from fedsynth.training.site_storage import Disk
+from fedsynth.training.site_storage import SiteStorage
 
 Engine = Literal["local", "ray"]
 PHANTOMS, ASKED = "phantoms", "sites-asked.toml"
@@ -83,7 +83,7 @@ def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
         raise ConfigError("--weighting must declare every site and no other", value=wrong)
     for site in sites:
         try:
-            holder = Holder(training_members(site.images))
+            holder = PatientBatches(training_members(site.images))
         except ConfigError as error:
             raise ConfigError(f"site {site.name!r}: {error}") from error
         origin_of(holder, settings.training(), None)
@@ -106,8 +106,8 @@ def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | Non
 
 
 def _group(site: Site, settings: FederationSettings, run: Run) -> PatientGroup:
-    disk = Disk(folder=run.site(site.name), run=run.folder.name, site=site.name)
-    return origin_of(Holder(training_members(site.images)), settings.training(), disk).patients
+    disk = SiteStorage(folder=run.site(site.name), run=run.folder.name, site=site.name)
+    return origin_of(PatientBatches(training_members(site.images)), settings.training(), disk).patients
 
 
 def sites_asked(run: Run) -> SitesFile:

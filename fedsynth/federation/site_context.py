@@ -1,4 +1,4 @@
-"""Where a site does its part of a run: its name, its own disk, its policy and its images, simulated or real.
+"""Where a site does its stage of a run: its name, its own storage, its policy and its images, simulated or real.
 
 A simulated hospital lies in the run directory. A real one reads the site file that its own node names: nothing that
 a server sends can point it anywhere else.
@@ -17,7 +17,7 @@ from fedsynth.data import ImageSet
 from fedsynth.data.site_config import SitesFile, load_sites
 from fedsynth.data.sites import Federation, open_federation
 from fedsynth.errors import ConfigError
-from fedsynth.federation.error_codes import Code, NeutralError
+from fedsynth.federation.error_codes import ErrorCode, NeutralError
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.privacy.ledger import default_store, folder_of
 from fedsynth.runs import Run
@@ -30,7 +30,7 @@ SITE_FILE = "site-file"  # the key of Flower's node config that names it
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFile:
-    """One hospital. `folder` is its own disk: states, losses, log and what left. `store` holds its ledger.
+    """One hospital. `folder` is its own storage: states, losses, log and what left. `store` holds its ledger.
 
     Without a `store` it is `$FEDSYNTH_STORE` or the user's data directory. Deployed sites have three more: `server` is
     HOST or HOST:PORT, `authority` the certificate that its own must be signed by, `key` this site's private key.
@@ -83,7 +83,7 @@ _OPENING = Lock()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SitePlace:
+class SiteContext:
     """One site and one run. `images` opens the images when the policy has let the run pass.
 
     `store` is where a real site keeps its ledger; a simulated one takes the store that the user named.
@@ -97,11 +97,11 @@ class SitePlace:
     simulated: bool = False
 
 
-def open_place(node_config: Mapping[str, Any], run: Path, experiment: str) -> SitePlace:
+def open_site_context(node_config: Mapping[str, Any], run: Path, experiment: str) -> SiteContext:
     """The site that this node is. `run` is the run directory of a simulation, `experiment` the run's own name."""
     if named := node_config.get(SITE_FILE):
         file = load_site_file(Path(str(named)))
-        return SitePlace(
+        return SiteContext(
             name=file.name,
             folder=file.folder / run_folder(experiment),
             policy=load_policy(file.policy),
@@ -109,7 +109,7 @@ def open_place(node_config: Mapping[str, Any], run: Path, experiment: str) -> Si
             store=file.store,
         )
     if PARTITION not in node_config:
-        raise NeutralError(Code.SETTINGS)
+        raise NeutralError(ErrorCode.SETTINGS)
     return _simulated(Run(folder=run), int(node_config[PARTITION]))
 
 
@@ -122,7 +122,7 @@ def run_folder(experiment: str) -> str:
     return f"{name[: LONGEST // 2]}-{sha256(experiment.encode()).hexdigest()}"
 
 
-def spare_place(node_config: Mapping[str, Any], run: Path | None) -> tuple[str, Path | None]:
+def spare_site_context(node_config: Mapping[str, Any], run: Path | None) -> tuple[str, Path | None]:
     """A name, and a folder for its log, for a site whose place cannot be opened: beside the site file of a real one."""
     if named := node_config.get(SITE_FILE):
         return "", Path(str(named)).parent
@@ -134,10 +134,10 @@ def spare_place(node_config: Mapping[str, Any], run: Path | None) -> tuple[str, 
     return name, Run(folder=run).site(name)
 
 
-def _simulated(run: Run, number: int) -> SitePlace:
+def _simulated(run: Run, number: int) -> SiteContext:
     name = _sites_file(run.folder).site[number].name
     policy = run.site(name) / POLICY
-    return SitePlace(
+    return SiteContext(
         name=name,
         folder=run.site(name),
         policy=load_policy(policy if policy.exists() else None),

@@ -7,7 +7,7 @@ from functools import partial
 
 from fedsynth.data import ImageSet
 from fedsynth.federation.client import OnStep
-from fedsynth.federation.site_context import SitePlace
+from fedsynth.federation.site_context import SiteContext
 from fedsynth.training.session import Prepared
 
 OnOpened = Callable[[str, Prepared], None]
@@ -48,14 +48,14 @@ def trainings(auditor: OnOpened, images: OnImages) -> Iterator[None]:
         _auditor, _images = before
 
 
-def entered(place: SitePlace) -> SitePlace:
+def entered(place: SiteContext) -> SiteContext:
     """The site as an auditor lets it be."""
     if _images is None or not place.simulated:
         return place
     return replace(place, images=partial(_joined, _images, place))
 
 
-def _joined(images: OnImages, place: SitePlace) -> ImageSet:
+def _joined(images: OnImages, place: SiteContext) -> ImageSet:
     return images(place.name, place.images())
 
 

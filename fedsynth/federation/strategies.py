@@ -89,7 +89,7 @@ class Adaptive:
         return self.rate * mean / (np.sqrt(square) + self.tau), [mean, square]
 
 
-class Averaging:
+class ServerStrategy:
     """One strategy: a rule that combines the sites' arrays, and perhaps an optimiser at the server.
 
     Only floating-point entries are combined; others (counters) are the first reply's. `buffers` names entries that are
@@ -181,26 +181,26 @@ class TrimmedMean:
         return np.asarray(kept.mean(axis=0))
 
 
-def make_averaging(
+def make_strategy(
     strategy: str, options: Mapping[str, float] | None = None, *, buffers: Collection[str] = ()
-) -> Averaging:
+) -> ServerStrategy:
     """The strategy of that name. `options` are its own numbers: momentum, rate, beta1, beta2, tau, share, strength."""
     given = dict(options or {})
     if strategy == "fedprox":
         proximal_strength(given)
-        return Averaging(weighted_mean)
+        return ServerStrategy(weighted_mean)
     if strategy == "fedavg":
         _refuse_unknown(strategy, given, ())
-        return Averaging(weighted_mean)
+        return ServerStrategy(weighted_mean)
     if strategy == "fedmedian":
         _refuse_unknown(strategy, given, ())
-        return Averaging(median)
+        return ServerStrategy(median)
     if strategy == "trimmed-mean":
-        return Averaging(_with_options(strategy, TrimmedMean, given))
+        return ServerStrategy(_with_options(strategy, TrimmedMean, given))
     optimisers: dict[str, type[Momentum | Adaptive]] = {"fedavgm": Momentum, "fedadam": Adaptive}
     if strategy not in optimisers:
         raise ConfigError("unknown strategy", value=strategy, remedy=nearest(strategy, STRATEGIES))
-    return Averaging(weighted_mean, _with_options(strategy, optimisers[strategy], given), buffers=buffers)
+    return ServerStrategy(weighted_mean, _with_options(strategy, optimisers[strategy], given), buffers=buffers)
 
 
 def proximal_strength(options: Mapping[str, float]) -> float:

@@ -1,4 +1,5 @@
-"""Differentiable augmentation: the critic sees real and made images shifted, dimmed and with a patch cut out.
+"""Differentiable augmentation: the discriminator sees real and generated images shifted, dimmed and with a patch cut
+out.
 
 Stateless (nothing to federate, nothing to account) and sampled into plain parameters first, which travel in `noise`
 like every other random number, so it also runs sample by sample under vmap. No mirroring: left and right differ.
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsynth.models.base import Draws, Tensors
+from fedsynth.models.base import RandomSource, Tensors
 
 SHIFT, CUT, LIGHT = "augment-shift", "augment-cut", "augment-light"
 
@@ -26,12 +27,12 @@ class Augmentation:
     cut: float = 0.25
     light: float = 0.1
 
-    def noise(self, n: int, dimensions: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, dimensions: int, rng: RandomSource) -> Tensors:
         """The parameters of `n` augmentations, each in [0, 1)."""
         return {
-            SHIFT: draws.uniform((n, dimensions)),
-            CUT: draws.uniform((n, dimensions)),
-            LIGHT: draws.uniform((n, 2)),
+            SHIFT: rng.uniform((n, dimensions)),
+            CUT: rng.uniform((n, dimensions)),
+            LIGHT: rng.uniform((n, 2)),
         }
 
     def __call__(self, joint: Tensor, noise: Tensors) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-# The protocol between a model and its training: losses, turns and where random numbers come from, and nothing more.
+# The protocol between a model and its training: losses, phases and where random numbers come from, and nothing more.
 #
-# Real patients reach a network only through `private_loss`. Images are in [-1, 1], masks and labels are one-hot, the
+# Real patients reach a network only through `real_loss`. Images are in [-1, 1], masks and labels are one-hot, the
 # sample axis comes first everywhere, and every random number of a step arrives in `noise`: so the same function serves
 # plain training (its mean), private training (sample by sample under vmap) and the check that samples do not mix.
 
@@ -36,7 +36,7 @@ def global_randomness(seed: int | None = None) -> Iterator[None]:
         yield
 
 
-class Draws(Protocol):
+class RandomSource(Protocol):
     """Where random numbers come from: the experiment's seed in plain runs, the operating system in private ones."""
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
@@ -49,7 +49,7 @@ class Draws(Protocol):
         """Int64 values in [0, high)."""
 
 
-class SeededDraws:
+class SeededSource:
     """Reproducible draws from one torch generator, made on the CPU so that every device sees the same numbers."""
 
     def __init__(self, seed: int) -> None:
@@ -97,26 +97,26 @@ class ImageShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One optimiser update of one network within a step, taken every `every` steps.
+class Phase:
+    """One optimiser update of one network within a step, taken every `interval` steps.
 
-    `reads_patients` says that the loss has a `private_loss`: under privacy this turn draws, clips, adds noise and is
-    charged on its own. A turn without it never receives a batch. `judges` says that this loss tells how well an image
-    fits, which an attacker would read; a part of another turn's loss does not.
+    `reads_patients` says that the loss has a `real_loss`: under privacy this phase draws, clips, adds noise and is
+    charged on its own. A phase without it never receives a batch. `scores_images` says that this loss tells how well an
+    image fits, which an attacker would read; a part of another phase's loss does not.
     """
 
     net: str
     reads_patients: bool
-    every: int = 1
-    judges: bool = True
+    interval: int = 1
+    scores_images: bool = True
 
 
 class Model(nn.Module, ABC):
     """What training, privacy and federation may know of a generator family or a task network.
 
-    Subclasses build `nets` and write the losses; they hold no optimiser, data or device logic. `turns` is the order of
+    Subclasses build `nets` and write the losses; they hold no optimiser, data or device logic. `phases` is the order of
     updates within a step; `shared` names the networks that a federation averages; `sampler` names those whose moving
-    average is what is used in the end; `couples_samples` admits that a network mixes samples (batch statistics), which
+    average is what is used in the end; `mixes_samples` admits that a network mixes samples (batch statistics), which
     private training refuses.
 
     What is fitted rather than trained takes `passes` over all images after the last step. In each `sums` tells sums
@@ -124,13 +124,13 @@ class Model(nn.Module, ABC):
     those in `pooled` ask nothing of trained weights.
     """
 
-    turns: tuple[Turn, ...]
+    phases: tuple[Phase, ...]
     shared: tuple[str, ...]
     sampler: tuple[str, ...]
     passes: int = 0
     fitted: tuple[str, ...] = ()
     pooled: tuple[str, ...] = ()
-    couples_samples: bool = False
+    mixes_samples: bool = False
     augment: Callable[[Tensor, Tensors], Tensor] | None = None
 
     def __init__(self, shape: ImageShape, nets: Mapping[str, nn.Module]) -> None:
@@ -139,16 +139,17 @@ class Model(nn.Module, ABC):
         self.nets = nn.ModuleDict(nets)
 
     @abstractmethod
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """All randomness that `n` samples need in any loss or in sampling, sample axis first."""
 
     @abstractmethod
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The part of the turn's loss that reads patients, one value per sample (n,). No sample may see another."""
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """The part of the phase's loss that reads patients, one value per sample (n,). No sample may see another."""
 
     @abstractmethod
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The part of the turn's loss that reads no patient: one value per fake sample (n,); zeros where there is none.
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """The part of the phase's loss that reads no patient: one value per fake sample (n,); zeros where there is
+        none.
 
         `condition` holds a public `label` and, for paired families, a public or synthetic `source`.
         """
@@ -167,12 +168,12 @@ class Model(nn.Module, ABC):
         """Values of `progress` that between them use every parameter; growing families name one per stage."""
         return (1.0,)
 
-    def forward(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """`private_loss`, so that `torch.func.functional_call` can run it under other parameters."""
-        return self.private_loss(turn, batch, noise, progress)
+    def forward(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """`real_loss`, so that `torch.func.functional_call` can run it under other parameters."""
+        return self.real_loss(phase, batch, noise, progress)
 
 
-__all__ = ["Draws", "Family", "ImageShape", "SeededDraws", "Tensors", "Turn", "joined", "parted"]
+__all__ = ["Family", "ImageShape", "Phase", "RandomSource", "SeededSource", "Tensors", "joined", "parted"]
 
 
 class Family(Model):
@@ -185,12 +186,14 @@ class Family(Model):
         """Images in [-1, 1] under `image` and, for joint families of masked sets, label probabilities under `mask`."""
 
     def seen(self, joint: Tensor, noise: Tensors) -> Tensor:
-        """What a critic is shown of a real or made image: the image, augmented where the trainer set `augment`."""
+        """What a discriminator is shown of a real or generated image: the image, augmented where the trainer set
+        `augment`.
+        """
         return joint if self.augment is None else self.augment(joint, noise)
 
 
 def joined(batch: Tensors) -> Tensor:
-    """Image and mask as one tensor in [-1, 1], channels first: what the critic of a joint family sees."""
+    """Image and mask as one tensor in [-1, 1], channels first: what the discriminator of a joint family sees."""
     if "mask" not in batch:
         return batch["image"]
     return torch.cat([batch["image"], batch["mask"] * 2 - 1], 1)

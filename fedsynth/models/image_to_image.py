@@ -14,20 +14,20 @@ from fedsynth.models.base import ImageShape, Tensors
 from fedsynth.models.layers import CONVOLUTION, double, halve, halving_problem, halvings, spread, widths
 from fedsynth.models.objectives import Term
 
-# A critic of patches for paired families: is every part of this image a true answer to its source?
+# A discriminator of patches for paired families: is every part of this image a true answer to its source?
 
 
 SMALLEST = 16
 
 
 def patch_problem(size: tuple[int, ...]) -> str:
-    """Why a generator that doubles its grid, judged by patches, cannot make `size`; empty where it can."""
+    """Why a generator that doubles its grid, scored by patches, cannot make `size`; empty where it can."""
     if min(size) < SMALLEST:
         return f"sides below {SMALLEST} leave nothing to tell patches apart"
     return halving_problem(size)
 
 
-class PatchCritic(nn.Module):
+class PatchGanDiscriminator(nn.Module):
     """Scores of overlapping patches (PatchGAN, Isola et al. 2017), with the features that led to them.
 
     Instance norm looks at one sample only; private runs go without norm, which wastes less of the clipped gradient.
@@ -63,7 +63,8 @@ def over_patches(term: Term, features: list[Tensor]) -> Tensor:
 
 
 def feature_distance(made: list[Tensor], real: list[Tensor]) -> Tensor:
-    """How far the critic's features of a made image lie from the real one's (n,): feature matching (Wang et al. 2018).
+    """How far the discriminator's features of a generated image lie from the real one's (n,): feature matching (Wang et
+    al. 2018).
 
     The real features are a target and pass no gradient.
     """

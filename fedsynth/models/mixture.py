@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedsynth.models.base import Draws, Family, Tensors, Turn
+from fedsynth.models.base import Family, Phase, RandomSource, Tensors
 
 
 class SiteMixture(Family):
     """Networks are named `<number>-<network>`; it takes no step."""
 
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Phase, ...] = ()
     shared: tuple[str, ...] = ()
 
     def __init__(self, families: Sequence[Family], shares: Sequence[float]) -> None:
@@ -21,15 +21,15 @@ class SiteMixture(Family):
         self._edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)
         self.sampler = tuple(f"{number}-{name}" for number, one in enumerate(families) for name in one.sampler)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Whose sampler is taken, and the noise of any of them."""
-        return {"member": draws.uniform((n,))} | self._families[0].noise(n, draws)
+        return {"member": rng.uniform((n,))} | self._families[0].noise(n, rng)
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def real_loss(self, turn: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Never called: there are no turns."""
         return torch.zeros_like(noise["member"])
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, turn: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Never called: there are no turns."""
         return torch.zeros_like(noise["member"])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from fedsynth.errors import ConfigError, nearest
-from fedsynth.models.base import Draws, ImageShape, Tensors
+from fedsynth.models.base import ImageShape, RandomSource, Tensors
 
 GRAMMAR = "label-to-image, image-to-label, CHANNEL[+CHANNEL]-to-CHANNEL, super-resolution[:FACTOR], denoising[:SIGMA]"
 LABEL, IMAGE = "label", "image"
@@ -46,16 +46,16 @@ class Pairing:
             source_names=self.source_channels or mask_labels,
         )
 
-    def pair(self, batch: Tensors, channels: tuple[str, ...], draws: Draws) -> Tensors:
+    def pair(self, batch: Tensors, channels: tuple[str, ...], rng: RandomSource) -> Tensors:
         """The batch that a paired family reads: `source`, `image` (no channels if only a mask is made), `mask`."""
-        paired = {"source": self.source(batch, channels, draws), "image": _pick(batch, self.target_channels, channels)}
+        paired = {"source": self.source(batch, channels, rng), "image": _pick(batch, self.target_channels, channels)}
         if not self.target_channels:
             paired["mask"] = batch["mask"]
         if "label" in batch:
             paired["label"] = batch["label"]
         return paired
 
-    def source(self, batch: Tensors, channels: tuple[str, ...], draws: Draws) -> Tensor:
+    def source(self, batch: Tensors, channels: tuple[str, ...], rng: RandomSource) -> Tensor:
         """The source alone, (n, S, ...): all that synthesis needs; `channels` names those of `batch["image"]`."""
         if not self.source_channels:
             return batch["mask"]
@@ -63,7 +63,7 @@ class Pairing:
         if self.factor > 1:
             source = lower_resolution(source, self.factor)
         if self.sigma > 0:
-            source = add_rician_noise(source, self.sigma, draws)
+            source = add_rician_noise(source, self.sigma, rng)
         return source
 
 
@@ -107,9 +107,9 @@ def lower_resolution(images: Tensor, factor: float) -> Tensor:
     return F.interpolate(F.interpolate(images, size=small, mode="area"), size=size, mode=mode, align_corners=False)
 
 
-def add_rician_noise(images: Tensor, sigma: float, draws: Draws) -> Tensor:
+def add_rician_noise(images: Tensor, sigma: float, rng: RandomSource) -> Tensor:
     """Magnitude images in [-1, 1] with complex Gaussian noise of `sigma` times full intensity, clipped at 1."""
-    real, imaginary = (draws.normal(tuple(images.shape)).to(images) * sigma for _ in range(2))
+    real, imaginary = (rng.normal(tuple(images.shape)).to(images) * sigma for _ in range(2))
     return torch.hypot((images + 1) / 2 + real, imaginary).clamp(max=1) * 2 - 1
 
 

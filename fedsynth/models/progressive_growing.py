@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsynth.models.base import Tensors, Turn
+from fedsynth.models.base import Phase, Tensors
 from fedsynth.models.joint_gan import Generator, JointGan
 from fedsynth.models.layers import halve, repeat
 
@@ -84,11 +84,11 @@ class GrowingGan(JointGan):
             joint = halve(joint)
         return joint if share == 1 else faded(joint, repeat(halve(joint)), share)
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """As any joint GAN's; notes the progress of the generator's turn."""
-        if turn.net == "generator" and isinstance(self.generator, GrowingGenerator):
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """As any joint GAN's; notes the progress of the generator's phase."""
+        if phase.net == "generator" and isinstance(self.generator, GrowingGenerator):
             self.generator.reached = progress
-        return super().free_loss(turn, condition, noise, progress)
+        return super().fake_loss(phase, condition, noise, progress)
 
     def stages(self) -> tuple[float, ...]:
         """One progress per stage, each while it fades in, and the end."""

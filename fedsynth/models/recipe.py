@@ -26,9 +26,9 @@ class Recipe:
 
 
 PRIVATE = Recipe(
-    steps=400, batch=128, rates={"critic": 2e-3, "generator": 4e-4}, betas=(0.5, 0.99), ema=50.0, augment=False
+    steps=400, batch=128, rates={"discriminator": 2e-3, "generator": 4e-4}, betas=(0.5, 0.99), ema=50.0, augment=False
 )
 """Few large steps: noise falls with the patients drawn in a step, and every step is paid for."""
 
-PRIVATE_STARTED = replace(PRIVATE, steps=200, rates={"critic": 2e-4, "generator": 1e-4})
+PRIVATE_STARTED = replace(PRIVATE, steps=200, rates={"discriminator": 2e-4, "generator": 1e-4})
 """From networks that know brains already: a few small steps. Longer or faster ones lead away again, measured."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedsynth.models.base import Draws, SeededDraws, Tensors
+from fedsynth.models.base import RandomSource, SeededSource, Tensors
 from fedsynth.models.layers import Mapping
 
 ANCHORS = 128
@@ -25,16 +25,16 @@ class Styles(nn.Module):
         super().__init__()
         self.latent, self.mixing, self.truncation = latent, mixing, truncation
         self.map = Mapping(latent, n_classes, style, depth)
-        self.register_buffer("anchors", SeededDraws(0).normal((ANCHORS, latent)), persistent=False)
+        self.register_buffer("anchors", SeededSource(0).normal((ANCHORS, latent)), persistent=False)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A latent; where styles are mixed, a second one, and whether and where the mix changes over."""
         if not self.mixing:
-            return {"z": draws.normal((n, self.latent))}
+            return {"z": rng.normal((n, self.latent))}
         return {
-            "z": draws.normal((n, self.latent)),
-            "second-z": draws.normal((n, self.latent)),
-            "mix": draws.uniform((n, 2)),
+            "z": rng.normal((n, self.latent)),
+            "second-z": rng.normal((n, self.latent)),
+            "mix": rng.uniform((n, 2)),
         }
 
     def mixed(self, label: Tensor | None, noise: Tensors, n_layers: int) -> Tensor:

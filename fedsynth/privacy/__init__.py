@@ -1,1 +1,1 @@
-"""The guarded door between patients and networks: secret randomness, clipped gradients, accounting and the ledger."""
+"""The mechanism between patients and networks: secret randomness, clipped gradients, accounting and the ledger."""

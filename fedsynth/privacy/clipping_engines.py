@@ -24,7 +24,7 @@ SLACK = 1 - 2.0**-10  # what the rounding of the weighted sums may come to is ke
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A few patients: every tensor of `batch` and `noise` is (patients, views, ...). The last `fillers` are nobody.
+    """A few patients: every tensor of `batch` and `noise` is (patients, slices, ...). The last `fillers` are nobody.
 
     `precision` is that of their norms and sums; less than `EXACT` bounds nothing and is for chunks of nobody.
     """
@@ -40,12 +40,12 @@ class Chunk:
         return len(next(iter({**self.batch, **self.noise}.values())))
 
     @property
-    def views(self) -> int:
+    def slices_per_patient(self) -> int:
         """How many samples each patient shows."""
         return next(iter({**self.batch, **self.noise}.values())).shape[1]
 
     def flat(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The same with one sample axis, views of a patient one after another."""
+        """The same with one sample axis, slices of a patient one after another."""
         return {k: v.flatten(0, 1) for k, v in self.batch.items()}, {k: v.flatten(0, 1) for k, v in self.noise.items()}
 
     def rolled(self, places: int) -> "Chunk":
@@ -79,10 +79,10 @@ class Engine(Protocol):
     """How the gradients of a chunk are taken."""
 
     def norms(self, chunk: Chunk, progress: float) -> Tensor:
-        """Each patient's gradient norm (patients,), its views averaged first: at most a little above, never below."""
+        """Each patient's gradient norm (patients,), its slices averaged first: at most a little above, never below."""
 
     def clipped(self, chunk: Chunk, progress: float, clip: float) -> Clipped:
-        """Sum of the patients' gradients, views averaged, each clipped to norm `clip`; not finite counts as zero."""
+        """Sum of the patients' gradients, slices averaged, each clipped to norm `clip`; not finite counts as zero."""
 
 
 class RecordedEngine:
@@ -102,7 +102,7 @@ class RecordedEngine:
         norms = _norm([one.squared for _, one in shares])
         finite = norms.isfinite()
         if not finite.all():
-            rows = finite.repeat_interleave(chunk.views)
+            rows = finite.repeat_interleave(chunk.slices_per_patient)
             calls = [(replace(call, given=_zeroed(call.given, rows)), _zeroed(back, rows)) for call, back in calls]
             shares = _shares(calls, chunk)
         weights = _weights(norms, clip, chunk.fillers)
@@ -110,8 +110,10 @@ class RecordedEngine:
         return Clipped(sums=sums, losses=losses)
 
     def _record(self, chunk: Chunk, progress: float) -> tuple[Tensor, list[tuple[Call, Tensor]]]:
-        samples, views = chunk.patients * chunk.views, chunk.views
-        return record(self._layers, lambda: self._loss(*chunk.flat(), progress), samples=samples, share=1 / views)
+        samples, slices_per_patient = chunk.patients * chunk.slices_per_patient, chunk.slices_per_patient
+        return record(
+            self._layers, lambda: self._loss(*chunk.flat(), progress), samples=samples, share=1 / slices_per_patient
+        )
 
 
 def _shares(calls: list[tuple[Call, Tensor]], chunk: Chunk) -> list[tuple[str, Share]]:

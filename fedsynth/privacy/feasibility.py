@@ -73,7 +73,7 @@ def _advice(plan: PrivatePlan, parameters: int, sites: int, ratio: float) -> lis
     said.append(_line(f"{few} private steps in full batches", _ratio_of(full, few, parameters, sites), ratio))
     small = int(parameters * (GOOD / ratio) ** 2)
     if small >= 1000:
-        said.append(f"A critic of {small:,} parameters instead of {parameters:,} would bring it to 5.")
+        said.append(f"A discriminator of {small:,} parameters instead of {parameters:,} would bring it to 5.")
     said.append(_enough_patients(full, few, parameters, sites))
     return [line for line in said if line]
 

@@ -74,7 +74,7 @@ def exact_bytes(module: nn.Module, output: Tensor) -> int:
 
 
 def share(module: nn.Module, given: Tensor, back: Tensor, patients: int, precision: torch.dtype = EXACT) -> Share:
-    """The layer's share for `patients` patients whose views lie one after another along the first axis.
+    """The layer's share for `patients` patients whose slices lie one after another along the first axis.
 
     `given` is the layer's input and `back` the gradient of the summed losses by the layer's output. What was said above
     holds for `EXACT`; float32 is for samples that are nobody.
@@ -90,13 +90,13 @@ def share(module: nn.Module, given: Tensor, back: Tensor, patients: int, precisi
 
 
 def _convolution(module: Convolution, given: Tensor, back: Tensor, patients: int, precision: torch.dtype) -> Share:
-    views, flat = len(given) // patients, back.flatten(2)
-    if _ghost_is_cheaper(views * flat.shape[2], fan_in=module.weight[0].numel(), fan_out=flat.shape[1]):
+    slices, flat = len(given) // patients, back.flatten(2)
+    if _ghost_is_cheaper(slices * flat.shape[2], fan_in=module.weight[0].numel(), fan_out=flat.shape[1]):
         weight = _ghost(*(_by_patient(values, patients, precision) for values in (_unfold(module, given), flat)))
     else:
-        blocks = [block for x, g in _blocks(given, back, views) for block in _each_gradient(module, x, g, views)]
+        blocks = [block for x, g in _blocks(given, back, slices) for block in _each_gradient(module, x, g, slices)]
         weight = _held(blocks, precision)
-    return _with_bias(module, weight, _views_summed(flat.sum(2).to(precision), patients))
+    return _with_bias(module, weight, _slices_summed(flat.sum(2).to(precision), patients))
 
 
 def _with_bias(module: nn.Linear | Convolution, weight: Share, bias: Tensor) -> Share:
@@ -141,38 +141,38 @@ def _ghost(columns: Tensor, rows: Tensor) -> Share:
     return Share(squared=squared, weighted=weighted)
 
 
-def _blocks(given: Tensor, back: Tensor, views: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(given: Tensor, back: Tensor, slices: int) -> Iterator[tuple[Tensor, Tensor]]:
     """A few patients at a time on a CPU, whose caches are small; all at once on a GPU."""
-    step = len(given) if given.is_cuda else BLOCK * views
+    step = len(given) if given.is_cuda else BLOCK * slices
     return zip(torch.split(given, step), torch.split(back, step), strict=True)
 
 
-def _each_gradient(module: Convolution, given: Tensor, back: Tensor, views: int) -> list[Tensor]:
+def _each_gradient(module: Convolution, given: Tensor, back: Tensor, slices: int) -> list[Tensor]:
     """Blocks of (patients, ...), the quickest of three ways as measured on a CPU and on a GPU.
 
     On a CPU one small convolution after another beats one batched product; small kernels whose channels fill the
     vector registers go together, as the groups of one convolution.
     """
-    patients, weight = len(given) // views, module.weight.detach()
+    patients, weight = len(given) // slices, module.weight.detach()
     if given.is_cuda:
         columns, rows = (_by_patient(x, patients, x.dtype) for x in (_unfold(module, given), back.flatten(2)))
         return [rows.transpose(1, 2) @ columns]
     if weight.numel() <= 2**15 and module.in_channels % 16 == 0 and module.out_channels % 16 == 0:
-        return [_grouped_gradient(module, given, back, views)]
-    singles = zip(torch.split(given, views), torch.split(back, views), strict=True)
+        return [_grouped_gradient(module, given, back, slices)]
+    singles = zip(torch.split(given, slices), torch.split(back, slices), strict=True)
     return [_weight_gradient(module, weight, x, g)[None] for x, g in singles]
 
 
-def _grouped_gradient(module: Convolution, given: Tensor, back: Tensor, views: int) -> Tensor:
-    """(patients, weights): patients become the groups of one convolution, views its batch."""
-    patients, shape = len(given) // views, module.weight.shape
+def _grouped_gradient(module: Convolution, given: Tensor, back: Tensor, slices: int) -> Tensor:
+    """(patients, weights): patients become the groups of one convolution, slices its batch."""
+    patients, shape = len(given) // slices, module.weight.shape
     weight = module.weight.new_empty((patients * shape[0], *shape[1:]))  # of a weight only the shape is read
-    inputs, outputs = (_as_groups(values, patients, views) for values in (given, back))
+    inputs, outputs = (_as_groups(values, patients, slices) for values in (given, back))
     return _weight_gradient(module, weight, inputs, outputs, groups=patients).reshape(patients, -1)
 
 
-def _as_groups(values: Tensor, patients: int, views: int) -> Tensor:
-    return values.reshape(patients, views, *values.shape[1:]).transpose(0, 1).flatten(1, 2)
+def _as_groups(values: Tensor, patients: int, slices: int) -> Tensor:
+    return values.reshape(patients, slices, *values.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 def _scale_and_shift(module: nn.Module, given: Tensor, back: Tensor, patients: int, precision: torch.dtype) -> Share:
@@ -187,7 +187,7 @@ def _scale_and_shift(module: nn.Module, given: Tensor, back: Tensor, patients: i
     both = {"weight": back * standard, "bias": back}
     names = [name for name in both if getattr(module, name, None) is not None]
     sums = {name: both[name].sum(axes) if axes else both[name] for name in names}
-    each = {name: _views_summed(value.to(precision), patients) for name, value in sums.items()}
+    each = {name: _slices_summed(value.to(precision), patients) for name, value in sums.items()}
     squared = torch.stack([value.flatten(1).square().sum(1) for value in each.values()]).sum(0)
 
     def weighted(weights: Tensor) -> Sums:
@@ -202,12 +202,12 @@ def _ghost_is_cheaper(positions: int, fan_in: int, fan_out: int) -> bool:
 
 
 def _by_patient(values: Tensor, patients: int, dtype: torch.dtype) -> Tensor:
-    """(patients * views, features, positions) as (patients, views * positions, features)."""
+    """(patients * slices, features, positions) as (patients, views * positions, features)."""
     turned = values.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
     return turned.reshape(patients, -1, values.shape[1])
 
 
-def _views_summed(values: Tensor, patients: int) -> Tensor:
+def _slices_summed(values: Tensor, patients: int) -> Tensor:
     return values if len(values) == patients else values.reshape(patients, -1, *values.shape[1:]).sum(1)
 
 

@@ -1,4 +1,4 @@
-"""The guarded door: charge, draw, clip, add noise, divide by a public number. The only way from patients to a network.
+"""The mechanism: charge, draw, clip, add noise, divide by a public number. The only way from patients to a network.
 
 Knows nothing of families, optimisers or images: `fetch` brings tensors for the patients it is asked for.
 """
@@ -18,8 +18,8 @@ from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.secure_rng import Randomness
 
 
-class Door:
-    """One holder's guard for one run. `turns` holds each private turn's gradients; `patients` names the members.
+class GaussianMechanism:
+    """One site's guard for one run. `phases` holds each private phase's gradients; `patients` names the members.
 
     Without a ledger (phantoms) charges are counted in this object alone. `run` must be unlike any other run's name:
     it finds this run's earlier charges after a restart. With a `cap`, the whole rest of the run must fit under it.
@@ -28,7 +28,7 @@ class Door:
     def __init__(
         self,
         plan: PrivatePlan,
-        turns: Mapping[str, PatientGradients],
+        phases: Mapping[str, PatientGradients],
         *,
         patients: Sequence[str],
         randomness: Randomness,
@@ -36,15 +36,15 @@ class Door:
         ledger: Ledger | None = None,
         cap: Budget | None = None,
     ) -> None:
-        _check_turns(plan, turns)
+        _check_phases(plan, phases)
         if len(set(patients)) < len(patients):
             raise ValueError("every patient stands once in `patients`, whatever the number of images")
         if "" in patients:
             raise RefusedError("private training needs the patient of every image: who has no name has no protection")
         self.plan, self.randomness = plan, randomness
-        self._turns, self._n = dict(turns), len(patients)
+        self._phases, self._n = dict(phases), len(patients)
         self._ledger, self._run, self._cap = ledger, run, cap
-        self._prepaid = dict.fromkeys(turns, 0)
+        self._prepaid = dict.fromkeys(phases, 0)
         self.on_release: Callable[[str, Sums, float], None] | None = None
         self._group = None if ledger is None else ledger.group(patients)
         earlier = [] if ledger is None else ledger.charges(run)
@@ -70,25 +70,25 @@ class Door:
         return self.plan.steps if round in self._replayed else self._remaining
 
     def charge(self, steps: Mapping[str, int], *, round: int) -> None:  # noqa: A002
-        """Pay for a block: so many steps of each turn. On disk when this returns.
+        """Pay for a block: so many steps of each phase. On disk when this returns.
 
         Refused where the plan has fewer steps left. Steps of an earlier block that were not taken are lost. An insecure
         run that repeats a round repeats its numbers too, and pays once.
         """
         total = sum(steps.values())
-        if not set(steps) <= set(self._turns) or min(steps.values(), default=0) < 0:
-            raise ValueError(f"charged {dict(steps)} where the private turns are {sorted(self._turns)}")
+        if not set(steps) <= set(self._phases) or min(steps.values(), default=0) < 0:
+            raise ValueError(f"charged {dict(steps)} where the private phases are {sorted(self._phases)}")
         replayed = round in self._replayed
         if not replayed:
             refuse_above(self._remaining, total)
             self._remaining -= total
             self._charged += total
-            for turn in sorted(steps):
-                self._write(steps[turn], round)
+            for phase in sorted(steps):
+                self._write(steps[phase], round)
             if not self.private:
                 self._replayed.add(round)
-        self._prepaid = {turn: steps.get(turn, 0) for turn in self._turns}
-        for gradients in self._turns.values():
+        self._prepaid = {phase: steps.get(phase, 0) for phase in self._phases}
+        for gradients in self._phases.values():
             gradients.renew()  # a block begins: the weights may be others than before
 
     def check_resumed(self, steps: int) -> None:
@@ -104,23 +104,23 @@ class Door:
         if self._ledger is not None:
             self._ledger.copy(self._run, path)
 
-    def step(self, turn: str, fetch: Fetch, progress: float = 1.0) -> Sums:
-        """One private gradient of a turn: draw patients, clip and sum, add noise, divide by the public batch size.
+    def step(self, phase: str, fetch: Fetch, progress: float = 1.0) -> Sums:
+        """One private gradient of a phase: draw patients, clip and sum, add noise, divide by the public batch size.
 
-        Each call draws anew. The result may be used without further care; add the free half to it and step.
+        Each call draws anew. The result may be used without further care; add the fake half to it and step.
         Parameters that this stage of growth does not use are not among the keys. `on_release` is shown a copy of what
         leaves, and nothing else: an auditor stands there.
         """
-        if self._prepaid[turn] < 1:
-            raise RuntimeError(f"a private step of {turn!r} was not charged")
-        self._prepaid[turn] -= 1
+        if self._prepaid[phase] < 1:
+            raise RuntimeError(f"a private step of {phase!r} was not charged")
+        self._prepaid[phase] -= 1
         settings = self.plan.settings
         drawn = self.randomness.chosen(self._n, settings.rate)
-        sums = self._turns[turn].clipped_sum(drawn, fetch, progress)
+        sums = self._phases[phase].clipped_sum(drawn, fetch, progress)
         scale = self.plan.noise * settings.clip
         released = {name: self._noised(value, scale) / settings.batch for name, value in sums.items()}
         if self.on_release is not None:
-            self.on_release(turn, {name: value.clone() for name, value in released.items()}, progress)
+            self.on_release(phase, {name: value.clone() for name, value in released.items()}, progress)
         return released
 
     def _noised(self, value: Tensor, scale: float) -> Tensor:
@@ -145,13 +145,13 @@ class Door:
         self._ledger.charge(charge, self._group, cap=self._cap, most=self.plan.steps)
 
 
-def draw_views(randomness: Randomness, n_slices: Sequence[int], views: int) -> Tensor:
-    """Which slices of each patient are shown: (patients, views) indices, all different while a patient has enough."""
+def sample_slices(randomness: Randomness, n_slices: Sequence[int], slices_per_patient: int) -> Tensor:
+    """Which slices of each patient are shown: (patients, slices) indices, all different while a patient has enough."""
     rows = []
     for n in n_slices:
         order = randomness.uniform((max(n, 1),)).argsort()
-        rows.append(order.repeat(-(-views // len(order)))[:views])
-    return torch.stack(rows) if rows else torch.empty((0, views), dtype=torch.int64)
+        rows.append(order.repeat(-(-slices_per_patient // len(order)))[:slices_per_patient])
+    return torch.stack(rows) if rows else torch.empty((0, slices_per_patient), dtype=torch.int64)
 
 
 def _refuse_better_claim(plan: PrivatePlan, earlier: Sequence[Charge], *, insecure: bool) -> None:
@@ -165,7 +165,9 @@ def _refuse_better_claim(plan: PrivatePlan, earlier: Sequence[Charge], *, insecu
             raise RefusedError(f"this run was charged under other settings ({was})", remedy=remedy)
 
 
-def _check_turns(plan: PrivatePlan, turns: Mapping[str, PatientGradients]) -> None:
-    for name, gradients in turns.items():
-        if (gradients.clip, gradients.views) != (plan.settings.clip, plan.settings.views):
-            raise ValueError(f"turn {name!r} clips or views otherwise than the plan: the noise would not fit")
+def _check_phases(plan: PrivatePlan, phases: Mapping[str, PatientGradients]) -> None:
+    for name, gradients in phases.items():
+        if (gradients.clip, gradients.slices_per_patient) != (plan.settings.clip, plan.settings.slices_per_patient):
+            raise ValueError(
+                f"phase {name!r} clips or averages slices otherwise than the plan: the noise would not fit"
+            )

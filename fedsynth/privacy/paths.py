@@ -42,10 +42,17 @@ class Chooser:
     """Chooses paths for one loss of one network. `probe` has one view per made-up sample; `whole` is all that runs."""
 
     def __init__(
-        self, net: nn.Module, loss: LossPerSample, probe: Chunk, *, whole: nn.Module, views: int, memory: int
+        self,
+        net: nn.Module,
+        loss: LossPerSample,
+        probe: Chunk,
+        *,
+        whole: nn.Module,
+        slices_per_patient: int,
+        memory: int,
     ) -> None:
         self._net, self._loss, self._probe, self._whole = net, loss, probe, whole
-        self._views, self._memory = views, memory
+        self._views, self._memory = slices_per_patient, memory
         self._slow: dict[tuple[str, ...], str] = {}
         self._examined: set[tuple[str, ...]] = set()
         self._together: dict[tuple[tuple[str, ...], bool], int] = {}
@@ -129,8 +136,8 @@ class Chooser:
         """
         everybody = self._probe
         rest = everybody.rolled(-1).first(everybody.patients - 1)
-        for turn, (variation, whole) in enumerate(itertools.product(variations, (everybody, rest))):
-            chunk = whole.rolled(turn)
+        for phase, (variation, whole) in enumerate(itertools.product(variations, (everybody, rest))):
+            chunk = whole.rolled(phase)
             with varied(self._whole, variation):
                 clip = float(mapped.norms(chunk, progress).median())
                 if not (0 < clip < math.inf) and variation != AS_THEY_ARE:
@@ -148,8 +155,8 @@ class Chooser:
         if patients == 1:
             return True
         n, places, found = self._probe.patients, torch.arange(patients)[:, None], set()
-        for turn in range(n):
-            order = (places + turn + torch.arange(self._views)) % n  # (patients, views): which made-up sample
+        for phase in range(n):
+            order = (places + phase + torch.arange(self._views)) % n  # (patients, slices): which made-up sample
             batch, noise = (
                 {name: value[:, 0][order] for name, value in part.items()}
                 for part in (self._probe.batch, self._probe.noise)

@@ -1,7 +1,8 @@
 """One clipped gradient per patient, summed in bounded memory.
 
-Removing one patient changes the sum by at most the clip norm, whatever the views, the weights and the rounding. Knows
-nothing of noise, budgets, ledgers or how patients were drawn; nothing here divides by how many there were.
+Removing one patient changes the sum by at most the clip norm, whatever the number of slices, the weights and the
+rounding. Knows nothing of noise, budgets, ledgers or how patients were drawn; nothing here divides by how many there
+were.
 """
 
 import math
@@ -20,7 +21,7 @@ from fedsynth.privacy.sample_mixing import check_independence
 from fedsynth.privacy.variations import AS_THEY_ARE
 
 Fetch: TypeAlias = Callable[[Tensor], tuple[Tensors, Tensors]]
-"""`fetch(indices)`: batch and noise of these patients, every tensor (patients, views, ...)."""
+"""`fetch(indices)`: batch and noise of these patients, every tensor (patients, slices, ...)."""
 
 
 class PatientGradients:
@@ -39,18 +40,20 @@ class PatientGradients:
         *,
         clip: float,
         probe: tuple[Tensors, Tensors],
-        views: int = 1,
+        slices_per_patient: int = 1,
         growing: bool = False,
         whole: nn.Module | None = None,
         memory: int = 512 * 2**20,
     ) -> None:
         if not (clip > 0 and math.isfinite(clip)):
             raise RefusedError("the clip norm must be a positive number", value=clip)
-        self.net, self.loss, self.clip, self.views = net, loss, clip, views
+        self.net, self.loss, self.clip, self.slices_per_patient = net, loss, clip, slices_per_patient
         self._probe = probe
         self._growing, self._whole = growing, net if whole is None else whole
-        made_up = Chunk(batch=_with_views(probe[0]), noise=_with_views(probe[1]))
-        self._chooser = Chooser(net, loss, made_up, whole=self._whole, views=views, memory=memory)
+        made_up = Chunk(batch=_with_slices(probe[0]), noise=_with_slices(probe[1]))
+        self._chooser = Chooser(
+            net, loss, made_up, whole=self._whole, slices_per_patient=slices_per_patient, memory=memory
+        )
         self._paths: dict[tuple[str, ...], Path] = {}
         self._last: tuple[float, Path] | None = None
         self._trusted = True
@@ -74,7 +77,7 @@ class PatientGradients:
         return self._last[1]
 
     def clipped_sum(self, patients: Tensor, fetch: Fetch, progress: float = 1.0) -> Sums:
-        """The sum over `patients` of their gradients, each averaged over its views and then clipped to the clip norm.
+        """The sum over `patients` of their gradients, each averaged over its slices and then clipped to the clip norm.
 
         Keys are names of the parameters that this stage uses; the sums are float64, to be rounded once there is noise
         on them. A patient whose gradient is not finite counts as zero; no patient at all gives zeros by the same code.
@@ -89,9 +92,9 @@ class PatientGradients:
     def clipped_mean(self, batch: Tensors, noise: Tensors, progress: float = 1.0) -> tuple[Tensor, Sums]:
         """The mean loss of samples that are no patients, and the mean of their gradients, each clipped like one.
 
-        The free half, balanced with the other. The number of samples must be fixed and public.
+        The fake half, balanced with the other. The number of samples must be fixed and public.
         """
-        whole = Chunk(batch=_with_views(batch), noise=_with_views(noise), precision=torch.float32)
+        whole = Chunk(batch=_with_slices(batch), noise=_with_slices(noise), precision=torch.float32)
         path = self.path(progress)
         if not path.parameters:
             with torch.no_grad():
@@ -127,15 +130,18 @@ class PatientGradients:
         for start in range(0, len(patients), together):
             batch, noise = fetch(patients[start : start + together])
             chunk = Chunk(batch=dict(batch), noise=dict(noise))
-            if chunk.views != self.views:
-                raise ValueError(f"fetch gave {chunk.views} views per patient where {self.views} are declared")
+            if chunk.slices_per_patient != self.slices_per_patient:
+                raise ValueError(
+                    f"fetch gave {chunk.slices_per_patient} slices per patient where {self.slices_per_patient} are "
+                    f"declared"
+                )
             yield self._filled(chunk, together - chunk.patients)
 
     def _filled(self, chunk: Chunk, fillers: int) -> Chunk:
         """A copy of the chunk, its memory aligned like any other's, with a made-up sample in each empty place."""
 
         def fill(values: Tensor, made_up: Tensor) -> Tensor:
-            extra = made_up[:1, None].to(values).expand(fillers, chunk.views, *made_up.shape[1:])
+            extra = made_up[:1, None].to(values).expand(fillers, chunk.slices_per_patient, *made_up.shape[1:])
             return torch.cat([values, extra])
 
         batch, noise = (
@@ -145,7 +151,7 @@ class PatientGradients:
         return Chunk(batch=batch, noise=noise, fillers=fillers)
 
 
-def _with_views(tensors: Tensors) -> dict[str, Tensor]:
+def _with_slices(tensors: Tensors) -> dict[str, Tensor]:
     return {name: value[:, None] for name, value in tensors.items()}
 
 

@@ -1,4 +1,4 @@
-"""The mechanism of one holder's whole run, fixed before any image is read: declared numbers in, a frozen plan out.
+"""The mechanism of one site's whole run, fixed before any image is read: declared numbers in, a frozen plan out.
 
 Knows declared public numbers only. The true number of patients cannot enter: nothing here takes it.
 """
@@ -15,8 +15,8 @@ from fedsynth.privacy.accounting import Budget, Mechanism, Spent, calibrate, com
 class PrivateSettings:
     """What is declared in public before the run. `patients` is a round number near the truth, never counted from data.
 
-    `batch` is the expected number of patients in a draw; `clip` bounds a patient's gradient; `views` slices or
-    augmentations of each drawn patient are averaged before the clip, at no cost.
+    `batch` is the expected number of patients in a draw; `clip` bounds a patient's gradient; `slices_per_patient`
+    slices or augmentations of each sampled patient are averaged before the clip, at no cost.
     """
 
     epsilon: float
@@ -24,7 +24,7 @@ class PrivateSettings:
     patients: int
     batch: int
     clip: float = 1.0
-    views: int = 1
+    slices_per_patient: int = 1
 
     def __post_init__(self) -> None:
         _ = self.budget  # checks the ranges
@@ -36,8 +36,8 @@ class PrivateSettings:
         if not 1 <= self.batch <= self.patients:
             remedy = f"take 1 to {self.patients}; {self.patients} is the full batch"
             raise ConfigError("the batch must lie within the declared patients", value=self.batch, remedy=remedy)
-        if self.views < 1:
-            raise ConfigError("every drawn patient shows at least one view", value=self.views)
+        if self.slices_per_patient < 1:
+            raise ConfigError("every sampled patient shows at least one slice", value=self.slices_per_patient)
         if not (self.clip > 0 and math.isfinite(self.clip)):
             raise ConfigError("the clip norm must be a positive number", value=self.clip)
 
@@ -54,7 +54,7 @@ class PrivateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivatePlan:
-    """The calibrated mechanism: `steps` private updates of all turns together, `noise` times the clip norm on each.
+    """The calibrated mechanism: `steps` private updates of all phases together, `noise` times the clip norm on each.
 
     `claim` holds epsilon by the numerical accountant, the Renyi bound and the replace-one epsilon beside it.
     """
@@ -89,15 +89,15 @@ class PrivatePlan:
             "rate": settings.rate,
             "noise": self.noise,
             "clip": settings.clip,
-            "views": settings.views,
+            "slices_per_patient": settings.slices_per_patient,
             "private-steps": self.steps,
         }
 
 
 def make_plan(settings: PrivateSettings, steps: Mapping[str, int]) -> PrivatePlan:
-    """Calibrate the noise once for every private step of the whole run, `steps` by turn, over all its rounds.
+    """Calibrate the noise once for every private step of the whole run, `steps` by phase, over all its rounds.
 
-    Each turn of a step draws and is charged on its own, so the turns' steps add.
+    Each turn of a step draws and is charged on its own, so the phases' steps add.
     """
     total = sum(steps.values())
     noise = calibrate(settings.budget, rate=settings.rate, steps=total)

@@ -1,4 +1,4 @@
-"""Random numbers that nobody can repeat: noise, patient draw and view draw of private runs.
+"""Random numbers that nobody can repeat: noise, patient sampling and slice sampling of private runs.
 
 Knows nothing of the experiment's seed. A deterministic twin exists for tests; its name says what it is.
 """
@@ -18,7 +18,7 @@ _ZEROS = bytes(8 * _CHUNK)
 
 
 class Randomness(Protocol):
-    """What the door draws from. `private` is False for a source that somebody could repeat."""
+    """What the mechanism draws from. `private` is False for a source that somebody could repeat."""
 
     private: bool
 
@@ -26,7 +26,7 @@ class Randomness(Protocol):
         """Normal float64 values of standard deviation `scale`: the mechanism's noise."""
 
     def chosen(self, n: int, rate: float) -> Tensor:
-        """Which of `n` patients a Poisson draw takes: ascending int64 indices, each in with probability `rate`."""
+        """Which of `n` patients a Poisson sample takes: ascending int64 indices, each in with probability `rate`."""
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 values."""
@@ -66,7 +66,7 @@ class _KeyedRandomness:
         return values[:n].reshape(shape)
 
     def chosen(self, n: int, rate: float) -> Tensor:
-        """Ascending int64 indices of a Poisson draw: each of `n` is in with probability `rate`, by its own coin."""
+        """Ascending int64 indices of a Poisson sample: each of `n` is in with probability `rate`, by its own coin."""
         return (self._uniform(n) < rate).nonzero().flatten()
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:

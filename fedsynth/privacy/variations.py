@@ -22,13 +22,13 @@ VARIATIONS = (AS_THEY_ARE, Variation(1.0, 0.1), Variation(1.0, 1.0), Variation(4
 @contextmanager
 def varied(net: nn.Module, variation: Variation) -> Iterator[None]:
     """Every parameter varied meanwhile, to the same values each time; afterwards all are what they were, to the bit."""
-    draws = torch.Generator().manual_seed(0)  # made-up numbers, nothing secret
+    rng = torch.Generator().manual_seed(0)  # made-up numbers, nothing secret
     kept = [(parameter, parameter.detach().clone()) for parameter in net.parameters()]
     try:
         if variation != AS_THEY_ARE:
             with torch.no_grad():
                 for parameter, value in kept:
-                    drawn = torch.randn(value.shape, generator=draws).to(value)
+                    drawn = torch.randn(value.shape, generator=rng).to(value)
                     parameter.copy_(variation.scale * (value + variation.jitter * _spread(value) * drawn))
         yield
     finally:

@@ -45,7 +45,7 @@ def use_of(facts: Facts) -> Use:
         reasons.append(said)
         failed |= set(measured)
     for name in measured:
-        for said in (_knows_nothing(name, facts.cells[TASKS[name]]), _false_positives(name, facts.cells["slice_dice"])):
+        for said in (_is_trivial(name, facts.cells[TASKS[name]]), _false_positives(name, facts.cells["slice_dice"])):
             if said:
                 reasons.append(said)
                 failed.add(name)
@@ -65,13 +65,13 @@ def variety(results: Mapping[str, Result]) -> list[str]:
     return [f"Variety: {'; '.join(found)}."] if found else []
 
 
-def _knows_nothing(name: str, cell: Cell) -> str:
-    return f"{name} is {NO_BETTER}" if cell.knows_nothing else ""
+def _is_trivial(name: str, cell: Cell) -> str:
+    return f"{name} is {NO_BETTER}" if cell.is_trivial else ""
 
 
 def _false_positives(name: str, cell: Cell) -> str:
     """What Dice on ill patients does not see."""
-    if name != "segmentation" or not cell.knows_nothing:
+    if name != "segmentation" or not cell.is_trivial:
         return ""
     return f"segmentation is {NO_BETTER} where images without a lesion count"
 
@@ -90,7 +90,7 @@ NOT_PRIVATE_OUTPUT = (
     "drawn from it, not this page."
 )
 
-CRITIC = "critic"
+DISCRIMINATOR = "discriminator"
 
 Tone = Literal["yes", "no", "open"]
 
@@ -160,7 +160,11 @@ def _membership(facts: Facts) -> list[str]:
     if result is None:
         return []
     strongest = str(result.details.get("strongest", ""))
-    whose = " It needs the networks: the server has them, who gets the images has not." if strongest == CRITIC else ""
+    whose = (
+        " It needs the networks: the server has them, who gets the images has not."
+        if strongest == DISCRIMINATOR
+        else ""
+    )
     said = "" if result.verdict is None else f"{result.verdict}; "
     return [f"Membership: {said}the strongest attack reaches an AUC of {facts.cells['membership'].text}.{whose}"]
 
@@ -200,7 +204,7 @@ def _use(facts: Facts) -> list[str]:
         if name in facts.results:
             value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]
             share = "" if of.value is None else f"; {of.text} of what real images give"
-            better = f", {NO_BETTER}" if value.knows_nothing else ""
+            better = f", {NO_BETTER}" if value.is_trivial else ""
             nothing = "" if value.baseline is None else f" (best control: {value.baseline:.3g})"
             found.append(f"Use, {name}: {measure} {value.bare} on real holdout patients{better}{nothing}{share}.")
     area = facts.cells["fp_area"]

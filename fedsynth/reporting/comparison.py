@@ -61,7 +61,7 @@ def _took_part(row: Facts) -> str | None:
 
 
 def _steps(row: Facts) -> int | None:
-    """Of each hospital over all rounds, or of the one holder."""
+    """Of each hospital over all rounds, or of the one site."""
     if row.steps is not None:
         return row.steps
     rounds, local = row.settings.get("rounds"), row.settings.get("local-steps")

@@ -133,7 +133,7 @@ def _pictures(row: Facts, *, export: bool) -> str:
         parts.append("<p>No picture: what a generator made is shown outside only after the leakage test passed.</p>")
     if not export:
         beside = [run.samples / "real-and-synthetic.png", *sorted(run.folder.glob("sites/*/real-and-synthetic.png"))]
-        parts += [_picture(path, "Made and real images side by side.") for path in beside if path.is_file()]
+        parts += [_picture(path, "Generated and real images side by side.") for path in beside if path.is_file()]
         for path in sorted(run.folder.glob("sites/*/memorization/pairs.png")):
             where = path.parent.parent.name
             whose = "phantoms" if row.public else "patients"

@@ -79,7 +79,7 @@ class Criteria:
                 raise ConfigError(f"the bound {name!r} is not a number: nothing would ever exceed it", value=bound)
         for name in (*self.most, *self.least):
             if name.split(".")[0] not in BENCHMARKS or "." not in name:
-                remedy = "write benchmark.score, as in membership.critic"
+                remedy = "write benchmark.score, as in membership.discriminator"
                 raise ConfigError("a bound names no score of a benchmark", value=name, remedy=remedy)
         if self.max_epsilon < 0:
             raise ConfigError("'max-epsilon' must not be negative", value=self.max_epsilon)

@@ -40,7 +40,7 @@ ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 class Facts:
     """Everything that the table and the report say about one run. `lineage` is where its weights came from.
 
-    `hospitals` is who trained, None for one holder of all images; `steps` are those of each. `strange` are benchmarks
+    `hospitals` is who trained, None for one site with all images; `steps` are those of each. `strange` are benchmarks
     whose result is of another synthetic set than the run has now: they are not among the `results`. `failed` are steps
     of a suite that left nothing, and why; of an `unfinished` cell nothing else is known.
     """
@@ -85,7 +85,7 @@ COLUMNS = {
     "accuracy_skill": "accuracy skill",
     "over_public": "Dice over public images",
     "kid": "KID, own filters (real)",
-    "readers": "readers told apart",
+    "readers": "readers counted separately",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }

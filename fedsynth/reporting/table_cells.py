@@ -51,7 +51,7 @@ class Hospitals:
 
 
 def hospitals_of(folder: Path, settings: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> Hospitals | None:
-    """Read from `rounds.csv`, one row per round and site; None for a run of one holder."""
+    """Read from `rounds.csv`, one row per round and site; None for a run of one site."""
     if "federation" not in settings:
         return None
     trained: dict[str, int] = {}
@@ -102,7 +102,7 @@ class Cell:
         return self.text.partition(" (")[0]
 
     @property
-    def knows_nothing(self) -> bool:
+    def is_trivial(self) -> bool:
         """The interval holds the baseline or lies below it: no better than the best control."""
         low = self.value if self.low is None else self.low
         return low is not None and self.baseline is not None and low <= self.baseline
@@ -116,7 +116,7 @@ def cell_of_another_set(name: str) -> Cell:
 def federation_cell(settings: Mapping[str, Any], hospitals: Hospitals | None) -> Cell:
     """How it was shared out, and who trained."""
     if hospitals is None:
-        return Cell(text="pooled")
+        return Cell(text="centralised")
     names = {"average": str(settings.get("strategy", "fedavg")), "none": "each alone"}
     way = names.get(str(settings["federation"]), str(settings["federation"]))
     return Cell(text=f"{way}, {hospitals}" if hospitals.asked else way, why=hospitals.why)
@@ -213,13 +213,13 @@ def utility_cells(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
         return _cell(result, *_names(measure, arm))
 
     return {
-        "dice": _beside_nothing(of(segmentation, "dice")),
+        "dice": _beside_baseline(of(segmentation, "dice")),
         "fp_area": _beside_real(of(segmentation, "fp_area")),
-        "dice_mean": _beside_nothing(of(segmentation, "dice_mean")),
-        "slice_dice": _beside_nothing(of(segmentation, "brats_slice_dice")),
+        "dice_mean": _beside_baseline(of(segmentation, "dice_mean")),
+        "slice_dice": _beside_baseline(of(segmentation, "brats_slice_dice")),
         "dice_ratio": of(segmentation, "dice_ratio"),
         "dice_skill": of(segmentation, "dice_skill"),
-        "accuracy": _beside_nothing(of(classification, "accuracy")),
+        "accuracy": _beside_baseline(of(classification, "accuracy")),
         "accuracy_ratio": of(classification, "accuracy_ratio"),
         "accuracy_skill": of(classification, "accuracy_skill"),
         "over_public": of(segmentation, "dice_over_public"),
@@ -228,10 +228,10 @@ def utility_cells(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
     }
 
 
-def _beside_nothing(cell: Cell) -> Cell:
+def _beside_baseline(cell: Cell) -> Cell:
     if cell.value is None or cell.baseline is None:
         return cell
-    verdict = f", {NO_BETTER}" if cell.knows_nothing else ""
+    verdict = f", {NO_BETTER}" if cell.is_trivial else ""
     return replace(cell, text=f"{cell.text} ({cell.baseline:.3g}){verdict}")
 
 
@@ -269,7 +269,7 @@ def _text(score: Score) -> str:
 def traffic_cell(rounds: list[dict[str, str]], settings: Mapping[str, Any]) -> Cell:
     """What went over the wire."""
     if "federation" not in settings:
-        return Cell(text="images pooled", why="a pooled run moves the images themselves")
+        return Cell(text="images centralised", why="a centralised run moves the images themselves")
     total = sum(int(row[name] or 0) for row in rounds for name in ("bytes_up", "bytes_down")) / 1e6
     return Cell(text=f"{total:.1f}", value=total)
 

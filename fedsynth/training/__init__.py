@@ -1,1 +1,1 @@
-"""One holder's training loop, plain or private: where a network, its data and the guarded door meet."""
+"""One site's training loop, plain or private: where a network, its data and the mechanism meet."""

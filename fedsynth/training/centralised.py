@@ -1,4 +1,4 @@
-"""Training by one holder of data: the baseline that every federation is compared with."""
+"""Training by one site: the baseline that every federation is compared with."""
 
 import time
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from fedsynth.runs import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
 from fedsynth.training.divergence_check import DivergedError
 from fedsynth.training.generate import Drawing
-from fedsynth.training.loss_log import LossRecord
+from fedsynth.training.loss_log import LossLog
 from fedsynth.training.paired_sources import choose_sources
 from fedsynth.training.session import Prepared, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import TrainSettings, cpu_threads
-from fedsynth.training.site_storage import HOLDER, STATE, Disk
+from fedsynth.training.site_storage import CENTRALISED, STATE, SiteStorage
 from fedsynth.training.trainer import StepReport, Trainer
 
 SAVE_EVERY_SECONDS = 60.0
@@ -48,7 +48,7 @@ def run_training(
     """
     refuse_empty_maps([images], settings.generator)
     with run.locked(), cpu_threads(settings.threads):
-        prepared = prepare(images, settings, disk=Disk.of(run))
+        prepared = prepare(images, settings, storage=SiteStorage.of(run))
         _keep_roles(run, images)
         on_prepared(prepared)
         return _train(prepared, run, resume=resume, on_step=on_step)
@@ -67,14 +67,14 @@ def _keep_roles(run: Run, images: ImageSet) -> None:
 
 def _train(prepared: Prepared, run: Run, *, resume: bool, on_step: OnStep) -> Card:
     trainer, name = prepared.trainer, prepared.settings.generator
-    if resume and (run.site(HOLDER) / STATE).exists():
-        load_state(run.site(HOLDER) / STATE, trainer, name, shown=prepared.shown)
+    if resume and (run.site(CENTRALISED) / STATE).exists():
+        load_state(run.site(CENTRALISED) / STATE, trainer, name, shown=prepared.shown)
         prepared.check_resumed()
     try:
         _train_to_end(prepared, run, on_step)
     except DivergedError:
         if all(torch.isfinite(value).all() for value in trainer.family.nets.state_dict().values()):
-            save_state(run.site(HOLDER) / STATE, trainer, name, shown=prepared.shown)
+            save_state(run.site(CENTRALISED) / STATE, trainer, name, shown=prepared.shown)
         raise
     prepared.fit()
     card = prepared.card()
@@ -87,7 +87,7 @@ def _train_to_end(prepared: Prepared, run: Run, on_step: OnStep) -> None:
     if not trainer.total_steps:
         _write_sheet(samples / "untrained.png", prepared)
         return
-    record = LossRecord(run.rounds, first=trainer.step, timed=prepared.door is None)
+    log = LossLog(run.rounds, first=trainer.step, timed=prepared.mechanism is None)
     shown = _sheet_steps(trainer.total_steps, settings.sheets)
     saved, steps = time.monotonic(), -1
     while steps:
@@ -95,12 +95,12 @@ def _train_to_end(prepared: Prepared, run: Run, on_step: OnStep) -> None:
         steps = prepared.pay(trainer.step, wanted)
         for report in trainer.run(steps):
             on_step(report, trainer.total_steps)
-            record.add(report)
+            log.add(report)
             if trainer.step in shown:
                 _write_sheet(samples / f"step-{trainer.step:06d}.png", prepared)
-        if prepared.door is not None or time.monotonic() - saved > SAVE_EVERY_SECONDS or not steps:
-            save_state(run.site(HOLDER) / STATE, trainer, settings.generator, shown=prepared.shown)
-            record.save()
+        if prepared.mechanism is not None or time.monotonic() - saved > SAVE_EVERY_SECONDS or not steps:
+            save_state(run.site(CENTRALISED) / STATE, trainer, settings.generator, shown=prepared.shown)
+            log.save()
             saved = time.monotonic()
 
 
@@ -119,7 +119,7 @@ def _write_sheet(path: Path, prepared: Prepared) -> None:
     trainer: Trainer = prepared.trainer
     assert isinstance(trainer.family, Family)
     prepared.fit()
-    with trainer.average.in_place(trainer.family):
+    with trainer.ema.in_place(trainer.family):
         drawing = Drawing(trainer.family, card, count=SHEET_IMAGES, seed=seed, sources=sources)
         drawn = drawing.in_memory(f"{card.generator}, step {trainer.step}")
     buffer = BytesIO()

@@ -23,7 +23,7 @@ from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.lineage import Lineage
 from fedsynth.training.trainer import Trainer
 
-WEIGHTS, CARD, CRITIC = "generator.safetensors", "generator.toml", "critic.safetensors"
+WEIGHTS, CARD, DISCRIMINATOR = "generator.safetensors", "generator.toml", "discriminator.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Card:
 
 def save_generator(folder: Path, trainer: Trainer, card: Card) -> None:
     """Write the averaged sampler and its card; these two files are what is released."""
-    save_sampler(folder, trainer.average.values, card)
+    save_sampler(folder, trainer.ema.values, card)
 
 
 def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None:
@@ -97,7 +97,7 @@ def save_state(
     `notes` are kept beside it, for `read_notes`.
     """
     tensors = {f"nets.{name}": value for name, value in trainer.family.nets.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in trainer.average.values.items()}
+    tensors |= {f"average.{name}": value for name, value in trainer.ema.values.items()}
     for net, optimiser in trainer.optimisers.items():
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
@@ -112,9 +112,9 @@ def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "pa
     """Put a trainer back to where `save_state` left it; nothing is changed when the file does not fit."""
     tensors, described = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
-    average = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
+    ema = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
     _fits(path, trainer.family.nets.state_dict(), nets)
-    _fits(path, trainer.average.values, average)
+    _fits(path, trainer.ema.values, ema)
     if int(described["total-steps"]) != trainer.total_steps:
         problem = f"the state belongs to a run of {described['total-steps']} steps, not {trainer.total_steps}"
         raise FedSynthError(problem, file=path, remedy="resume with the same settings")
@@ -122,8 +122,8 @@ def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "pa
         remedy = "resume with the images that it was started with"
         raise FedSynthError(f"the run was trained on {was}, and the images are {shown}", file=path, remedy=remedy)
     trainer.family.nets.load_state_dict(nets)
-    for name, value in average.items():
-        trainer.average.values[name].copy_(value)
+    for name, value in ema.items():
+        trainer.ema.values[name].copy_(value)
     for net, optimiser in trainer.optimisers.items():
         _load_optimiser(optimiser, f"optimiser.{net}.", tensors)
     trainer.step = int(described["step"])
@@ -147,7 +147,7 @@ def start_from(path: Path, family: Model, generator: str, *, remedy: str = "") -
 
 def start_from_release(folder: Path, family: Model, generator: str, *, remedy: str = "") -> None:
     """The same with the networks that a federation released."""
-    parts = [path for path in (folder / WEIGHTS, folder / CRITIC) if path.exists()]
+    parts = [path for path in (folder / WEIGHTS, folder / DISCRIMINATOR) if path.exists()]
     nets = {name: value for path in parts for name, value in _read(path, generator)[0].items()}
     _start(folder, nets, family, remedy)
 

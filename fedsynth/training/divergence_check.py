@@ -12,7 +12,7 @@ class DivergedError(FedSynthError):
     """Training produced something that is not a number; the last good state is kept."""
 
 
-class Watch:
+class DivergenceCheck:
     """Looks at every loss on a CPU, and at every `interval`-th on a GPU, where looking means waiting.
 
     In private runs it is handed noised gradients and losses of fakes, never anything computed from patients.

@@ -16,7 +16,7 @@ from fedsynth.errors import ConfigError
 from fedsynth.models.base import Tensors, global_randomness
 from fedsynth.models.downstream.tasks import Task, build_task
 from fedsynth.models.generators.catalog import Recipe
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.settings import Device, cpu_threads, open_device
 from fedsynth.training.stopping import CHECK, EarlyStopping, has_collapsed
@@ -24,7 +24,7 @@ from fedsynth.training.trainer import PlainGradients, Trainer
 
 BLOCK = 32
 EMA = 20.0
-"""Half-life in steps of the moving average of the weights, which is what is scored."""
+"""Half-life in steps of the exponential moving average (EMA) of the weights, which is what is scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,14 @@ class Trained:
     collapsed: bool
 
 
-class SeveralHolders(Holder):
+class PooledBatches(PatientBatches):
     """Image sets end to end, real and synthetic alike, whatever their voxel types."""
 
     def __init__(self, sets: Sequence[ImageSet], *, device: torch.device) -> None:
         super().__init__(sets[0], device=device)
-        self._holders = [Holder(images, device=device) for images in sets]
+        self._datasets = [PatientBatches(images, device=device) for images in sets]
         self._starts = np.cumsum([0, *(len(images) for images in sets)])
-        for other in self._holders[1:]:
+        for other in self._datasets[1:]:
             if other.shape != self.shape or other.images.header.classes != self.images.header.classes:
                 problem = "the sets to train on differ in size, channels, labels or classes"
                 raise ConfigError(problem, value=f"{self.shape} and {other.shape}")
@@ -92,8 +92,8 @@ class SeveralHolders(Holder):
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owner, kind="stable")
         parts = [
-            holder.fetch(rows[owner == number] - self._starts[number])
-            for number, holder in enumerate(self._holders)
+            dataset.fetch(rows[owner == number] - self._starts[number])
+            for number, dataset in enumerate(self._datasets)
             if (owner == number).any()
         ]
         back = torch.from_numpy(np.argsort(order))
@@ -110,14 +110,14 @@ def learn(
 ) -> Trained:
     """A task network trained on all images of `sets`; with `start` it goes on from that one (fine-tuning).
 
-    It carries the moving average of its weights, of the step at which `reference` was scored best; without reference
-    patients that of the last step. `on_step` is called with the steps taken and the ceiling.
+    It carries the exponential moving average (EMA) of its weights, of the step at which `reference` was scored best;
+    without reference patients that of the last step. `on_step` is called with the steps taken and the ceiling.
     """
     with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
         trainer = task_trainer(sets, settings)
         if start is not None:
             trainer.family.load_state_dict(start.state_dict())
-            trainer.average.update(trainer.family, -1)  # the average starts from there too
+            trainer.ema.update(trainer.family, -1)  # the average starts from there too
         stopping = EarlyStopping(reference, device=open_device(settings.device))
         for report in trainer.run(settings.steps):
             on_step(report.step + 1, settings.steps)
@@ -134,7 +134,7 @@ def is_check(steps: int, ceiling: int) -> bool:
 def _no_more_gain(trainer: Trainer, stopping: EarlyStopping) -> bool:
     task = trainer.family
     assert isinstance(task, Task)
-    with trainer.average.in_place(task):
+    with trainer.ema.in_place(task):
         return stopping.seen(task)
 
 
@@ -147,34 +147,34 @@ def finished(task: Task, sets: Sequence[ImageSet], stopping: EarlyStopping, *, s
 
 def task_trainer(sets: Sequence[ImageSet], settings: TaskSettings, *, stream: int | None = None) -> Trainer:
     """A trainer at its first step. First weights follow from the seed; batches from `stream`, the seed if not given."""
-    holder = SeveralHolders(sets, device=open_device(settings.device))
+    dataset = PooledBatches(sets, device=open_device(settings.device))
     with global_randomness(stream_seed(settings.seed, "task")):
-        task = build_task(settings.network, holder.shape, augment=settings.augment).to(holder.device)
+        task = build_task(settings.network, dataset.shape, augment=settings.augment).to(dataset.device)
     seed = settings.seed if stream is None else stream
     return Trainer(
         task,
         settings.recipe,
         seed=seed,
         total_steps=settings.steps,
-        gradients=PlainGradients(task, holder, seed=seed, batch=settings.batch),
-        device=holder.device,
+        gradients=PlainGradients(task, dataset, seed=seed, batch=settings.batch),
+        device=dataset.device,
     )
 
 
 def released(trainer: Trainer) -> Task:
-    """The trained task with the moving average of its weights, ready to be asked."""
+    """The trained task with the exponential moving average (EMA) of its weights, ready to be asked."""
     task = trainer.family
     assert isinstance(task, Task)
-    task.nets.load_state_dict(trainer.average.values, strict=False)
+    task.nets.load_state_dict(trainer.ema.values, strict=False)
     return task.eval()
 
 
 def predictions(task: Task, images: ImageSet) -> Iterator[NDArray[np.float32]]:
     """Probabilities for every image in turn: (labels, ...) of every pixel, or (classes,)."""
     device = next(task.parameters()).device
-    holder = Holder(images, device=device)
+    dataset = PatientBatches(images, device=device)
     for start in range(0, len(images), BLOCK):
         rows = np.arange(start, min(len(images), start + BLOCK))
         with torch.no_grad(), cpu_threads(1):  # as in training: runs side by side would fight over the cores
-            made = task.predict(holder.fetch(rows)["image"]).float().cpu().numpy()
+            made = task.predict(dataset.fetch(rows)["image"]).float().cpu().numpy()
         yield from made

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedsynth.models.base import Model
 
 
-class MovingAverage:
+class ExponentialMovingAverage:
     """Exponential average of the sampler's parameters with a half-life in steps; buffers are copied as they are.
 
     The average starts as the weights themselves and lengthens its memory as it goes, so short runs are not held back.

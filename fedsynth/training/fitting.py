@@ -5,38 +5,42 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-from fedsynth.models.base import Model, SeededDraws, Tensors
+from fedsynth.models.base import Model, SeededSource, Tensors
 from fedsynth.models.pairing import Pairing
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.trainer import Trainer
 
 BLOCK = 32  # images at a time; sums run over them in their order
 
 
-def sums_of(family: Model, holder: Holder, number: int, *, pairing: Pairing | None = None, seed: int = 0) -> Tensors:
-    """The sums of pass `number` over all images of one holder."""
+def sums_of(
+    family: Model, dataset: PatientBatches, number: int, *, pairing: Pairing | None = None, seed: int = 0
+) -> Tensors:
+    """The sums of pass `number` over all images of one site."""
     total: Tensors = {}
-    for start in range(0, holder.count, BLOCK):
-        batch = holder.fetch(np.arange(start, min(start + BLOCK, holder.count)))
+    for start in range(0, dataset.count, BLOCK):
+        batch = dataset.fetch(np.arange(start, min(start + BLOCK, dataset.count)))
         if pairing is not None:
-            draws = SeededDraws(stream_seed(seed, "fitting", start))
-            batch = pairing.pair(batch, holder.images.header.channels, draws)
+            rng = SeededSource(stream_seed(seed, "fitting", start))
+            batch = pairing.pair(batch, dataset.images.header.channels, rng)
         for name, value in family.sums(number, batch).items():
             total[name] = total[name] + value.double() if name in total else value.double()
     return total
 
 
-def fit_alone(trainer: Trainer, holder: Holder, *, pairing: Pairing | None = None, but: Collection[str] = ()) -> None:
-    """All passes over one holder's images, for the averaged sampler; networks in `but` are left to others."""
+def fit_alone(
+    trainer: Trainer, dataset: PatientBatches, *, pairing: Pairing | None = None, but: Collection[str] = ()
+) -> None:
+    """All passes over one site's images, for the averaged sampler; networks in `but` are left to others."""
     family = trainer.family
-    with trainer.average.in_place(family):
+    with trainer.ema.in_place(family):
         for number in range(family.passes):
-            sums = sums_of(family, holder, number, pairing=pairing, seed=trainer.seed)
+            sums = sums_of(family, dataset, number, pairing=pairing, seed=trainer.seed)
             own = {name: value for name, value in sums.items() if name.split(".")[0] not in but}
             if own:
                 family.fit(number, own)
-        trainer.average.take_buffers(family)
+        trainer.ema.take_buffers(family)
 
 
 def expected_sums(family: Model, number: int, *, device: torch.device) -> Tensors:

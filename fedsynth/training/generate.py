@@ -136,7 +136,7 @@ class Drawing:
 
     @property
     def _channels(self) -> tuple[str, ...]:
-        """Of the made image; a family that makes only masks passes its source image on."""
+        """Of the generated image; a family that makes only masks passes its source image on."""
         if self.sources is None:
             return self.card.channels
         pairing = self.sources.pairing

@@ -17,9 +17,9 @@ from fedsynth.privacy.patient_tags import Identities
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.runs import Run, open_run
 from fedsynth.training.checkpoint import CARD, Card, start_from, start_from_release
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.site_storage import HOLDER, STATE, Disk
+from fedsynth.training.site_storage import CENTRALISED, STATE, SiteStorage
 
 PATIENTS = "patients.toml"
 """In a simulated run: the group of each site's patients, and what is known of whom it shares with earlier runs."""
@@ -50,18 +50,18 @@ class Origin:
         )
 
 
-def origin_of(holder: Holder, settings: TrainSettings, disk: Disk | None) -> Origin:
-    """Of a run of one holder; refused where it must not go on from there.
+def origin_of(dataset: PatientBatches, settings: TrainSettings, storage: SiteStorage | None) -> Origin:
+    """Of a run of one site; refused where it must not go on from there.
 
     Without a disk nothing is written, and its patients have no name.
     """
     told = None if settings.privacy is None else settings.privacy.store
-    store = told if disk is None or disk.store is None else disk.store
-    run, phantoms = "" if disk is None else disk.run, holder.images.header.phantoms
-    before = lineage_before(settings, run=run, patients=() if phantoms else holder.patients, store=store)
-    site = HOLDER if disk is None else disk.site
-    known = disk is not None and not phantoms
-    patients = group_of(site, holder.patients, before, store) if known else PatientGroup(site=site)
+    store = told if storage is None or storage.store is None else storage.store
+    run, phantoms = "" if storage is None else storage.run, dataset.images.header.phantoms
+    before = lineage_before(settings, run=run, patients=() if phantoms else dataset.patients, store=store)
+    site = CENTRALISED if storage is None else storage.site
+    known = storage is not None and not phantoms
+    patients = group_of(site, dataset.patients, before, store) if known else PatientGroup(site=site)
     return Origin(run=run, before=before, patients=patients)
 
 
@@ -71,7 +71,7 @@ def start_networks(family: Model, settings: TrainSettings) -> None:
         return
     remedy = "train that run with --private-networks, and the same --option" if settings.privacy else ""
     run = open_run(settings.start)
-    if (state := run.site(HOLDER) / STATE).exists():
+    if (state := run.site(CENTRALISED) / STATE).exists():
         start_from(state, family, settings.generator, remedy=remedy)
     else:
         start_from_release(run.checkpoints, family, settings.generator, remedy=remedy)

@@ -13,13 +13,13 @@ INTERVAL = 25
 COLUMNS = ("round", "site", "answered", "reason", "seconds", "bytes_up", "bytes_down", "steps", "epsilon")
 
 
-class LossRecord:
-    """Collects step reports of one holder and writes them, whole or not at all. Rows before step `first` are kept.
+class LossLog:
+    """Collects step reports of one site and writes them, whole or not at all. Rows before step `first` are kept.
 
     Private runs are not `timed`: a step takes longer the more patients were drawn.
     """
 
-    def __init__(self, path: Path, *, first: int = 0, site: str = "pooled", timed: bool = True) -> None:
+    def __init__(self, path: Path, *, first: int = 0, site: str = "centralised", timed: bool = True) -> None:
         self._path, self._site, self._timed = path, site, timed
         self._rows = [row for row in _read(path) if int(row["steps"]) <= first]
         self._sums: dict[str, list[float]] = defaultdict(list)

@@ -13,20 +13,20 @@ from safetensors.torch import load_file
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError, ImageSetError
-from fedsynth.models.base import Family, SeededDraws
+from fedsynth.models.base import Family, SeededSource
 from fedsynth.models.pairing import read_pairing
 from fedsynth.runs import Run
-from fedsynth.training.checkpoint import CARD, CRITIC, Card, load_generator, start_from
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.checkpoint import CARD, DISCRIMINATOR, Card, load_generator, start_from
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
-from fedsynth.training.site_storage import HOLDER, STATE
+from fedsynth.training.site_storage import CENTRALISED, STATE
 
 DRAWS = 4
 BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judge:
+class MembershipScorer:
     """All networks of a run as training left them. Calling it gives one score per image, larger for a better match."""
 
     family: Family
@@ -36,32 +36,32 @@ class Judge:
     def __call__(self, images: ImageSet) -> NDArray[np.float64]:
         """Minus the loss that training would have on each image, the mean over a few draws of its noise.
 
-        Of a critic that is its score of the image as a real one, of a likelihood model the likelihood: both higher for
-        images that were trained on. The draws are the same for every image.
+        Of a discriminator that is its score of the image as a real one, of a likelihood model the likelihood: both
+        higher for images that were trained on. The draws are the same for every image.
         """
         self._check(images)
-        holder = Holder(images)
+        dataset = PatientBatches(images)
         scores = np.empty(len(images))
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))
-            scores[rows] = self._score(holder, rows)
+            scores[rows] = self._score(dataset, rows)
         if not np.isfinite(scores).all():
             raise FedSynthError("the run's networks score some images as not a number", remedy="train it again")
         return scores
 
-    def _score(self, holder: Holder, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        batch = holder.fetch(rows)
+    def _score(self, dataset: PatientBatches, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        batch = dataset.fetch(rows)
         if self.card.pairing:
-            header = holder.images.header
+            header = dataset.images.header
             pairing = read_pairing(self.card.pairing, header.channels, header.mask_labels)
-            batch = pairing.pair(batch, header.channels, SeededDraws(stream_seed(self.seed, "pairing", 0)))
+            batch = pairing.pair(batch, header.channels, SeededSource(stream_seed(self.seed, "pairing", 0)))
         total = torch.zeros(len(rows), dtype=torch.float64)
         for draw in range(DRAWS):
-            noise = self.family.noise(BATCH, SeededDraws(stream_seed(self.seed, "judge", draw)))
+            noise = self.family.noise(BATCH, SeededSource(stream_seed(self.seed, "judge", draw)))
             noise = {name: value[: len(rows)] for name, value in noise.items()}
-            for turn in self.family.turns:
-                if turn.reads_patients and turn.judges:
-                    loss = self.family.private_loss(turn, batch, noise, 1.0)
+            for phase in self.family.phases:
+                if phase.reads_patients and phase.scores_images:
+                    loss = self.family.real_loss(phase, batch, noise, 1.0)
                     total -= loss.detach().double().reshape(len(rows))
         return np.asarray(total / DRAWS)
 
@@ -79,31 +79,33 @@ class Judge:
                 raise ImageSetError(problem, file=images.folder)
 
 
-def judge_of(run: Run, *, seed: int = 0) -> Judge | None:
-    """The networks of a run: all of a pooled one, those that the server received of a federated one.
+def membership_scorer(run: Run, *, seed: int = 0) -> MembershipScorer | None:
+    """The networks of a run: all of a centralised one, those that the server received of a federated one.
 
     None where the run has none that ever read a patient, or where they stayed at the sites.
     """
     if not (run.checkpoints / CARD).is_file():
         return None
     family, card = load_generator(run.checkpoints)
-    if not any(turn.reads_patients for turn in family.turns):
+    if not any(phase.reads_patients for phase in family.phases):
         return None
-    state, critic = run.site(HOLDER) / STATE, run.checkpoints / CRITIC
+    state, discriminator = run.site(CENTRALISED) / STATE, run.checkpoints / DISCRIMINATOR
     if state.is_file():
         start_from(state, family, card.generator)
-        return Judge(family=family.eval(), card=card, seed=seed)
+        return MembershipScorer(family=family.eval(), card=card, seed=seed)
     known = set(family.sampler)
-    if critic.is_file():
+    if discriminator.is_file():
         try:
-            tensors = load_file(critic)
+            tensors = load_file(discriminator)
         except (OSError, SafetensorError) as error:
-            raise FedSynthError(f"is damaged: {error}", file=critic) from error
+            raise FedSynthError(f"is damaged: {error}", file=discriminator) from error
         own = family.nets.state_dict()
         if any(name not in own or own[name].shape != value.shape for name, value in tensors.items()):
-            raise FedSynthError(f"does not hold networks of {card.generator} as its card describes it", file=critic)
+            raise FedSynthError(
+                f"does not hold networks of {card.generator} as its card describes it", file=discriminator
+            )
         family.nets.load_state_dict(tensors, strict=False)
         known |= {name.split(".")[0] for name in tensors}
     if not {name.split(".")[0] for name in family.nets.state_dict()} <= known:
         return None
-    return Judge(family=family.eval(), card=card, seed=seed)
+    return MembershipScorer(family=family.eval(), card=card, seed=seed)

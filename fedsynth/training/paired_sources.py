@@ -14,10 +14,10 @@ from fedsynth.data import ImageSet
 from fedsynth.data.mask_anatomy import Anatomy, Labels, Region, brain_of
 from fedsynth.data.mask_editing import Edit, Edited, edit, transplant
 from fedsynth.errors import ConfigError, ImageSetError
-from fedsynth.models.base import SeededDraws, Tensors
+from fedsynth.models.base import SeededSource, Tensors
 from fedsynth.models.pairing import LABEL_TO_IMAGE, Pairing, label_source, read_pairing
 from fedsynth.training.checkpoint import Card
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.sampler import class_counts, parse_mix
 
@@ -49,13 +49,13 @@ class Sources:
 
     def source(self, start: int, stop: int) -> torch.Tensor:
         """The sources of images `start` to `stop`, as the family reads them."""
-        holder = Holder(self.images)
-        batch: Tensors = holder.fetch(self.rows[start:stop])
+        dataset = PatientBatches(self.images)
+        batch: Tensors = dataset.fetch(self.rows[start:stop])
         if self.images.masks is not None:
             masks = np.stack([self.mask(i) for i in range(start, stop)])
             batch["mask"] = label_source(masks, len(self.images.header.mask_labels))
-        draws = SeededDraws(stream_seed(self.seed, "source", start))
-        return self.pairing.source(batch, self.images.header.channels, draws)
+        rng = SeededSource(stream_seed(self.seed, "source", start))
+        return self.pairing.source(batch, self.images.header.channels, rng)
 
     def mask(self, i: int) -> Labels:
         """The label map of image i after transplanting and editing; kept a while, for source and output both ask."""

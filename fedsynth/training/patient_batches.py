@@ -1,4 +1,4 @@
-"""One data holder's images as tensors: which rows belong to which patient, and batches on demand."""
+"""One site's images as tensors: which rows belong to which patient, and batches on demand."""
 
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.models.base import ImageShape, Tensors
 
 
-class Holder:
+class PatientBatches:
     """The training images of one hospital (or of a pooled set), read as they are asked for.
 
     `fetch` gives images in [-1, 1], masks and classes one-hot, sample axis first.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fedsynth.models.base import SeededDraws
+    from fedsynth.models.base import SeededSource
 
 
 def stream_seed(seed: int, *names: int | str) -> int:
@@ -26,11 +26,11 @@ def _word(name: str) -> int:
     return int.from_bytes(content if len(content) < 8 else hashlib.sha256(content).digest()[:8], "little") % 2**63
 
 
-def step_draws(seed: int, step: int, turn: int) -> "SeededDraws":
-    """The draws of one turn of one step."""
-    from fedsynth.models.base import SeededDraws
+def step_rng(seed: int, step: int, phase: int) -> "SeededSource":
+    """The draws of one phase of one step."""
+    from fedsynth.models.base import SeededSource
 
-    return SeededDraws(stream_seed(seed, "step", step, turn))
+    return SeededSource(stream_seed(seed, "step", step, phase))
 
 
 def batch_rows(seed: int, step: int, batch: int, count: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, nearest
-from fedsynth.models.base import Family, SeededDraws, Tensors
+from fedsynth.models.base import Family, SeededSource, Tensors
 from fedsynth.training.random_streams import stream_seed
 
 Source = Callable[[int, int], torch.Tensor]
@@ -51,7 +51,7 @@ def sample_blocks(
     device = next(family.parameters(), torch.zeros(())).device
     for start in range(0, len(labels), block):
         stop = min(len(labels), start + block)
-        parts = [family.noise(1, SeededDraws(stream_seed(seed, "sample", i))) for i in range(start, stop)]
+        parts = [family.noise(1, SeededSource(stream_seed(seed, "sample", i))) for i in range(start, stop)]
         noise = {name: torch.cat([part[name] for part in parts]).to(device) for name in parts[0]} if parts else {}
         condition: Tensors = {}
         if family.shape.n_classes:

@@ -1,7 +1,7 @@
 """From settings to a trainer that is ready to take its first step, plain or private. Everything is checked here.
 
-A private run is planned from declared numbers alone: this file hands the door no count of patients. It does not know
-whether a holder trains alone or in a federation.
+A private run is planned from declared numbers alone: this file hands the mechanism no count of patients. It does not
+know whether a site trains alone or in a federation.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,16 +21,16 @@ from fedsynth.models.pairing import Pairing, read_pairing
 from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.lineage import Lineage, Training
-from fedsynth.privacy.mechanism import Door
+from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.secure_rng import InsecureRandomness, Randomness, SecretRandomness
 from fedsynth.training.checkpoint import Card
-from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, parameters_behind_the_door, steps_by_turn
+from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, private_parameters, steps_by_phase
 from fedsynth.training.fitting import fit_alone
 from fedsynth.training.lineage import Origin, origin_of, start_networks
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.settings import Privacy, TrainSettings, computes_bfloat16, open_device
-from fedsynth.training.site_storage import Disk
+from fedsynth.training.site_storage import SiteStorage
 from fedsynth.training.trainer import PlainGradients, Trainer
 
 TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
@@ -40,14 +40,14 @@ TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augmen
 class Prepared:
     """A trainer with what surrounds it; `origin` is where its networks come from and whom it reads.
 
-    Private runs have a `door` and a `plan`, and keep a copy of their `charges`.
+    Private runs have a `mechanism` and a `plan`, and keep a copy of their `charges`.
     """
 
     images: ImageSet
     settings: TrainSettings
     trainer: Trainer
-    holder: Holder
-    door: Door | None = None
+    dataset: PatientBatches
+    mechanism: GaussianMechanism | None = None
     plan: PrivatePlan | None = None
     charges: Path | None = None
     origin: Origin
@@ -61,37 +61,37 @@ class Prepared:
     @property
     def feasibility(self) -> Feasibility | None:
         """Whether the plan of a private run can work, from declared numbers; None in plain runs."""
-        return None if self.plan is None else gauge(self.plan, parameters_behind_the_door(self.trainer.family))
+        return None if self.plan is None else gauge(self.plan, private_parameters(self.trainer.family))
 
     def restart_insecure(self, randomness: InsecureRandomness) -> None:
         """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
-        if self.door is not None and not self.door.private:
-            self.door.randomness = randomness
+        if self.mechanism is not None and not self.mechanism.private:
+            self.mechanism.randomness = randomness
 
     def fit(self, but: Collection[str] = ()) -> None:
-        """Fit to this holder's images what is not trained, except the networks in `but`."""
-        fit_alone(self.trainer, self.holder, pairing=self.pairing, but=but)
+        """Fit to this site's images what is not trained, except the networks in `but`."""
+        fit_alone(self.trainer, self.dataset, pairing=self.pairing, but=but)
 
     def check_resumed(self) -> None:
         """Refuse to go on from a state whose private steps the ledger does not know."""
-        if self.door is not None:
-            taken = steps_by_turn(self.trainer.family, self.trainer.step)
-            self.door.check_resumed(sum(taken.values()))
+        if self.mechanism is not None:
+            taken = steps_by_phase(self.trainer.family, self.trainer.step)
+            self.mechanism.check_resumed(sum(taken.values()))
 
     def pay(self, first: int, steps: int, *, round: int | None = None) -> int:  # noqa: A002
         """How many of the next `steps` steps may be taken; in private runs they are charged when this returns.
 
         `round` is the block's number in the ledger, its first step where nothing is said.
         """
-        if self.door is None:
+        if self.mechanism is None:
             return steps
         family, block = self.trainer.family, first if round is None else round
-        while steps and sum(steps_by_turn(family, steps, first=first).values()) > self.door.left_for(block):
+        while steps and sum(steps_by_phase(family, steps, first=first).values()) > self.mechanism.left_for(block):
             steps -= 1
         if steps:
-            self.door.charge(steps_by_turn(family, steps, first=first), round=block)
+            self.mechanism.charge(steps_by_phase(family, steps, first=first), round=block)
             if self.charges is not None:
-                self.door.copy_charges(self.charges)
+                self.mechanism.copy_charges(self.charges)
         return steps
 
     def card(self) -> Card:
@@ -107,7 +107,7 @@ class Prepared:
             classes=header.classes,
             mask_labels=header.mask_labels,
             spacing_mm=header.spacing_mm,
-            class_shares=_class_shares(self.holder, counted=counted),
+            class_shares=_class_shares(self.dataset, counted=counted),
             steps=self.trainer.step,
             trained_on=header.name,
             privacy=self.lineage.claim(),
@@ -124,14 +124,14 @@ class Prepared:
 
     @property
     def _training(self) -> Training:
-        if self.plan is None or self.door is None:
+        if self.plan is None or self.mechanism is None:
             return "plain" if learns(self.trainer.family) else "untrained"
-        return "private" if self.door.private else "insecure"
+        return "private" if self.mechanism.private else "insecure"
 
 
 def learns(family: Model) -> bool:
     """Whether anything of it is trained on patients or fitted to them."""
-    return bool(family.turns or family.passes)
+    return bool(family.phases or family.passes)
 
 
 def training_members(images: ImageSet) -> ImageSet:
@@ -174,7 +174,7 @@ def recipe_of(settings: TrainSettings) -> Recipe:
 
 
 def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:
-    """The networks with their first weights, which follow from the seed: the same at every holder of a federation.
+    """The networks with their first weights, which follow from the seed: the same at every site of a federation.
 
     A task network's name stands where a family's would: whoever trains the one trains the other.
     """
@@ -189,48 +189,50 @@ def prepare(
     images: ImageSet,
     settings: TrainSettings,
     *,
-    disk: Disk | None = None,
+    storage: SiteStorage | None = None,
     streams: int | None = None,
     recipe: Recipe | None = None,
 ) -> Prepared:
     """Build and check everything. Without a disk nothing is written and nothing can be charged.
 
     `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
-    and every holder shuffles for itself. `recipe` is for sites whose networks come from the server, which alone knows
+    and every site shuffles for itself. `recipe` is for sites whose networks come from the server, which alone knows
     what they go on from.
     """
     recipe = recipe_of(settings) if recipe is None else recipe
     streams = settings.seed if streams is None else streams
-    holder = Holder(training_members(images), device=open_device(settings.device))
-    header, shape = images.header, holder.shape
+    dataset = PatientBatches(training_members(images), device=open_device(settings.device))
+    header, shape = images.header, dataset.shape
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
-    family = fresh_family(settings, shape).to(holder.device)
-    origin = origin_of(holder, settings, disk)
+    family = fresh_family(settings, shape).to(dataset.device)
+    origin = origin_of(dataset, settings, storage)
     start_networks(family, settings)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
-        return _prepare_private(images, settings, settings.privacy, recipe, holder, family, augmentation, origin, disk)
-    own = recipe.precision if computes_bfloat16(holder.device) else "float32"
+        return _prepare_private(
+            images, settings, settings.privacy, recipe, dataset, family, augmentation, origin, storage
+        )
+    own = recipe.precision if computes_bfloat16(dataset.device) else "float32"
     precision = torch.bfloat16 if (settings.precision or own) == "bfloat16" else None
     gradients = PlainGradients(
         family,
-        holder,
+        dataset,
         seed=streams,
         batch=recipe.batch,
         augmentation=augmentation,
         pairing=pairing,
         precision=precision,
     )
-    steps = recipe.steps if family.turns else 0  # a family without turns has nothing to learn
-    trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=holder.device)
-    return Prepared(images=images, settings=settings, trainer=trainer, holder=holder, origin=origin, pairing=pairing)
+    steps = recipe.steps if family.phases else 0  # a family without phases has nothing to learn
+    trainer = Trainer(family, recipe, seed=streams, total_steps=steps, gradients=gradients, device=dataset.device)
+    return Prepared(images=images, settings=settings, trainer=trainer, dataset=dataset, origin=origin, pairing=pairing)
 
 
 def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
     """The mechanism of the whole run, from declared numbers."""
     assert settings.privacy is not None
-    return make_plan(settings.privacy.settings(), steps_by_turn(family, steps))
+    return make_plan(settings.privacy.settings(), steps_by_phase(family, steps))
 
 
 def _prepare_private(
@@ -238,11 +240,11 @@ def _prepare_private(
     settings: TrainSettings,
     privacy: Privacy,
     recipe: Recipe,
-    holder: Holder,
+    dataset: PatientBatches,
     family: Model,
     augmentation: Augmentation | None,
     origin: Origin,
-    disk: Disk | None,
+    storage: SiteStorage | None,
 ) -> Prepared:
     if settings.precision == "bfloat16":
         raise ConfigError(
@@ -252,35 +254,35 @@ def _prepare_private(
     parts = PrivateParts(family, plan.settings, augmentation=augmentation)
     insecure = privacy.insecure_seed
     randomness: Randomness = SecretRandomness() if insecure is None else InsecureRandomness(insecure)
-    door = Door(
+    mechanism = GaussianMechanism(
         plan,
         parts.real,
-        patients=holder.patients,
+        patients=dataset.patients,
         randomness=randomness,
-        run="rehearsal" if disk is None else disk.ledger_name(phantoms=images.header.phantoms),
-        ledger=None if disk is None or images.header.phantoms else Ledger(disk.site, privacy.store),
-        cap=None if disk is None else disk.cap,
+        run="rehearsal" if storage is None else storage.ledger_name(phantoms=images.header.phantoms),
+        ledger=None if storage is None or images.header.phantoms else Ledger(storage.site, privacy.store),
+        cap=None if storage is None else storage.cap,
     )
-    shares = _class_shares(holder, counted=False)
-    gradients = PrivateGradients(parts, holder, door, class_shares=shares, fakes=privacy.fakes)
+    shares = _class_shares(dataset, counted=False)
+    gradients = PrivateGradients(parts, dataset, mechanism, class_shares=shares, fakes=privacy.fakes)
     trainer = Trainer(
-        family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=holder.device
+        family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=dataset.device
     )
     return Prepared(
         images=images,
         settings=settings,
         trainer=trainer,
-        holder=holder,
-        door=door,
+        dataset=dataset,
+        mechanism=mechanism,
         plan=plan,
         origin=origin,
-        charges=None if disk is None else disk.charges,
+        charges=None if storage is None else storage.charges,
     )
 
 
-def _class_shares(holder: Holder, *, counted: bool) -> tuple[float, ...]:
+def _class_shares(dataset: PatientBatches, *, counted: bool) -> tuple[float, ...]:
     """Of the data in plain runs; equal shares, a public prior, in private ones and where nothing is learnt."""
-    n = holder.shape.n_classes
+    n = dataset.shape.n_classes
     if not counted or not n:
         return (1 / n,) * n if n else ()
-    return tuple(round(float(share), 6) for share in holder.class_shares)
+    return tuple(round(float(share), 6) for share in dataset.class_shares)

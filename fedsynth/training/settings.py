@@ -29,11 +29,11 @@ class Privacy:
         panel=PRIVACY,
     )
     delta: float = setting(1e-5, "Public, and far below 1 / patients.", panel=PRIVACY)
-    draw: int | None = setting(
+    expected_batch_size: int | None = setting(
         None, "Expected patients per step; a quarter of the declared if not given.", panel=PRIVACY
     )
     clip: float = setting(1.0, "Clip norm of a patient's gradient.", panel=PRIVACY)
-    views: int = setting(1, "Slices of each drawn patient, averaged before the clip.", panel=PRIVACY)
+    slices_per_patient: int = setting(1, "Slices of each sampled patient, averaged before the clip.", panel=PRIVACY)
     fakes: int = setting(128, "Synthetic images of a private step; a fixed public number.", panel=PRIVACY)
     insecure_seed: int | None = setting(
         None, "Tests only: repeatable randomness. The result is NOT PRIVATE.", panel=PRIVACY
@@ -46,23 +46,25 @@ class Privacy:
             raise ConfigError("a private step needs at least one fake image", value=self.fakes, remedy=remedy)
 
     def settings(self) -> "PrivateSettings":
-        """As the door wants it; a quarter of the patients are drawn where nothing else is said."""
+        """As the mechanism wants it; a quarter of the patients are drawn where nothing else is said."""
         from fedsynth.privacy.plan import PrivateSettings
 
-        draw = max(1, round(self.patients / 4)) if self.draw is None else self.draw
+        expected_batch_size = (
+            max(1, round(self.patients / 4)) if self.expected_batch_size is None else self.expected_batch_size
+        )
         return PrivateSettings(
             epsilon=self.epsilon,
             delta=self.delta,
             patients=self.patients,
-            batch=draw,
+            batch=expected_batch_size,
             clip=self.clip,
-            views=self.views,
+            slices_per_patient=self.slices_per_patient,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """One run of one data holder. What is None takes the family's recipe.
+    """One run of one site. What is None takes the family's recipe.
 
     One CPU thread repeats to the bit, and more are seldom faster for networks of this size, never on a busy machine.
     """
@@ -100,7 +102,9 @@ class TrainSettings:
         if self.privacy is not None:
             self.privacy.settings()  # checks the declared numbers before anything is opened
             if self.batch is not None:
-                raise ConfigError("--batch is for plain runs", remedy="give --draw, the expected patients per step")
+                raise ConfigError(
+                    "--batch is for plain runs", remedy="give --expected-batch-size, the expected patients per step"
+                )
             if self.pairing:
                 remedy = "train a joint family privately, or the pairing without --epsilon"
                 raise ConfigError(

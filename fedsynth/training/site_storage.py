@@ -1,4 +1,4 @@
-"""Where one holder keeps what must not leave it, and the names under which its patients are charged."""
+"""Where one site keeps what must not leave it, and the names under which its patients are charged."""
 
 import secrets
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from fedsynth.privacy.accounting import Budget
 from fedsynth.privacy.ledger import LEDGER
 from fedsynth.runs import Run
 
-HOLDER, STATE, RUN_NAME = "pooled", "state.safetensors", "ledger-name"
+CENTRALISED, STATE, RUN_NAME = "centralised", "state.safetensors", "ledger-name"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Disk:
-    """The holder's own disk: where a run keeps what must not leave, and the names under which it is charged.
+class SiteStorage:
+    """The site's own storage: where a run keeps what must not leave, and the names under which it is charged.
 
-    `site` is the holder in ledgers, `run` the readable part of the run's name there, `states` a pattern for what only
+    `site` is the site in ledgers, `run` the readable part of the run's name there, `states` a pattern for what only
     a run that has been charged leaves behind. `cap` bounds what every patient may spend over all runs. `store` is the
-    holder's own, where the run cannot choose one.
+    site's own, where the run cannot choose one.
     """
 
     folder: Path
     run: str
-    site: str = HOLDER
+    site: str = CENTRALISED
     states: str = STATE
     cap: Budget | None = None
     store: Path | None = None
 
     @classmethod
-    def of(cls, run: Run) -> "Disk":
-        """Of the one holder of a pooled run."""
-        return cls(folder=run.site(HOLDER), run=run.folder.name)
+    def of(cls, run: Run) -> "SiteStorage":
+        """Of the one site of a centralised run."""
+        return cls(folder=run.site(CENTRALISED), run=run.folder.name)
 
     @property
     def charges(self) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsynth.data import ImageSet
 from fedsynth.models.downstream.tasks import Task
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 
 CHECK = 50
 """Steps between two looks at the reference patients."""
@@ -28,14 +28,14 @@ class EarlyStopping:
     """Keeps the weights with the best score on the reference patients; where they cannot be scored it never stops."""
 
     def __init__(self, reference: ImageSet | None, *, device: torch.device) -> None:
-        self._holder = None if reference is None else Holder(reference, device=device)
+        self._dataset = None if reference is None else PatientBatches(reference, device=device)
         self._best, self._mark = -np.inf, -np.inf
         self._looks, self._waited = 0, 0
         self._weights: dict[str, Tensor] = {}
 
     def seen(self, task: Task) -> bool:
         """Score the task as it is; true once there was no gain for `PATIENCE` looks, after `FEWEST` of them."""
-        if self._holder is None or not np.isfinite(value := task.quality(tally(task, self._holder))):
+        if self._dataset is None or not np.isfinite(value := task.quality(tally(task, self._dataset))):
             return False
         if value >= self._best:
             self._best = value
@@ -56,14 +56,14 @@ def has_collapsed(task: Task, sets: Sequence[ImageSet], *, seed: int) -> bool:
     rng = np.random.default_rng([seed, *b"collapse"])
     device = next(task.parameters()).device
     parts = [images.rows(np.sort(rng.permutation(len(images))[:SAMPLE])) for images in sets]
-    return task.collapsed(torch.stack([tally(task, Holder(part, device=device)) for part in parts]).sum(0))
+    return task.collapsed(torch.stack([tally(task, PatientBatches(part, device=device)) for part in parts]).sum(0))
 
 
-def tally(task: Task, holder: Holder) -> Tensor:
+def tally(task: Task, dataset: PatientBatches) -> Tensor:
     """`Task.tally` summed over all images."""
     parts = []
-    for start in range(0, holder.count, BLOCK):
-        batch = holder.fetch(np.arange(start, min(holder.count, start + BLOCK)))
+    for start in range(0, dataset.count, BLOCK):
+        batch = dataset.fetch(np.arange(start, min(dataset.count, start + BLOCK)))
         with torch.no_grad():
             parts.append(task.tally(batch))
     return torch.stack(parts).sum(0)

@@ -1,4 +1,4 @@
-"""The one loop: each step takes the family's turns, plain or through the private door, and averages the sampler.
+"""The one loop: each step takes the family's phases, plain or through the DP-SGD mechanism, and averages the sampler.
 
 It knows networks, batches and gradients; it does not know files, hospitals or what the images are for.
 """
@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from fedsynth.models.augmentation import Augmentation
-from fedsynth.models.base import Draws, Model, SeededDraws, Tensors, Turn
+from fedsynth.models.base import Model, Phase, RandomSource, SeededSource, Tensors
 from fedsynth.models.generators.catalog import Recipe
 from fedsynth.models.pairing import Pairing
-from fedsynth.training.divergence_check import Watch
-from fedsynth.training.ema import MovingAverage
-from fedsynth.training.patient_batches import Holder
-from fedsynth.training.random_streams import batch_rows, step_draws, stream_seed
+from fedsynth.training.divergence_check import DivergenceCheck
+from fedsynth.training.ema import ExponentialMovingAverage
+from fedsynth.training.patient_batches import PatientBatches
+from fedsynth.training.random_streams import batch_rows, step_rng, stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What one step tells: its number (from 0) and the loss of each network that moved.
 
-    In private runs the losses are those of the free half: fakes only.
+    In private runs the losses are those of the fake half: fakes only.
     """
 
     step: int
@@ -34,10 +34,12 @@ class StepReport:
 
 
 class Gradients(Protocol):
-    """Where a turn's gradient comes from: the plain batch mean, or the guarded door."""
+    """Where a phase's gradient comes from: the plain batch mean, or the mechanism."""
 
-    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss to show and the gradient for the parameters of `turn.net`, in their order.
+    def __call__(
+        self, phase: Phase, step: int, progress: float, rng: RandomSource
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss to show and the gradient for the parameters of `phase.net`, in their order.
 
         None stands for a parameter that this stage of growth does not use; it stays exactly where it is.
         """
@@ -46,7 +48,7 @@ class Gradients(Protocol):
 class Trainer:
     """A family with its optimisers, moving average and step counter. `gradients` decides plain or private.
 
-    Networks named in `elsewhere` are updated by somebody else, who takes their gradients from `held_out`.
+    Networks named in `remote_networks` are updated by somebody else, who takes their gradients from `remote_updates`.
     """
 
     def __init__(
@@ -55,11 +57,11 @@ class Trainer:
         self.family, self.recipe, self.seed, self.total_steps = family.to(device), recipe, seed, total_steps
         self.gradients = gradients
         self.step = 0
-        self.elsewhere: frozenset[str] = frozenset()
-        self.held_out: dict[str, list[Tensor | None]] = {}
-        self.average = MovingAverage(family, recipe.ema)
-        self.optimisers = {turn.net: self._optimiser(turn.net) for turn in family.turns}
-        self._watch = Watch(device)
+        self.remote_networks: frozenset[str] = frozenset()
+        self.remote_updates: dict[str, list[Tensor | None]] = {}
+        self.ema = ExponentialMovingAverage(family, recipe.ema)
+        self.optimisers = {phase.net: self._optimiser(phase.net) for phase in family.phases}
+        self._watch = DivergenceCheck(device)
 
     def run(self, steps: int) -> Iterator[StepReport]:
         """Take `steps` steps, reporting after each. Raises `DivergedError` before a broken update is applied."""
@@ -74,19 +76,19 @@ class Trainer:
 
     def _take_step(self) -> dict[str, float]:
         losses: dict[str, float] = {}
-        for number, turn in enumerate(self.family.turns):
-            if self.step % turn.every:
+        for number, phase in enumerate(self.family.phases):
+            if self.step % phase.interval:
                 continue
-            draws = step_draws(self.seed, self.step, number)
-            loss, gradient = self.gradients(turn, self.step, self.progress, draws)
-            self._watch.check(self.step, turn.net, loss, gradient)
-            if turn.net in self.elsewhere:
-                self.held_out[turn.net] = gradient
-                self.family.after_update(turn.net)
+            rng = step_rng(self.seed, self.step, number)
+            loss, gradient = self.gradients(phase, self.step, self.progress, rng)
+            self._watch.check(self.step, phase.net, loss, gradient)
+            if phase.net in self.remote_networks:
+                self.remote_updates[phase.net] = gradient
+                self.family.after_update(phase.net)
             else:
-                self.apply(turn.net, gradient)
-            losses.setdefault(turn.net, float(loss))  # a second turn of a network is a penalty, not its loss
-        self.average.update(self.family, self.step)
+                self.apply(phase.net, gradient)
+            losses.setdefault(phase.net, float(loss))  # a second phase of a network is a penalty, not its loss
+        self.ema.update(self.family, self.step)
         self.step += 1
         return losses
 
@@ -122,7 +124,7 @@ class PlainGradients:
     def __init__(
         self,
         family: Model,
-        holder: Holder,
+        dataset: PatientBatches,
         *,
         seed: int,
         batch: int,
@@ -130,67 +132,69 @@ class PlainGradients:
         pairing: Pairing | None = None,
         precision: torch.dtype | None = None,
     ) -> None:
-        self.family, self.holder, self.seed, self.batch = family, holder, seed, batch
+        self.family, self.dataset, self.seed, self.batch = family, dataset, seed, batch
         self.augmentation, self.pairing, self.precision = augmentation, pairing, precision
         family.augment = augmentation
         self._fetched: tuple[int, Tensors] | None = None
 
-    def __call__(self, turn: Turn, step: int, progress: float, draws: Draws) -> tuple[Tensor, list[Tensor | None]]:
+    def __call__(
+        self, phase: Phase, step: int, progress: float, rng: RandomSource
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """See `Gradients`. All turns of a step share one batch."""
-        noise = self._noise(draws)
-        condition = self._condition(step, draws)
+        noise = self._noise(rng)
+        condition = self._condition(step, rng)
         with self._precision():
-            loss = self.family.free_loss(turn, condition, noise, progress).mean()
-            if turn.reads_patients:
-                loss = loss + self.family.private_loss(turn, self._batch_of(step), noise, progress).mean()
-        parameters = list(self.family.nets[turn.net].parameters())
+            loss = self.family.fake_loss(phase, condition, noise, progress).mean()
+            if phase.reads_patients:
+                loss = loss + self.family.real_loss(phase, self._batch_of(step), noise, progress).mean()
+        parameters = list(self.family.nets[phase.net].parameters())
         return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
-    def free_half(self, turn: Turn, step: int, progress: float, draws: Draws) -> list[Tensor | None]:
-        """The part of the gradient that made images give, for the same draws: what an auditor can take off."""
-        noise = self._noise(draws)
-        condition = self._condition(step, draws)
-        parameters = list(self.family.nets[turn.net].parameters())
+    def fake_half(self, phase: Phase, step: int, progress: float, rng: RandomSource) -> list[Tensor | None]:
+        """The part of the gradient that generated images give, for the same draws: what an auditor can take off."""
+        noise = self._noise(rng)
+        condition = self._condition(step, rng)
+        parameters = list(self.family.nets[phase.net].parameters())
         with self._precision():
-            loss = self.family.free_loss(turn, condition, noise, progress).mean()
+            loss = self.family.fake_loss(phase, condition, noise, progress).mean()
         if not loss.requires_grad:
             return [None] * len(parameters)
         return list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
     def _batch_of(self, step: int) -> Tensors:
         if self._fetched is None or self._fetched[0] != step:
-            batch = self.holder.fetch(batch_rows(self.seed, step, self.batch, self.holder.count))
+            batch = self.dataset.fetch(batch_rows(self.seed, step, self.batch, self.dataset.count))
             if self.pairing is not None:
-                draws = SeededDraws(stream_seed(self.seed, "pairing", step))
-                batch = self.pairing.pair(batch, self.holder.images.header.channels, draws)
+                rng = SeededSource(stream_seed(self.seed, "pairing", step))
+                batch = self.pairing.pair(batch, self.dataset.images.header.channels, rng)
             self._fetched = (step, batch)
         return self._fetched[1]
 
-    def _noise(self, draws: Draws) -> Tensors:
-        noise = self.family.noise(self.batch, draws)
+    def _noise(self, rng: RandomSource) -> Tensors:
+        noise = self.family.noise(self.batch, rng)
         if self.augmentation is not None:
-            noise |= self.augmentation.noise(self.batch, self.family.shape.dimensions, draws)
-        return {name: value.to(self.holder.device) for name, value in noise.items()}
+            noise |= self.augmentation.noise(self.batch, self.family.shape.dimensions, rng)
+        return {name: value.to(self.dataset.device) for name, value in noise.items()}
 
-    def _condition(self, step: int, draws: Draws) -> Tensors:
+    def _condition(self, step: int, rng: RandomSource) -> Tensors:
         """Classes in the data's own shares; paired families are shown the batch's own sources."""
         if self.pairing is not None:
             return {name: value for name, value in self._batch_of(step).items() if name in ("source", "label")}
         if not self.family.shape.n_classes:
             return {}
-        label = draw_labels(self.holder.class_shares, self.batch, draws)
-        return {"label": label.to(self.holder.device)}
+        label = draw_labels(self.dataset.class_shares, self.batch, rng)
+        return {"label": label.to(self.dataset.device)}
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.precision is None:
             return nullcontext()
-        return torch.autocast(self.holder.device.type, self.precision)
+        return torch.autocast(self.dataset.device.type, self.precision)
 
 
-def draw_labels(shares: "np.ndarray[tuple[int], np.dtype[np.float64]]", n: int, draws: Draws) -> Tensor:
+def draw_labels(shares: "np.ndarray[tuple[int], np.dtype[np.float64]]", n: int, rng: RandomSource) -> Tensor:
     """`n` one-hot classes drawn with the given shares."""
     edges = torch.from_numpy(np.cumsum(shares)).float()
-    chosen = torch.bucketize(draws.uniform((n,)) * edges[-1], edges, right=True).clamp(max=len(shares) - 1)
+    chosen = torch.bucketize(rng.uniform((n,)) * edges[-1], edges, right=True).clamp(max=len(shares) - 1)
     return torch.eye(len(shares))[chosen]
 
 

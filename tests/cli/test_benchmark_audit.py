@@ -60,7 +60,7 @@ def test_real_patients_are_charged_only_where_that_was_agreed_to(real: Path, tmp
     agreed = audit(*private, "--spend")
     assert agreed.exit_code == 0, agreed.output
     assert "NO CONTRADICTION FOUND" in agreed.output
-    assert sum(charge.steps for charge in Ledger("pooled", tmp_path / "store").charges()) == 2
+    assert sum(charge.steps for charge in Ledger("centralised", tmp_path / "store").charges()) == 2
 
 
 def test_a_run_is_audited_by_its_own_settings(real: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_federated_run_is_audited_at_every_hospital(real: Path, tmp_path: Path
     assert "has its own hospitals" in refused.output
 
 
-DECLARED = ("--mechanism", "--patients", "40", "--draw", "40", "--steps", "4")
+DECLARED = ("--mechanism", "--patients", "40", "--expected-batch-size", "40", "--steps", "4")
 
 
 def test_a_declared_mechanism_is_audited_without_images_or_runs(
@@ -134,14 +134,14 @@ def test_a_declared_mechanism_is_audited_without_images_or_runs(
 def test_the_mechanism_of_a_run_is_audited_and_costs_nobody_anything(real: Path, tmp_path: Path) -> None:
     private = ("--epsilon", "2", "--patients", "40", "--steps", "2", "--sheets", "0")
     assert run("train", real, "-g", "dcgan", *private, "--run", "runs/one").exit_code == 0
-    before = Ledger("pooled", tmp_path / "store").charges()
+    before = Ledger("centralised", tmp_path / "store").charges()
     found = audit("--mechanism", "--json")
     assert found.exit_code == 0, found.output
     (mechanism,) = json.loads(found.stdout)["details"]["mechanisms"]
     assert mechanism["mechanism"]["private-steps"] == before[0].steps == 2
     assert mechanism["mechanism"]["noise"] == before[0].noise
     assert Path("runs/one/benchmarks/audit-mechanism.json").is_file()
-    assert Ledger("pooled", tmp_path / "store").charges() == before
+    assert Ledger("centralised", tmp_path / "store").charges() == before
 
 
 def test_every_mechanism_of_a_federation_is_audited_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_brighter_members_void_the_test(tmp_path: Path) -> None:
     assert "INVALID" in called.output
 
 
-def test_a_run_brings_its_critic(tmp_path: Path) -> None:
+def test_a_run_brings_its_discriminator(tmp_path: Path) -> None:
     real = real_set().save(tmp_path / "real")
     settings = TrainSettings(generator="mlp", images=tmp_path / "real", steps=3, batch=16, sheets=0)
     run = create_run(settings, generator="mlp", folder=tmp_path / "runs/one")
@@ -140,7 +140,7 @@ def test_a_run_brings_its_critic(tmp_path: Path) -> None:
     called = call(run.folder, "--spaces", "components")
     assert called.exit_code in (0, 3), called.output
     result = load_result(run.benchmark("membership"))
-    assert "critic" in result.scores
+    assert "discriminator" in result.scores
     assert (run.folder / "benchmarks/membership-roc.png").is_file()
 
 

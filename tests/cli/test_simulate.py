@@ -96,7 +96,8 @@ def test_each_on_its_own_pools_its_images_once(tmp_path: Path, held: Path) -> No
 def test_a_private_run_says_what_was_spent(tmp_path: Path, held: Path) -> None:
     small = [*SMALL[:6], "--count", "4"]
     said = run("--sites", 2, "--data", held, "--partition", "iid", *small, *NETS, "--epsilon", 8, "--patients", 10,
-               "--draw", 4, "--delta", 1e-3, "--store", tmp_path / "store", "--run", tmp_path / "run")  # fmt: skip
+               "--expected-batch-size", 4, "--delta", 1e-3, "--store", tmp_path / "store",
+               "--run", tmp_path / "run")  # fmt: skip
     assert "privacy    epsilon 8 at delta 0.001 per patient" in said
     assert "spent      epsilon by site: site-1 " in said
     assert sorted(path.parent.name for path in (tmp_path / "store").glob("*/ledger.jsonl")) == ["site-1", "site-2"]

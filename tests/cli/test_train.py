@@ -59,7 +59,10 @@ def test_resume_with_other_settings_names_the_difference(place: Path) -> None:
         (["train", "set", "-g", "mlp", "--epsilon", "8"], "--epsilon needs the declared number of patients"),
         (["train", "set", "-g", "mlp", "--patients", "8"], "was given without --epsilon"),
         (["train", "set", "-g", "mlp", "--epsilon", "-1", "--patients", "8"], "epsilon"),
-        (["train", "set", "-g", "mlp", "--epsilon", "1", "--patients", "4", "--draw", "9"], "within the declared"),
+        (
+            ["train", "set", "-g", "mlp", "--epsilon", "1", "--patients", "4", "--expected-batch-size", "9"],
+            "within the declared",
+        ),
         (["train", "set", "-g", "spade"], "needs pairs"),
         (["train", "set", "-g", "spade", "--pairing", "t1-to-flair"], "unknown channel"),
         (["train", "set", "-g", "dcgan", "--pairing", "label-to-image"], "makes no images of label maps"),
@@ -76,12 +79,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(place: Path, arguments: list[s
 
 def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> None:
     quiet = ["--generator", "mlp", "--steps", "2", "--sheets", "0", "--option", "hidden=8,8"]
-    private = ["--epsilon", "8", "--patients", "8", "--draw", "4", "--store", "store"]
+    private = ["--epsilon", "8", "--patients", "8", "--expected-batch-size", "4", "--store", "store"]
     told = call("train", "set", *quiet, *private, "--run", "one")
     assert "times the clip norm" in told
     assert "epsilon 8 at delta 1e-05 per patient, add/remove" in told
-    assert "pooled" in call("privacy", "store")
-    spent = json.loads(call("privacy", "one", "--json"))["per_site"]["pooled"]
+    assert "centralised" in call("privacy", "store")
+    spent = json.loads(call("privacy", "one", "--json"))["per_site"]["centralised"]
     assert spent["steps"] == 2
     assert "why" not in spent  # the run knows its store, wherever one is by default
     call("train", "set", *quiet, *private, "--run", "one", "--resume")
@@ -92,7 +95,7 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
 def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSYNTH_STORE", str(place / "store"))
     private = ["-g", "mlp", "--steps", "2", "--sheets", "0", "--option", "hidden=8,8", "--epsilon", "4"]
-    private += ["--patients", "8", "--draw", "8"]
+    private += ["--patients", "8", "--expected-batch-size", "8"]
     assert "\nin all" not in call("train", "set", *private, "--run", "one")
     told = call("train", "set", *private, "--run", "two")
     assert "in all   epsilon 6 spent" in told
@@ -105,8 +108,8 @@ def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypa
 def test_every_family_is_listed_with_its_path(place: Path) -> None:
     rows = {row["name"]: row for row in json.loads(call("list", "generators", "--json"))["generators"]}
     assert len(rows) == 18
-    assert rows["dcgan"]["how"] == "critic: fast path"
-    assert rows["wgan-gp"]["how"] == "critic: vmap(grad)"
+    assert rows["dcgan"]["how"] == "discriminator: fast path"
+    assert rows["wgan-gp"]["how"] == "discriminator: vmap(grad)"
     assert rows["spade"]["private"] is False
     assert "patients" in rows["spade"]["how"]
 

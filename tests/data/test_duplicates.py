@@ -12,7 +12,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from fedsynth.data import Header, ImageSet
-from fedsynth.data.duplicates import NEIGHBOURS, Duplicates, _neighbours, coarse_looks, find_duplicates, fine_likeness
+from fedsynth.data.duplicates import (
+    NEIGHBOURS,
+    Duplicates,
+    _neighbours,
+    coarse_thumbnails,
+    find_duplicates,
+    fine_likeness,
+)
 from fedsynth.data.parallel import silent
 
 Pixels = NDArray[Any]
@@ -184,11 +191,11 @@ def test_neighbours_against_brute_force() -> None:
     rng = np.random.default_rng(0)
     owner = np.sort(rng.integers(0, 13, 60))
     owner = np.unique(owner, return_inverse=True)[1]
-    looks = rng.standard_normal((60, 5)).astype(np.float32)
-    looks /= np.linalg.norm(looks, axis=1, keepdims=True)
-    apart = np.linalg.norm(looks[:, None] - looks[None], axis=2)
+    thumbnails = rng.standard_normal((60, 5)).astype(np.float32)
+    thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
+    apart = np.linalg.norm(thumbnails[:, None] - thumbnails[None], axis=2)
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    seen = list(_neighbours(looks, starts, silent))
+    seen = list(_neighbours(thumbnails, starts, silent))
     assert [row for row, _, _ in seen] == list(range(60))
     for row, rows, distances in seen:
         per_patient = {p: apart[row][owner == p].min() for p in set(owner) - {owner[row]}}
@@ -200,9 +207,9 @@ def test_neighbours_against_brute_force() -> None:
 def test_coarse_looks_ignore_shift_brightness_and_offset() -> None:
     images = heads(4, 1, 8).astype(np.float32) / 255
     moved = np.roll(images, (5, -7), axis=(2, 3)) * 0.5 + 0.1
-    assert coarse_looks(moved) == pytest.approx(coarse_looks(images), abs=1e-5)
-    assert np.linalg.norm(coarse_looks(images), axis=1) == pytest.approx(np.ones(4), abs=1e-5)
-    assert not coarse_looks(np.full((2, 2, 48, 48), 7, np.uint8)).any()
+    assert coarse_thumbnails(moved) == pytest.approx(coarse_thumbnails(images), abs=1e-5)
+    assert np.linalg.norm(coarse_thumbnails(images), axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+    assert not coarse_thumbnails(np.full((2, 2, 48, 48), 7, np.uint8)).any()
 
 
 def test_fine_likeness_is_one_for_copies_only() -> None:

@@ -1,4 +1,6 @@
-"""The blind baseline fires on patients who differ, at its level on patients who do not, and not on unlike scanners."""
+"""The blind baseline rejects on patients who differ, at its level on patients who do not, and not on unlike
+scanners.
+"""
 
 from dataclasses import replace
 
@@ -39,7 +41,7 @@ def test_random_roles_rarely_fire() -> None:
         facts = np.random.default_rng(seed).normal(size=(70, 12))
         found = blind_baseline(facts, patients, seed=seed, permutations=99)
         fired += found.p_value <= 0.05
-        assert not found.fires(LEVEL) or found.p_value <= 0.01
+        assert not found.rejects(LEVEL) or found.p_value <= 0.01
     assert fired <= 8  # 0.9998 of the binomial
 
 
@@ -48,10 +50,10 @@ def test_a_shift_in_one_fact_of_forty_is_seen_and_one_between_sites_is_not() -> 
     patients = cohort(60, 50, seed=1, sites=2)
     facts = rng.normal(size=(110, 40))
     facts[:, 5] += 4 * patients.site
-    assert not blind_baseline(facts, patients, seed=0).fires(LEVEL)
+    assert not blind_baseline(facts, patients, seed=0).rejects(LEVEL)
     facts[:, 7] += 1.5 * patients.member
     found = blind_baseline(facts, patients, seed=0)
-    assert found.fires(LEVEL)
+    assert found.rejects(LEVEL)
     assert found.single > 0.75
 
 
@@ -66,17 +68,17 @@ def test_a_difference_that_no_single_fact_shows_is_learnt() -> None:
     found = blind_baseline(facts, patients, seed=0)
     assert found.single < 0.65
     assert found.auc > 0.9
-    assert found.fires(LEVEL)
+    assert found.rejects(LEVEL)
 
 
 def test_the_space_that_tells_most_is_named_and_one_that_is_noise_hides_nothing() -> None:
     rng = np.random.default_rng(4)
     patients = cohort(40, 40, seed=4)
     noise, shifted = rng.normal(size=(2, 80, 12))
-    assert not blind_baseline(noise, patients, seed=0, features={"noise": noise}).fires(LEVEL)
+    assert not blind_baseline(noise, patients, seed=0, features={"noise": noise}).rejects(LEVEL)
     shifted[:, :3] += 1.5 * patients.member[:, None]
     found = blind_baseline(noise, patients, seed=0, features={"noise": noise, "shifted": shifted})
-    assert found.fires(0.001)
+    assert found.rejects(0.001)
     assert found.space == "shifted"
     assert found.auc > 0.8
 
@@ -86,7 +88,7 @@ def test_a_site_with_more_members_and_a_scanner_of_its_own_is_no_reason() -> Non
     site = np.arange(60) % 2
     member = np.where(site == 0, rng.random(60) < 0.8, rng.random(60) < 0.2)
     uneven = cohort(30, 30, sites=2, member=member)
-    assert not blind_baseline(rng.normal(size=(60, 12)) + 5 * site[:, None], uneven, seed=0).fires(LEVEL)
+    assert not blind_baseline(rng.normal(size=(60, 12)) + 5 * site[:, None], uneven, seed=0).rejects(LEVEL)
 
 
 def test_the_p_value_is_uniform_for_random_roles() -> None:
@@ -100,9 +102,9 @@ def test_of_many_patients_a_sample_is_looked_at() -> None:
     """The matrices grow with the square of patients: twenty thousand would not fit."""
     facts = np.random.default_rng(7).normal(size=(90, 6))
     patients = cohort(30, 60, seed=7)
-    assert not blind_baseline(facts, patients, seed=0, most=40).fires(LEVEL)
+    assert not blind_baseline(facts, patients, seed=0, most=40).rejects(LEVEL)
     found = blind_baseline(facts + 3 * patients.member[:, None], patients, seed=0, most=40)
-    assert (found.n, found.fires(LEVEL)) == (40, True)
+    assert (found.n, found.rejects(LEVEL)) == (40, True)
 
 
 def test_too_few_patients_have_no_baseline() -> None:
@@ -131,8 +133,8 @@ def test_brightness_and_the_number_of_images_are_among_the_facts() -> None:
     made = ImageSet(header=header, cases=pd.DataFrame(rows, dtype=str), images=np.array(images, np.uint8))
     patients = replace(Cohort.of(made), not_drawn="")
     facts = facts_of_images(made, patients)
-    assert blind_baseline(facts, patients, seed=0).fires(LEVEL)  # more images
-    assert not blind_baseline(facts[:, :8], patients, seed=0).fires(LEVEL)
+    assert blind_baseline(facts, patients, seed=0).rejects(LEVEL)  # more images
+    assert not blind_baseline(facts[:, :8], patients, seed=0).rejects(LEVEL)
     brighter = made.images + np.uint8(9) * (made.cases["role"] == "member").to_numpy(np.uint8)[:, None, None, None]
     facts = facts_of_images(replace(made, images=brighter), patients)
-    assert blind_baseline(facts[:, :8], patients, seed=0).fires(LEVEL)
+    assert blind_baseline(facts[:, :8], patients, seed=0).rejects(LEVEL)

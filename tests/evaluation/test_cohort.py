@@ -64,4 +64,4 @@ def test_the_test_of_hospitals_that_split_separately_is_exact_and_sees_a_leak():
     assert sum(value <= 0.05 for value in p) <= 8
     copied = real[np.flatnonzero(people.member)[:30]] + 0.05 * rng.normal(size=(30, 6))
     table = patient_distances(copied.astype(np.float32), real.astype(np.float32), np.arange(2 * N), 2 * N)
-    assert dependence_of({"x": table}, {"x": 1e-3}, people, seed=0, permutations=99).fires
+    assert dependence_of({"x": table}, {"x": 1e-3}, people, seed=0, permutations=99).rejects

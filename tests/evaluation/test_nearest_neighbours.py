@@ -43,7 +43,7 @@ def test_equals_brute_force_over_many_blocks_whatever_the_mean(mean: float):
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_tight_groups_far_apart_are_told_apart():
+def test_tight_groups_far_apart_are_distinguished():
     """Single precision products cannot: the distances within a group are 1e-3 beside lengths of 1e3."""
     groups = draw(4, mean=0) * 300
     references = np.concatenate([group + 1e-3 * draw(40, seed=i) for i, group in enumerate(groups)]).astype(np.float32)

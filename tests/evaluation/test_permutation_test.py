@@ -97,7 +97,9 @@ def test_the_joint_p_is_exact_for_few_permutations_and_any_dependence(correlatio
 
 
 def test_leaving_the_observed_row_out_would_not_be_exact():
-    """Why the docstring insists: ranking the null rows among themselves and the observed among the null fires more."""
+    """Why the docstring insists: ranking the null rows among themselves and the observed among the null rejects
+    more.
+    """
     rng, hits = np.random.default_rng(6), 0
     for _ in range(1000):
         rows = rng.normal(size=(20, 6))
@@ -144,7 +146,7 @@ def test_too_few_patients_can_never_fire():
     assert fewest_patients(*members_of((9, 9))) is None
 
 
-def test_the_test_fires_from_that_number_on_and_not_below():
+def test_the_test_rejects_from_that_number_on_and_not_below():
     """Extreme copying of k of 20 patients, ten members: the statistic is the number of copied members."""
     members, strata = members_of((20, 10))
     needed = fewest_patients(members, strata)

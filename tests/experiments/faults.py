@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedsynth.privacy.ledger import Ledger
-from fedsynth.privacy.mechanism import Door
+from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.privacy.per_patient_gradients import PatientGradients
 from fedsynth.privacy.secure_rng import SecretRandomness
 
@@ -21,16 +21,16 @@ class Fault:
     """The property that is broken, and what breaks it."""
 
     broken: str
-    plant: Plant
+    make_positive_control: Plant
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(broken: str) -> Callable[[Plant], Plant]:
-    def kept(plant: Plant) -> Plant:
-        FAULTS[plant.__name__] = Fault(broken, plant)
-        return plant
+    def kept(make_positive_control: Plant) -> Plant:
+        FAULTS[make_positive_control.__name__] = Fault(broken, make_positive_control)
+        return make_positive_control
 
     return kept
 
@@ -43,7 +43,7 @@ def around(patch: pytest.MonkeyPatch, owner: type, name: str, changed: Callable[
 
 @fault("noise")
 def half_noise(patch):
-    around(patch, Door, "_noised", lambda real, self, value, scale: real(self, value, scale / 2))
+    around(patch, GaussianMechanism, "_noised", lambda real, self, value, scale: real(self, value, scale / 2))
 
 
 @fault("noise")
@@ -54,7 +54,7 @@ def one_tensor_without_noise(patch):
         calls.append(value)
         return real(self, value, scale if len(calls) % 3 else 0.0)
 
-    around(patch, Door, "_noised", noised)
+    around(patch, GaussianMechanism, "_noised", noised)
 
 
 @fault("contribution")
@@ -101,36 +101,36 @@ def one_noise_vector_for_equal_shapes(patch):
 
 
 def divided(patch, count):
-    """`Door.step` with another divisor."""
+    """`GaussianMechanism.step` with another divisor."""
 
-    def step(self, turn, fetch, progress=1.0):
-        self._prepaid[turn] -= 1
-        assert self._prepaid[turn] >= 0 or not self._n, "the fault is in the division alone"
+    def step(self, phase, fetch, progress=1.0):
+        self._prepaid[phase] -= 1
+        assert self._prepaid[phase] >= 0 or not self._n, "the fault is in the division alone"
         settings = self.plan.settings
         drawn = self.randomness.chosen(self._n, settings.rate)
-        sums = self._turns[turn].clipped_sum(drawn, fetch, progress)
+        sums = self._phases[phase].clipped_sum(drawn, fetch, progress)
         released = {
             name: self._noised(value, self.plan.noise * settings.clip) / count(self, drawn)
             for name, value in sums.items()
         }
         if self.on_release is not None:
-            self.on_release(turn, released, progress)
+            self.on_release(phase, released, progress)
         return released
 
-    def guarded(real, self, turn, fetch, progress=1.0):
-        return step(self, turn, fetch, progress) if self._prepaid[turn] > 0 else real(self, turn, fetch, progress)
+    def guarded(real, self, phase, fetch, progress=1.0):
+        return step(self, phase, fetch, progress) if self._prepaid[phase] > 0 else real(self, phase, fetch, progress)
 
-    around(patch, Door, "step", guarded)
+    around(patch, GaussianMechanism, "step", guarded)
 
 
 @fault("division")
 def divided_by_the_sampled_count(patch):
-    divided(patch, lambda door, drawn: max(1, len(drawn)))
+    divided(patch, lambda mechanism, drawn: max(1, len(drawn)))
 
 
 @fault("division")
 def divided_by_the_true_number(patch):
-    divided(patch, lambda door, drawn: max(1, door._n) * door.plan.settings.rate)
+    divided(patch, lambda mechanism, drawn: max(1, mechanism._n) * mechanism.plan.settings.rate)
 
 
 @fault("charges")
@@ -147,12 +147,12 @@ def a_forgotten_charge(patch):
 
 @fault("charges")
 def steps_taken_twice(patch):
-    def twice(real, self, turn, fetch, progress=1.0):
-        real(self, turn, fetch, progress)
-        self._prepaid[turn] += 1
-        return real(self, turn, fetch, progress)
+    def twice(real, self, phase, fetch, progress=1.0):
+        real(self, phase, fetch, progress)
+        self._prepaid[phase] += 1
+        return real(self, phase, fetch, progress)
 
-    around(patch, Door, "step", twice)
+    around(patch, GaussianMechanism, "step", twice)
 
 
 @fault("sampling")
@@ -201,8 +201,8 @@ def every_tensor_clipped_for_itself(patch):
 def every_slice_clipped_for_itself(patch):
     def each(real, self, patients, fetch, progress=1.0):
         alone = copy.copy(self)
-        alone.views, total = 1, None
-        for view in range(self.views):
+        alone.slices_per_patient, total = 1, None
+        for view in range(self.slices_per_patient):
 
             def shown(indices, view=view):
                 batch, noise = fetch(indices)

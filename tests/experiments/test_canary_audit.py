@@ -30,7 +30,9 @@ from fedsynth.training.settings import Privacy, TrainSettings
 from tests.training.tiny import tiny_set
 
 SETTINGS = TrainSettings(generator="dcgan", images=Path("tiny"), steps=40, sheets=0, options={"latent": 4, "base": 4})
-PRIVATE = replace(SETTINGS, steps=10, privacy=Privacy(epsilon=1, patients=70, draw=70, fakes=16, views=2))
+PRIVATE = replace(
+    SETTINGS, steps=10, privacy=Privacy(epsilon=1, patients=70, expected_batch_size=70, fakes=16, slices_per_patient=2)
+)
 IMAGES = tiny_set(patients=20)
 
 
@@ -67,7 +69,7 @@ def test_perfect_guesses_reach_the_ceiling() -> None:
     bounds = prove(coins + 0.0, coins, [""] * 200, delta=1e-5)
     assert set(bounds) == {EVERYWHERE}
     found = bounds[EVERYWHERE]
-    assert found.epsilon == pytest.approx(found.ceiling) == pytest.approx(ceiling(200, 1e-5, looks=5))
+    assert found.epsilon == pytest.approx(found.ceiling) == pytest.approx(ceiling(200, 1e-5, comparisons=5))
 
 
 def test_bounds_of_a_randomised_response_stay_below_its_epsilon() -> None:

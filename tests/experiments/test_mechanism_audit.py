@@ -14,9 +14,11 @@ PROPERTIES = ["sampling", "noise", "reuse", "contribution", "division", "charges
 ASKED_FOR = list(FAULTS)[: list(FAULTS).index("steps_taken_twice") + 1]
 
 
-def plan_of(steps: int, *, views: int = 1) -> PrivatePlan:
-    settings = PrivateSettings(epsilon=8.0, delta=1e-5, patients=200, batch=160, clip=0.5, views=views)
-    return make_plan(settings, {"critic": steps})
+def plan_of(steps: int, *, slices_per_patient: int = 1) -> PrivatePlan:
+    settings = PrivateSettings(
+        epsilon=8.0, delta=1e-5, patients=200, batch=160, clip=0.5, slices_per_patient=slices_per_patient
+    )
+    return make_plan(settings, {"discriminator": steps})
 
 
 def uncalibrated(steps: int, noise: float, *, patients: int, batch: int) -> PrivatePlan:
@@ -28,7 +30,7 @@ def uncalibrated(steps: int, noise: float, *, patients: int, batch: int) -> Priv
 
 @pytest.fixture(scope="module")
 def short() -> PrivatePlan:
-    return plan_of(30, views=2)
+    return plan_of(30, slices_per_patient=2)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +65,14 @@ def test_a_claim_below_what_is_spent_is_false(short: PrivatePlan) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named(name: str, short: PrivatePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = FAULTS[name]
-    fault.plant(monkeypatch)
+    fault.make_positive_control(monkeypatch)
     found = audit_mechanism(short, canaries=1024)
     assert found.verdict == "fail"
     assert fault.broken in named(found)
 
 
 def test_dividing_by_the_true_number_shows_where_as_many_are_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    FAULTS["divided_by_the_true_number"].plant(monkeypatch)
+    FAULTS["divided_by_the_true_number"].make_positive_control(monkeypatch)
     found = audit_mechanism(uncalibrated(4, 2.0, patients=500, batch=400), canaries=1024)
     assert "division" in named(found)
 
@@ -83,7 +85,9 @@ def test_few_steps_at_full_batches_can_be_audited(steps: int) -> None:
 
 
 def test_several_mechanisms_share_the_error(short: PrivatePlan) -> None:
-    assert audit_mechanism(short, canaries=1024, looks=5).expected < audit_mechanism(short, canaries=1024).expected
+    assert (
+        audit_mechanism(short, canaries=1024, comparisons=5).expected < audit_mechanism(short, canaries=1024).expected
+    )
 
 
 def test_the_result_has_the_common_form(honest: MechanismAudit, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -104,7 +108,7 @@ def test_no_canary_is_bad_input(short: PrivatePlan) -> None:
 def test_a_fault_is_found_in_ten_of_ten_trials(name: str, long: PrivatePlan) -> None:
     for _ in range(10):
         with pytest.MonkeyPatch.context() as patch:
-            FAULTS[name].plant(patch)
+            FAULTS[name].make_positive_control(patch)
             assert FAULTS[name].broken in named(audit_mechanism(long, canaries=2048))
 
 

@@ -75,7 +75,7 @@ def test_cells_are_every_combination_and_say_what_a_person_would_type(tmp_path):
 
 
 def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
-    text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["pooled"]').replace("rounds = 1", "rounds = 3")
+    text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["centralised"]').replace("rounds = 1", "rounds = 3")
     (cell,) = suite_of(text, tmp_path).cells()
     train, draw = list(cell.commands(Path("data"), Path("run")).values())[:2]
     assert train[:6] == ["train", "data", "--run", "run", "--steps", "3"]
@@ -84,7 +84,7 @@ def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
 
 
 def test_a_source_of_label_maps_is_made_of_other_phantoms(tmp_path):
-    text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["pooled"]')
+    text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["centralised"]')
     suite = suite_of(text.replace("[private]", 'source = "phantoms"\n[private]'), tmp_path)
     made = data_commands(suite, Path("out"))
     assert made[Path("out/source")][-2:] == ["--seed", "1000"]
@@ -108,7 +108,7 @@ def test_options_are_spelled_for_the_command_line():
         ("[grid]", "[by-generator.dcgn]\nrounds = 2\n[grid]", "did you mean 'dcgan'"),
         ("[grid]", '[grid]\nmeasured-by = ["membership"]', "fidelity"),
         ("[grid]", '[grid]\npartition = ["iid"]', "number of hospitals"),
-        ("[grid]", '[by-generator.dcgan]\nsource = "phantoms"\n[grid]', "one holder"),
+        ("[grid]", '[by-generator.dcgan]\nsource = "phantoms"\n[grid]', "one site"),
         ("[grid]", '[[published.figures]]\nwhat = "a"\nvalue = "1"\nours = "dice"\n[grid]', "benchmark.score"),
     ],
 )

@@ -1,28 +1,30 @@
-"""The white-box view: gradients put together by hand must betray who is in them, and the door must show no more."""
+"""The white-box view: gradients put together by hand must betray who is in them, and the mechanism must show no
+more.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from fedsynth.evaluation.audit.canaries import Canaries, make_canaries
-from fedsynth.experiments.white_box_audit import Rows, Watch
-from fedsynth.privacy.mechanism import Door
+from fedsynth.experiments.white_box_audit import Rows, WhiteBoxObserver
+from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.training.dp_gradients import PrivateGradients
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from tests.training.test_dp_gradients import prepared
 from tests.training.tiny import tiny_set
 
 
-def watch_of(n: int = 20) -> tuple[Watch, Canaries]:
+def watch_of(n: int = 20) -> tuple[WhiteBoxObserver, Canaries]:
     canaries = make_canaries(tiny_set(), n, seed=0)
-    return Watch(canaries, Holder(tiny_set()), seed=0), canaries
+    return WhiteBoxObserver(canaries, PatientBatches(tiny_set()), seed=0), canaries
 
 
 def rows_of(n: int, *, alike: float = 0.0, values: int = 4000) -> Rows:
     """Canaries' gradients of norm one that share `alike` of their length, and the others' mean."""
-    draws = torch.Generator().manual_seed(0)
-    own = torch.nn.functional.normalize(torch.randn(n, values, generator=draws), dim=1)
-    common = torch.nn.functional.normalize(torch.randn(1, values, generator=draws), dim=1)
+    rng = torch.Generator().manual_seed(0)
+    own = torch.nn.functional.normalize(torch.randn(n, values, generator=rng), dim=1)
+    common = torch.nn.functional.normalize(torch.randn(1, values, generator=rng), dim=1)
     made = (1 - alike) ** 0.5 * own + alike**0.5 * common
     spread = torch.tensor([0.05] * n + [1e6])
     return Rows(values=torch.cat([made, 30 * common]), spread=spread, owner=np.arange(n))
@@ -50,10 +52,10 @@ def test_much_noise_hides_them_and_the_odds_say_so() -> None:
 def test_odds_of_independent_steps_add_up() -> None:
     watch, canaries = watch_of()
     rows, coins = rows_of(20), torch.from_numpy(canaries.included).float()
-    draws = torch.Generator().manual_seed(2)
+    rng = torch.Generator().manual_seed(2)
     gaps = []
     for _ in range(30):
-        noise = 0.7 * torch.randn(4000, generator=draws)
+        noise = 0.7 * torch.randn(4000, generator=rng)
         watch.see(rows, torch.cat([coins, torch.ones(1)]) @ rows.values + noise)
         assert watch.scores is not None
         gaps.append(watch.scores[canaries.included].mean() - watch.scores[~canaries.included].mean())
@@ -69,17 +71,17 @@ def test_a_gradient_that_is_no_number_is_not_looked_at() -> None:
     assert watch.why
 
 
-def test_an_auditor_at_the_door_sees_what_leaves_and_changes_nothing() -> None:
+def test_an_auditor_at_the_mechanism_sees_what_leaves_and_changes_nothing() -> None:
     quiet, watched = prepared(insecure_seed=1), prepared(insecure_seed=1)
-    assert isinstance(watched.door, Door)
+    assert isinstance(watched.mechanism, GaussianMechanism)
     seen = []
 
-    def meddle(turn: str, sums: dict[str, torch.Tensor], progress: float) -> None:
+    def meddle(phase: str, sums: dict[str, torch.Tensor], progress: float) -> None:
         seen.append({name: value.clone() for name, value in sums.items()})
         for value in sums.values():
             value.zero_()
 
-    watched.door.on_release = meddle
+    watched.mechanism.on_release = meddle
     for one in (quiet, watched):
         one.pay(0, 2)
         list(one.trainer.run(2))
@@ -94,7 +96,7 @@ def test_an_auditor_at_the_door_sees_what_leaves_and_changes_nothing() -> None:
 def test_watching_a_private_training_leaves_it_bit_for_bit_as_it_was() -> None:
     images = tiny_set()
     canaries = make_canaries(images, 20, seed=0)
-    watch = Watch(canaries, Holder(images), seed=0)
+    watch = WhiteBoxObserver(canaries, PatientBatches(images), seed=0)
     quiet, watched = (prepared(canaries.joined(images), insecure_seed=1) for _ in range(2))
     watch.attach(watched)
     assert isinstance(watched.trainer.gradients, PrivateGradients)

@@ -5,7 +5,7 @@ import torch
 
 from fedsynth import atomic_files
 from fedsynth.errors import BudgetSpentError, ConfigError, FedSynthError, ImageSetError, RefusedError, SourceError
-from fedsynth.federation.error_codes import LOG, Code, NeutralError, PolicyRefusedError, keep_to_itself, to_code
+from fedsynth.federation.error_codes import LOG, ErrorCode, NeutralError, PolicyRefusedError, keep_to_itself, to_code
 from fedsynth.federation.policy import Asked, Policy
 from fedsynth.privacy.ledger import refuse_above
 from fedsynth.training.divergence_check import DivergedError
@@ -31,20 +31,20 @@ def ask_for_too_much_memory():
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ValueError(SECRET), Code.FAILED),
-        (FedSynthError(SECRET), Code.FAILED),
-        (ConfigError(SECRET), Code.SETTINGS),
-        (ImageSetError(SECRET), Code.DATA),
-        (SourceError(SECRET), Code.DATA),
-        (RefusedError(SECRET), Code.REFUSED),
-        (BudgetSpentError(SECRET), Code.BUDGET),
-        (DivergedError(SECRET), Code.DIVERGED),
-        (MemoryError(SECRET), Code.MEMORY),
-        (torch.OutOfMemoryError(SECRET), Code.MEMORY),
-        (OSError(errno.ENOSPC, SECRET), Code.DISK),
-        (OSError(errno.ECHILD, SECRET), Code.FAILED),
-        (NeutralError(Code.BUSY), Code.BUSY),
-        (PolicyRefusedError(SECRET, Code.POLICY_DELTA), Code.POLICY_DELTA),
+        (ValueError(SECRET), ErrorCode.FAILED),
+        (FedSynthError(SECRET), ErrorCode.FAILED),
+        (ConfigError(SECRET), ErrorCode.SETTINGS),
+        (ImageSetError(SECRET), ErrorCode.DATA),
+        (SourceError(SECRET), ErrorCode.DATA),
+        (RefusedError(SECRET), ErrorCode.REFUSED),
+        (BudgetSpentError(SECRET), ErrorCode.BUDGET),
+        (DivergedError(SECRET), ErrorCode.DIVERGED),
+        (MemoryError(SECRET), ErrorCode.MEMORY),
+        (torch.OutOfMemoryError(SECRET), ErrorCode.MEMORY),
+        (OSError(errno.ENOSPC, SECRET), ErrorCode.DISK),
+        (OSError(errno.ECHILD, SECRET), ErrorCode.FAILED),
+        (NeutralError(ErrorCode.BUSY), ErrorCode.BUSY),
+        (PolicyRefusedError(SECRET, ErrorCode.POLICY_DELTA), ErrorCode.POLICY_DELTA),
     ],
 )
 def test_every_kind_of_error_has_a_code_without_its_text(error, code, tmp_path):
@@ -56,10 +56,10 @@ def test_every_kind_of_error_has_a_code_without_its_text(error, code, tmp_path):
 @pytest.mark.parametrize(
     ("work", "code"),
     [
-        (write_on_a_full_disk, Code.DISK),
-        (ask_for_too_much_memory, Code.MEMORY),
-        (lambda: refuse_above(3, 4), Code.BUDGET),
-        (lambda: Policy().check(Asked(generator="dcgan", private=False)), Code.POLICY_PLAIN),
+        (write_on_a_full_disk, ErrorCode.DISK),
+        (ask_for_too_much_memory, ErrorCode.MEMORY),
+        (lambda: refuse_above(3, 4), ErrorCode.BUDGET),
+        (lambda: Policy().check(Asked(generator="dcgan", private=False)), ErrorCode.POLICY_PLAIN),
     ],
 )
 def test_errors_as_they_really_come(work, code):
@@ -79,15 +79,19 @@ def test_the_text_stays_in_the_sites_log(tmp_path):
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "file").write_text("")
-    assert keep_to_itself(MemoryError(), tmp_path / "file", doing="round 1") is Code.MEMORY
+    assert keep_to_itself(MemoryError(), tmp_path / "file", doing="round 1") is ErrorCode.MEMORY
 
 
 def test_the_server_repeats_no_text_that_is_not_a_code():
-    assert Code.parse(Code.BUDGET.value) is Code.BUDGET
-    assert Code.parse(f"failed: {SECRET}") is Code.FAILED
-    assert Code.parse("") is Code.FAILED
+    assert ErrorCode.parse(ErrorCode.BUDGET.value) is ErrorCode.BUDGET
+    assert ErrorCode.parse(f"failed: {SECRET}") is ErrorCode.FAILED
+    assert ErrorCode.parse("") is ErrorCode.FAILED
 
 
 def test_a_decision_is_no_failure() -> None:
-    decided = {code for code in Code if code.is_decision}
-    assert decided == {Code.BUDGET, Code.REFUSED, *(code for code in Code if code.name.startswith("POLICY"))}
+    decided = {code for code in ErrorCode if code.is_decision}
+    assert decided == {
+        ErrorCode.BUDGET,
+        ErrorCode.REFUSED,
+        *(code for code in ErrorCode if code.name.startswith("POLICY")),
+    }

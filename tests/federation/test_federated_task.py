@@ -11,7 +11,7 @@ from fedsynth.data import ImageSet
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.downstream.tasks import build_task
 from fedsynth.runs import Run
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
@@ -32,13 +32,13 @@ def bright_lesions() -> ImageSet:
 
 def dice_loss(run: Run, images: ImageSet) -> float:
     """Of the federated network, on images of both sites."""
-    holder = Holder(images)
-    task = build_task("unet", holder.shape)
+    dataset = PatientBatches(images)
+    task = build_task("unet", dataset.shape)
     state = load_file(run.checkpoints / "round-0003.safetensors")
     own = {name: torch.from_numpy(np.array(state[name])) for name in task.nets.state_dict()}
     task.nets.load_state_dict(own)
     with torch.no_grad(), cpu_threads(1):
-        return float(task.loss(holder.fetch(np.arange(len(images)))).mean())
+        return float(task.loss(dataset.fetch(np.arange(len(images)))).mean())
 
 
 def test_a_segmentation_network_is_federated_by_the_same_rounds(tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_a_segmentation_network_is_federated_by_the_same_rounds(tmp_path: Path) 
     assert all(float(row["network_loss"]) > 0 for row in rows(run))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = build_task("unet", Holder(images).shape)
+        fresh = build_task("unet", PatientBatches(images).shape)
     with torch.no_grad():
-        before = float(fresh.loss(Holder(images).fetch(np.arange(len(images)))).mean())
+        before = float(fresh.loss(PatientBatches(images).fetch(np.arange(len(images)))).mean())
     assert dice_loss(run, images) < 0.7 * before
     released = load_file(run.checkpoints / "network.safetensors")
     assert {name.split(".")[0] for name in released} == {"network"}

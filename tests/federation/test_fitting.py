@@ -41,11 +41,11 @@ def federated(tmp_path: Path, settings: FederationSettings, name: str = "run") -
 
 
 def maps_of_everybody(settings: FederationSettings) -> dict[str, np.ndarray]:
-    """The model of label maps as one holder of all images would fit it."""
+    """The model of label maps as one site with all images would fit it."""
     prepared = prepare(tumours(), settings.training())
     family = prepared.trainer.family
     for number in range(family.passes):
-        sums = sums_of(family, prepared.holder, number)
+        sums = sums_of(family, prepared.dataset, number)
         family.fit(number, {name: value for name, value in sums.items() if name.startswith("maps-")})
     return {name: value.numpy() for name, value in family.nets.state_dict().items() if name.startswith("maps-")}
 
@@ -159,9 +159,9 @@ def test_a_site_that_sends_sums_of_another_shape_is_left_out(tmp_path: Path, mon
     settings = replace(SETTINGS, min_sites=1)
     true_sums = client.sums_of
 
-    def sums(family, holder, number, **rest):  # type: ignore[no-untyped-def]
-        found = true_sums(family, holder, number, **rest)
-        if holder.count == 12 and sums.spoil:
+    def sums(family, dataset, number, **rest):  # type: ignore[no-untyped-def]
+        found = true_sums(family, dataset, number, **rest)
+        if dataset.count == 12 and sums.spoil:
             sums.spoil = False
             return {name: torch.zeros(1, dtype=torch.float64) for name in found}
         return found

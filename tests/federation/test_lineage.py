@@ -24,7 +24,7 @@ FIRST, SECOND = 4.0, 2.0
 
 def told(tmp_path: Path, epsilon: float | None, start: str | None = None, **changes: object) -> FederationSettings:
     store = tmp_path / "store"
-    private = epsilon and Privacy(epsilon=epsilon, patients=6, draw=6, fakes=4, delta=1e-3, store=store)
+    private = epsilon and Privacy(epsilon=epsilon, patients=6, expected_batch_size=6, fakes=4, delta=1e-3, store=store)
     begin = None if start is None else tmp_path / start
     settings = replace(SETTINGS, rounds=1, batch=None if private else 4, privacy=private or None, start=begin)
     return replace(settings, **changes)  # type: ignore[arg-type]
@@ -71,14 +71,16 @@ def test_a_federation_begins_with_the_networks_that_it_goes_on_from(tmp_path: Pa
 
 
 def released(run: Run) -> dict[str, np.ndarray]:
-    """The critic of a pooled run, under the names of a federation's."""
+    """The discriminator of a centralised run, under the names of a federation's."""
     from safetensors.numpy import load_file
 
     state = load_file(run.site("pooled") / "state.safetensors")
-    return {f"critic {name[5:]}": value for name, value in state.items() if name.startswith("nets.critic")}
+    return {
+        f"discriminator {name[5:]}": value for name, value in state.items() if name.startswith("nets.discriminator")
+    }
 
 
-def test_one_holder_goes_on_from_a_federation_group_by_group(tmp_path: Path) -> None:
+def test_one_site_goes_on_from_a_federation_group_by_group(tmp_path: Path) -> None:
     first = simulated(tmp_path, told(tmp_path, FIRST), "one")
     assert [group.site for group in lineage(first).runs[0].patients] == ["site-0", "site-1"]
     found = lineage(pooled(tmp_path, site_images(tmp_path, 1), SECOND, "one", "two"))
@@ -119,7 +121,7 @@ def test_sites_that_train_each_alone_cannot_go_on_from_a_run(tmp_path: Path) -> 
         told(tmp_path, None, "one", federation="none")
 
 
-def test_settings_of_one_holder_are_handed_on(tmp_path: Path) -> None:
+def test_settings_of_one_site_are_handed_on(tmp_path: Path) -> None:
     training = told(tmp_path, None, "one", public_start=True).training()
     assert isinstance(training, TrainSettings)
     assert (training.start, training.public_start) == (tmp_path / "one", True)

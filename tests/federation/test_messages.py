@@ -4,7 +4,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from fedsynth.federation.engines.flower_names import GONE, identity, number
-from fedsynth.federation.error_codes import Code
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.messages import Hello, facts_content, read_hello, read_outcome
 
@@ -12,13 +12,13 @@ from fedsynth.federation.messages import Hello, facts_content, read_hello, read_
 @pytest.mark.parametrize(
     ("code", "text", "told"),
     [
-        (GONE[0], "Node Unavailable", Code.UNREACHABLE),
-        (GONE[1], "ClientApp stopped responding", Code.UNREACHABLE),
-        (2, Code.MEMORY.value, Code.MEMORY),
-        (2, "no file /srv/patients/Smith.nii", Code.FAILED),
+        (GONE[0], "Node Unavailable", ErrorCode.UNREACHABLE),
+        (GONE[1], "ClientApp stopped responding", ErrorCode.UNREACHABLE),
+        (2, ErrorCode.MEMORY.value, ErrorCode.MEMORY),
+        (2, "no file /srv/patients/Smith.nii", ErrorCode.FAILED),
     ],
 )
-def test_an_error_is_a_code(code: int, text: str, told: Code) -> None:
+def test_an_error_is_a_code(code: int, text: str, told: ErrorCode) -> None:
     with identity():
         asked = number(Message(RecordDict(), 7, "train"), "a")
         answer = Message(Error(code, text), reply_to=asked)
@@ -37,7 +37,7 @@ FACTS = Facts(
 
 
 def greeting(**changed: object) -> Hello:
-    """What the server reads of a site's greeting."""
+    """What the server reads of a site's handshake."""
     with identity():
         asked = number(Message(RecordDict(), 7, "query.hello"), "a")
         words = dict(facts_content("north", FACTS)["words"]) | changed  # type: ignore[call-overload]
@@ -64,4 +64,4 @@ def greeting(**changed: object) -> Hello:
 )
 def test_facts_of_another_kind_are_a_site_that_failed(wrong: dict[str, object]) -> None:
     assert greeting() == Hello(site="north", facts=FACTS)
-    assert greeting(**wrong) == Hello(site="north", refused=Code.FAILED)
+    assert greeting(**wrong) == Hello(site="north", refused=ErrorCode.FAILED)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsynth.errors import BudgetSpentError, ConfigError, RefusedError
-from fedsynth.federation.error_codes import Code, to_code
+from fedsynth.federation.error_codes import ErrorCode, to_code
 from fedsynth.federation.policy import OPEN, Asked, Policy, load_policy
 from fedsynth.privacy.accounting import Budget, Mechanism
 from fedsynth.privacy.ledger import Ledger
@@ -16,7 +16,7 @@ PRIVATE = Asked(
     epsilon=4.0,
     delta=1e-5,
     patients=50,
-    networks=("generator", "critic"),
+    networks=("generator", "discriminator"),
     metrics=("steps",),
 )
 PLAIN = Asked(generator="dcgan", private=False, networks=("generator",), metrics=("steps", "generator_loss"))
@@ -71,7 +71,7 @@ def test_a_site_without_a_policy_allows_everything():
 def test_an_empty_policy_allows_private_runs_alone(write):
     policy = write("")
     policy.check(PRIVATE)
-    assert code_of(policy, PLAIN) is Code.POLICY_PLAIN
+    assert code_of(policy, PLAIN) is ErrorCode.POLICY_PLAIN
 
 
 def test_a_policy_that_is_named_and_missing_is_never_a_yes(tmp_path):
@@ -89,28 +89,28 @@ def test_the_guide_names_every_key_and_no_other():
 @pytest.mark.parametrize(
     ("text", "passes", "refused", "code"),
     [
-        ("max-epsilon = 4", PRIVATE, replace(PRIVATE, epsilon=4.1), Code.POLICY_EPSILON),
-        ("max-epsilon = 4", PRIVATE, replace(PRIVATE, epsilon=None), Code.POLICY_EPSILON),
-        ("max-epsilon = 4", PRIVATE, PLAIN, Code.POLICY_PLAIN),
-        ("max-epsilon = 4", replace(PRIVATE, delta=1e-6), replace(PRIVATE, delta=1e-4), Code.POLICY_DELTA),
+        ("max-epsilon = 4", PRIVATE, replace(PRIVATE, epsilon=4.1), ErrorCode.POLICY_EPSILON),
+        ("max-epsilon = 4", PRIVATE, replace(PRIVATE, epsilon=None), ErrorCode.POLICY_EPSILON),
+        ("max-epsilon = 4", PRIVATE, PLAIN, ErrorCode.POLICY_PLAIN),
+        ("max-epsilon = 4", replace(PRIVATE, delta=1e-6), replace(PRIVATE, delta=1e-4), ErrorCode.POLICY_DELTA),
         (
             "max-epsilon = 4\ndelta = 1e-4",
             replace(PRIVATE, delta=1e-4),
             replace(PRIVATE, delta=1e-3),
-            Code.POLICY_DELTA,
+            ErrorCode.POLICY_DELTA,
         ),
-        ("delta = 1e-6", replace(PRIVATE, delta=1e-6), PRIVATE, Code.POLICY_DELTA),
-        ("allow-plain = true", PRIVATE, replace(PRIVATE, delta=1e-4), Code.POLICY_DELTA),
-        ("", PRIVATE, replace(PRIVATE, delta=None), Code.POLICY_DELTA),
-        ("allow-plain = true", PLAIN, replace(PRIVATE, patients=0), Code.POLICY_PATIENTS),
-        ("min-patients = 50", PRIVATE, replace(PRIVATE, patients=49), Code.POLICY_PATIENTS),
-        ("generators = ['dcgan']", PRIVATE, replace(PRIVATE, generator="vae"), Code.POLICY_GENERATORS),
-        ("generators = []", None, PRIVATE, Code.POLICY_GENERATORS),
-        ("networks = ['generator']", replace(PRIVATE, networks=("generator",)), PRIVATE, Code.POLICY_NETWORKS),
-        ("networks = []", replace(PRIVATE, networks=()), PRIVATE, Code.POLICY_NETWORKS),
-        ("metrics = ['steps']", PRIVATE, replace(PRIVATE, metrics=("steps", "patients")), Code.POLICY_METRICS),
-        ("max-epsilon = 0", None, PRIVATE, Code.POLICY_EPSILON),
-        ("max-epsilon = 0", None, PLAIN, Code.POLICY_PLAIN),
+        ("delta = 1e-6", replace(PRIVATE, delta=1e-6), PRIVATE, ErrorCode.POLICY_DELTA),
+        ("allow-plain = true", PRIVATE, replace(PRIVATE, delta=1e-4), ErrorCode.POLICY_DELTA),
+        ("", PRIVATE, replace(PRIVATE, delta=None), ErrorCode.POLICY_DELTA),
+        ("allow-plain = true", PLAIN, replace(PRIVATE, patients=0), ErrorCode.POLICY_PATIENTS),
+        ("min-patients = 50", PRIVATE, replace(PRIVATE, patients=49), ErrorCode.POLICY_PATIENTS),
+        ("generators = ['dcgan']", PRIVATE, replace(PRIVATE, generator="vae"), ErrorCode.POLICY_GENERATORS),
+        ("generators = []", None, PRIVATE, ErrorCode.POLICY_GENERATORS),
+        ("networks = ['generator']", replace(PRIVATE, networks=("generator",)), PRIVATE, ErrorCode.POLICY_NETWORKS),
+        ("networks = []", replace(PRIVATE, networks=()), PRIVATE, ErrorCode.POLICY_NETWORKS),
+        ("metrics = ['steps']", PRIVATE, replace(PRIVATE, metrics=("steps", "patients")), ErrorCode.POLICY_METRICS),
+        ("max-epsilon = 0", None, PRIVATE, ErrorCode.POLICY_EPSILON),
+        ("max-epsilon = 0", None, PLAIN, ErrorCode.POLICY_PLAIN),
     ],
 )
 def test_every_key_binds(write, text, passes, refused, code):
@@ -127,7 +127,7 @@ def test_too_few_patients_are_refused_without_telling_how_many(patients):
     with pytest.raises(RefusedError) as found:
         policy.check_patients(patients)
     assert str(found.value) == "the site's policy refuses: fewer patients than min-patients = 20"
-    assert to_code(found.value) is Code.POLICY  # the server is not told the rule either
+    assert to_code(found.value) is ErrorCode.POLICY  # the server is not told the rule either
 
 
 def test_the_cap_is_the_ledgers(tmp_path):
@@ -136,7 +136,7 @@ def test_the_cap_is_the_ledgers(tmp_path):
     ledger = Ledger("north", tmp_path)
     with pytest.raises(BudgetSpentError) as found:
         ledger.check(ledger.group(["a", "b"]), [Mechanism(rate=0.5, noise=1.0, steps=500)], Policy(max_epsilon=2.0).cap)
-    assert to_code(found.value) is Code.BUDGET
+    assert to_code(found.value) is ErrorCode.BUDGET
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whole simulated runs: by hand, against pooled training, broken off and resumed, with sites that fail."""
+"""Whole simulated runs: by hand, against centralised training, broken off and resumed, with sites that fail."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from fedsynth.privacy.accounting import epsilon_of
 from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.runs import open_run
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.membership_scores import judge_of
+from fedsynth.training.membership_scores import membership_scorer
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
@@ -44,7 +44,7 @@ def by_hand(tmp_path: Path, settings: FederationSettings) -> tuple[dict[str, np.
         ]
         sizes = [5, 4]  # patients 0, 2, 4, 6, 8 and 1, 3, 5, 7
         old = {k: v.numpy().copy() for k, v in trainers[0].trainer.family.nets.state_dict().items()}
-        average = {name: value.copy() for name, value in old.items() if name.startswith("generator")}
+        ema = {name: value.copy() for name, value in old.items() if name.startswith("generator")}
         step = 0
         for _ in range(settings.rounds):
             for one in trainers:
@@ -60,28 +60,28 @@ def by_hand(tmp_path: Path, settings: FederationSettings) -> tuple[dict[str, np.
             for k in range(1, settings.local_steps + 1):
                 decay = min(0.5 ** (1 / 50.0), (1 + step) / (10 + step))
                 share = k / settings.local_steps
-                for name in average:
+                for name in ema:
                     here = (1 - share) * old[name] + share * new[name]
-                    average[name] = decay * average[name] + (1 - decay) * here
+                    ema[name] = decay * ema[name] + (1 - decay) * here
                 step += 1
             old = new
-    return old, average
+    return old, ema
 
 
 def test_two_sites_and_two_rounds_are_as_by_hand(tmp_path: Path) -> None:
     settings = replace(SETTINGS, rounds=2)
     run = simulated(tmp_path, settings)
-    expected, average = by_hand(tmp_path, settings)
+    expected, ema = by_hand(tmp_path, settings)
     found = load_file(run.checkpoints / "round-0002.safetensors")
     for name, value in expected.items():
         assert np.array_equal(found[name], value), name
     released = load_file(run.checkpoints / "generator.safetensors")
-    assert released.keys() == average.keys()
-    for name, value in average.items():
+    assert released.keys() == ema.keys()
+    for name, value in ema.items():
         np.testing.assert_allclose(released[name], value, atol=1e-6)
-    critic = load_file(run.checkpoints / "critic.safetensors")
-    assert all(np.array_equal(value, expected[name]) for name, value in critic.items())
-    assert critic.keys() == {name for name in expected if name.startswith("critic")}
+    discriminator = load_file(run.checkpoints / "discriminator.safetensors")
+    assert all(np.array_equal(value, expected[name]) for name, value in discriminator.items())
+    assert discriminator.keys() == {name for name in expected if name.startswith("discriminator")}
 
 
 def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
@@ -156,11 +156,11 @@ def test_networks_that_private_hospitals_trained_are_built_again(tmp_path: Path,
     run = simulated(tmp_path, replace(private(tmp_path), generator=generator, options={}), "run")
     family, card = load_generator(run.checkpoints)
     assert card.private
-    assert {turn.net: turn.every for turn in family.turns} in (
+    assert {phase.net: phase.interval for phase in family.phases} in (
         {"autoencoder": 1, "prior": 2},
-        {"critic": 1, "generator": 1},
+        {"discriminator": 1, "generator": 1},
     )
-    assert judge_of(run) is not None
+    assert membership_scorer(run) is not None
 
 
 def test_a_private_run_that_lost_a_block_takes_fewer_steps(tmp_path: Path) -> None:
@@ -264,13 +264,13 @@ def test_the_servers_optimiser_survives_a_kill(tmp_path: Path) -> None:
 
 def test_the_moving_average_moves_as_one_that_is_updated_every_step() -> None:
     rng = np.random.default_rng(0)
-    average, old, new = rng.normal(size=(3, 5))
+    ema, old, new = rng.normal(size=(3, 5))
     kept, from_old, from_new = straight_line(7, 12, 5.0)
-    slow = average.copy()
+    slow = ema.copy()
     for k in range(1, 13):
         decay = min(0.5 ** (1 / 5.0), (1 + 7 + k - 1) / (10 + 7 + k - 1))
         slow = decay * slow + (1 - decay) * ((1 - k / 12) * old + k / 12 * new)
-    np.testing.assert_allclose(kept * average + from_old * old + from_new * new, slow, atol=1e-12)
+    np.testing.assert_allclose(kept * ema + from_old * old + from_new * new, slow, atol=1e-12)
     assert kept + from_old + from_new == pytest.approx(1)
 
 

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedTrim
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsynth.errors import ConfigError
-from fedsynth.federation.strategies import STRATEGIES, make_averaging, proximal_pull, proximal_strength
+from fedsynth.federation.strategies import STRATEGIES, make_strategy, proximal_pull, proximal_strength
 
 
 def arrays(*values, dtype=np.float32):
@@ -18,7 +18,7 @@ def arrays(*values, dtype=np.float32):
 
 
 def step(strategy, old, sites, weights=None, options=None):
-    averaging = make_averaging(strategy, options)
+    averaging = make_strategy(strategy, options)
     averaging.start(old)
     return averaging.step(old, list(zip(weights or [1.0] * len(sites), sites, strict=True)))["g.w"]
 
@@ -30,7 +30,7 @@ def test_fedavg_is_the_weighted_mean():
 
 
 def test_fedavgm_keeps_going_in_the_direction_it_went():
-    averaging = make_averaging("fedavgm", {"momentum": 0.5, "rate": 1.0})
+    averaging = make_strategy("fedavgm", {"momentum": 0.5, "rate": 1.0})
     old = arrays(0)
     averaging.start(old)
     old = averaging.step(old, [(1, arrays(2)), (1, arrays(4))])  # velocity 3
@@ -40,7 +40,7 @@ def test_fedavgm_keeps_going_in_the_direction_it_went():
 
 
 def test_fedavgm_follows_a_steady_change_at_its_own_speed():
-    averaging = make_averaging("fedavgm")
+    averaging = make_strategy("fedavgm")
     old = arrays(0)
     averaging.start(old)
     for _ in range(200):
@@ -50,7 +50,7 @@ def test_fedavgm_follows_a_steady_change_at_its_own_speed():
 
 
 def test_fedadam_is_the_papers_algorithm_2():
-    averaging = make_averaging("fedadam", {"rate": 0.5, "beta1": 0.5, "beta2": 0.75, "tau": 2.0})
+    averaging = make_strategy("fedadam", {"rate": 0.5, "beta1": 0.5, "beta2": 0.75, "tau": 2.0})
     old = arrays(1)
     averaging.start(old)
     old = averaging.step(old, [(1, arrays(9)), (1, arrays(1))])  # change 4: mean 2, square 0.75 * 4 + 0.25 * 16 = 7
@@ -107,7 +107,7 @@ def test_counters_come_from_the_first_site_and_types_stay(strategy):
         "g.on": np.array([True]),
     }
     sites = [{name: value + k if value.dtype != bool else value for name, value in old.items()} for k in (5, 8)]
-    averaging = make_averaging(strategy)
+    averaging = make_strategy(strategy)
     averaging.start(old)
     new = averaging.step(old, [(1.0, site) for site in sites])
     assert list(new) == list(old)
@@ -123,7 +123,7 @@ def test_counters_come_from_the_first_site_and_types_stay(strategy):
 @pytest.mark.parametrize("strategy", ["fedavgm", "fedadam"])
 def test_buffers_are_averaged_without_momentum(strategy):
     old = {"g.w": np.ones(1, np.float32), "g.running_var": np.ones(1, np.float32)}
-    averaging = make_averaging(strategy, buffers=["g.running_var"])
+    averaging = make_strategy(strategy, buffers=["g.running_var"])
     averaging.start(old)
     sent = {name: np.full(1, 0.25, np.float32) for name in old}
     new = averaging.step(old, [(1, sent)])
@@ -151,14 +151,14 @@ def test_a_resumed_server_gives_the_same_bits(strategy):
             weights = averaging.step(weights, [(k + 1.0, site) for k, site in enumerate(sites)])
         return weights["g.w"]
 
-    whole = make_averaging(strategy)
+    whole = make_strategy(strategy)
     whole.start(old)
-    broken = make_averaging(strategy)
+    broken = make_strategy(strategy)
     broken.start(old)
     middle = old
     for sites in rounds[:2]:
         middle = broken.step(middle, [(k + 1.0, site) for k, site in enumerate(sites)])
-    resumed = make_averaging(strategy)
+    resumed = make_strategy(strategy)
     resumed.start(middle)
     resumed.load({name: value.copy() for name, value in broken.state().items()})
     assert run(0, old, whole).tobytes() == run(2, middle, resumed).tobytes()
@@ -188,12 +188,12 @@ def test_the_proximal_pull_is_the_gradient_of_its_term():
 )
 def test_wrong_strategies_and_options_are_told(strategy, options, words):
     with pytest.raises(ConfigError, match=words):
-        make_averaging(strategy, options)
+        make_strategy(strategy, options)
 
 
 @pytest.mark.parametrize("weights", [[], [0.0], [1, -1], [math.nan], [math.inf]])
 def test_weights_that_mean_nothing_are_not_used(weights):
-    averaging = make_averaging("fedavg")
+    averaging = make_strategy("fedavg")
     with pytest.raises(ValueError):
         averaging.step(arrays(0), [(weight, arrays(1)) for weight in weights])
 
@@ -246,7 +246,7 @@ def random_rounds(n_rounds, n_sites):
 )
 def test_strategies_agree_with_flowers(flower_round, ours, options, theirs, n_sites):
     old = mine = arrays(*np.linspace(-1, 1, 30))
-    averaging = make_averaging(ours, options)
+    averaging = make_strategy(ours, options)
     averaging.start(old)
     weights = [3.0, 1.0, 2.0, 5.0, 4.0][:n_sites]
     for number, sites in enumerate(random_rounds(3, n_sites), 1):

@@ -15,7 +15,7 @@ from fedsynth.federation.error_codes import NeutralError, PolicyRefusedError
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.policy import Policy
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.federation.site_context import SitePlace
+from fedsynth.federation.site_context import SiteContext
 from fedsynth.privacy.ledger import Ledger
 from tests.federation.tiny import SETTINGS, hospitals, private
 
@@ -23,9 +23,9 @@ PRIVATE_ONLY = Policy(max_epsilon=9.0, delta=1e-3)
 
 
 def work_of(folder: Path, settings: FederationSettings, policy: Policy = PRIVATE_ONLY) -> SiteWork:
-    """A hospital of nine patients, with its own disk, policy and store."""
+    """A hospital of nine patients, with its own storage, policy and store."""
     hospitals(folder)
-    place = SitePlace(
+    place = SiteContext(
         name="here", folder=folder / "disk", policy=policy, images=lambda: ImageSet.load(folder / "set"),
         store=folder / "ledger",
     )  # fmt: skip

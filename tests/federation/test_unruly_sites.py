@@ -13,7 +13,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.federation import client_app, server_app
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.engines.local import run_locally
-from fedsynth.federation.error_codes import Code
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Facts, Order, Outcome
 from fedsynth.federation.messages import facts_content, outcome_content
 from fedsynth.federation.round_log import summary
@@ -155,7 +155,7 @@ def test_numbers_that_cannot_be_are_left_out_and_the_round_goes_on(tmp_path, tol
 
 
 @pytest.mark.parametrize(
-    ("greeting", "name"),
+    ("handshake", "name"),
     [({}, "unnamed-1"), ({"words": ConfigRecord({"site": "site-0", "channels": 5, "size": [1, 2]})}, "site-0")],
 )
 def test_a_greeting_that_is_none_stops_nobody_else(tmp_path, greeting, name):
@@ -215,7 +215,7 @@ def test_a_node_that_never_greets_holds_no_round_up_beyond_its_deadline():
         sites = server_app.GridSites(Silent(), replace(SETTINGS, deadline=0.3), "x")
         begun = time.monotonic()
         order = Order(round=1, first_step=0, steps=2, experiment="x")
-        assert [reply.reason for reply in sites.ask({"site-0": order}, {})] == [Code.UNREACHABLE]
+        assert [reply.reason for reply in sites.ask({"site-0": order}, {})] == [ErrorCode.UNREACHABLE]
     assert time.monotonic() - begun < 30  # it was greeted for five minutes, every round anew
 
 
@@ -255,7 +255,7 @@ def test_a_new_node_that_hangs_holds_up_no_round_in_which_all_are_there(monkeypa
     with identity():
         grid = Nodes(1, 2)
         sites = server_app.GridSites(grid, replace(SETTINGS, sites=3, min_sites=2), "x")
-        assert [hello.site for hello in sites.meet()] == ["site-1", "site-2"]
+        assert [hello.site for hello in sites.handshake()] == ["site-1", "site-2"]
         grid.nodes, grid.hanging = [1, 2, 3], {3}
         order = Order(round=1, first_step=0, steps=2, experiment="x")
         for _ in range(3):
@@ -269,12 +269,12 @@ def test_a_node_that_hangs_is_waited_for_once_and_heard_when_it_answers(monkeypa
     with identity():
         grid = Nodes(1, 2)
         sites = server_app.GridSites(grid, replace(SETTINGS, sites=3, min_sites=2), "x")
-        sites.meet()
+        sites.handshake()
         grid.nodes, grid.hanging = [1, 3], {3}  # site-2 went, and who came may be anybody
         orders = dict.fromkeys(["site-1", "site-2"], Order(round=1, first_step=0, steps=2, experiment="x"))
         monkeypatch.setattr(server_app, "HELLO_SECONDS", 0.1)
         for _ in range(3):
-            assert [reply.reason for reply in sites.ask(orders, {})] == [None, Code.UNREACHABLE]
+            assert [reply.reason for reply in sites.ask(orders, {})] == [None, ErrorCode.UNREACHABLE]
             monkeypatch.setattr(server_app, "HELLO_SECONDS", 60.0)  # would be waited for, every round anew
         assert grid.pushed.count((3, "query.hello")) == 1
         monkeypatch.setattr(server_app, "HELLO_SECONDS", 0.0)

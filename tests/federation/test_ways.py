@@ -1,4 +1,6 @@
-"""Ways of sharing other than the average of all: critics at home, each alone, a pull back, one generator for all."""
+"""Ways of sharing other than the average of all: discriminators at home, each alone, a pull back, one generator for
+all.
+"""
 
 import json
 from dataclasses import replace
@@ -20,18 +22,18 @@ from tests.federation.tiny import SETTINGS, assert_same, go, killed_after, rows,
 CENTRAL = replace(SETTINGS, federation="central-generator", rounds=2, local_steps=3)
 
 
-def test_critics_stay_at_home_where_only_the_generator_is_shared(tmp_path: Path) -> None:
+def test_discriminators_stay_at_home_where_only_the_generator_is_shared(tmp_path: Path) -> None:
     settings = replace(SETTINGS, share="generator")
     run = simulated(tmp_path, settings)
     assert {name.split(".")[0] for name in load_file(run.checkpoints / "round-0003.safetensors")} == {
         "generator",
         "average/generator",
     }
-    assert not (run.checkpoints / "critic.safetensors").exists()
+    assert not (run.checkpoints / "discriminator.safetensors").exists()
     egress = json.dumps(read_egress(run.site("site-0") / "egress.jsonl"))
-    assert "critic." not in egress
+    assert "discriminator." not in egress
     states = [load_file(run.site(f"site-{i}") / "state-000003.safetensors") for i in (0, 1)]
-    assert not np.array_equal(*(state["nets.critic.layers.0.weight"] for state in states))
+    assert not np.array_equal(*(state["nets.discriminator.layers.0.weight"] for state in states))
     broken = killed_after(tmp_path, settings, 2)
     go(broken, settings)
     assert_same(run, broken)
@@ -44,7 +46,7 @@ def test_each_on_its_own_is_training_alone(tmp_path: Path) -> None:
         alone = prepare(site_images(tmp_path, 1), settings.training(), streams=stream_seed(0, "site", "site-1"))
         list(alone.trainer.run(settings.total_steps))
     found = load_file(run.site("site-1") / "generator.safetensors")
-    for name, value in alone.trainer.average.values.items():
+    for name, value in alone.trainer.ema.values.items():
         assert np.array_equal(found[name], value.numpy()), name
     assert not (run.checkpoints / "generator.safetensors").exists()
 
@@ -72,19 +74,19 @@ def test_a_generator_at_the_server_with_one_site_is_pooled_training(tmp_path: Pa
         if name.startswith("generator"):
             np.testing.assert_array_equal(found[name], value.numpy(), err_msg=name)
     released = load_file(run.checkpoints / "generator.safetensors")
-    for name, value in pooled.trainer.average.values.items():
+    for name, value in pooled.trainer.ema.values.items():
         np.testing.assert_allclose(released[name], value.numpy(), atol=1e-6)
     assert [(row["round"], row["steps"]) for row in rows(run)] == [("1", "3"), ("2", "3")]
 
 
-def test_a_generator_at_the_server_survives_a_kill_and_sees_no_critic(tmp_path: Path) -> None:
+def test_a_generator_at_the_server_survives_a_kill_and_sees_no_discriminator(tmp_path: Path) -> None:
     whole = simulated(tmp_path, CENTRAL, "whole")
     broken = killed_after(tmp_path, CENTRAL, 1)
     go(broken, CENTRAL)
     assert_same(whole, broken)
-    assert "critic." not in json.dumps(read_egress(whole.site("site-0") / "egress.jsonl"))
+    assert "discriminator." not in json.dumps(read_egress(whole.site("site-0") / "egress.jsonl"))
     states = [load_file(whole.site(f"site-{i}") / "state-000006.safetensors") for i in (0, 1)]
-    assert not np.array_equal(*(state["nets.critic.layers.0.weight"] for state in states))
+    assert not np.array_equal(*(state["nets.discriminator.layers.0.weight"] for state in states))
 
 
 def test_a_generator_that_reads_patients_does_not_go_to_the_server(tmp_path: Path) -> None:

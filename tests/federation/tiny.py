@@ -22,9 +22,9 @@ SETTINGS = FederationSettings(
     rounds=3,
     local_steps=2,
     batch=4,
-    options={"latent": 4, "hidden": [8, 8], "critic_hidden": [8]},
+    options={"latent": 4, "hidden": [8, 8], "discriminator_hidden": [8]},
 )
-INSECURE = Privacy(epsilon=8.0, patients=6, draw=3, fakes=4, delta=1e-3, insecure_seed=5)
+INSECURE = Privacy(epsilon=8.0, patients=6, expected_batch_size=3, fakes=4, delta=1e-3, insecure_seed=5)
 
 
 def private(tmp_path: Path, *, insecure: bool = True) -> FederationSettings:

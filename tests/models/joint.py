@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsynth.models.base import ImageShape, SeededDraws, Tensors, Turn
+from fedsynth.models.base import ImageShape, Phase, SeededSource, Tensors
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.joint_gan import JointGan
 
 TINY: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden": (8, 16), "critic_hidden": (16, 8)},
+    "mlp": {"hidden": (8, 16), "discriminator_hidden": (16, 8)},
     "dcgan": {"base": 8},
     "lsgan": {"base": 8},
     "wgan": {"base": 8},
@@ -48,10 +48,10 @@ def tiny(
 
 def batch_for(family: JointGan, n: int = 2, seed: int = 1) -> Tensors:
     """Random images, masks and classes."""
-    draws, shape = SeededDraws(seed), family.shape
-    batch = {"image": draws.uniform((n, shape.channels, *shape.size)) * 2 - 1}
+    rng, shape = SeededSource(seed), family.shape
+    batch = {"image": rng.uniform((n, shape.channels, *shape.size)) * 2 - 1}
     if shape.n_labels:
-        batch["mask"] = torch.eye(shape.n_labels)[draws.integers(shape.n_labels, (n, *shape.size))].movedim(-1, 1)
+        batch["mask"] = torch.eye(shape.n_labels)[rng.integers(shape.n_labels, (n, *shape.size))].movedim(-1, 1)
     return {**batch, **condition_for(family, n)}
 
 
@@ -63,16 +63,16 @@ def condition_for(family: JointGan, n: int = 2) -> Tensors:
 
 def noise_for(family: JointGan, n: int = 2, seed: int = 2) -> Tensors:
     """Noise from a seed."""
-    return family.noise(n, SeededDraws(seed))
+    return family.noise(n, SeededSource(seed))
 
 
-def loss_of(family: JointGan, turn: Turn, n: int, step: int, progress: float) -> Tensor:
+def loss_of(family: JointGan, phase: Phase, n: int, step: int, progress: float) -> Tensor:
     """The whole plain loss of a turn, as the trainer adds it up."""
     noise = noise_for(family, n, seed=10 + step)
-    loss = family.free_loss(turn, condition_for(family, n), noise, progress)
+    loss = family.fake_loss(phase, condition_for(family, n), noise, progress)
     assert loss.shape == (n,)
-    if turn.reads_patients:
-        real = family.private_loss(turn, batch_for(family, n), noise, progress)
+    if phase.reads_patients:
+        real = family.real_loss(phase, batch_for(family, n), noise, progress)
         assert real.shape == (n,)
         loss = loss + real
     return loss.mean()
@@ -80,15 +80,15 @@ def loss_of(family: JointGan, turn: Turn, n: int, step: int, progress: float) ->
 
 def train(family: JointGan, steps: int, *, rate: float = 1e-3, n: int = 2, progress: float | None = None) -> None:
     """A few steps of plain Adam through the protocol."""
-    optimisers = {turn.net: torch.optim.Adam(family.nets[turn.net].parameters(), rate) for turn in family.turns}
+    optimisers = {phase.net: torch.optim.Adam(family.nets[phase.net].parameters(), rate) for phase in family.phases}
     for step in range(steps):
-        for turn in family.turns:
-            loss = loss_of(family, turn, n, step, step / steps if progress is None else progress)
+        for phase in family.phases:
+            loss = loss_of(family, phase, n, step, step / steps if progress is None else progress)
             assert torch.isfinite(loss)
-            parameters = list(family.nets[turn.net].parameters())
+            parameters = list(family.nets[phase.net].parameters())
             for parameter, value in zip(
                 parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
             ):
                 parameter.grad = value
-            optimisers[turn.net].step()
-            family.after_update(turn.net)
+            optimisers[phase.net].step()
+            family.after_update(phase.net)

@@ -3,7 +3,7 @@
 import torch
 
 from fedsynth.models.augmentation import CUT, LIGHT, SHIFT, Augmentation
-from fedsynth.models.base import SeededDraws
+from fedsynth.models.base import SeededSource
 
 
 def test_half_of_every_parameter_and_no_cut_is_the_identity() -> None:
@@ -39,7 +39,7 @@ def test_samples_do_not_mix_and_vmap_agrees() -> None:
     augment = Augmentation(image_channels=1)
     for dimensions in (2, 3):
         images = torch.rand(3, 2, *[8] * dimensions) * 2 - 1
-        noise = augment.noise(3, dimensions, SeededDraws(0))
+        noise = augment.noise(3, dimensions, SeededSource(0))
         batched = augment(images, noise)
         single = torch.func.vmap(lambda x, n: augment(x[None], {k: v[None] for k, v in n.items()})[0])(images, noise)
         torch.testing.assert_close(batched, single)

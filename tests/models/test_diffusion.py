@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsynth.errors import ConfigError
-from fedsynth.models.base import ImageShape, SeededDraws, Tensors
+from fedsynth.models.base import ImageShape, SeededSource, Tensors
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.diffusion import Denoiser, Diffusion, shares
 
@@ -66,7 +66,7 @@ def test_the_path_leads_from_data_to_noise(straight: bool) -> None:
 @pytest.mark.parametrize("steps", [1, 7])
 def test_who_knows_the_image_gets_it(sampler: str, steps: int) -> None:
     family = a_family(Knowing(), sampler=sampler, steps=steps)
-    made = family.sample(a_condition(3), family.noise(3, SeededDraws(0)))
+    made = family.sample(a_condition(3), family.noise(3, SeededSource(0)))
     assert made["image"] == pytest.approx(torch.full((3, 1, 4, 4), TARGET), abs=1e-4)
 
 
@@ -74,14 +74,14 @@ def test_who_knows_the_image_gets_it(sampler: str, steps: int) -> None:
 def test_the_samplers_keep_the_spread_of_gaussian_data(sampler: str, steps: int) -> None:
     spread = 0.25
     family = a_family(Linear(spread), sampler=sampler, steps=steps)
-    made = family.sample(a_condition(300), family.noise(300, SeededDraws(0)))["image"]
+    made = family.sample(a_condition(300), family.noise(300, SeededSource(0)))["image"]
     assert made.std().item() == pytest.approx(spread, rel=0.05)
     assert made.mean().item() == pytest.approx(0, abs=0.01)
 
 
 def test_ancestral_noise_repeats_and_matters() -> None:
     family = a_family(Linear(0.25), sampler="ddpm", steps=10)
-    noise = family.noise(2, SeededDraws(0))
+    noise = family.noise(2, SeededSource(0))
     first = family.sample(a_condition(2), noise)["image"]
     assert torch.equal(first, family.sample(a_condition(2), noise)["image"])
     other = family.sample(a_condition(2), noise | {"seed": noise["seed"] + 1})["image"]
@@ -99,9 +99,9 @@ def test_guidance_of_one_and_zero_by_hand() -> None:
 def test_conditions_are_dropped_as_often_as_asked() -> None:
     family = a_family(Deaf(), drop=0.3)
     batch = a_condition(4) | {"image": torch.zeros(4, 1, 4, 4)}
-    noise = family.noise(4, SeededDraws(0)) | {"drop": torch.tensor([0.0, 0.29, 0.3, 0.9]), "time": torch.zeros(4)}
+    noise = family.noise(4, SeededSource(0)) | {"drop": torch.tensor([0.0, 0.29, 0.3, 0.9]), "time": torch.zeros(4)}
     noise["image"] = torch.zeros(4, 1, 4, 4)
-    loss = family.private_loss(family.turns[0], batch, noise, 1.0)  # the data are zero: told squared over least noise
+    loss = family.real_loss(family.phases[0], batch, noise, 1.0)  # the data are zero: told squared over least noise
     assert loss.tolist() == pytest.approx([40, 40, 250, 360])
 
 
@@ -114,7 +114,7 @@ def test_the_loss_by_hand() -> None:
     batch = a_condition(1) | {"image": torch.full((1, 1, 4, 4), -1.0)}
     noise = {"image": torch.full((1, 1, 4, 4), 2.0), "time": torch.tensor([0.5]), "drop": torch.ones(1)}
     # the guess is 0, the data -1, the share of noise sin(45)
-    assert family.private_loss(family.turns[0], batch, noise, 1.0).item() == pytest.approx(math.sqrt(2))
+    assert family.real_loss(family.phases[0], batch, noise, 1.0).item() == pytest.approx(math.sqrt(2))
 
 
 def test_a_sample_without_class_takes_the_number_past_the_last() -> None:

@@ -10,7 +10,7 @@ from fedsynth.models.base import ImageShape, global_randomness
 from fedsynth.models.facts import stated_facts
 from fedsynth.models.generators.catalog import catalog, find
 from fedsynth.privacy.plan import PrivateSettings
-from fedsynth.training.dp_gradients import PrivateParts, private_turns
+from fedsynth.training.dp_gradients import PrivateParts, private_phases
 
 FACTS = stated_facts()
 
@@ -23,7 +23,7 @@ def built_privately(name: str) -> str:
         family = entry.build(shape, private=True)
     settings = PrivateSettings(epsilon=8.0, delta=1e-5, patients=1000, batch=250)
     parts = PrivateParts(family, settings, augmentation=None)
-    paths = {turn.net: parts.real[turn.net].path(family.stages()[-1]).name for turn in private_turns(family)}
+    paths = {phase.net: parts.real[phase.net].path(family.stages()[-1]).name for phase in private_phases(family)}
     return ", ".join(f"{net}: {path}" for net, path in paths.items())
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from fedsynth.models.base import ImageShape, SeededDraws
+from fedsynth.models.base import ImageShape, SeededSource
 from fedsynth.models.generators.catalog import catalog, find
 from fedsynth.models.joint_gan import JointGan
 from tests.models.joint import NAMES, batch_for, condition_for, noise_for, tiny, train
@@ -44,10 +44,10 @@ def test_two_steps_leave_finite_weights_and_right_images(
 @DIMENSIONS
 def test_private_losses_are_the_same_alone_and_in_a_batch_at_every_stage(name: str, dimensions: int) -> None:
     family = tiny(name, dimensions, private=True)
-    assert not family.couples_samples
-    turn, batch, noise = family.turns[0], batch_for(family, 2), noise_for(family, 2)
-    net = family.nets[turn.net]
-    parameters = {f"nets.{turn.net}.{key}": value.detach() for key, value in net.named_parameters()}
+    assert not family.mixes_samples
+    phase, batch, noise = family.phases[0], batch_for(family, 2), noise_for(family, 2)
+    net = family.nets[phase.net]
+    parameters = {f"nets.{phase.net}.{key}": value.detach() for key, value in net.named_parameters()}
 
     for progress in family.stages():
 
@@ -55,11 +55,11 @@ def test_private_losses_are_the_same_alone_and_in_a_batch_at_every_stage(name: s
             values: dict[str, Tensor], one: dict[str, Tensor], its: dict[str, Tensor], p: float = progress
         ) -> Tensor:
             alone = ({k: v[None] for k, v in one.items()}, {k: v[None] for k, v in its.items()})
-            return functional_call(family, values, (turn, *alone, p)).sum()
+            return functional_call(family, values, (phase, *alone, p)).sum()
 
         each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="error")(parameters, batch, noise)
         alone = vmap(loss, in_dims=(None, 0, 0), randomness="error")(parameters, batch, noise)
-        together = family.private_loss(turn, batch, noise, progress)
+        together = family.real_loss(phase, batch, noise, progress)
         torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
         summed = torch.autograd.grad(together.sum(), list(net.parameters()), allow_unused=True)
         for name_, value in zip(parameters, summed, strict=True):
@@ -72,30 +72,32 @@ def test_private_losses_are_the_same_alone_and_in_a_batch_at_every_stage(name: s
 @pytest.mark.parametrize("private", [False, True])
 def test_families_admit_when_samples_mix_and_private_ones_never_do(name: str, private: bool) -> None:
     family = tiny(name, private=private)
-    turn, batch, noise = family.turns[0], batch_for(family), noise_for(family)
+    phase, batch, noise = family.phases[0], batch_for(family), noise_for(family)
     other = {key: value.clone() for key, value in batch.items()}
     other["image"][1] = -other["image"][1] * 0.1
     mixes = False
     for progress in family.stages():
-        first, second = (family.private_loss(turn, b, noise, progress)[0].item() for b in (batch, other))
+        first, second = (family.real_loss(phase, b, noise, progress)[0].item() for b in (batch, other))
         assert private is False or first == pytest.approx(second, abs=1e-6)
         mixes |= abs(first - second) > 1e-6
-    assert mixes == family.couples_samples
-    assert family.couples_samples == (not private and name in ("progan", "stylegan", "stylegan2", "stylegan3"))
+    assert mixes == family.mixes_samples
+    assert family.mixes_samples == (not private and name in ("progan", "stylegan", "stylegan2", "stylegan3"))
 
 
 @FAMILIES
 def test_private_turns_read_patients_only_where_they_say_so(name: str) -> None:
     family = tiny(name, private=True)
-    assert [turn.reads_patients for turn in family.turns] == [turn.net == "critic" for turn in family.turns]
+    assert [phase.reads_patients for phase in family.phases] == [
+        phase.net == "discriminator" for phase in family.phases
+    ]
 
 
 @FAMILIES
-def test_the_critics_losses_send_nothing_to_the_generator(name: str) -> None:
+def test_the_discriminators_losses_send_nothing_to_the_generator(name: str) -> None:
     family = tiny(name)
-    turn, noise = family.turns[0], noise_for(family)
-    loss = family.free_loss(turn, condition_for(family), noise, 1.0) + family.private_loss(
-        turn, batch_for(family), noise, 1.0
+    phase, noise = family.phases[0], noise_for(family)
+    loss = family.fake_loss(phase, condition_for(family), noise, 1.0) + family.real_loss(
+        phase, batch_for(family), noise, 1.0
     )
     assert all(
         value is None
@@ -138,28 +140,28 @@ def test_a_sample_does_not_depend_on_its_company(name: str) -> None:
 def test_a_missing_class_is_a_label_of_zeros(name: str) -> None:
     family = tiny(name, private=True)
     batch = {**batch_for(family), "label": torch.zeros(2, 3)}
-    assert torch.isfinite(family.private_loss(family.turns[0], batch, noise_for(family), 1.0)).all()
+    assert torch.isfinite(family.real_loss(family.phases[0], batch, noise_for(family), 1.0)).all()
 
 
 @FAMILIES
-def test_private_critics_are_small(name: str) -> None:
+def test_private_discriminators_are_small(name: str) -> None:
     entry = find(name)
     for size in ((64, 64), (32, 32, 32)):
         shape = ImageShape(channels=2, size=size, n_classes=3, n_labels=4)
         family = entry.build(shape, private=True)
         assert isinstance(family, JointGan)
-        assert sum(p.numel() for p in family.nets["critic"].parameters()) <= 200_000
+        assert sum(p.numel() for p in family.nets["discriminator"].parameters()) <= 200_000
 
 
 @FAMILIES
 def test_draws_decide_everything(name: str) -> None:
     family = tiny(name)
-    first, second = (family.noise(2, SeededDraws(3)) for _ in range(2))
+    first, second = (family.noise(2, SeededSource(3)) for _ in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) and len(first[key]) == 2 for key in first)
-    turn = family.turns[1]
+    phase = family.phases[1]
     losses = [
-        (family.private_loss if turn.reads_patients else family.free_loss)(turn, batch_for(family), first, 1.0)
+        (family.real_loss if phase.reads_patients else family.fake_loss)(phase, batch_for(family), first, 1.0)
         for _ in range(2)
     ]
     assert torch.equal(*losses)
@@ -171,7 +173,7 @@ def test_sizes_need_not_be_squares_or_powers_of_two(name: str) -> None:
     family = find(name).build(shape, latent=8, base=4)
     with torch.no_grad():
         assert family.sample({}, noise_for(family))["image"].shape == (2, 1, 24, 40)
-    assert torch.isfinite(family.private_loss(family.turns[0], batch_for(family), noise_for(family), 1.0)).all()
+    assert torch.isfinite(family.real_loss(family.phases[0], batch_for(family), noise_for(family), 1.0)).all()
 
 
 def test_impossible_sizes_are_refused_in_words() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsynth.models.base import ImageShape, SeededDraws
+from fedsynth.models.base import ImageShape, SeededSource
 from fedsynth.models.generators.catalog import build, find
 from fedsynth.models.generators.label_gmm import prior
 from fedsynth.models.pairing import one_hot
@@ -25,7 +25,7 @@ def bands(n: int) -> torch.Tensor:
 def means(shape: ImageShape, n: int = 40) -> torch.Tensor:
     """The mean intensity of each image, channel and label, (n, channels, labels)."""
     family, source = build("label-gmm", shape), bands(n)
-    made = family.sample({"source": source}, family.noise(n, SeededDraws(0)))["image"]
+    made = family.sample({"source": source}, family.noise(n, SeededSource(0)))["image"]
     return torch.einsum("nchw,nlhw->ncl", (made + 1) / 2, source) / source.sum((2, 3))[:, None]
 
 
@@ -63,15 +63,15 @@ def test_other_spellings_are_known() -> None:
 
 def test_images_of_one_map_differ_and_repeat_with_the_seed() -> None:
     family = build("label-gmm", SHAPE)
-    made = family.sample({"source": bands(2)}, family.noise(2, SeededDraws(0)))["image"]
-    again = family.sample({"source": bands(2)}, family.noise(2, SeededDraws(0)))["image"]
+    made = family.sample({"source": bands(2)}, family.noise(2, SeededSource(0)))["image"]
+    again = family.sample({"source": bands(2)}, family.noise(2, SeededSource(0)))["image"]
     assert torch.equal(made, again)
     assert (made[0] - made[1]).abs().mean() > 0.01
 
 
 def test_there_is_nothing_to_train_or_to_protect() -> None:
     family = build("label-gmm", SHAPE, private=True)
-    assert (family.turns, family.shared, family.sampler) == ((), (), ())
+    assert (family.phases, family.shared, family.sampler) == ((), (), ())
     assert not list(family.parameters())
     assert not family.state_dict()
     assert find("label-gmm").kind == "training-free"

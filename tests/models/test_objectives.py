@@ -67,15 +67,15 @@ def test_the_penalty_of_a_plane_is_its_slope_squared() -> None:
 
 
 def test_r1_and_its_parameter_gradients_equal_double_backward() -> None:
-    judge, images = _judge(), torch.randn(4, 2, 6, 6)
-    scores, penalty = r1(3.0)(judge, images, lambda: images, torch.rand(4))
-    assert torch.equal(scores, judge(images))
+    scorer, images = _judge(), torch.randn(4, 2, 6, 6)
+    scores, penalty = r1(3.0)(scorer, images, lambda: images, torch.rand(4))
+    assert torch.equal(scores, scorer(images))
     ours = penalty.sum()
     leaf = images.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(judge(leaf).sum(), leaf, create_graph=True)
+    (slope,) = torch.autograd.grad(scorer(leaf).sum(), leaf, create_graph=True)
     oracle = 1.5 * slope.flatten(1).square().sum()
     assert ours.item() == pytest.approx(oracle.item(), rel=1e-5)
-    weights = [judge[0].weight, judge[3].weight]
+    weights = [scorer[0].weight, scorer[3].weight]
     for mine, theirs in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(oracle, weights), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
 
@@ -83,11 +83,11 @@ def test_r1_and_its_parameter_gradients_equal_double_backward() -> None:
 def test_the_unit_slope_is_asked_between_real_and_made_images() -> None:
     asked: list[torch.Tensor] = []
 
-    def judge(x: torch.Tensor) -> torch.Tensor:
+    def scorer(x: torch.Tensor) -> torch.Tensor:
         asked.append(x.detach())
         return x.flatten(1).sum(1)
 
-    unit_slope()(judge, torch.ones(2, 1, 2, 2), lambda: -torch.ones(2, 1, 2, 2), torch.tensor([1.0, 0.25]))
+    unit_slope()(scorer, torch.ones(2, 1, 2, 2), lambda: -torch.ones(2, 1, 2, 2), torch.tensor([1.0, 0.25]))
     real, between = (torch.as_tensor(x.tolist()) for x in asked)
     assert between[:, 0, 0, 0].tolist() == [1.0, -0.5]
     assert (real == 1).all()

@@ -7,7 +7,7 @@ import torch
 
 from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
-from fedsynth.models.base import Family, ImageShape, SeededDraws, Tensors, Turn
+from fedsynth.models.base import Family, ImageShape, Phase, SeededSource, Tensors
 from fedsynth.models.generators.catalog import build, find
 from fedsynth.models.pairing import one_hot
 
@@ -67,29 +67,29 @@ def condition(batch: Tensors) -> Tensors:
 
 
 def augmented_noise(family: Family, n: int, seed: int) -> Tensors:
-    """The noise of a step in which the critic, if there is one, sees augmented images."""
-    noise = family.noise(n, SeededDraws(seed))
-    if "critic" in family.nets:
+    """The noise of a step in which the discriminator, if there is one, sees augmented images."""
+    noise = family.noise(n, SeededSource(seed))
+    if "discriminator" in family.nets:
         family.augment = Augmentation(image_channels=family.shape.channels)
-        noise |= family.augment.noise(n, family.shape.dimensions, SeededDraws(seed + 1))
+        noise |= family.augment.noise(n, family.shape.dimensions, SeededSource(seed + 1))
     return noise
 
 
-def per_sample(family: Family, turn: Turn, batch: Tensors, noise: Tensors) -> tuple[Tensors, torch.Tensor]:
+def per_sample(family: Family, phase: Phase, batch: Tensors, noise: Tensors) -> tuple[Tensors, torch.Tensor]:
     """Gradients and losses sample by sample; no layer may draw a random number."""
-    own = {name: p.detach() for name, p in family.named_parameters() if name.startswith(f"nets.{turn.net}.")}
+    own = {name: p.detach() for name, p in family.named_parameters() if name.startswith(f"nets.{phase.net}.")}
 
     def one(parameters: Tensors, sample: Tensors, its_noise: Tensors) -> torch.Tensor:
         sample, its_noise = ({k: v[None] for k, v in part.items()} for part in (sample, its_noise))
-        loss: torch.Tensor = torch.func.functional_call(family, parameters, (turn, sample, its_noise, 1.0))
+        loss: torch.Tensor = torch.func.functional_call(family, parameters, (phase, sample, its_noise, 1.0))
         return loss.sum()
 
     mapped = torch.func.vmap(torch.func.grad_and_value(one), in_dims=(None, 0, 0), randomness="error")
     return mapped(own, batch, noise)
 
 
-def step_gradient(family: Family, turn: Turn, loss: torch.Tensor) -> Tensors:
-    parameters = {f"nets.{turn.net}.{name}": p for name, p in family.nets[turn.net].named_parameters()}
+def step_gradient(family: Family, phase: Phase, loss: torch.Tensor) -> Tensors:
+    parameters = {f"nets.{phase.net}.{name}": p for name, p in family.nets[phase.net].named_parameters()}
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}
 
@@ -98,7 +98,7 @@ def step_gradient(family: Family, turn: Turn, loss: torch.Tensor) -> Tensors:
 def test_samples_have_shape_and_range(name: str, shape: ImageShape, private: bool) -> None:
     family, batch = make(name, shape, private), a_batch(shape)
     with torch.no_grad():
-        made = family.sample(condition(batch), family.noise(3, SeededDraws(0)))
+        made = family.sample(condition(batch), family.noise(3, SeededSource(0)))
     assert made["image"].shape == (3, shape.channels, *shape.size)
     assert ("mask" in made) == (shape.n_labels > 0)
     for value in made.values():
@@ -114,11 +114,11 @@ def test_samples_have_shape_and_range(name: str, shape: ImageShape, private: boo
 @ALL
 def test_a_sample_depends_on_its_own_noise_and_condition_alone(name: str, shape: ImageShape) -> None:
     family, batch = make(name, shape).eval(), a_batch(shape)
-    noise = family.noise(3, SeededDraws(0))
+    noise = family.noise(3, SeededSource(0))
     with torch.no_grad():
         together = family.sample(condition(batch), noise)
         alone = family.sample({k: v[1:2] for k, v in condition(batch).items()}, {k: v[1:2] for k, v in noise.items()})
-        other = family.sample(condition(batch), family.noise(3, SeededDraws(1)))
+        other = family.sample(condition(batch), family.noise(3, SeededSource(1)))
     for key, value in together.items():
         torch.testing.assert_close(alone[key], value[1:2], rtol=1e-4, atol=1e-4)
     key = "image" if shape.channels else "mask"
@@ -129,15 +129,15 @@ def test_a_sample_depends_on_its_own_noise_and_condition_alone(name: str, shape:
 def test_losses_are_per_sample_and_equal_under_vmap(name: str, shape: ImageShape, private: bool) -> None:
     family, batch = make(name, shape, private), a_batch(shape)
     noise = augmented_noise(family, 3, 5)
-    for turn in family.turns:
-        if not turn.reads_patients:
+    for phase in family.phases:
+        if not phase.reads_patients:
             continue
-        loss = family.private_loss(turn, batch, noise, 1.0)
+        loss = family.real_loss(phase, batch, noise, 1.0)
         assert loss.shape == (3,)
         assert torch.isfinite(loss).all()
-        gradients, losses = per_sample(family, turn, batch, noise)
+        gradients, losses = per_sample(family, phase, batch, noise)
         torch.testing.assert_close(losses, loss.detach(), rtol=1e-4, atol=1e-4)
-        expected = step_gradient(family, turn, loss.sum())
+        expected = step_gradient(family, phase, loss.sum())
         scale = max(float(g.abs().max()) for g in expected.values())
         assert scale > 0
         for key, value in expected.items():
@@ -149,12 +149,12 @@ def test_no_sample_sees_another(name: str, shape: ImageShape, private: bool) -> 
     family, batch = make(name, shape, private), a_batch(shape)
     noise = augmented_noise(family, 3, 5)
     changed = {key: torch.cat([value[:2], value[:1].flip(-1)]) for key, value in batch.items()}
-    for turn in family.turns:
-        before = family.private_loss(turn, batch, noise, 1.0)[0] if turn.reads_patients else None
+    for phase in family.phases:
+        before = family.real_loss(phase, batch, noise, 1.0)[0] if phase.reads_patients else None
         if before is None:
             continue
-        after = family.private_loss(turn, changed, noise, 1.0)[0]
-        first, second = (step_gradient(family, turn, loss) for loss in (before, after))
+        after = family.real_loss(phase, changed, noise, 1.0)[0]
+        first, second = (step_gradient(family, phase, loss) for loss in (before, after))
         assert before.item() == pytest.approx(after.item(), rel=1e-5)
         scale = max(float(g.abs().max()) for g in first.values())
         for key, value in first.items():
@@ -162,16 +162,16 @@ def test_no_sample_sees_another(name: str, shape: ImageShape, private: bool) -> 
 
 
 @PLAIN_AND_PRIVATE
-def test_the_free_loss_needs_no_patient_and_turns_train_all(name: str, shape: ImageShape, private: bool) -> None:
+def test_the_fake_loss_needs_no_patient_and_turns_train_all(name: str, shape: ImageShape, private: bool) -> None:
     family, batch = make(name, shape, private), a_batch(shape)
     trained = set()
-    for turn in family.turns:
+    for phase in family.phases:
         noise = augmented_noise(family, 3, 7)
-        loss = family.free_loss(turn, condition(batch), noise, 1.0)
+        loss = family.fake_loss(phase, condition(batch), noise, 1.0)
         assert loss.shape == (3,)
-        if turn.reads_patients:
-            loss = loss + family.private_loss(turn, batch, noise, 1.0)
-        trained |= set(step_gradient(family, turn, loss.mean()))
+        if phase.reads_patients:
+            loss = loss + family.real_loss(phase, batch, noise, 1.0)
+        trained |= set(step_gradient(family, phase, loss.mean()))
     assert trained == {name for name, _ in family.named_parameters()}
 
 
@@ -179,11 +179,11 @@ def test_the_free_loss_needs_no_patient_and_turns_train_all(name: str, shape: Im
 def test_two_steps_of_training_stay_finite(name: str, shape: ImageShape) -> None:
     family, batch = make(name, shape), a_batch(shape)
     for step in range(2):
-        for turn in family.turns:
-            noise = family.noise(3, SeededDraws(step))
-            loss = family.private_loss(turn, batch, noise, step / 2).mean()
+        for phase in family.phases:
+            noise = family.noise(3, SeededSource(step))
+            loss = family.real_loss(phase, batch, noise, step / 2).mean()
             with torch.no_grad():
-                for key, gradient in step_gradient(family, turn, loss).items():
+                for key, gradient in step_gradient(family, phase, loss).items():
                     family.get_parameter(key).sub_(1e-3 * gradient)
     assert all(torch.isfinite(p).all() for p in family.parameters())
 
@@ -192,7 +192,7 @@ def test_an_image_without_a_class_is_welcome() -> None:
     for name in ("vae", "diffusion"):
         family, batch = make(name, JOINT), a_batch(JOINT)
         batch["label"][0] = 0
-        loss = family.private_loss(family.turns[0], batch, family.noise(3, SeededDraws(0)), 1.0)
+        loss = family.real_loss(family.phases[0], batch, family.noise(3, SeededSource(0)), 1.0)
         assert torch.isfinite(loss).all()
 
 

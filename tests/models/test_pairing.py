@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedsynth.errors import ConfigError
-from fedsynth.models.base import ImageShape, SeededDraws, Tensors
+from fedsynth.models.base import ImageShape, SeededSource, Tensors
 from fedsynth.models.pairing import add_rician_noise, label_source, lower_resolution, one_hot, read_pairing
 
 CHANNELS = ("t1", "t2", "flair")
@@ -38,7 +38,7 @@ def test_the_pair_has_the_shape_that_follows(text: str, made: dict[str, object],
     shape = pairing.shape(ImageShape(channels=3, size=size, n_classes=2, n_labels=3), LABELS)
     assert {key: getattr(shape, key) for key in made} == made
     assert (shape.n_classes, shape.size) == (2, size)
-    pair = pairing.pair(a_batch(size), CHANNELS, SeededDraws(0))
+    pair = pairing.pair(a_batch(size), CHANNELS, SeededSource(0))
     assert pair["source"].shape == (4, shape.source_channels, *size)
     assert pair["image"].shape == (4, shape.channels, *size)
     assert pair["label"].shape == (4, 2)
@@ -49,19 +49,19 @@ def test_the_pair_has_the_shape_that_follows(text: str, made: dict[str, object],
 
 def test_channels_are_picked_by_name_in_any_set() -> None:
     batch = a_batch((8, 8))
-    pair = read_pairing("flair-to-t1", CHANNELS, LABELS).pair(batch, CHANNELS, SeededDraws(0))
+    pair = read_pairing("flair-to-t1", CHANNELS, LABELS).pair(batch, CHANNELS, SeededSource(0))
     assert torch.equal(pair["source"], batch["image"][:, 2:3])
     assert torch.equal(pair["image"], batch["image"][:, 0:1])
     lone = {"image": batch["image"][:, 2:3]}  # a set to be translated holds the source alone
-    source = read_pairing("flair-to-t1", CHANNELS, LABELS).source(lone, ("flair",), SeededDraws(0))
+    source = read_pairing("flair-to-t1", CHANNELS, LABELS).source(lone, ("flair",), SeededSource(0))
     assert torch.equal(source, lone["image"])
     with pytest.raises(ConfigError, match=r"lack a channel that the pairing needs \(found 'flair'\)"):
-        read_pairing("flair-to-t1", CHANNELS, LABELS).source(lone, ("t1",), SeededDraws(0))
+        read_pairing("flair-to-t1", CHANNELS, LABELS).source(lone, ("t1",), SeededSource(0))
 
 
 def test_label_to_image_copies_the_mask_and_the_image() -> None:
     batch = a_batch((8, 8))
-    pair = read_pairing("label-to-image", CHANNELS, LABELS).pair(batch, CHANNELS, SeededDraws(0))
+    pair = read_pairing("label-to-image", CHANNELS, LABELS).pair(batch, CHANNELS, SeededSource(0))
     assert torch.equal(pair["source"], batch["mask"])
     assert torch.equal(pair["image"], batch["image"])
 
@@ -79,10 +79,10 @@ def test_lower_resolution_by_hand() -> None:
 
 def test_noise_is_rician_and_repeats_with_the_draws() -> None:
     air, full = torch.full((1, 1, 200, 200), -1.0), torch.full((1, 1, 200, 200), 0.0)
-    noisy = (add_rician_noise(air, 0.1, SeededDraws(0)) + 1) / 2
+    noisy = (add_rician_noise(air, 0.1, SeededSource(0)) + 1) / 2
     assert noisy.mean().item() == pytest.approx(0.1 * np.sqrt(np.pi / 2), rel=0.02)  # Rayleigh where there is no signal
-    assert ((add_rician_noise(full, 0.1, SeededDraws(0)) + 1) / 2).std().item() == pytest.approx(0.1, rel=0.05)
-    assert torch.equal(add_rician_noise(air, 0.1, SeededDraws(3)), add_rician_noise(air, 0.1, SeededDraws(3)))
+    assert ((add_rician_noise(full, 0.1, SeededSource(0)) + 1) / 2).std().item() == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(add_rician_noise(air, 0.1, SeededSource(3)), add_rician_noise(air, 0.1, SeededSource(3)))
 
 
 def test_label_source_by_hand() -> None:

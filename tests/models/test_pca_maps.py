@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedsynth.errors import ConfigError, FedSynthError
-from fedsynth.models.base import Family, ImageShape, SeededDraws, Tensors, global_randomness
+from fedsynth.models.base import Family, ImageShape, SeededSource, Tensors, global_randomness
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.pca_maps import shifted
 
@@ -46,7 +46,7 @@ def fitted(*batches: Tensors, shape: ImageShape = SHAPE) -> Family:
 
 def drawn(family: Family, label: int, n: int = 60, seed: int = 1) -> np.ndarray:
     condition = {"label": torch.eye(3)[torch.full((n,), label)]}
-    made: np.ndarray = family.sample(condition, family.noise(n, SeededDraws(seed)))["mask"].argmax(1).numpy()
+    made: np.ndarray = family.sample(condition, family.noise(n, SeededSource(seed)))["mask"].argmax(1).numpy()
     return made
 
 
@@ -55,7 +55,7 @@ def halves(batch: Tensors) -> tuple[Tensors, Tensors]:
     return {k: v[:17] for k, v in batch.items()}, {k: v[17:] for k, v in batch.items()}
 
 
-def test_sites_that_add_up_their_sums_fit_what_one_holder_fits() -> None:
+def test_sites_that_add_up_their_sums_fit_what_one_site_fits() -> None:
     whole, apart = fitted(maps()), fitted(*halves(maps()))
     for name, value in whole.nets.state_dict().items():
         torch.testing.assert_close(value, apart.nets.state_dict()[name], rtol=1e-3, atol=1e-3, msg=name)

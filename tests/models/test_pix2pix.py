@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsynth.models.base import ImageShape, SeededDraws
+from fedsynth.models.base import ImageShape, SeededSource
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.image_to_image import UNet
 from fedsynth.models.pairing import one_hot
@@ -28,11 +28,11 @@ def test_the_generators_loss_by_hand() -> None:
     family.nets["generator"] = Constant(0.0)
     batch = {"image": torch.full((2, 1, 16, 16), 0.25), "source": torch.zeros(2, 1, 16, 16)}
     batch["image"][1] = -0.5
-    noise = family.noise(2, SeededDraws(0))
-    loss = family.private_loss(family.turns[1], batch, noise, 1.0)
-    # both made images are alike, so the critic's part is the same and only 100 times the distance differs
+    noise = family.noise(2, SeededSource(0))
+    loss = family.real_loss(family.phases[1], batch, noise, 1.0)
+    # both generated images are alike, so the discriminator's part is the same and only 100 times the distance differs
     assert (loss[1] - loss[0]).item() == pytest.approx(100 * (0.5 - 0.25), rel=1e-4)
-    scores = family.nets["critic"](torch.zeros(1, 2, 16, 16), {})[-1]
+    scores = family.nets["discriminator"](torch.zeros(1, 2, 16, 16), {})[-1]
     assert loss[0].item() == pytest.approx(25 + (scores - 1).square().mean().item(), rel=1e-4)
 
 
@@ -43,8 +43,8 @@ def test_labels_are_compared_by_cross_entropy() -> None:
     labels = torch.zeros(2, 16, 16, dtype=torch.int64)
     labels[1] = 1
     batch = {"image": torch.zeros(2, 0, 16, 16), "mask": one_hot(labels, 2), "source": torch.zeros(2, 1, 16, 16)}
-    noise = family.noise(2, SeededDraws(0))
-    loss = family.private_loss(family.turns[1], batch, noise, 1.0)
+    noise = family.noise(2, SeededSource(0))
+    loss = family.real_loss(family.phases[1], batch, noise, 1.0)
     assert (loss[0] - loss[1]).item() == pytest.approx(10 * math.log(3), rel=1e-4)
     made = family.sample(batch, noise)
     assert made["mask"][0, :, 0, 0].tolist() == pytest.approx([0.25, 0.75])
@@ -54,9 +54,9 @@ def test_labels_are_compared_by_cross_entropy() -> None:
 def test_both_turns_read_patients_and_the_free_half_is_empty() -> None:
     for private in (False, True):
         family = build("pix2pix", ImageShape(channels=1, size=(16, 16), source_channels=1), base=8, private=private)
-        assert all(turn.reads_patients for turn in family.turns)
-        noise = family.noise(2, SeededDraws(0))
-        assert family.free_loss(family.turns[1], {}, noise, 1.0).tolist() == [0, 0]
+        assert all(phase.reads_patients for phase in family.phases)
+        noise = family.noise(2, SeededSource(0))
+        assert family.fake_loss(family.phases[1], {}, noise, 1.0).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (32, 48), (40, 24), (16, 16, 24)])

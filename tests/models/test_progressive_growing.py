@@ -32,18 +32,18 @@ def test_each_stage_uses_its_own_parameters_and_the_stages_use_all(name: str) ->
     used: dict[float, set[str]] = {}
     for progress in family.stages():
         used[progress] = set()
-        for turn in family.turns:
-            parameters = dict(family.nets[turn.net].named_parameters())
+        for phase in family.phases:
+            parameters = dict(family.nets[phase.net].named_parameters())
             values = torch.autograd.grad(
-                loss_of(family, turn, 2, 0, progress), list(parameters.values()), allow_unused=True
+                loss_of(family, phase, 2, 0, progress), list(parameters.values()), allow_unused=True
             )
             used[progress] |= {
-                f"{turn.net}.{key}" for key, value in zip(parameters, values, strict=True) if value is not None
+                f"{phase.net}.{key}" for key, value in zip(parameters, values, strict=True) if value is not None
             }
     smallest = used[0.0]
-    assert "critic.into.0.weight" in smallest
+    assert "discriminator.into.0.weight" in smallest
     assert "generator.out.0.weight" in smallest
-    assert not any(part in key for key in smallest for part in ("into.1", "out.1", "critic.blocks.1"))
+    assert not any(part in key for key in smallest for part in ("into.1", "out.1", "discriminator.blocks.1"))
     assert set.union(*used.values()) == {key for key, _ in family.nets.named_parameters()}
 
 
@@ -69,7 +69,7 @@ def test_scores_do_not_jump_where_a_stage_begins(name: str) -> None:
     for border in (1, 2, 3):
         start = border * 0.5 / (family.growth.n_stages - 0.5)
         scores = [
-            family.judge(condition_for(family)["label"], p)(family.staged(joint, p))
+            family.scorer(condition_for(family)["label"], p)(family.staged(joint, p))
             for p in (start - 1e-6, start + 1e-6)
         ]
         torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-4)
@@ -82,8 +82,8 @@ def test_unreached_stages_stand_still_and_the_state_keeps_its_shape(name: str) -
     train(family, 2, progress=0.0)
     after = family.state_dict()
     assert {key: value.shape for key, value in before.items()} == {key: value.shape for key, value in after.items()}
-    assert not torch.equal(before["nets.critic.into.0.weight"], after["nets.critic.into.0.weight"])
-    for key in ("nets.critic.into.1.weight", "nets.generator.out.1.weight", "nets.critic.into.3.bias"):
+    assert not torch.equal(before["nets.discriminator.into.0.weight"], after["nets.discriminator.into.0.weight"])
+    for key in ("nets.discriminator.into.1.weight", "nets.generator.out.1.weight", "nets.discriminator.into.3.bias"):
         assert torch.equal(before[key], after[key])
     train(family, 2, progress=0.9)
     assert list(family.state_dict()) == list(before)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedsynth.errors import ConfigError
-from fedsynth.models.base import ImageShape, SeededDraws, Tensors, global_randomness
+from fedsynth.models.base import ImageShape, SeededSource, Tensors, global_randomness
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.render_vae import PRIOR, Prior, RenderVae, features, folded, seen_anew, unfolded
 from fedsynth.models.texture import Texture, missing_spectrum
@@ -33,11 +33,11 @@ def batch(n: int = 16) -> Tensors:
 
 def test_it_learns_to_brighten_what_the_map_names() -> None:
     family, shown = renderer(), batch()
-    (turn,) = family.turns
-    optimiser = torch.optim.Adam(family.nets[turn.net].parameters(), 5e-3)
+    (phase,) = family.phases
+    optimiser = torch.optim.Adam(family.nets[phase.net].parameters(), 5e-3)
     losses = []
     for step in range(120):
-        loss = family.private_loss(turn, shown, family.noise(16, SeededDraws(step)), step / 120).mean()
+        loss = family.real_loss(phase, shown, family.noise(16, SeededSource(step)), step / 120).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -45,7 +45,7 @@ def test_it_learns_to_brighten_what_the_map_names() -> None:
     assert losses[-1] < 0.5 * losses[0]
     family.fit(0, family.sums(0, shown))
     with torch.no_grad():
-        made = family.sample(shown, family.noise(16, SeededDraws(9)))["image"]
+        made = family.sample(shown, family.noise(16, SeededSource(9)))["image"]
     inside = shown["source"][:, 1:].expand_as(made) > 0
     assert made[inside].mean() > made[~inside].mean() + 0.5
 
@@ -57,18 +57,18 @@ def test_images_and_volumes_of_every_size_that_halves(size: tuple[int, ...]) -> 
     source = torch.zeros(2, 3, *size)
     source[:, 0] = 1
     shown = {"image": torch.zeros(2, 1, *size), "source": source}
-    noise = family.noise(2, SeededDraws(0))
-    assert family.private_loss(family.turns[0], shown, noise, 0.5).shape == (2,)
+    noise = family.noise(2, SeededSource(0))
+    assert family.real_loss(family.phases[0], shown, noise, 0.5).shape == (2,)
     family.fit(0, family.sums(0, shown))
     assert family.sample({"source": source}, noise)["image"].shape == (2, 1, *size)
 
 
 def test_no_sample_sees_another() -> None:
     family, shown = renderer(), batch(4)
-    noise = family.noise(4, SeededDraws(0))
-    losses = family.private_loss(family.turns[0], shown, noise, 1.0)
+    noise = family.noise(4, SeededSource(0))
+    losses = family.real_loss(family.phases[0], shown, noise, 1.0)
     shown["image"][1] += 1
-    again = family.private_loss(family.turns[0], shown, noise, 1.0)
+    again = family.real_loss(family.phases[0], shown, noise, 1.0)
     assert (losses == again).tolist() == [True, False, True, True]
 
 
@@ -93,13 +93,13 @@ def test_features_tell_class_area_and_place() -> None:
 
 
 def test_the_texture_has_the_spectrum_that_is_missing() -> None:
-    draws = SeededDraws(0)
-    real = 0.2 * draws.normal((64, 2, 16, 16))
+    rng = SeededSource(0)
+    real = 0.2 * rng.normal((64, 2, 16, 16))
     real[:, 1] = real[:, 0]  # both channels alike
     found = missing_spectrum(real, torch.zeros_like(real))
     texture = Texture(SHAPE)
     texture.fit(found["spectrum"], found["brain"])
-    field = texture.field(torch.zeros(64, 2, 16, 16), draws.normal((64, 2, 16, 16)))
+    field = texture.field(torch.zeros(64, 2, 16, 16), rng.normal((64, 2, 16, 16)))
     assert float(field[..., 3:-3, 3:-3].std()) == pytest.approx(0.2, rel=0.15)
     assert torch.corrcoef(field.movedim(1, 0).flatten(1))[0, 1] > 0.95
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fedsynth.models.base import ImageShape, SeededDraws
+from fedsynth.models.base import ImageShape, SeededSource
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.spade import Generator, Modulation
-from fedsynth.models.image_to_image import PatchCritic, feature_distance, over_patches
+from fedsynth.models.image_to_image import PatchGanDiscriminator, feature_distance, over_patches
 from fedsynth.models.pairing import one_hot
 
 SHAPE = ImageShape(channels=1, size=(32, 32), source_channels=3)
@@ -66,9 +66,9 @@ def test_patches_are_judged_one_by_one() -> None:
     assert over_patches(lambda s: functional.relu(1 - s), [scores]).tolist() == [1.5, 1.0]  # not relu(1 - mean)
 
 
-def test_private_critics_have_no_norm() -> None:
+def test_private_discriminators_have_no_norm() -> None:
     kinds = {
-        private: {type(m).__name__ for m in PatchCritic(SHAPE, 8, norm=not private).modules()}
+        private: {type(m).__name__ for m in PatchGanDiscriminator(SHAPE, 8, norm=not private).modules()}
         for private in (False, True)
     }
     assert "InstanceNorm2d" in kinds[False]
@@ -77,19 +77,22 @@ def test_private_critics_have_no_norm() -> None:
 
 def test_the_private_generator_never_reads_a_patient() -> None:
     family = build("spade", SHAPE, private=True, base=8)
-    assert [(turn.net, turn.reads_patients) for turn in family.turns] == [("critic", True), ("generator", False)]
-    assert [turn.reads_patients for turn in build("spade", SHAPE, base=8).turns] == [True, True]
+    assert [(phase.net, phase.reads_patients) for phase in family.phases] == [
+        ("discriminator", True),
+        ("generator", False),
+    ]
+    assert [phase.reads_patients for phase in build("spade", SHAPE, base=8).phases] == [True, True]
 
 
 def test_the_private_fake_half_hangs_on_the_public_condition_alone() -> None:
     torch.manual_seed(0)
     family = build("spade", SHAPE, private=True, base=8)
-    critic = family.turns[0]
+    discriminator = family.phases[0]
     batch = {"image": torch.zeros(1, 1, 32, 32), "source": a_lesion(8)}
-    noise = [family.noise(1, SeededDraws(seed)) for seed in (0, 1)]
-    real = [family.private_loss(critic, batch, one, 1.0).item() for one in noise]
+    noise = [family.noise(1, SeededSource(seed)) for seed in (0, 1)]
+    real = [family.real_loss(discriminator, batch, one, 1.0).item() for one in noise]
     assert real[0] == real[1]  # no fake in it
-    fake = [family.free_loss(critic, {"source": a_lesion(8)}, one, 1.0).item() for one in noise]
+    fake = [family.fake_loss(discriminator, {"source": a_lesion(8)}, one, 1.0).item() for one in noise]
     assert fake[0] != fake[1]
 
 
@@ -97,5 +100,5 @@ def test_one_map_has_many_images() -> None:
     torch.manual_seed(0)
     family = build("spade", SHAPE, base=8)
     with torch.no_grad():
-        made = family.sample({"source": a_lesion(8).expand(4, -1, -1, -1)}, family.noise(4, SeededDraws(0)))["image"]
+        made = family.sample({"source": a_lesion(8).expand(4, -1, -1, -1)}, family.noise(4, SeededSource(0)))["image"]
     assert made.std(0).mean() > 1e-3

@@ -6,7 +6,7 @@ import torch
 
 from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
-from fedsynth.models.base import Family, ImageShape, SeededDraws, Tensors, global_randomness
+from fedsynth.models.base import Family, ImageShape, SeededSource, Tensors, global_randomness
 from fedsynth.models.generators.catalog import build, find, recipe_for
 from fedsynth.models.mixture import SiteMixture
 from tests.models.test_pca_maps import maps
@@ -32,24 +32,24 @@ def fit(family: Family, shown: Tensors) -> Family:
 
 def test_each_stage_has_the_loss_that_it_has_alone() -> None:
     family = two_stage(maps="dcgan", renderer="pix2pix")
-    shown, noise = batch(), family.noise(60, SeededDraws(0))
+    shown, noise = batch(), family.noise(60, SeededSource(0))
     with global_randomness(0):
         build("dcgan", ImageShape(channels=0, size=(16, 16), n_classes=3, n_labels=3))
         alone = build("pix2pix", ImageShape(channels=2, size=(16, 16), n_classes=3, source_channels=3), base=4)
     own = {"image": shown["image"], "source": shown["mask"], "label": shown["label"]}
-    named = {turn.net: turn for turn in family.turns}
-    assert set(named) == {"maps-critic", "maps-generator", "renderer-critic", "renderer-generator"}
-    for turn in alone.turns:
-        mine = family.private_loss(named[f"renderer-{turn.net}"], shown, noise, 1.0)
-        theirs = alone.private_loss(turn, own, {"channel": noise["renderer/channel"]}, 1.0)
+    named = {phase.net: phase for phase in family.phases}
+    assert set(named) == {"maps-discriminator", "maps-generator", "renderer-discriminator", "renderer-generator"}
+    for phase in alone.phases:
+        mine = family.real_loss(named[f"renderer-{phase.net}"], shown, noise, 1.0)
+        theirs = alone.real_loss(phase, own, {"channel": noise["renderer/channel"]}, 1.0)
         assert torch.equal(mine, theirs)
-    free = family.free_loss(named["maps-generator"], {"label": shown["label"]}, noise, 1.0)
+    free = family.fake_loss(named["maps-generator"], {"label": shown["label"]}, noise, 1.0)
     assert free.shape == (60,)
 
 
 def test_images_come_with_the_maps_that_they_were_rendered_from() -> None:
     family = fit(two_stage(), batch())
-    noise, label = family.noise(20, SeededDraws(1)), torch.eye(3)[torch.arange(20) % 2]
+    noise, label = family.noise(20, SeededSource(1)), torch.eye(3)[torch.arange(20) % 2]
     with torch.no_grad():
         made = family.sample({"label": label}, noise)
         again = family.sample({"label": label, "source": made["mask"]}, noise)
@@ -70,21 +70,21 @@ def test_networks_are_registered_once_and_move_together() -> None:
     assert float(family._by_stage["maps"].statistics.counts[0, 0]) == 1  # type: ignore[attr-defined]
 
 
-def test_critics_of_maps_are_shown_augmented_maps() -> None:
+def test_discriminators_of_maps_are_shown_augmented_maps() -> None:
     family = two_stage(maps="dcgan", renderer="spade")
     augmentation = Augmentation(image_channels=2)
-    noise = family.noise(60, SeededDraws(0)) | augmentation.noise(60, 2, SeededDraws(1))
-    critic = next(turn for turn in family.turns if turn.net == "maps-critic")
-    plain = family.private_loss(critic, batch(), noise, 1.0)
+    noise = family.noise(60, SeededSource(0)) | augmentation.noise(60, 2, SeededSource(1))
+    discriminator = next(phase for phase in family.phases if phase.net == "maps-discriminator")
+    plain = family.real_loss(discriminator, batch(), noise, 1.0)
     family.augment = augmentation
-    assert not torch.equal(family.private_loss(critic, batch(), noise, 1.0), plain)
+    assert not torch.equal(family.real_loss(discriminator, batch(), noise, 1.0), plain)
 
 
 def test_the_recipe_is_the_renderers_with_the_rates_of_both() -> None:
     recipe = recipe_for("two-stage", {"maps": "dcgan", "renderer": "spade"})
     own = find("spade").recipe
     assert (recipe.batch, recipe.steps, recipe.rate) == (own.batch, own.steps, own.rate)
-    assert recipe.rates == {"maps": find("dcgan").recipe.rate, "renderer-critic": own.rates["critic"]}
+    assert recipe.rates == {"maps": find("dcgan").recipe.rate, "renderer-discriminator": own.rates["discriminator"]}
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_one_class_or_none_is_enough() -> None:
         own = {"image": shown["image"], "mask": shown["mask"]} | condition
         fit(family, own)
         with torch.no_grad():
-            made = family.sample(condition, family.noise(60, SeededDraws(0)))
+            made = family.sample(condition, family.noise(60, SeededSource(0)))
         assert made["mask"][:, 1:].any()
 
 
 def test_a_mixture_draws_each_image_by_one_site_and_by_its_share() -> None:
     members = [fit(two_stage(seed=seed), batch()) for seed in (0, 1)]
     mixture = SiteMixture(members, (0.8, 0.2))
-    noise, label = mixture.noise(200, SeededDraws(2)), torch.eye(3)[torch.zeros(200, dtype=torch.long)]
+    noise, label = mixture.noise(200, SeededSource(2)), torch.eye(3)[torch.zeros(200, dtype=torch.long)]
     with torch.no_grad():
         made = mixture.sample({"label": label}, noise)["image"].flatten(1)
         each = [member.sample({"label": label}, noise)["image"].flatten(1) for member in members]

@@ -24,10 +24,10 @@ def length(sums):
     return math.sqrt(sum(float(value.detach().double().square().sum()) for value in sums.values()))
 
 
-def gradients_of(net, shape, *, views, loss=None, **options):
+def gradients_of(net, shape, *, slices_per_patient, loss=None, **options):
     loss = loss or (lambda batch, noise, progress: net(batch["image"]))
     probe = {"image": torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))}, {}
-    return PatientGradients(net, loss, clip=1.0, views=views, probe=probe, **options)
+    return PatientGradients(net, loss, clip=1.0, slices_per_patient=slices_per_patient, probe=probe, **options)
 
 
 def alone(gradients, image):
@@ -57,35 +57,37 @@ def flat_pair(shape, amplitude, offset):
 def test_two_flat_slices_of_opposite_sign(fan_in, line):
     """They moved the sum by 1.04, 1.92 and 3.56 clip norms when norms were float32 (here by 1.00, 1.42 and 2.28)."""
     net = nn.Sequential(line(fan_in, 1, bias=False), nn.Flatten(0))
-    gradients = gradients_of(net, (fan_in,), views=2)
+    gradients = gradients_of(net, (fan_in,), slices_per_patient=2)
     assert gradients.path().fast == (line is nn.Linear)
-    draws = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     found = []
-    for exponent, offset in torch.rand(60, 2, generator=draws).tolist():
+    for exponent, offset in torch.rand(60, 2, generator=rng).tolist():
         found.append(alone(gradients, flat_pair((fan_in,), 10 ** (6 * exponent), 10 ** (-7 * offset))))
     assert 0.99 < max(found) <= BOUND
 
 
 def hostile_critic(weight, bias):
-    """The private critic of dcgan with weights that make flat features of flat images, never touching the padding."""
-    critic = build("dcgan", ImageShape(channels=1, size=(32, 32)), private=True).nets["critic"]
+    """The private discriminator of dcgan with weights that make flat features of flat images, never touching the
+    padding.
+    """
+    discriminator = build("dcgan", ImageShape(channels=1, size=(32, 32)), private=True).nets["discriminator"]
     with torch.no_grad():
-        for module in critic.modules():
+        for module in discriminator.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.zero_()[:, :, 1:3, 1:3] = weight
                 module.bias.zero_()
             if isinstance(module, nn.Linear):
                 module.weight.zero_()
                 module.bias.fill_(bias)
-    return critic
+    return discriminator
 
 
 @pytest.mark.parametrize(("weight", "bias"), [(1.0, 2.0), (3.0, 5.0)])
-def test_a_real_critic_with_weights_from_a_hostile_server(weight, bias):
+def test_a_real_discriminator_with_weights_from_a_hostile_server(weight, bias):
     """One patient with two flat slices moved the sum by 1.06 clip norms."""
-    critic = hostile_critic(weight, bias)
-    loss = lambda b, n, p: F.softplus(-critic(b["image"], None, 1.0))  # noqa: E731
-    gradients = gradients_of(critic, (1, 32, 32), views=2, loss=loss)
+    discriminator = hostile_critic(weight, bias)
+    loss = lambda b, n, p: F.softplus(-discriminator(b["image"], None, 1.0))  # noqa: E731
+    gradients = gradients_of(discriminator, (1, 32, 32), slices_per_patient=2, loss=loss)
     assert gradients.path().fast
     found = []
     for amplitude in torch.linspace(0.5, 1.0, 6).tolist():
@@ -114,11 +116,13 @@ NETS = {
 }
 
 
-def hostile_images(draws, n, views, shape):
+def hostile_images(rng, n, slices_per_patient, shape):
     """Noise, flat, cancelling or spiked slices of any size, now and then one that is not finite."""
-    images = torch.randn(n, views, *shape, generator=draws)
-    flat = torch.ones(views, *shape) * torch.tensor([(-1.0) ** i for i in range(views)]).reshape(-1, *[1] * len(shape))
-    for i, (kind, size, offset, bad) in enumerate(torch.rand(n, 4, generator=draws).tolist()):
+    images = torch.randn(n, slices_per_patient, *shape, generator=rng)
+    flat = torch.ones(slices_per_patient, *shape) * torch.tensor(
+        [(-1.0) ** i for i in range(slices_per_patient)]
+    ).reshape(-1, *[1] * len(shape))
+    for i, (kind, size, offset, bad) in enumerate(torch.rand(n, 4, generator=rng).tolist()):
         if kind < 0.6:
             images[i] = flat + 10 ** (-8 * offset) * (images[i] if kind < 0.3 else flat.clamp_min(0))
         images[i] *= 10 ** (60 * size - 30 if kind > 0.8 else 12 * size - 6)
@@ -128,18 +132,21 @@ def hostile_images(draws, n, views, shape):
 
 
 def search(name, seed, n=5):
-    draws = torch.Generator().manual_seed(seed)
-    views, scale = int(torch.randint(1, 9, (), generator=draws)), 10 ** float(4 * torch.randn((), generator=draws))
+    rng = torch.Generator().manual_seed(seed)
+    slices_per_patient, scale = (
+        int(torch.randint(1, 9, (), generator=rng)),
+        10 ** float(4 * torch.randn((), generator=rng)),
+    )
     make, shape = NETS[name]
     net = make()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.mul_(scale if torch.rand((), generator=draws) < 0.5 else 1.0)
+            parameter.mul_(scale if torch.rand((), generator=rng) < 0.5 else 1.0)
     loss = lambda b, n, p: net(b["image"]).reshape(len(b["image"]), -1).tanh().sum(1)  # noqa: E731
-    if torch.rand((), generator=draws) < 0.5:
+    if torch.rand((), generator=rng) < 0.5:
         loss = lambda b, n, p: net(b["image"]).reshape(len(b["image"]), -1).mean(1)  # noqa: E731
-    images = hostile_images(draws, n, views, shape)
-    return most_moved(gradients_of(net, shape, views=views, loss=loss), images)
+    images = hostile_images(rng, n, slices_per_patient, shape)
+    return most_moved(gradients_of(net, shape, slices_per_patient=slices_per_patient, loss=loss), images)
 
 
 @settings(max_examples=6, deadline=None)
@@ -159,16 +166,20 @@ def test_whatever_the_images_and_the_weights_at_length(name, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [nn.Linear, Foreign])
-@pytest.mark.parametrize("views", [2, 3, 8])
-def test_a_climb_towards_the_largest_contribution(line, views):
+@pytest.mark.parametrize("slices-per-patient", [2, 3, 8])
+def test_a_climb_towards_the_largest_contribution(line, slices_per_patient):
     """Gradient-free search over slices whose sum nearly vanishes, from the best found so far."""
     net = nn.Sequential(line(16384, 1, bias=False), nn.Flatten(0))
-    gradients = gradients_of(net, (16384,), views=views)
-    draws, best, at = torch.Generator().manual_seed(6), 0.0, torch.zeros(views + 1)
+    gradients = gradients_of(net, (16384,), slices_per_patient=slices_per_patient)
+    rng, best, at = torch.Generator().manual_seed(6), 0.0, torch.zeros(slices_per_patient + 1)
     for _ in range(1500):
-        trial = at + torch.randn(views + 1, generator=draws) * 10 ** float(-3 * torch.rand((), generator=draws))
-        levels = torch.cat([trial[1:], -trial[1:].sum(0, keepdim=True)])[-views:] * 10 ** (4 * trial[0].tanh())
-        moved = alone(gradients, levels[:, None].expand(views, 16384).contiguous())
+        trial = at + torch.randn(slices_per_patient + 1, generator=rng) * 10 ** float(
+            -3 * torch.rand((), generator=rng)
+        )
+        levels = torch.cat([trial[1:], -trial[1:].sum(0, keepdim=True)])[-slices_per_patient:] * 10 ** (
+            4 * trial[0].tanh()
+        )
+        moved = alone(gradients, levels[:, None].expand(slices_per_patient, 16384).contiguous())
         assert moved <= BOUND
         if moved >= best:
             best, at = moved, trial
@@ -188,8 +199,8 @@ def rounding(net, how):
 def test_others_are_not_rounded_otherwise_when_one_patient_is_missing():
     """Kernels are chosen by the size of the batch: every chunk has the same, so nobody else's gradient changes."""
     net = nn.Sequential(nn.Linear(6, 1, bias=False), nn.Flatten(0))
-    by_size = gradients_of(net, (6,), views=1, loss=rounding(net, lambda n: n % 7))
-    by_place = gradients_of(net, (6,), views=1, loss=rounding(net, torch.arange))
+    by_size = gradients_of(net, (6,), slices_per_patient=1, loss=rounding(net, lambda n: n % 7))
+    by_place = gradients_of(net, (6,), slices_per_patient=1, loss=rounding(net, torch.arange))
     images = torch.full((40, 1, 6), 0.05)  # all pull alike, so that small changes of all add up
     for gradients in (by_size, by_place):
         assert gradients.path().fast

@@ -34,11 +34,13 @@ KINDS = {
 PATTERNS = ["noise", "flat", "cancelling", "nearly cancelling", "one pixel", "huge", "tiny", "huge beside tiny"]
 
 
-def patients(pattern, shape, views, amplitude=1.0, offset=0.0):
+def patients(pattern, shape, slices_per_patient, amplitude=1.0, offset=0.0):
     """Three patients who show one pattern, (3 * views, ...)."""
-    draws = torch.Generator().manual_seed(4)
-    noise = torch.randn((3, views, *shape), generator=draws)
-    sign = torch.tensor([(-1.0) ** view for view in range(views)]).reshape(1, views, *[1] * len(shape))
+    rng = torch.Generator().manual_seed(4)
+    noise = torch.randn((3, slices_per_patient, *shape), generator=rng)
+    sign = torch.tensor([(-1.0) ** view for view in range(slices_per_patient)]).reshape(
+        1, slices_per_patient, *[1] * len(shape)
+    )
     made = {
         "noise": noise,
         "flat": torch.ones_like(noise),
@@ -52,11 +54,11 @@ def patients(pattern, shape, views, amplitude=1.0, offset=0.0):
     return (amplitude * made).flatten(0, 1)
 
 
-def exact(module, given, back, views):
+def exact(module, given, back, slices_per_patient):
     """Each patient's gradient in float64 by autograd, flat."""
     double = copy.deepcopy(module).double()
     rows = []
-    for x, g in zip(given.double().split(views), back.double().split(views), strict=True):
+    for x, g in zip(given.double().split(slices_per_patient), back.double().split(slices_per_patient), strict=True):
         found = torch.autograd.grad((double(x) * g).sum(), list(double.parameters()))
         rows.append(torch.cat([one.flatten() for one in found]))
     return torch.stack(rows)
@@ -66,9 +68,9 @@ def flat(module, sums):
     return torch.cat([sums[name].flatten() for name, _ in module.named_parameters()])
 
 
-def check(kind, module, x, g, views):
+def check(kind, module, x, g, slices_per_patient):
     """What each patient adds is under the clip norm; so is the oracle where nothing is held in float32."""
-    found, true = share(module, x, g, len(x) // views), exact(module, x, g, views)
+    found, true = share(module, x, g, len(x) // slices_per_patient), exact(module, x, g, slices_per_patient)
     norms = found.squared.sqrt()
     weights = CLIP / norms.clamp_min(CLIP)
     total = flat(module, found.weighted(weights))
@@ -83,45 +85,45 @@ def check(kind, module, x, g, views):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("views", [1, 2, 5])
-def test_nobody_adds_more_than_the_clip_norm(kind, views):
+@pytest.mark.parametrize("slices-per-patient", [1, 2, 5])
+def test_nobody_adds_more_than_the_clip_norm(kind, slices_per_patient):
     build, shape = KINDS[kind]
     module = build()
     assert not unsupported(module)
     for pattern in PATTERNS:
-        x = patients(pattern, shape, views, amplitude=3.0, offset=3e-6)
+        x = patients(pattern, shape, slices_per_patient, amplitude=3.0, offset=3e-6)
         g = module(x).detach()
         for back in (torch.ones_like(g) * 7, torch.randn_like(g) * 1e4, g.sign()):
-            check(kind, module, x, back, views)
+            check(kind, module, x, back, slices_per_patient)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("views", [1, 3])
-def test_norms_and_sums_are_those_of_the_oracle(kind, views):
+@pytest.mark.parametrize("slices-per-patient", [1, 3])
+def test_norms_and_sums_are_those_of_the_oracle(kind, slices_per_patient):
     build, shape = KINDS[kind]
     module = build()
-    x = patients("noise", shape, views)
-    norms, true = check(kind, module, x, torch.randn_like(module(x)), views)
+    x = patients("noise", shape, slices_per_patient)
+    norms, true = check(kind, module, x, torch.randn_like(module(x)), slices_per_patient)
     torch.testing.assert_close(norms, true.norm(dim=1), rtol=1e-5, atol=0)
     found = share(module, x, torch.ones_like(module(x)).detach(), 3)
     weights = torch.tensor([0.5, 0.0, 2.0], dtype=torch.float64)
-    oracle = weights @ exact(module, x, torch.ones_like(module(x)), views)
+    oracle = weights @ exact(module, x, torch.ones_like(module(x)), slices_per_patient)
     assert (flat(module, found.weighted(weights)) - oracle).norm() <= 1e-5 * oracle.norm()
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     fan_in=st.sampled_from([16, 512, 2051, 16384]),
-    views=st.integers(1, 8),
+    slices_per_patient=st.integers(1, 8),
     amplitude=st.floats(-12, 12),
     offset=st.floats(-7, 0),
     slope=st.floats(-12, 12),
 )
-def test_flat_slices_that_cancel_are_not_too_small(fan_in, views, amplitude, offset, slope):
+def test_flat_slices_that_cancel_are_not_too_small(fan_in, slices_per_patient, amplitude, offset, slope):
     """Dot products of many equal values err all to one side in float32: norms came out up to 5.3 times too small."""
     module = nn.Linear(fan_in, 1)
-    x = patients("nearly cancelling", (fan_in,), views, amplitude=10**amplitude, offset=10**offset)
-    norms, true = check("linear", module, x, torch.full((3 * views, 1), 10**slope), views)
+    x = patients("nearly cancelling", (fan_in,), slices_per_patient, amplitude=10**amplitude, offset=10**offset)
+    norms, true = check("linear", module, x, torch.full((3 * slices_per_patient, 1), 10**slope), slices_per_patient)
     assert (norms >= true.norm(dim=1) * (1 - 1e-12)).all()
 
 

@@ -13,7 +13,9 @@ from fedsynth.privacy.variations import VARIATIONS, varied
 
 
 class Gated(nn.Module):
-    """A plain critic and a branch behind a gate that is closed at first, and opens once its weight exceeds `sill`."""
+    """A plain discriminator and a branch behind a gate that is closed at first, and opens once its weight exceeds
+    `sill`.
+    """
 
     def __init__(self, sill=0.0):
         super().__init__()

@@ -14,14 +14,16 @@ from fedsynth.privacy.per_patient_gradients import PatientGradients
 CLIP = 0.7
 
 
-def critic(norm=None, channels=2, width=6):
+def discriminator(norm=None, channels=2, width=6):
     layers = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 2 * width, 4, 2, 1)]
     layers += [norm(2 * width)] if norm else []
     return nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.Conv2d(2 * width, 1, 4), nn.Flatten(0))
 
 
 class Volume(nn.Module):
-    """A 3-D critic with a residual, a dilated and a strided convolution, group norm, layer norm and a linear head."""
+    """A 3-D discriminator with a residual, a dilated and a strided convolution, group norm, layer norm and a linear
+    head.
+    """
 
     def __init__(self):
         super().__init__()
@@ -50,16 +52,18 @@ class Signal(nn.Module):
         return self.head(self.norm(self.conv(x)).tanh().flatten(1)).flatten()
 
 
-def setting(net, shape, *, views=1, clip=CLIP, loss=None, **options):
+def setting(net, shape, *, slices_per_patient=1, clip=CLIP, loss=None, **options):
     torch.manual_seed(1)
     loss = loss or (lambda batch, noise, progress: F.softplus(-3 * net(batch["image"])))
     probe = ({"image": torch.randn(4, *shape)}, {})
-    return PatientGradients(net, loss, clip=clip, probe=probe, views=views, **options)
+    return PatientGradients(net, loss, clip=clip, probe=probe, slices_per_patient=slices_per_patient, **options)
 
 
-def patients(n, shape, *, views=1):
+def patients(n, shape, *, slices_per_patient=1):
     torch.manual_seed(2)
-    images = torch.randn(n, views, *shape) * torch.linspace(0.05, 3, max(n, 1))[:n].reshape(-1, 1, *[1] * len(shape))
+    images = torch.randn(n, slices_per_patient, *shape) * torch.linspace(0.05, 3, max(n, 1))[:n].reshape(
+        -1, 1, *[1] * len(shape)
+    )
     return torch.arange(n), lambda indices: ({"image": images[indices]}, {})
 
 
@@ -86,10 +90,10 @@ def apart(first, second):
 
 
 NETS = [
-    ("convolutions", lambda: critic(), (2, 16, 16)),
-    ("group norm", lambda: critic(lambda c: nn.GroupNorm(3, c)), (2, 16, 16)),
-    ("instance norm", lambda: critic(lambda c: nn.InstanceNorm2d(c, affine=True)), (2, 16, 16)),
-    ("wide, so that ghost norms are used", lambda: critic(width=32), (2, 16, 16)),
+    ("convolutions", lambda: discriminator(), (2, 16, 16)),
+    ("group norm", lambda: discriminator(lambda c: nn.GroupNorm(3, c)), (2, 16, 16)),
+    ("instance norm", lambda: discriminator(lambda c: nn.InstanceNorm2d(c, affine=True)), (2, 16, 16)),
+    ("wide, so that ghost norms are used", lambda: discriminator(width=32), (2, 16, 16)),
     (
         "eight patients at a time",
         lambda: nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1), nn.Flatten(), nn.Linear(256, 1), nn.Flatten(0)),
@@ -102,11 +106,11 @@ NETS = [
 
 
 @pytest.mark.parametrize(("name", "build", "shape"), NETS, ids=[name for name, _, _ in NETS])
-@pytest.mark.parametrize("views", [1, 3])
-def test_the_fast_path_is_exact_against_vmap_and_against_one_pass_per_patient(name, build, shape, views):
-    gradients = setting(build(), shape, views=views, memory=200_000)  # several chunks
+@pytest.mark.parametrize("slices-per-patient", [1, 3])
+def test_the_fast_path_is_exact_against_vmap_and_against_one_pass_per_patient(name, build, shape, slices_per_patient):
+    gradients = setting(build(), shape, slices_per_patient=slices_per_patient, memory=200_000)  # several chunks
     assert gradients.path().fast, gradients.path().reason
-    indices, fetch = patients(9, shape, views=views)
+    indices, fetch = patients(9, shape, slices_per_patient=slices_per_patient)
     gradients.clip = clip = float(gradients.norms(indices, fetch).median())  # so that some are clipped and some not
     ours = gradients.clipped_sum(indices, fetch)
     slow = one_by_one(gradients, indices, fetch, clip)
@@ -153,7 +157,7 @@ def with_slope_of_one_pass(net):
 
 SLOW = [
     ("called twice", Shared, None, (6,)),
-    ("called twice", lambda: critic(), penalised, (2, 16, 16)),
+    ("called twice", lambda: discriminator(), penalised, (2, 16, 16)),
     ("in place", lambda: nn.Sequential(nn.Linear(6, 4), nn.LeakyReLU(0.2, inplace=True), nn.Linear(4, 1)), None, (6,)),
     ("special padding", lambda: nn.Sequential(nn.Conv1d(1, 2, 3, padding="same"), nn.Flatten()), None, (1, 6)),
     ("has no rule", lambda: nn.Sequential(nn.ConvTranspose1d(1, 2, 3), nn.Flatten()), None, (1, 6)),
@@ -183,13 +187,13 @@ def test_a_penalty_hidden_in_one_pass_is_found_on_the_probe():
         setting(net, (6,), loss=with_slope_of_one_pass(net)).path()
 
 
-@pytest.mark.parametrize("views", [1, 4])
+@pytest.mark.parametrize("slices-per-patient", [1, 4])
 @pytest.mark.parametrize("wrap", [None, penalised])
-def test_removing_one_patient_changes_the_sum_by_at_most_the_clip_norm(views, wrap):
-    net = critic(channels=1)
-    gradients = setting(net, (1, 16, 16), views=views, loss=wrap(net) if wrap else None)
+def test_removing_one_patient_changes_the_sum_by_at_most_the_clip_norm(slices_per_patient, wrap):
+    net = discriminator(channels=1)
+    gradients = setting(net, (1, 16, 16), slices_per_patient=slices_per_patient, loss=wrap(net) if wrap else None)
     assert gradients.path().fast == (wrap is None)
-    indices, fetch = patients(8, (1, 16, 16), views=views)
+    indices, fetch = patients(8, (1, 16, 16), slices_per_patient=slices_per_patient)
     whole = gradients.clipped_sum(indices, fetch)
     changes = [apart(whole, gradients.clipped_sum(indices[indices != i], fetch)) for i in range(8)]
     assert max(changes) <= CLIP * (1 + 1e-5)
@@ -199,7 +203,7 @@ def test_removing_one_patient_changes_the_sum_by_at_most_the_clip_norm(views, wr
 def test_ghost_norms_are_never_too_small_where_large_terms_cancel():
     """Views of opposite sign: the gradient nearly vanishes while every term is huge; float32 must not hide the rest."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 1, bias=False), nn.Flatten(0))
-    gradients = setting(net, (64,), views=2, loss=lambda b, n, p: net(b["image"]))
+    gradients = setting(net, (64,), slices_per_patient=2, loss=lambda b, n, p: net(b["image"]))
     torch.manual_seed(3)
     big, small = torch.randn(20, 64) * 1e4, torch.randn(20, 64)
     images = torch.stack([big, -big + small], 1)
@@ -211,7 +215,7 @@ def test_ghost_norms_are_never_too_small_where_large_terms_cancel():
 @pytest.mark.parametrize("bad", [math.inf, math.nan, 1e38])
 @pytest.mark.parametrize("wrap", [None, penalised])
 def test_an_infinite_pixel_harms_nothing(bad, wrap):
-    net = critic(channels=1)
+    net = discriminator(channels=1)
     gradients = setting(net, (1, 16, 16), loss=wrap(net) if wrap else None)
     indices, fetch = patients(6, (1, 16, 16))
     images = fetch(indices)[0]["image"].clone()
@@ -225,7 +229,7 @@ def test_an_infinite_pixel_harms_nothing(bad, wrap):
 
 @pytest.mark.parametrize("wrap", [None, penalised])
 def test_nobody_drawn_gives_zeros_of_the_right_shapes_and_fetches_nothing(wrap):
-    net = critic(channels=1)
+    net = discriminator(channels=1)
     gradients = setting(net, (1, 16, 16), loss=wrap(net) if wrap else None)
 
     def fetch(indices):
@@ -237,7 +241,7 @@ def test_nobody_drawn_gives_zeros_of_the_right_shapes_and_fetches_nothing(wrap):
 
 
 def test_the_sum_does_not_depend_on_how_it_is_cut_into_chunks():
-    net = critic()
+    net = discriminator()
     indices, fetch = patients(9, (2, 16, 16))
     whole = setting(net, (2, 16, 16)).clipped_sum(indices, fetch)
     cut = setting(net, (2, 16, 16), memory=1)
@@ -247,7 +251,7 @@ def test_the_sum_does_not_depend_on_how_it_is_cut_into_chunks():
 
 def test_views_are_averaged_before_clipping_not_clipped_one_by_one():
     net = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Flatten(0))
-    gradients = setting(net, (4,), views=2, clip=1.0, loss=lambda b, n, p: net(b["image"]))
+    gradients = setting(net, (4,), slices_per_patient=2, clip=1.0, loss=lambda b, n, p: net(b["image"]))
     images = torch.tensor([[[10.0, 0, 0, 0], [-10.0, 0, 0, 0.5]]])  # by hand: mean (0, 0, 0, .25), under the clip norm
     found = gradients.clipped_sum(torch.tensor([0]), lambda i: ({"image": images[i]}, {}))
     torch.testing.assert_close(found["0.weight"].float(), torch.tensor([[0.0, 0, 0, 0.25]]), atol=1e-2, rtol=0)
@@ -267,7 +271,7 @@ def test_the_free_half_is_clipped_sample_by_sample_and_averaged():
 @pytest.mark.parametrize("memory", [1, 512 * 2**20])
 def test_the_shown_loss_of_the_free_half_is_its_plain_mean_and_is_not_finite_where_one_is_not(wrap, memory):
     """It comes out of the pass that takes the gradients, one sample at a time or all together."""
-    net = critic()
+    net = discriminator()
     gradients = setting(net, (2, 16, 16), loss=wrap(net) if wrap else None, memory=memory)
     images = torch.randn(5, 2, 16, 16)
     shown, _ = gradients.clipped_mean({"image": images}, {})
@@ -299,8 +303,8 @@ def test_parameters_of_a_stage_that_is_not_reached_are_not_in_the_sum():
 
 
 def test_a_loss_that_uses_no_parameter_gives_an_empty_sum():
-    """The free half of a paired family's generator, for example."""
-    net = critic()
+    """The fake half of a paired family's generator, for example."""
+    net = discriminator()
     gradients = setting(net, (2, 16, 16), loss=lambda b, n, p: torch.zeros(len(b["image"])))
     assert gradients.path().parameters == ()
     assert gradients.clipped_sum(*patients(3, (2, 16, 16))) == {}
@@ -309,7 +313,7 @@ def test_a_loss_that_uses_no_parameter_gives_an_empty_sum():
 
 
 def test_losses_and_steps_leave_requires_grad_and_grad_alone():
-    net = critic()
+    net = discriminator()
     gradients = setting(net, (2, 16, 16))
     gradients.clipped_sum(*patients(3, (2, 16, 16)))
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
@@ -319,13 +323,13 @@ def test_losses_and_steps_leave_requires_grad_and_grad_alone():
 @pytest.mark.parametrize("clip", [0.0, -1.0, math.inf, math.nan])
 def test_a_clip_norm_that_bounds_nothing_is_refused(clip):
     with pytest.raises(RefusedError, match="clip norm"):
-        setting(critic(), (2, 16, 16), clip=clip)
+        setting(discriminator(), (2, 16, 16), clip=clip)
 
 
 def test_fetch_must_bring_the_declared_number_of_views():
-    gradients = setting(critic(), (2, 16, 16), views=2)
-    with pytest.raises(ValueError, match="1 views per patient where 2"):
-        gradients.clipped_sum(*patients(3, (2, 16, 16), views=1))
+    gradients = setting(discriminator(), (2, 16, 16), slices_per_patient=2)
+    with pytest.raises(ValueError, match="1 slices per patient where 2"):
+        gradients.clipped_sum(*patients(3, (2, 16, 16), slices_per_patient=1))
 
 
 def test_the_sum_does_not_drift_with_the_number_of_chunks():
@@ -345,7 +349,7 @@ def test_the_sum_does_not_drift_with_the_number_of_chunks():
 
 def test_rounding_lets_nobody_move_the_sum_beyond_the_clip_norm():
     """Many patients who pull alike, in one chunk: the sum is large and float32 rounds it coarsely."""
-    net = critic()
+    net = discriminator()
     ours = setting(net, (2, 16, 16), clip=0.01)
     torch.manual_seed(3)
     images = torch.randn(1, 1, 2, 16, 16) + 1e-4 * torch.randn(601, 1, 2, 16, 16)

@@ -11,7 +11,7 @@ def settings(**changes):
 
 
 def test_rate_and_batch_follow_from_declared_numbers_and_the_claim_holds():
-    plan = make_plan(settings(), {"critic": 200})
+    plan = make_plan(settings(), {"discriminator": 200})
     assert settings().rate == 0.25
     assert plan.steps == 200
     assert 7.9 < plan.claim.epsilon <= 8.0
@@ -21,7 +21,10 @@ def test_rate_and_batch_follow_from_declared_numbers_and_the_claim_holds():
 
 def test_two_private_turns_are_two_charges_for_every_step():
     """Sharing one calibration for both would under-report: 15.0 charged as 14.5 in a trial."""
-    one, two = make_plan(settings(), {"critic": 200}), make_plan(settings(), {"critic": 200, "generator": 200})
+    one, two = (
+        make_plan(settings(), {"discriminator": 200}),
+        make_plan(settings(), {"discriminator": 200, "generator": 200}),
+    )
     assert two.steps == 400
     assert two.noise > one.noise * 1.2
     assert epsilon_of([two.mechanism], 1e-5) <= 8.0
@@ -29,19 +32,19 @@ def test_two_private_turns_are_two_charges_for_every_step():
 
 
 def test_the_summary_states_unit_adjacency_and_both_accountants():
-    summary = make_plan(settings(), {"critic": 20}).summary()
+    summary = make_plan(settings(), {"discriminator": 20}).summary()
     assert (summary["unit"], summary["adjacency"], summary["declared-patients"]) == ("patient", "add/remove", 400)
     assert summary["epsilon"] < summary["epsilon-renyi"]
     assert summary["epsilon"] < summary["epsilon-replace-one"]
 
 
 def test_the_full_batch_is_allowed():
-    assert make_plan(settings(batch=400), {"critic": 20}).settings.rate == 1.0
+    assert make_plan(settings(batch=400), {"discriminator": 20}).settings.rate == 1.0
 
 
 def test_the_smallest_run_is_allowed_and_a_bare_one_clips_to_one_and_shows_one_view():
     assert PrivateSettings(epsilon=8.0, delta=1e-5, patients=1, batch=1).rate == 1.0
-    assert (settings(batch=1).clip, settings().views) == (1.0, 1)
+    assert (settings(batch=1).clip, settings().slices_per_patient) == (1.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def test_the_smallest_run_is_allowed_and_a_bare_one_clips_to_one_and_shows_one_v
         ({"patients": 0, "batch": 1}, "declared number of patients"),
         ({"batch": 0}, "batch must lie"),
         ({"batch": 401}, "400 is the full batch"),
-        ({"views": 0}, "at least one view"),
+        ({"slices-per-patient": 0}, "at least one view"),
         ({"clip": 0.0}, "clip norm"),
         ({"epsilon": 0.0}, "epsilon must be"),
         ({"delta": 0.0}, "delta must lie"),
@@ -65,7 +68,7 @@ def test_settings_that_cannot_work_are_refused_in_one_line(wrong, words):
 
 def test_a_run_without_private_steps_is_refused():
     with pytest.raises(ConfigError, match="at least one private step"):
-        make_plan(settings(), {"critic": 0})
+        make_plan(settings(), {"discriminator": 0})
 
 
 def test_the_noise_ratio_by_hand():
@@ -82,7 +85,7 @@ def test_the_noise_ratio_by_hand():
     ],
 )
 def test_the_gauge_says_what_the_published_runs_say(epsilon, patients, batch, steps, parameters, ratio, verdict):
-    plan = make_plan(settings(epsilon=epsilon, patients=patients, batch=batch), {"critic": steps})
+    plan = make_plan(settings(epsilon=epsilon, patients=patients, batch=batch), {"discriminator": steps})
     found = gauge(plan, parameters)
     assert found.ratio == pytest.approx(ratio, rel=0.13)
     assert found.verdict == verdict
@@ -90,23 +93,30 @@ def test_the_gauge_says_what_the_published_runs_say(epsilon, patients, batch, st
 
 
 def test_advice_followed_brings_the_ratio_down_to_what_it_says():
-    plan = make_plan(settings(epsilon=10.0, patients=500, batch=64), {"critic": 1000})
+    plan = make_plan(settings(epsilon=10.0, patients=500, batch=64), {"discriminator": 1000})
     found = gauge(plan, 170_000)
     advised = next(line for line in found.advice if "private steps in full batches" in line)
     said = float(advised.split()[-1].rstrip("."))
-    followed = make_plan(settings(epsilon=10.0, patients=500, batch=500), {"critic": 250})
+    followed = make_plan(settings(epsilon=10.0, patients=500, batch=500), {"discriminator": 250})
     assert gauge(followed, 170_000).ratio == pytest.approx(said, rel=0.1)
     assert said < found.ratio
 
 
 def test_a_plan_takes_no_number_from_data():
     """The field list is the proof: no place for how many patients there are, or for anything read from images."""
-    assert set(PrivateSettings.__dataclass_fields__) == {"epsilon", "delta", "patients", "batch", "clip", "views"}
+    assert set(PrivateSettings.__dataclass_fields__) == {
+        "epsilon",
+        "delta",
+        "patients",
+        "batch",
+        "clip",
+        "slices-per-patient",
+    }
     assert set(PrivatePlan.__dataclass_fields__) == {"settings", "steps", "noise", "claim"}
 
 
 @pytest.mark.parametrize(("patients", "warned"), [(7_500, False), (20_000, True)])
 def test_a_delta_near_one_over_the_patients_is_warned_of(patients: int, warned: bool) -> None:
     settings = PrivateSettings(epsilon=8.0, delta=1e-5, patients=patients, batch=patients)
-    said = str(gauge(make_plan(settings, {"critic": 2}), parameters=1000))
+    said = str(gauge(make_plan(settings, {"discriminator": 2}), parameters=1000))
     assert ("delta times the declared patients is 0.2, above 0.1" in said) == warned

@@ -13,7 +13,7 @@ from fedsynth.privacy.sample_mixing import check_independence
 from fedsynth.privacy.variations import AS_THEY_ARE, VARIATIONS
 
 
-def critic(middle):
+def discriminator(middle):
     return nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), middle, nn.Conv2d(4, 1, 4, 2), nn.Flatten())
 
 
@@ -137,7 +137,7 @@ GUILTY = [
 )
 def test_what_couples_samples_is_refused(reason, middle):
     with pytest.raises(RefusedError, match=reason):
-        check(critic(middle))
+        check(discriminator(middle))
 
 
 INNOCENT = [
@@ -153,7 +153,7 @@ INNOCENT = [
 @pytest.mark.parametrize("middle", INNOCENT, ids=lambda middle: type(middle).__name__)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_looks_at_one_sample_only_is_accepted(middle):
-    check(critic(middle))
+    check(discriminator(middle))
 
 
 LOSSES = {
@@ -167,14 +167,14 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_that_couple_are_refused(name):
-    net = critic(nn.Identity())
+    net = discriminator(nn.Identity())
     with pytest.raises(RefusedError, match="cannot be private"):
         check(net, lambda batch, noise, progress: LOSSES[name](net, batch))
 
 
 def test_a_loss_near_zero_is_not_taken_for_one_that_depends_on_the_others():
     """Kernels round otherwise for one sample; beside a loss that nearly vanishes this is a large share of it."""
-    net = critic(nn.Identity())
+    net = discriminator(nn.Identity())
     first = net(probe()[0]["image"]).mean(1)[0].detach()
 
     def loss(batch, noise, progress):
@@ -185,7 +185,7 @@ def test_a_loss_near_zero_is_not_taken_for_one_that_depends_on_the_others():
 
 @pytest.mark.parametrize("variation", [AS_THEY_ARE, VARIATIONS[-1]])
 def test_a_loss_that_is_not_finite_is_refused_at_the_weights_as_they_are_alone(variation):
-    net = critic(nn.Identity())
+    net = discriminator(nn.Identity())
 
     def loss(batch, noise, progress):
         return torch.log(net(batch["image"]).mean(1) - 1e6)
@@ -221,7 +221,7 @@ def test_every_stage_of_growth_is_examined():
 
 
 def test_one_module_under_two_names_is_refused():
-    net = critic(nn.Identity())
+    net = discriminator(nn.Identity())
     net.add_module("alias", net[0])
     net.forward = lambda x: nn.Sequential(*list(net)[:5])(x)
     with pytest.raises(RefusedError, match="0 and alias are one module under two names"):
@@ -230,7 +230,7 @@ def test_one_module_under_two_names_is_refused():
 
 @pytest.mark.parametrize("middle", [nn.GroupNorm(2, 4), nn.BatchNorm2d(4), nn.Dropout(0.5), Statistics()])
 def test_the_check_leaves_weights_buffers_modes_gradients_and_random_streams_as_they_were(middle):
-    net = critic(middle)
+    net = discriminator(middle)
     net[0].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
@@ -257,7 +257,7 @@ def test_hospitals_that_make_their_networks_meanwhile_disturb_nobody():
             with global_randomness(1):
                 made.append(nn.Linear(64, 64).weight.detach()[0, 0].item())
 
-    made, examined = [], critic(nn.LeakyReLU(0.2))
+    made, examined = [], discriminator(nn.LeakyReLU(0.2))
     other = Thread(target=make_networks)
     other.start()
     try:

@@ -66,8 +66,8 @@ def test_every_number_stands_in_its_cell(tmp_path):
 
 def test_a_cell_that_cannot_be_known_says_why(tmp_path):
     run = make_run(tmp_path / "a", epsilon=8.0)
-    scores = {"critic": Score(value=None, why="not resolvable with 2 holdout patients")}
-    add_result(run, "membership", scores, details={"strongest": "critic"})
+    scores = {"discriminator": Score(value=None, why="not resolvable with 2 holdout patients")}
+    add_result(run, "membership", scores, details={"strongest": "discriminator"})
     facts = read_facts(run.folder)
     assert facts.cells["cumulative"].why
     assert any("not resolvable" in line for line in reasons([facts]))
@@ -75,9 +75,9 @@ def test_a_cell_that_cannot_be_known_says_why(tmp_path):
 
 def test_of_all_attacks_the_strongest_is_shown(tmp_path):
     run = make_run(tmp_path / "a")
-    scores = {"distance@pixels": Score(value=0.55), "critic": Score(value=0.76, low=0.69, high=0.83)}
-    add_result(run, "membership", scores, details={"strongest": "critic"})
-    assert read_facts(run.folder).cells["membership"].text == "0.76 [0.69, 0.83] (critic)"
+    scores = {"distance@pixels": Score(value=0.55), "discriminator": Score(value=0.76, low=0.69, high=0.83)}
+    add_result(run, "membership", scores, details={"strongest": "discriminator"})
+    assert read_facts(run.folder).cells["membership"].text == "0.76 [0.69, 0.83] (discriminator)"
 
 
 def test_what_is_not_private_says_so(tmp_path):
@@ -86,7 +86,7 @@ def test_what_is_not_private_says_so(tmp_path):
     assert read_facts(insecure.folder).cells["epsilon"].text.startswith("NOT PRIVATE")
 
 
-def test_rows_on_other_images_or_seeds_are_told_apart(tmp_path):
+def test_rows_on_other_images_or_seeds_are_distinguished(tmp_path):
     first = read_facts(make_run(tmp_path / "a").folder)
     assert differences([first, read_facts(make_run(tmp_path / "b").folder)]) == []
     other = read_facts(make_run(tmp_path / "c", sha="y", seed=1).folder)

@@ -1,4 +1,6 @@
-"""Who trained: a hospital that refused is counted in no table, page or card; rows of other hospitals are told apart."""
+"""Who trained: a hospital that refused is counted in no table, page or card; rows of other hospitals are
+distinguished.
+"""
 
 import pytest
 from typer.testing import CliRunner
@@ -55,11 +57,11 @@ def test_who_could_not_is_not_said_to_have_refused(tmp_path, reason):
     assert reason in found.why
 
 
-def test_one_holder_is_no_federation(tmp_path):
+def test_one_site_is_no_federation(tmp_path):
     assert hospitals_of(tmp_path, {"steps": 3}, []) is None
 
 
-def test_rows_of_other_hospitals_and_another_effort_are_told_apart(tmp_path):
+def test_rows_of_other_hospitals_and_another_effort_are_distinguished(tmp_path):
     """A plain run of four hospitals, 30 x 30 steps, beside a private one of three, 30 x 5: nothing was said of it."""
     alike = {"rounds": 30, "local-steps": 30, "count": 600}
     plain = read_facts(make_run(tmp_path / "plain", **alike).folder)

@@ -87,18 +87,20 @@ def test_the_exported_page_shows_nobody_and_names_no_place(tmp_path):
 def test_the_headline_says_no_more_than_the_verdict(tmp_path, verdict, tone, said):
     run = make_run(tmp_path / "a")
     leak(run, verdict)
-    add_result(run, "membership", {"critic": Score(value=0.5)}, verdict="pass", details={"strongest": "critic"})
+    add_result(
+        run, "membership", {"discriminator": Score(value=0.5)}, verdict="pass", details={"strongest": "discriminator"}
+    )
     found = answer(read_facts(run.folder))
     assert found.tone == tone
     assert said in found.headline
     assert any("no guarantee" in sentence for sentence in found.sentences)
 
 
-def test_members_who_can_be_told_apart_stand_in_the_headline(tmp_path):
+def test_members_who_can_be_distinguished_stand_in_the_headline(tmp_path):
     run = make_run(tmp_path / "a")
     leak(run, "pass")
-    score = {"critic": Score(value=0.76, low=0.68, high=0.83)}
-    add_result(run, "membership", score, verdict="leak", details={"strongest": "critic"})
+    score = {"discriminator": Score(value=0.76, low=0.68, high=0.83)}
+    add_result(run, "membership", score, verdict="leak", details={"strongest": "discriminator"})
     found = answer(read_facts(run.folder))
     assert found.tone == "open"
     assert "can be told from others" in found.headline
@@ -109,7 +111,9 @@ def test_members_who_can_be_told_apart_stand_in_the_headline(tmp_path):
 
 def passing(run):
     leak(run, "pass")
-    add_result(run, "membership", {"critic": Score(value=0.5)}, verdict="pass", details={"strongest": "critic"})
+    add_result(
+        run, "membership", {"discriminator": Score(value=0.5)}, verdict="pass", details={"strongest": "discriminator"}
+    )
 
 
 def learned(run, name, value, low, baseline, **more):
@@ -123,7 +127,7 @@ def test_no_green_while_membership_is_open(tmp_path, membership):
     run = make_run(tmp_path / "a")
     leak(run, "pass")
     if membership is not None:
-        add_result(run, "membership", {"critic": Score(value=0.5)}, verdict=membership)
+        add_result(run, "membership", {"discriminator": Score(value=0.5)}, verdict=membership)
     found = answer(read_facts(run.folder))
     assert found.tone == "open"
     assert "not known" in found.headline

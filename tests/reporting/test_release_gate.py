@@ -104,8 +104,8 @@ def test_the_worse_end_of_an_interval_counts(run):
 
 
 def test_the_strongest_attack_is_bounded_whichever_it_is(run):
-    scores = {"distance@pixels": Score(value=0.55, high=0.6), "critic": Score(value=0.8, low=0.7, high=0.9)}
-    add_result(run, "membership", scores, details={"strongest": "critic"}, verdict="leak")
+    scores = {"distance@pixels": Score(value=0.55, high=0.6), "discriminator": Score(value=0.8, low=0.7, high=0.9)}
+    add_result(run, "membership", scores, details={"strongest": "discriminator"}, verdict="leak")
     facts, made = read_facts(run.folder), ImageSet.load(run.synthetic)
     assert objections(facts, Criteria(), made)[0] == "membership: the verdict is leak, not pass"
     alone = {"verdicts": {"membership": ("pass", "leak")}}

@@ -1,4 +1,4 @@
-"""A whole pooled run on disk: members only, resumed bit for bit, sheets and losses on the way."""
+"""A whole centralised run on disk: members only, resumed bit for bit, sheets and losses on the way."""
 
 import csv
 from dataclasses import replace
@@ -23,7 +23,7 @@ SETTINGS = TrainSettings(
     steps=6,
     batch=4,
     sheets=2,
-    options={"latent": 4, "hidden": [8, 8], "critic_hidden": [8]},
+    options={"latent": 4, "hidden": [8, 8], "discriminator_hidden": [8]},
 )
 
 

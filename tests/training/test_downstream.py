@@ -6,8 +6,8 @@ import torch
 
 from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
 from fedsynth.errors import ConfigError
-from fedsynth.training.downstream import SeveralHolders, TaskSettings, learn, predictions
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.downstream import PooledBatches, TaskSettings, learn, predictions
+from fedsynth.training.patient_batches import PatientBatches
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_one_seed_one_result_and_fine_tuning_goes_on_from_where_it_was(images):
 def test_several_sets_are_read_as_one(images):
     one, two = images.rows(np.arange(10)), images.rows(np.arange(10, len(images)))
     rows = np.array([11, 0, 9, 10, len(images) - 1])
-    several = SeveralHolders([one, two], device=torch.device("cpu"))
-    whole = Holder(images)
+    several = PooledBatches([one, two], device=torch.device("cpu"))
+    whole = PatientBatches(images)
     assert several.count == len(images)
     for name, value in whole.fetch(rows).items():
         assert torch.equal(several.fetch(rows)[name], value)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
-from fedsynth.models.base import SeededDraws
+from fedsynth.models.base import SeededSource
 from fedsynth.models.generators.catalog import PRIVATE_STARTED
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivateSettings
@@ -21,13 +21,13 @@ from fedsynth.privacy.report import statement
 from fedsynth.runs import Run, create_run
 from fedsynth.training import dp_gradients as private
 from fedsynth.training.centralised import run_training
-from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, steps_by_turn
+from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, steps_by_phase
 from fedsynth.training.session import Prepared, prepare
 from fedsynth.training.settings import Privacy, TrainSettings
-from fedsynth.training.site_storage import Disk
+from fedsynth.training.site_storage import SiteStorage
 from tests.training.tiny import TinyGan, tiny_set
 
-PRIVACY = Privacy(epsilon=4.0, patients=8, delta=1e-4, draw=4, fakes=4)
+PRIVACY = Privacy(epsilon=4.0, patients=8, delta=1e-4, expected_batch_size=4, fakes=4)
 SETTINGS = TrainSettings(
     generator="dcgan", images=Path("tiny"), steps=6, sheets=0, options={"latent": 4, "base": 4}, privacy=PRIVACY
 )
@@ -62,7 +62,7 @@ def test_the_card_counts_nothing_from_patients() -> None:
 def test_every_charged_step_is_on_disk_before_it_is_taken(tmp_path: Path) -> None:
     settings = kept_in(tmp_path)
     seen = []
-    ledger = Ledger("pooled", tmp_path / "store")
+    ledger = Ledger("centralised", tmp_path / "store")
     run_training(
         tiny_set(),
         settings,
@@ -89,14 +89,14 @@ def test_a_lost_block_stays_charged_and_shortens_the_run(tmp_path: Path, monkeyp
     with pytest.raises(Killed):
         run_training(tiny_set(), settings, run, on_step=kill)
     card = run_training(tiny_set(), settings, run, resume=True)
-    charges = Ledger("pooled", tmp_path / "store").charges()
+    charges = Ledger("centralised", tmp_path / "store").charges()
     assert sum(charge.steps for charge in charges) == 6
     assert card.steps == 4
 
 
 def test_two_runs_on_the_same_patients_add_up(tmp_path: Path) -> None:
     settings = kept_in(tmp_path)
-    ledger = Ledger("pooled", tmp_path / "store")
+    ledger = Ledger("centralised", tmp_path / "store")
     run_training(tiny_set(), settings, start(tmp_path, settings, "one"))
     once = ledger.account().spent.epsilon
     run_training(tiny_set(), settings, start(tmp_path, settings, "two"))
@@ -141,9 +141,9 @@ def test_the_generators_gradient_reads_no_patient() -> None:
     gradients = []
     for shown in (images, other):
         ready = prepared(shown, insecure_seed=1)
-        turn = ready.trainer.family.turns[1]
-        assert not turn.reads_patients
-        _, gradient = ready.trainer.gradients(turn, 0, 0.0, SeededDraws(0))
+        phase = ready.trainer.family.phases[1]
+        assert not phase.reads_patients
+        _, gradient = ready.trainer.gradients(phase, 0, 0.0, SeededSource(0))
         gradients.append(gradient)
     for first, second in zip(*gradients, strict=True):
         assert torch.equal(first, second)
@@ -153,13 +153,13 @@ def test_the_number_of_fakes_is_public_whatever_was_drawn(monkeypatch: pytest.Mo
     ready = prepared(insecure_seed=1)
     gradients = ready.trainer.gradients
     assert isinstance(gradients, PrivateGradients)
-    made, drawn, sizes = gradients.parts.made["critic"], [], []
-    mean, chosen = made.clipped_mean, ready.door.randomness.chosen  # type: ignore[union-attr]
+    made, drawn, sizes = gradients.parts.made["discriminator"], [], []
+    mean, chosen = made.clipped_mean, ready.mechanism.randomness.chosen  # type: ignore[union-attr]
     monkeypatch.setattr(made, "clipped_mean", lambda c, n, p: sizes.append(len(c["label"])) or mean(c, n, p))
-    monkeypatch.setattr(ready.door.randomness, "chosen", lambda n, r: drawn.append(chosen(n, r)) or drawn[-1])  # type: ignore[union-attr]
+    monkeypatch.setattr(ready.mechanism.randomness, "chosen", lambda n, r: drawn.append(chosen(n, r)) or drawn[-1])  # type: ignore[union-attr]
     ready.pay(0, 6)
     for step in range(6):
-        gradients(ready.trainer.family.turns[0], step, 0.0, SeededDraws(0))
+        gradients(ready.trainer.family.phases[0], step, 0.0, SeededSource(0))
     assert sizes == [PRIVACY.fakes] * 6
     assert len({len(patients) for patients in drawn}) > 1
 
@@ -171,24 +171,24 @@ def test_the_classes_of_the_fakes_are_a_public_prior_whatever_the_patients_have(
     images = tiny_set()
     one_class = images.with_cases(images.cases.assign(**{"class": "a"}))
     seen: list[torch.Tensor] = []
-    draw = private.draw_labels
-    monkeypatch.setattr(private, "draw_labels", lambda *given: seen.append(draw(*given)) or seen[-1])
+    expected_batch_size = private.draw_labels
+    monkeypatch.setattr(private, "draw_labels", lambda *given: seen.append(expected_batch_size(*given)) or seen[-1])
     for shown in (images, one_class):
         ready = prepared(shown, insecure_seed=1, fakes=64)
         ready.pay(0, 1)
-        for turn in ready.trainer.family.turns:
-            ready.trainer.gradients(turn, 0, 0.0, SeededDraws(0))
+        for phase in ready.trainer.family.phases:
+            ready.trainer.gradients(phase, 0, 0.0, SeededSource(0))
     mixed, alone = torch.cat(seen[:2]), torch.cat(seen[2:])
     assert torch.equal(mixed, alone)
     assert mixed.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.25)
 
 
 def test_turns_are_counted_where_they_are_taken() -> None:
-    family = TinyGan(prepared().holder.shape)
-    assert steps_by_turn(family, 5) == {"critic": 5}
-    family.turns = (replace(family.turns[0], every=2),)
-    assert steps_by_turn(family, 5) == {"critic": 3}
-    assert steps_by_turn(family, 2, first=1) == {"critic": 1}
+    family = TinyGan(prepared().dataset.shape)
+    assert steps_by_phase(family, 5) == {"discriminator": 5}
+    family.phases = (replace(family.phases[0], interval=2),)
+    assert steps_by_phase(family, 5) == {"discriminator": 3}
+    assert steps_by_phase(family, 2, first=1) == {"discriminator": 1}
 
 
 def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
     run_training(phantom, plain, start(tmp_path, plain, "public"))
     run_training(images, plain, start(tmp_path, plain, "secret"))
     warm = replace(kept_in(tmp_path), start=tmp_path / "public")
-    with pytest.raises(FedSynthError, match="the network differs at critic"):
+    with pytest.raises(FedSynthError, match="the network differs at discriminator"):
         prepare(images, warm)
     small = replace(plain, private_networks=True)
     run_training(phantom, small, start(tmp_path, small, "phantoms"))
@@ -218,8 +218,8 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
         ({"delta": 0.0}, "delta"),
         ({"delta": 0.5}, "delta"),
         ({"patients": 0}, "declared number of patients"),
-        ({"draw": 9}, "the batch must lie within the declared patients"),
-        ({"views": 0}, "at least one view"),
+        ({"expected_batch_size": 9}, "the batch must lie within the declared patients"),
+        ({"slices-per-patient": 0}, "at least one view"),
         ({"clip": 0.0}, "the clip norm"),
         ({"fakes": 0}, "at least one fake image"),
     ],
@@ -232,7 +232,7 @@ def test_declared_numbers_out_of_range(changes: dict[str, float], message: str) 
 def test_what_cannot_be_private_is_refused() -> None:
     with pytest.raises(ConfigError, match="read patients as sources"):
         replace(SETTINGS, generator="spade", pairing="label-to-image")
-    with pytest.raises(ConfigError, match="--batch is for plain runs; give --draw"):
+    with pytest.raises(ConfigError, match="--batch is for plain runs; give --expected-batch-size"):
         replace(SETTINGS, batch=8)
     with pytest.raises(ConfigError, match="full precision"):
         prepare(tiny_set(), replace(SETTINGS, precision="bfloat16"))
@@ -244,7 +244,7 @@ def test_the_ledger_names_no_patient(tmp_path: Path) -> None:
     for file in (tmp_path / "store").rglob("*"):
         if file.is_file():
             assert not any(f'"p{i}"' in file.read_text(errors="replace") for i in range(6))
-    line = json.loads((tmp_path / "store/pooled/ledger.jsonl").read_text().splitlines()[0])
+    line = json.loads((tmp_path / "store/centralised/ledger.jsonl").read_text().splitlines()[0])
     assert set(line) == {"unit", "adjacency", "rate", "noise", "steps", "delta", "run", "round", "patients"}
 
 
@@ -290,7 +290,7 @@ def test_a_run_is_not_resumed_where_the_ledger_does_not_know_its_steps(tmp_path:
 def test_a_run_that_lost_its_name_in_the_ledger_is_not_resumed(tmp_path: Path) -> None:
     settings = kept_in(tmp_path)
     run = run_killed_at(tmp_path, settings, 4)
-    (run.site("pooled") / "ledger-name").unlink()
+    (run.site("centralised") / "ledger-name").unlink()
     with pytest.raises(RefusedError, match="name in the ledger"):
         run_training(tiny_set(), settings, run, resume=True)
 
@@ -338,13 +338,13 @@ def test_a_copied_run_shares_its_budget_with_the_original(tmp_path: Path) -> Non
     run = run_killed_at(tmp_path, settings, 1)
     shutil.copytree(run.folder, tmp_path / "copy")
     first, second = (
-        prepare(tiny_set(), settings, disk=Disk.of(Run(folder=tmp_path / name))) for name in ("run", "copy")
+        prepare(tiny_set(), settings, storage=SiteStorage.of(Run(folder=tmp_path / name))) for name in ("run", "copy")
     )
     assert first.pay(2, 2) == 2
     assert second.pay(2, 2) == 2
     with pytest.raises(RefusedError, match="0 are left"):
         first.pay(4, 2)
-    assert sum(charge.steps for charge in Ledger("pooled", tmp_path / "store").charges()) == 6
+    assert sum(charge.steps for charge in Ledger("centralised", tmp_path / "store").charges()) == 6
 
 
 def test_a_run_holds_a_copy_of_its_charges(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_run_holds_a_copy_of_its_charges(tmp_path: Path) -> None:
     run = start(tmp_path, settings)
     run_training(tiny_set(), settings, run)
     found = statement(run.folder, store=tmp_path / "store")
-    own, cumulative = found["per_site"]["pooled"]["runs"], found["largest"]
+    own, cumulative = found["per_site"]["centralised"]["runs"], found["largest"]
     assert [cost["steps"] for cost in own.values()] == [6]
     assert cumulative > next(iter(own.values()))["epsilon"]
 
@@ -391,9 +391,9 @@ def test_a_run_directory_is_no_store(tmp_path: Path) -> None:
 
 def test_two_private_turns_of_one_network_are_refused() -> None:
     """They would be counted, clipped and charged as one."""
-    family = TinyGan(prepared().holder.shape)
-    family.turns = (family.turns[0], replace(family.turns[0], every=2))
-    with pytest.raises(ConfigError, match="two private turns"):
+    family = TinyGan(prepared().dataset.shape)
+    family.phases = (family.phases[0], replace(family.phases[0], interval=2))
+    with pytest.raises(ConfigError, match="two private phases"):
         PrivateParts(family, PrivateSettings(epsilon=4.0, delta=1e-4, patients=8, batch=4), augmentation=None)
 
 

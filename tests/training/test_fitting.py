@@ -75,10 +75,10 @@ def test_a_resumed_run_is_fitted_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_sums_do_not_depend_on_blocks_and_have_the_shape_that_the_server_expects() -> None:
     prepared = prepare(tumours(40), SETTINGS)
-    family, holder = prepared.trainer.family, prepared.holder
+    family, dataset = prepared.trainer.family, prepared.dataset
     for number in range(2):
-        found = sums_of(family, holder, number)
-        whole = family.sums(number, holder.fetch(np.arange(40)))
+        found = sums_of(family, dataset, number)
+        whole = family.sums(number, dataset.fetch(np.arange(40)))
         expected = expected_sums(family, number, device=torch.device("cpu"))
         assert found.keys() == expected.keys()
         for name, value in found.items():

@@ -25,7 +25,7 @@ SETTINGS = TrainSettings(
     steps=2,
     sheets=0,
     private_networks=True,
-    options={"latent": 4, "hidden": [8, 8], "critic_hidden": [8]},
+    options={"latent": 4, "hidden": [8, 8], "discriminator_hidden": [8]},
 )
 
 
@@ -43,7 +43,9 @@ def phantoms() -> ImageSet:
 def told(tmp_path: Path, epsilon: float | None, start: str | None = None, **changes: object) -> TrainSettings:
     private = None
     if epsilon is not None:
-        private = Privacy(epsilon=epsilon, patients=8, delta=1e-4, draw=8, fakes=4, store=tmp_path / "store")
+        private = Privacy(
+            epsilon=epsilon, patients=8, delta=1e-4, expected_batch_size=8, fakes=4, store=tmp_path / "store"
+        )
     settings = replace(SETTINGS, privacy=private, private_networks=private is None)
     return replace(settings, start=None if start is None else tmp_path / start, **changes)  # type: ignore[arg-type]
 
@@ -151,7 +153,20 @@ def test_everything_that_people_see_counts_the_whole_lineage(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         patients(name).save(tmp_path / name)
-    quiet = ["-g", "mlp", "--steps", "2", "--sheets", "0", "--option", "hidden=8,8", "--patients", "8", "--draw", "8"]
+    quiet = [
+        "-g",
+        "mlp",
+        "--steps",
+        "2",
+        "--sheets",
+        "0",
+        "--option",
+        "hidden=8,8",
+        "--patients",
+        "8",
+        "--expected-batch-size",
+        "8",
+    ]
 
     def call(*arguments: str) -> str:
         result = CliRunner().invoke(app, list(arguments))

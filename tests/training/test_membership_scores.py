@@ -1,4 +1,4 @@
-"""Networks as judges: by hand on a small critic, the same in every batch, from one holder and from a server."""
+"""Networks as judges: by hand on a small discriminator, the same in every batch, from one site and from a server."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError
-from fedsynth.models.base import SeededDraws, joined
+from fedsynth.models.base import SeededSource, joined
 from fedsynth.runs import Run, create_run
 from fedsynth.training.centralised import run_training
-from fedsynth.training.membership_scores import BATCH, CRITIC, DRAWS, Judge, judge_of
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.membership_scores import BATCH, DISCRIMINATOR, DRAWS, MembershipScorer, membership_scorer
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.site_storage import HOLDER, STATE
+from fedsynth.training.site_storage import CENTRALISED, STATE
 from tests.training.tiny import tiny_set
 
 
@@ -32,43 +32,45 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, ImageSet]:
     return run, images
 
 
-def test_a_critics_score_by_hand(trained: tuple[Run, ImageSet]) -> None:
+def test_a_discriminators_score_by_hand(trained: tuple[Run, ImageSet]) -> None:
     run, images = trained
-    judge = judge_of(run)
-    assert judge is not None
-    batch = Holder(images).fetch(np.arange(len(images)))
+    scorer = membership_scorer(run)
+    assert scorer is not None
+    batch = PatientBatches(images).fetch(np.arange(len(images)))
     with torch.no_grad():
-        critic = judge.family.nets["critic"](joined(batch), batch.get("label"), 1.0)
-    found = judge(images)
-    assert found == pytest.approx(-np.log1p(np.exp(-critic.double().numpy())), abs=1e-4)  # log of "this is real"
+        discriminator = scorer.family.nets["discriminator"](joined(batch), batch.get("label"), 1.0)
+    found = scorer(images)
+    assert found == pytest.approx(-np.log1p(np.exp(-discriminator.double().numpy())), abs=1e-4)  # log of "this is real"
     assert len(set(found.round(6))) > 20
 
 
 def test_an_image_is_judged_the_same_in_any_company(trained: tuple[Run, ImageSet]) -> None:
     run, images = trained
-    judge = judge_of(run)
-    assert judge is not None
-    assert judge(images.rows(np.array([7, 3])))[1] == pytest.approx(judge(images)[3], abs=1e-5)
+    scorer = membership_scorer(run)
+    assert scorer is not None
+    assert scorer(images.rows(np.array([7, 3])))[1] == pytest.approx(scorer(images)[3], abs=1e-5)
 
 
 def test_the_server_judges_with_what_it_received(trained: tuple[Run, ImageSet], tmp_path: Path) -> None:
-    """A federated run has no state of a single holder, but the critic that was averaged."""
+    """A federated run has no state of a single site, but the discriminator that was averaged."""
     run, images = trained
-    judge = judge_of(run)
-    assert judge is not None
+    scorer = membership_scorer(run)
+    assert scorer is not None
     server = Run(folder=tmp_path)
     server.checkpoints.mkdir()
     for file in run.checkpoints.glob("generator.*"):
         (server.checkpoints / file.name).write_bytes(file.read_bytes())
-    assert judge_of(server) is None
-    weights = {f"critic.{name}": value for name, value in judge.family.nets["critic"].state_dict().items()}
-    save_file(weights, server.checkpoints / CRITIC)
-    received = judge_of(server)
+    assert membership_scorer(server) is None
+    weights = {
+        f"discriminator.{name}": value for name, value in scorer.family.nets["discriminator"].state_dict().items()
+    }
+    save_file(weights, server.checkpoints / DISCRIMINATOR)
+    received = membership_scorer(server)
     assert received is not None
-    assert received(images) == pytest.approx(judge(images), abs=1e-5)
-    save_file({"critic.nothing": torch.zeros(3)}, server.checkpoints / CRITIC)
+    assert received(images) == pytest.approx(scorer(images), abs=1e-5)
+    save_file({"discriminator.nothing": torch.zeros(3)}, server.checkpoints / DISCRIMINATOR)
     with pytest.raises(FedSynthError, match="as its card describes"):
-        judge_of(server)
+        membership_scorer(server)
 
 
 def test_an_autoencoder_judges_by_its_bound_alone(tmp_path: Path, trained: tuple[Run, ImageSet]) -> None:
@@ -77,26 +79,26 @@ def test_an_autoencoder_judges_by_its_bound_alone(tmp_path: Path, trained: tuple
     settings = TrainSettings(generator="vae", images=Path("images"), steps=2, batch=4, sheets=0, options={"base": 4})
     run = create_run(settings, generator="vae", folder=tmp_path / "run")
     run_training(images, settings, run)
-    judge = judge_of(run)
-    assert judge is not None
-    batch, total = Holder(images).fetch(np.arange(len(images))), torch.zeros(len(images))
+    scorer = membership_scorer(run)
+    assert scorer is not None
+    batch, total = PatientBatches(images).fetch(np.arange(len(images))), torch.zeros(len(images))
     for draw in range(DRAWS):
-        noise = judge.family.noise(BATCH, SeededDraws(stream_seed(0, "judge", draw)))
+        noise = scorer.family.noise(BATCH, SeededSource(stream_seed(0, "judge", draw)))
         noise = {name: value[: len(images)] for name, value in noise.items()}
-        total -= judge.family.private_loss(judge.family.turns[0], batch, noise, 1.0).detach()
-    assert judge(images) == pytest.approx((total / DRAWS).numpy(), abs=1e-4)
+        total -= scorer.family.real_loss(scorer.family.phases[0], batch, noise, 1.0).detach()
+    assert scorer(images) == pytest.approx((total / DRAWS).numpy(), abs=1e-4)
 
 
 def test_no_networks_no_judge(tmp_path: Path) -> None:
-    assert judge_of(Run(folder=tmp_path)) is None
+    assert membership_scorer(Run(folder=tmp_path)) is None
 
 
 def test_a_set_of_another_kind_is_refused(trained: tuple[Run, ImageSet]) -> None:
     run, images = trained
-    judge = judge_of(run)
-    assert judge is not None
+    scorer = membership_scorer(run)
+    assert scorer is not None
     other = replace(images, header=replace(images.header, channels=("flair",)))
     with pytest.raises(FedSynthError, match="other channels"):
-        judge(other)
-    assert isinstance(judge, Judge)
-    assert (run.site(HOLDER) / STATE).is_file()
+        scorer(other)
+    assert isinstance(scorer, MembershipScorer)
+    assert (run.site(CENTRALISED) / STATE).is_file()

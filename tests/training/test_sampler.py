@@ -10,7 +10,7 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.generate import Drawing, plan_labels
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.sampler import class_counts, parse_mix, sample_blocks
 from tests.training.tiny import TinyGan, tiny_set
 
@@ -18,7 +18,7 @@ from tests.training.tiny import TinyGan, tiny_set
 def tiny_card() -> tuple[TinyGan, Card]:
     images = tiny_set()
     torch.manual_seed(0)
-    family = TinyGan(Holder(images).shape)
+    family = TinyGan(PatientBatches(images).shape)
     card = Card(
         generator="tiny",
         shape=family.shape,

@@ -9,7 +9,7 @@ from fedsynth.models.base import ImageShape
 from fedsynth.models.downstream.tasks import build_task
 from fedsynth.training import stopping
 from fedsynth.training.downstream import TaskSettings, learn
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.stopping import FEWEST, PATIENCE, EarlyStopping, has_collapsed, tally
 
 CPU = torch.device("cpu")
@@ -23,13 +23,13 @@ def images(tmp_path_factory):
 
 def task_that(images, answers, network="unet"):
     """A real task whose predictions are replaced by `answers`, in turn."""
-    task = build_task(network, Holder(images).shape)
+    task = build_task(network, PatientBatches(images).shape)
     task.predict = lambda image: next(answers)  # type: ignore[method-assign]
     return task
 
 
 def truth(images):
-    return Holder(images).fetch(np.arange(len(images)))
+    return PatientBatches(images).fetch(np.arange(len(images)))
 
 
 def test_the_score_is_dice_over_labels_and_false_positives_count(images):
@@ -107,7 +107,7 @@ def test_what_finds_nothing_in_its_own_images_has_collapsed(images):
 
 
 def test_a_tally_does_not_depend_on_the_blocks(images, monkeypatch):
-    task, holder = build_task("unet", Holder(images).shape).eval(), Holder(images)
-    whole = tally(task, holder)
+    task, dataset = build_task("unet", PatientBatches(images).shape).eval(), PatientBatches(images)
+    whole = tally(task, dataset)
     monkeypatch.setattr(stopping, "BLOCK", 7)
-    torch.testing.assert_close(tally(task, holder), whole)
+    torch.testing.assert_close(tally(task, dataset), whole)

@@ -8,11 +8,11 @@ import torch
 
 from fedsynth.errors import FedSynthError
 from fedsynth.models.augmentation import Augmentation
-from fedsynth.models.base import Family, SeededDraws
+from fedsynth.models.base import Family, SeededSource
 from fedsynth.models.generators.catalog import Recipe
 from fedsynth.training.checkpoint import load_state, save_state
 from fedsynth.training.divergence_check import DivergedError
-from fedsynth.training.patient_batches import Holder
+from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import batch_rows, stream_seed
 from fedsynth.training.trainer import PlainGradients, Trainer, draw_labels
 from tests.training.tiny import TinyGan, tiny_set
@@ -20,13 +20,15 @@ from tests.training.tiny import TinyGan, tiny_set
 RECIPE = Recipe(batch=4, rate=1e-3, ema=4.0)
 
 
-def make_trainer(seed: int = 0, *, augment: bool = True, total: int = 8, holder: Holder | None = None) -> Trainer:
-    holder = holder or Holder(tiny_set())
+def make_trainer(
+    seed: int = 0, *, augment: bool = True, total: int = 8, dataset: PatientBatches | None = None
+) -> Trainer:
+    dataset = dataset or PatientBatches(tiny_set())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        family = TinyGan(holder.shape)
+        family = TinyGan(dataset.shape)
     augmentation = Augmentation(image_channels=1) if augment else None
-    gradients = PlainGradients(family, holder, seed=seed, batch=RECIPE.batch, augmentation=augmentation)
+    gradients = PlainGradients(family, dataset, seed=seed, batch=RECIPE.batch, augmentation=augmentation)
     return Trainer(family, RECIPE, seed=seed, total_steps=total, gradients=gradients, device=torch.device("cpu"))
 
 
@@ -34,15 +36,15 @@ def weights(family: Family) -> torch.Tensor:
     return torch.cat([value.flatten() for value in family.nets.state_dict().values()])
 
 
-def test_the_critics_gradient_is_mean_fake_minus_mean_real() -> None:
+def test_the_discriminators_gradient_is_mean_fake_minus_mean_real() -> None:
     trainer = make_trainer(augment=False)
-    holder, family = Holder(tiny_set()), trainer.family
-    draws = SeededDraws(1)
-    loss, gradient = trainer.gradients(family.turns[0], 0, 0.0, draws)
-    again = SeededDraws(1)
+    dataset, family = PatientBatches(tiny_set()), trainer.family
+    rng = SeededSource(1)
+    loss, gradient = trainer.gradients(family.phases[0], 0, 0.0, rng)
+    again = SeededSource(1)
     noise = family.noise(4, again)
-    label = draw_labels(holder.class_shares, 4, again)
-    real = holder.fetch(batch_rows(0, 0, 4, 18))
+    label = draw_labels(dataset.class_shares, 4, again)
+    real = dataset.fetch(batch_rows(0, 0, 4, 18))
     shown = torch.cat([real["image"], real["mask"] * 2 - 1], 1).flatten(1)
     fakes = family.fakes({"label": label}, noise).flatten(1).detach()
     torch.testing.assert_close(gradient[0][0], fakes.mean(0) - shown.mean(0))
@@ -62,10 +64,10 @@ def test_a_turn_moves_its_own_network_only_and_in_its_own_steps() -> None:
     trainer = make_trainer()
     before = {name: net.weight.clone() for name, net in trainer.family.nets.items()}
     report = next(trainer.run(1))
-    assert set(report.losses) == {"critic", "generator"}
+    assert set(report.losses) == {"discriminator", "generator"}
     middle = trainer.family.nets["generator"].weight.clone()
     assert not torch.equal(before["generator"], middle)
-    assert set(next(trainer.run(1)).losses) == {"critic"}
+    assert set(next(trainer.run(1)).losses) == {"discriminator"}
     assert torch.equal(trainer.family.nets["generator"].weight, middle)
 
 
@@ -79,8 +81,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     load_state(tmp_path / "state.safetensors", resumed, "tiny")
     list(resumed.run(4))
     assert torch.equal(weights(resumed.family), weights(whole.family))
-    for name, value in whole.average.values.items():
-        assert torch.equal(resumed.average.values[name], value)
+    for name, value in whole.ema.values.items():
+        assert torch.equal(resumed.ema.values[name], value)
 
 
 def test_a_state_of_another_family_or_length_is_refused_and_changes_nothing(tmp_path: Path) -> None:
@@ -95,9 +97,9 @@ def test_a_state_of_another_family_or_length_is_refused_and_changes_nothing(tmp_
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(FedSynthError, match="is damaged"):
         load_state(file, trainer, "tiny")
-    other = make_trainer(holder=Holder(tiny_set(size=4)))
+    other = make_trainer(dataset=PatientBatches(tiny_set(size=4)))
     save_state(file, other, "tiny")
-    with pytest.raises(FedSynthError, match=r"the network differs at critic\.weight"):
+    with pytest.raises(FedSynthError, match=r"the network differs at discriminator\.weight"):
         load_state(file, trainer, "tiny")
     assert torch.equal(weights(trainer.family), before)
 
@@ -106,9 +108,9 @@ def test_a_diverged_run_stops_with_a_reason_and_before_the_update() -> None:
     trainer = make_trainer()
     list(trainer.run(2))
     with torch.no_grad():
-        trainer.family.nets["critic"].bias.fill_(float("nan"))
+        trainer.family.nets["discriminator"].bias.fill_(float("nan"))
     generator = trainer.family.nets["generator"].weight.clone()
-    with pytest.raises(DivergedError, match="diverged at step 2: the loss of the critic is nan"):
+    with pytest.raises(DivergedError, match="diverged at step 2: the loss of the discriminator is nan"):
         list(trainer.run(1))
     assert torch.equal(trainer.family.nets["generator"].weight, generator)
 
@@ -120,11 +122,11 @@ def test_the_average_has_the_stated_half_life() -> None:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.fill_(1.0)
-        for value in trainer.average.values.values():
+        for value in trainer.ema.values.values():
             value.zero_()
     for step in range(1000, 1004):
-        trainer.average.update(trainer.family, step)
-    torch.testing.assert_close(trainer.average.values["generator.weight"], torch.full_like(net.weight, 0.5))
+        trainer.ema.update(trainer.family, step)
+    torch.testing.assert_close(trainer.ema.values["generator.weight"], torch.full_like(net.weight, 0.5))
 
 
 def test_the_rate_falls_to_zero_over_the_last_quarter_and_follows_from_the_step() -> None:
@@ -133,7 +135,7 @@ def test_the_rate_falls_to_zero_over_the_last_quarter_and_follows_from_the_step(
     for step in (0, 74, 75, 90, 99):
         trainer.step = step
         list(trainer.run(1))
-        rates[step] = trainer.optimisers["critic"].param_groups[0]["lr"]
+        rates[step] = trainer.optimisers["discriminator"].param_groups[0]["lr"]
     assert [round(rates[step] / 1e-3, 6) for step in rates] == [1, 1, 1, 0.4, 0.04]
 
 
@@ -151,14 +153,14 @@ def test_streams_of_different_purposes_differ() -> None:
 
 
 def test_labels_follow_the_shares() -> None:
-    label = draw_labels(np.array([0.0, 0.75, 0.25]), 4000, SeededDraws(0))
+    label = draw_labels(np.array([0.0, 0.75, 0.25]), 4000, SeededSource(0))
     assert label.sum(1).eq(1).all()
     assert label[:, 0].sum() == 0
     assert abs(float(label[:, 1].mean()) - 0.75) < 0.03
 
 
 def test_an_image_without_a_class_has_no_label() -> None:
-    batch = Holder(tiny_set()).fetch(np.array([0, 3, 6]))
+    batch = PatientBatches(tiny_set()).fetch(np.array([0, 3, 6]))
     assert batch["label"].tolist() == [[1, 0], [0, 1], [0, 0]]
     assert batch["image"].min() >= -1
     assert batch["image"].max() <= 1
@@ -167,4 +169,4 @@ def test_an_image_without_a_class_has_no_label() -> None:
 
 def test_training_without_images_is_an_error() -> None:
     with pytest.raises(FedSynthError, match="no images to train on"):
-        Holder(tiny_set().rows(np.array([], int)))
+        PatientBatches(tiny_set().rows(np.array([], int)))

@@ -6,34 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from fedsynth.data import Header, ImageSet
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn, joined, parted
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors, joined, parted
 
 
 class TinyGan(Family):
-    """Linear generator and critic, hinge-free Wasserstein losses: gradients can be written down."""
+    """Linear generator and discriminator, hinge-free Wasserstein losses: gradients can be written down."""
 
-    turns = (Turn(net="critic", reads_patients=True), Turn(net="generator", reads_patients=False, every=2))
-    shared = ("generator", "critic")
+    phases = (Phase(net="discriminator", reads_patients=True), Phase(net="generator", reads_patients=False, interval=2))
+    shared = ("generator", "discriminator")
 
     def __init__(self, shape: ImageShape) -> None:
         n = shape.joint_channels * int(np.prod(shape.size))
         self.joint_size = (shape.joint_channels, *shape.size)
-        super().__init__(shape, {"generator": nn.Linear(4 + shape.n_classes, n), "critic": nn.Linear(n, 1)})
+        super().__init__(shape, {"generator": nn.Linear(4 + shape.n_classes, n), "discriminator": nn.Linear(n, 1)})
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
-        return {"z": draws.normal((n, 4))}
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
+        return {"z": rng.normal((n, 4))}
 
     def fakes(self, condition: Tensors, noise: Tensors) -> Tensor:
         made = self.nets["generator"](torch.cat([noise["z"], condition["label"]], 1))
         return torch.tanh(made).reshape(-1, *self.joint_size)
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        return -self.nets["critic"](self.seen(joined(batch), noise).flatten(1))[:, 0]
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        return -self.nets["discriminator"](self.seen(joined(batch), noise).flatten(1))[:, 0]
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        sign = 1 if turn.net == "critic" else -1
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        sign = 1 if phase.net == "discriminator" else -1
         fakes = self.fakes(condition, noise)
-        return sign * self.nets["critic"](self.seen(fakes, noise).flatten(1))[:, 0]
+        return sign * self.nets["discriminator"](self.seen(fakes, noise).flatten(1))[:, 0]
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         return parted(self.fakes(condition, noise), self.shape)

@@ -133,7 +133,9 @@ def _named(file: Path, folder: Path, case: str, word: str, convention: Conventio
 
 
 def _by_case(folder: Path, together: list[Named]) -> dict[str, list[Named]]:
-    """One case, named by its files or its folder, or several that share a folder and are told apart by their files."""
+    """One case, named by its files or its folder, or several that share a folder and are distinguished by their
+    files.
+    """
     kinds = [named.kind for named in together]
     names = {named.case for named in together if named.kind != MASK}
     if len(set(kinds)) == len(kinds) or len(names) == 1:

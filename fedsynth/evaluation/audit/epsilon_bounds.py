@@ -64,18 +64,20 @@ def one_run_bound(*, canaries: int, guesses: int, right: int, delta: float, leve
     return low
 
 
-def ceiling(canaries: int, delta: float, level: float = LEVEL, looks: int = 1) -> float:
+def ceiling(canaries: int, delta: float, level: float = LEVEL, comparisons: int = 1) -> float:
     """The bound that a perfect attack on so many canaries would give: no audit of them can show more.
 
     It guesses on all of them; guessing only on those included (half) reaches what guessing on half as many reaches.
     """
-    level = corrected_level(level, looks)
+    level = corrected_level(level, comparisons)
     return one_run_bound(canaries=canaries, guesses=canaries, right=canaries, delta=delta, level=level)
 
 
-def corrected_level(level: float, looks: int) -> float:
-    """The level of each of `looks` bounds (sites, views, numbers of guesses) so that all hold together at `level`."""
-    return 1 - (1 - level) / max(looks, 1)
+def corrected_level(level: float, comparisons: int) -> float:
+    """The level of each of `comparisons` bounds (sites, views, numbers of guesses) so that all hold together at
+    `level`.
+    """
+    return 1 - (1 - level) / max(comparisons, 1)
 
 
 def count_right(
@@ -99,20 +101,21 @@ def best_bound(
     delta: float,
     rng: np.random.Generator,
     level: float = LEVEL,
-    looks: int = 1,
+    comparisons: int = 1,
     shares: Sequence[float] = SHARES_GUESSED,
 ) -> EpsilonBound:
-    """The best one-run bound over fixed numbers of guesses, corrected for trying them and for `looks` such audits.
+    """The best one-run bound over fixed numbers of guesses, corrected for trying them and for `comparisons` such
+    audits.
 
-    `scores` (m,) are larger for canaries that look included; `looks` counts the sites and views that are tried.
+    `scores` (m,) are larger for canaries that look included; `comparisons` counts the sites and views that are tried.
     """
     if np.isnan(scores).any():
         raise ValueError("a canary's score is not a number")
     m = len(scores)
     numbers = sorted({max(1, round(share * m)) for share in shares})
-    looks *= len(numbers)
-    highest = ceiling(m, delta, level, looks=looks)
-    level = corrected_level(level, looks)
+    comparisons *= len(numbers)
+    highest = ceiling(m, delta, level, comparisons=comparisons)
+    level = corrected_level(level, comparisons)
     found = []
     for guesses in numbers:
         right = count_right(scores, included, guesses, rng)

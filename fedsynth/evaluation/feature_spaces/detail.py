@@ -15,10 +15,10 @@ from fedsynth.data.lazy_arrays import Stack
 from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled, pooled, posed_intensities
 from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
 
-Kind = Literal["detail", "evened", "posed", "blends"]
+Kind = Literal["detail", "evened", "posed", "mixtures"]
 FINE, WIDE = 1 / 32, 1 / 8
 """Blurs of these shares of the frame: detail lies between them."""
-COMPONENTS = {"detail": 64, "evened": 128, "posed": 64, "blends": 64}
+COMPONENTS = {"detail": 64, "evened": 128, "posed": 64, "mixtures": 64}
 LEAST = 1e-3
 SAMPLE = 4000
 """Components are found from so many real images at most."""
@@ -32,26 +32,26 @@ class Detail(GridSpace):
     """Up to 64 or 128 numbers per image.
 
     `detail` is linear in the image, which stands noise best; `evened` divides by the local strength of detail, which
-    stands shading, windows and few grey levels best; `posed` is `detail` after moving the body to one pose. `blends`
-    is `detail` for mixtures of two images, which `blends.py` looks for among these features.
+    stands shading, windows and few grey levels best; `posed` is `detail` after moving the body to one pose. `mixtures`
+    is `detail` for mixtures of two images, which `distance_tables.py` looks for among these features.
     """
 
     whole = False
-    n_views = 8
+    n_orientations = 8
     n_inverted = 0
 
     def __init__(self, kind: Kind, channel: int | None = None, name: str = "") -> None:
         super().__init__()
         self.name = name or kind
         self.kind, self.channel = kind, channel
-        self.blends = kind == "blends"
+        self.mixtures = kind == "mixtures"
         self._mean = np.zeros(1, np.float32)
         self._basis = np.zeros((1, 1), np.float32)
         self._soft = 1.0
 
     def grids(self, images: ImageSet) -> Grid:
         """The detail of every image, on cells half as fine as the appearance's."""
-        kind = "detail" if self.blends else self.kind
+        kind = "detail" if self.mixtures else self.kind
         made = remembered(images, f"detail, {kind}", lambda: _details(images.images, kind))
         return made if self.channel is None else made[:, self.channel : self.channel + 1]
 

@@ -97,7 +97,7 @@ class Encoder(GridSpace):
     """Sixty-four numbers of unit length per image."""
 
     name = "encoder"
-    n_views = 2
+    n_orientations = 2
     n_inverted = 0
 
     def __init__(

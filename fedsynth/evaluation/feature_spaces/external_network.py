@@ -101,12 +101,12 @@ class OutsideNetwork:
         """The images as they are, then mirrored."""
         yield from self._tables(images, N_VIEWS)
 
-    def _tables(self, images: ImageSet, n_views: int) -> list[Features]:
-        parts: list[list[Features]] = [[] for _ in range(n_views)]
+    def _tables(self, images: ImageSet, n_orientations: int) -> list[Features]:
+        parts: list[list[Features]] = [[] for _ in range(n_orientations)]
         for start, block in blocks(images.images, n_bytes=2**22):
             values = np.asarray(block, np.float32) / np.float32(255 if block.dtype == np.uint8 else 1)
             blank = np.flatnonzero(np.ptp(values.reshape(len(values), -1), axis=1) == 0)
-            for part, view in zip(parts, islice(views(values), n_views), strict=True):
+            for part, view in zip(parts, islice(views(values), n_orientations), strict=True):
                 found = self._ask(torch.from_numpy(np.ascontiguousarray(view)))
                 if self._centre is not None and len(blank):
                     found[blank] = own_places(images, start + blank, self._centre, self._length)

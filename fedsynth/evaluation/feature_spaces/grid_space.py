@@ -27,11 +27,11 @@ _MADE: WeakKeyDictionary[ImageSet, dict[str, Grid]] = WeakKeyDictionary()
 class GridSpace(ABC):
     """A space over grids (n, channels, *cells) that mirror and turn as the images do.
 
-    `n_views` of the orbit are compared, and the first `n_inverted` of them with inverted contrast too.
+    `n_orientations` of the orbit are compared, and the first `n_inverted` of them with inverted contrast too.
     """
 
     name: str
-    n_views = 16
+    n_orientations = 16
     n_inverted = 2
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class GridSpace(ABC):
 
     def views(self, images: ImageSet) -> Iterator[Features]:
         """One table per view, the images as they are first."""
-        yield from self._views(images, self.n_views, self.n_inverted)
+        yield from self._views(images, self.n_orientations, self.n_inverted)
 
-    def _views(self, images: ImageSet, n_views: int, n_inverted: int) -> list[Features]:
+    def _views(self, images: ImageSet, n_orientations: int, n_inverted: int) -> list[Features]:
         if self._centre is None:
             raise RuntimeError(f"the space {self.name!r} was not fitted")
         tables: list[Features] = []
         for start, grid in blocks(self.grids(images)):
-            orbit = list(islice(views(grid), n_views))
+            orbit = list(islice(views(grid), n_orientations))
             seen = [*orbit, *(-view for view in orbit[:n_inverted])]
             tables = tables or _tables(len(seen), len(images), len(self._centre))
             blank = np.flatnonzero(~grid.reshape(len(grid), -1).any(axis=1))

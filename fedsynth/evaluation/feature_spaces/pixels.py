@@ -84,7 +84,7 @@ class Masks(GridSpace):
     """Occupancy of cells by each label: by each lesion where the labels name lesions, otherwise by each tissue."""
 
     name = "masks"
-    n_views = 4
+    n_orientations = 4
     n_inverted = 0
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class RegionPixels(GridSpace):
     """The ranks of one part of the frame, as it is and mirrored."""
 
     whole = False
-    n_views = 2
+    n_orientations = 2
     n_inverted = 0
 
     def __init__(self, region: Region) -> None:

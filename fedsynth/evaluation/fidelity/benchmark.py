@@ -61,8 +61,8 @@ def run_fidelity(
     scores: dict[str, Score] = {}
     for done, space in enumerate(known):
         on_space(space.name, done, len(known) + 1)
-        near, made, other = (_cloud(space, images) for images in (holdout, synthetic, members))
-        scores |= {f"{name}/{space.name}": score for name, score in _closeness(near, made, other, n, seed).items()}
+        near, generated, other = (_cloud(space, images) for images in (holdout, synthetic, members))
+        scores |= {f"{name}/{space.name}": score for name, score in _closeness(near, generated, other, n, seed).items()}
     on_space("diversity", len(known), len(known) + 1)
     scores["ms_ssim"] = _alikeness(synthetic, holdout, seed)
     if classifier is not None:
@@ -92,9 +92,9 @@ def _cloud(space: FeatureSpace, images: ImageSet) -> _Cloud:
     return _Cloud(rows=space.of(images), owner=patient.where(patient != "", case).to_numpy(str))
 
 
-def _closeness(holdout: _Cloud, made: _Cloud, members: _Cloud, n: int, seed: int) -> dict[str, Score]:
+def _closeness(holdout: _Cloud, generated: _Cloud, members: _Cloud, n: int, seed: int) -> dict[str, Score]:
     rng = np.random.default_rng([seed, *b"fidelity"])
-    picks = [_pick(cloud, n, rng) for cloud in (holdout, made, members)]
+    picks = [_pick(cloud, n, rng) for cloud in (holdout, generated, members)]
     basis = _basis(picks[0].rows)
     near, fake, other = (cloud.rows @ basis for cloud in picks)
     scores = {"fd": Score(value=frechet(near, fake), control=frechet(near, other), n=n)}
@@ -118,24 +118,26 @@ def _basis(rows: Features) -> Features:
     return np.asarray(np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:most].T)
 
 
-def _kernel_distance(real: _Cloud, made: _Cloud) -> KernelDistance:
-    return KernelDistance.of(real.rows, made.rows, patients=real.owner, made_patients=made.owner)
+def _kernel_distance(real: _Cloud, generated: _Cloud) -> KernelDistance:
+    return KernelDistance.of(real.rows, generated.rows, patients=real.owner, generated_patients=generated.owner)
 
 
-def _interval(kid: KernelDistance, real: _Cloud, made: _Cloud, rng: np.random.Generator) -> tuple[float, float]:
-    drawn = [kid.value(real.drawn(rng), made.drawn(rng)) for _ in range(REPEATS)]
+def _interval(kid: KernelDistance, real: _Cloud, generated: _Cloud, rng: np.random.Generator) -> tuple[float, float]:
+    drawn = [kid.value(real.drawn(rng), generated.drawn(rng)) for _ in range(REPEATS)]
     return float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))
 
 
 def _alikeness(synthetic: ImageSet, holdout: ImageSet, seed: int) -> Score:
     """Of pairs within a class, as Odena et al. have it; of all images where the sets share no class of two images."""
     among = np.intersect1d(_paired_classes(synthetic), _paired_classes(holdout))
-    made, real = (
+    generated, real = (
         ms_ssim_of_pairs(images, pairs_within(images.cases["class"].to_numpy(str), among, PAIRS, seed))
         for images in (synthetic, holdout)
     )
-    half = 1.96 * made.std() / np.sqrt(len(made))
-    return Score(value=made.mean(), low=made.mean() - half, high=made.mean() + half, control=real.mean(), n=PAIRS)
+    half = 1.96 * generated.std() / np.sqrt(len(generated))
+    return Score(
+        value=generated.mean(), low=generated.mean() - half, high=generated.mean() + half, control=real.mean(), n=PAIRS
+    )
 
 
 def _paired_classes(images: ImageSet) -> NDArray[np.str_]:
@@ -144,9 +146,9 @@ def _paired_classes(images: ImageSet) -> NDArray[np.str_]:
 
 
 def _inception(classifier: Predictor, synthetic: ImageSet, holdout: ImageSet, seed: int) -> Score:
-    made, real = (np.stack(list(classifier(images))) for images in (synthetic, holdout))
+    generated, real = (np.stack(list(classifier(images))) for images in (synthetic, holdout))
     rng = np.random.default_rng([seed, *b"inception"])
-    drawn = [inception_score(made[rng.integers(0, len(made), len(made))]) for _ in range(REPEATS)]
+    drawn = [inception_score(generated[rng.integers(0, len(generated), len(generated))]) for _ in range(REPEATS)]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    value, control = inception_score(made), inception_score(real)
-    return Score(value=value, low=float(low), high=float(high), baseline=1.0, control=control, n=len(made))
+    value, control = inception_score(generated), inception_score(real)
+    return Score(value=value, low=float(low), high=float(high), baseline=1.0, control=control, n=len(generated))

@@ -40,41 +40,41 @@ class KernelDistance:
 
     real: Features
     between: Features
-    made: Features
-    apart_real: Features
-    apart_made: Features
+    generated: Features
+    spread_real: Features
+    spread_generated: Features
 
     @classmethod
     def of(
         cls,
         real: Features,
-        made: Features,
+        generated: Features,
         *,
         patients: NDArray[np.str_] | None = None,
-        made_patients: NDArray[np.str_] | None = None,
+        generated_patients: NDArray[np.str_] | None = None,
     ) -> "KernelDistance":
         """Both clouds, brought to the mean and spread of the real one: the kernel has a scale of its own.
 
         What hardly changes from one real image to the next is not blown up to the size of what does. Without
-        `made_patients` every made image stands for itself.
+        `generated_patients` every generated image stands for itself.
         """
         mean, spread = real.mean(0), real.std(0)
         spread = np.maximum(spread, 0.1 * np.sqrt(np.square(spread).mean()) + 1e-12)
-        a, b = (real - mean) / spread, (made - mean) / spread
-        apart_real, apart_made = _apart(len(a), patients), _apart(len(b), made_patients)
+        a, b = (real - mean) / spread, (generated - mean) / spread
+        spread_real, spread_generated = _apart(len(a), patients), _apart(len(b), generated_patients)
         return cls(
-            real=kernel(a, a) * apart_real,
+            real=kernel(a, a) * spread_real,
             between=kernel(a, b),
-            made=kernel(b, b) * apart_made,
-            apart_real=apart_real,
-            apart_made=apart_made,
+            generated=kernel(b, b) * spread_generated,
+            spread_real=spread_real,
+            spread_generated=spread_generated,
         )
 
-    def value(self, real: NDArray[np.float64] | None = None, made: NDArray[np.float64] | None = None) -> float:
+    def value(self, real: NDArray[np.float64] | None = None, generated: NDArray[np.float64] | None = None) -> float:
         """The distance, each image counted as often as the weights say (drawn again with replacement, say)."""
         r = np.ones(len(self.real)) if real is None else real
-        m = np.ones(len(self.made)) if made is None else made
-        own = _mean(self.real, self.apart_real, r) + _mean(self.made, self.apart_made, m)
+        m = np.ones(len(self.generated)) if generated is None else generated
+        own = _mean(self.real, self.spread_real, r) + _mean(self.generated, self.spread_generated, m)
         return float(own - 2 * (r @ self.between @ m) / (r.sum() * m.sum()))
 
 
@@ -88,14 +88,14 @@ class Cover:
     coverage: float
 
 
-def cover(real: Features, made: Features) -> Cover:
+def cover(real: Features, generated: Features) -> Cover:
     """Shares of images that lie within the neighbourhoods of the other cloud's images."""
-    within_real, within_made, between = cdist(real, real), cdist(made, made), cdist(real, made)
-    near_real, near_made = _radius(within_real, MANIFOLD_K), _radius(within_made, MANIFOLD_K)
+    within_real, within_generated, between = cdist(real, real), cdist(generated, generated), cdist(real, generated)
+    near_real, near_generated = _radius(within_real, MANIFOLD_K), _radius(within_generated, MANIFOLD_K)
     near = _radius(within_real, COVERAGE_K)
     return Cover(
         precision=float((between <= near_real[:, None]).any(0).mean()),
-        recall=float((between <= near_made[None, :]).any(1).mean()),
+        recall=float((between <= near_generated[None, :]).any(1).mean()),
         density=float((between <= near[:, None]).sum(0).mean() / COVERAGE_K),
         coverage=float((between.min(1) <= near).mean()),
     )

@@ -18,7 +18,13 @@ from fedsynth.evaluation.blind_baseline import facts_of_images, patient_facts
 from fedsynth.evaluation.evidence import Evidence
 from fedsynth.evaluation.feature_spaces.space import Space, spaces_named
 from fedsynth.evaluation.membership.inference import HALVES, PERMUTATIONS, Membership, Released, infer_membership
-from fedsynth.evaluation.membership.verdict import Told, details_of, judge, scores_of, site_scores
+from fedsynth.evaluation.membership.verdict import (
+    MembershipVerdict,
+    details_of,
+    membership_verdict,
+    scores_of,
+    site_scores,
+)
 from fedsynth.evaluation.score import Input, Result
 
 NAME = "membership"
@@ -46,7 +52,7 @@ class Attacked:
     evidence: Evidence
     settings: Settings
     found: Membership
-    told: Told
+    told: MembershipVerdict
     reference: ImageSet | None
     seconds: float
 
@@ -55,14 +61,14 @@ def run_membership(
     evidence: Evidence,
     settings: Settings | None = None,
     *,
-    critic: Scoring | None = None,
+    discriminator: Scoring | None = None,
     reference: ImageSet | None = None,
     step: Callable[[str], None] = lambda text: None,
 ) -> Attacked:
     """Attack every member and holdout patient of `evidence`.
 
-    `critic` scores images, larger for members: what the run's networks think of them. `reference` is a synthetic set of
-    a generator that was fitted on the reference patients; without it every other real patient is the reference.
+    `discriminator` scores images, larger for members: what the run's networks think of them. `reference` is a synthetic
+    set of a generator that was fitted on the reference patients; without it every other real patient is the reference.
     """
     settings = settings or Settings()
     begun = time.perf_counter()
@@ -77,8 +83,8 @@ def run_membership(
         if space.name == "components":
             features = released[space.name].real
             facts.append(patient_facts(features, evidence.patient_of, len(evidence.cohort)))
-    step("critic")
-    judged = None if critic is None else critic(evidence.real)
+    step("discriminator")
+    judged = None if discriminator is None else discriminator(evidence.real)
     step("attacks and controls")
     found = infer_membership(
         released,
@@ -86,7 +92,7 @@ def run_membership(
         evidence.patient_of,
         np.hstack(facts),
         seed=settings.seed,
-        critic=judged,
+        discriminator=judged,
         halves=settings.halves,
         permutations=settings.permutations,
     )
@@ -94,7 +100,7 @@ def run_membership(
         evidence=evidence,
         settings=settings,
         found=found,
-        told=judge(found),
+        told=membership_verdict(found),
         reference=reference,
         seconds=time.perf_counter() - begun,
     )

@@ -60,8 +60,8 @@ def control_aucs(
 ) -> tuple[dict[str, NDArray[np.float64]], float]:
     """AUCs of every repeat, and one p-value for all: are they off 0.5, in either direction, more than redrawn roles?
 
-    Repeats share patients, so their p-values are not independent and a binomial bound on how many fire would not hold.
-    Twice their mean is a p-value whatever their dependence (Rüschendorf 1982); it is small only when nearly every
+    Repeats share patients, so their p-values are not independent and a binomial bound on how many reject would not
+    hold. Twice their mean is a p-value whatever their dependence (Rüschendorf 1982); it is small only when nearly every
     repeat is, as it is where an attack is broken.
     """
     found: dict[str, list[float]] = {label: [] for label in controls}
@@ -95,7 +95,7 @@ PERMUTATIONS = 1999
 LEVEL = 0.05
 Z_POWER = 0.8416
 """80 % of a normal distribution lie below it."""
-CRITIC = "critic"
+DISCRIMINATOR = "discriminator"
 DENSITY_SPACE = "components"
 
 
@@ -151,26 +151,26 @@ def infer_membership(
     facts: NDArray[np.floating],
     *,
     seed: int,
-    critic: NDArray[np.floating] | None = None,
+    discriminator: NDArray[np.floating] | None = None,
     halves: int = HALVES,
     permutations: int = PERMUTATIONS,
 ) -> Membership:
     """Attack every patient of `cohort` in every space.
 
     `patients` numbers the patient of each real image, `facts` (patients, d) is what the blind baseline looks at, and
-    `critic` holds a score per real image that somebody with the trained networks computed, larger for members. P-values
-    mean something only where the cohort's roles were drawn at random.
+    `discriminator` holds a score per real image that somebody with the trained networks computed, larger for members.
+    P-values mean something only where the cohort's roles were drawn at random.
     """
     rng = np.random.default_rng([seed, *b"membership"])
     released = random_halves(~cohort.member, cohort.stratum, halves, rng)
     found = _attack(spaces, patients, released, seed)
     honest = {label: Control(scores=attacked.honest, member=cohort.member) for label, attacked in found.items()}
     on_honest, honest_p = control_aucs(honest, cohort, rng)
-    if critic is not None:
-        found[CRITIC] = _critic(critic, patients, cohort, released)
+    if discriminator is not None:
+        found[DISCRIMINATOR] = _discriminator(discriminator, patients, cohort, released)
         # It looks at no set: one half of the holdout against the other, shown beside it and not tested.
-        control = Control(scores=found[CRITIC].honest, member=released)
-        on_honest |= control_aucs({CRITIC: control}, cohort, rng)[0]
+        control = Control(scores=found[DISCRIMINATOR].honest, member=released)
+        on_honest |= control_aucs({DISCRIMINATOR: control}, cohort, rng)[0]
     scores = {label: centred_by_site(attacked.scores, cohort.site) for label, attacked in found.items()}
     among, members_p = _split_members(scores, cohort, halves, rng)
     observed, null = _redrawn(scores, cohort, permutations, rng)
@@ -217,7 +217,7 @@ def _attack(
     return found
 
 
-def _critic(
+def _discriminator(
     per_image: NDArray[np.floating], patients: NDArray[np.int64], cohort: Cohort, released: NDArray[np.bool_]
 ) -> Attacked:
     scores = np.bincount(patients, weights=per_image, minlength=len(cohort)) / np.bincount(patients)
@@ -261,7 +261,7 @@ def _in_mixed_strata(cohort: Cohort) -> NDArray[np.bool_]:
 
 
 def _resolvable(null: NDArray[np.float64], cohort: Cohort) -> float:
-    """The smallest AUC that the joint test at 5 % finds with 80 % power, by its own null; 1 where it cannot fire."""
+    """The smallest AUC that the joint test at 5 % finds with 80 % power, by its own null; 1 where it cannot reject."""
     spread = float(null.std(axis=0).max())
     if assignments(cohort.member, cohort.stratum) < 1 / LEVEL or spread < 1e-9:
         return 1.0

@@ -32,42 +32,43 @@ REPEATS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class MembershipVerdict:
     """The verdict, in one word and in sentences for a data steward."""
 
     verdict: Verdict
     words: str
 
 
-def judge(found: Membership) -> Told:
-    """*leak* when the joint exact test fires at 5 % while the controls hold; *pass* only where it could have fired.
+def membership_verdict(found: Membership) -> MembershipVerdict:
+    """*leak* when the joint exact test rejects at 5 % while the controls hold; *pass* only where it could have
+    rejected.
 
     Each of k attacks with a 95 % interval of its own would call k honest sets in 40 a leak, so one joint p-value
     decides and the intervals stand beside it.
     """
     if words := _broken(found):
-        return Told(verdict="invalid", words=words)
+        return MembershipVerdict(verdict="invalid", words=words)
     if found.cohort.not_drawn:
         words = f"Nothing can be said: {found.cohort.not_drawn}, and members may differ from the holdout by themselves."
-        return Told(verdict="inconclusive", words=words)
+        return MembershipVerdict(verdict="inconclusive", words=words)
     best = strongest(found)
     reached = f"{best.label} reaches an AUC of {_of(found, best):.2f} (0.5 is guessing; joint p = {found.p_value:.2g})"
     if found.p_value <= LEVEL:
-        words = f"Members are told apart from patients who were never seen: {reached}, and the controls hold."
-        return Told(verdict="leak", words=words)
+        words = f"Members can be distinguished from patients who were never seen: {reached}, and the controls hold."
+        return MembershipVerdict(verdict="leak", words=words)
     if found.resolvable_auc > LARGEST_UNSEEN:
         patients = patients_needed(found)
         words = (
             f"Too few patients: only an AUC of {found.resolvable_auc:.2f} or more would have been found with 80 % "
             f"power. About {patients} members and as many holdout patients would show {LARGEST_UNSEEN:g}."
         )
-        return Told(verdict="inconclusive", words=words)
+        return MembershipVerdict(verdict="inconclusive", words=words)
     words = (
         f"No attack tells members from the holdout beyond its controls: the strongest, {reached}. An AUC of "
         f"{found.resolvable_auc:.2f} or more would have been found with 80 % power. That these attacks fail does not "
         f"prove that none succeeds."
     )
-    return Told(verdict="pass", words=words)
+    return MembershipVerdict(verdict="pass", words=words)
 
 
 def strongest(found: Membership) -> Attack:
@@ -141,7 +142,7 @@ def rate_score(scores: NDArray[np.float64], member: NDArray[np.bool_], rate: flo
     return Score(value=true_positive_rate(scores, member, rate), low=low, high=high, baseline=rate, n=len(member))
 
 
-def details_of(found: Membership, told: Told) -> dict[str, Any]:
+def details_of(found: Membership, told: MembershipVerdict) -> dict[str, Any]:
     """Everything beside the scores: words, p-values, controls, the ROC of every attack."""
     cohort = found.cohort
     return {
@@ -153,9 +154,9 @@ def details_of(found: Membership, told: Told) -> dict[str, Any]:
         "resolvable_auc": None if cohort.not_drawn else found.resolvable_auc,
         "member_share": cohort.n_members / len(cohort),
         "controls": {
-            "blind": asdict(found.blind) | {"fires": found.blind.fires(inference.CONTROL_LEVEL)},
-            "honest": {"p_value": found.honest_p, "fires": found.honest_p <= inference.CONTROL_LEVEL},
-            "among_members": {"p_value": found.members_p, "fires": found.members_p <= inference.CONTROL_LEVEL},
+            "blind": asdict(found.blind) | {"rejects": found.blind.rejects(inference.CONTROL_LEVEL)},
+            "honest": {"p_value": found.honest_p, "rejects": found.honest_p <= inference.CONTROL_LEVEL},
+            "among_members": {"p_value": found.members_p, "rejects": found.members_p <= inference.CONTROL_LEVEL},
         },
         "attacks": {attack.label: _attack_details(attack, cohort.member) for attack in found.attacks},
     }
@@ -174,7 +175,7 @@ def _attack_details(attack: Attack, member: NDArray[np.bool_]) -> Mapping[str, A
 
 def _broken(found: Membership) -> str:
     """Which control failed, in words; empty where all hold."""
-    if found.blind.fires(inference.CONTROL_LEVEL):
+    if found.blind.rejects(inference.CONTROL_LEVEL):
         return (
             f"INVALID: members differ from the holdout without any synthetic image being looked at (a classifier's "
             f"AUC {found.blind.auc:.2f}, that of one fact {found.blind.single:.2f}, p = {found.blind.p_value:.2g}). "

@@ -34,21 +34,31 @@ from fedsynth.evaluation.memorization.distance_tables import (
     tables,
 )
 from fedsynth.evaluation.memorization.negative_controls import Control, Shown
-from fedsynth.evaluation.memorization.positive_controls import KINDS, SHORT, Power, blurred, change_all, noised, plant
+from fedsynth.evaluation.memorization.positive_controls import (
+    KINDS,
+    SHORT,
+    Power,
+    blurred,
+    change_all,
+    make_positive_control,
+    noised,
+)
 from fedsynth.evaluation.memorization.replication import Copies, Reference, find_copies, learn_reference, with_equal
-from fedsynth.evaluation.memorization.verdict import Findings, Judgement, bound, judge
+from fedsynth.evaluation.memorization.verdict import Findings, MemorizationVerdict, bound, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.score import Score
 
 MASKS = "masks"
-"""Planted images keep their masks; what the masks give away is no power to find copied images, and told apart."""
+"""Positive controls keep their masks; what the masks give away is no power to find copied images, and counted
+separately.
+"""
 MOST_SHOWN = 1000
 """So many real images are passed off as synthetic in controls."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a user may choose. `spaces` empty means all that fit; `full` plants every kind of copy."""
+    """What a user may choose. `spaces` empty means all that fit; `full` inserts every kind of positive control."""
 
     tolerance: float = 0.01
     spaces: tuple[str, ...] = ()
@@ -73,7 +83,7 @@ class Memorization:
     powers: Mapping[str, Power]
     controls: Mapping[str, Control]
     blind: Blind
-    judgement: Judgement
+    verdict: MemorizationVerdict
     detectable: float | None
     weakest: str
     bound: float
@@ -89,7 +99,7 @@ def run_memorization(
     spaces: Sequence[Space] | None = None,
     step: Step = lambda text: None,
 ) -> Memorization:
-    """Hold both deciding tests, plants and controls on `evidence`. `step` is told what begins."""
+    """Hold both deciding tests, positive controls and controls on `evidence`. `step` is told what begins."""
     settings = settings or Settings()
     begun = time.perf_counter()
     people, seed = evidence.cohort, settings.seed
@@ -103,7 +113,7 @@ def run_memorization(
     step("dependence")
     dependence = dependence_of(tables(of_whole_images(measured)), reference.floors, people, seed=seed)
     share = copied_share(copies, people, len(evidence.synthetic), distinct=evidence.distinct, seed=seed)
-    powers = _plant_all(evidence, measured, reference, settings, step)
+    powers = _all_positive_controls(evidence, measured, reference, settings, step)
     weakest, detectable = _least_power(powers, evidence.distinct)
     step("controls")
     controls, blind = _controls(evidence, measured, reference, settings)
@@ -140,7 +150,7 @@ def run_memorization(
         powers=powers,
         controls=controls,
         blind=blind,
-        judgement=judge(findings),
+        verdict=memorization_verdict(findings),
         detectable=detectable,
         weakest=weakest,
         bound=bound(findings),
@@ -159,7 +169,7 @@ def choose_spaces(evidence: Evidence, names: Sequence[str] = ()) -> list[Space]:
     return [*default_spaces(given), *copy_spaces(given)]
 
 
-def _plant_all(
+def _all_positive_controls(
     evidence: Evidence,
     measured: Mapping[str, MeasuredSpace],
     reference: Reference,
@@ -169,20 +179,21 @@ def _plant_all(
     powers = {}
     for kind in KINDS if settings.full else SHORT:
         step(f"planting copies: {kind}")
-        planted = plant(evidence.real, evidence.patient_of, kind, seed=settings.seed)
-        if planted is None:
+        inserted = make_positive_control(evidence.real, evidence.patient_of, kind, seed=settings.seed)
+        if inserted is None:
             continue
-        seen = {name: space.against(planted.images, hidden=planted.hidden) for name, space in measured.items()}
-        owners = evidence.patient_of[planted.sources]
+        seen = {name: space.against(inserted.images, hidden=inserted.hidden) for name, space in measured.items()}
+        owners = evidence.patient_of[inserted.sources]
         by_space = {name: _found({name: table}, reference, owners) for name, table in seen.items()}
-        images = {name: table for name, table in seen.items() if name != MASKS}  # a plant's mask is never altered
+        # a positive control's mask is never altered
+        images = {name: table for name, table in seen.items() if name != MASKS}
         found = _found(images, reference, owners) if images else 0
-        powers[kind] = Power(found=found, planted=len(owners), by_space=by_space)
+        powers[kind] = Power(found=found, inserted=len(owners), by_space=by_space)
     return powers
 
 
 def _found(seen: Mapping[str, PatientDistances], reference: Reference, owners: NDArray[np.int64]) -> int:
-    """How many plants count as copies of the patient they were made from."""
+    """How many positive controls count as copies of the patient they were made from."""
     copies = find_copies(seen, reference)
     return int((reference.person[copies.patients] == reference.person[owners[copies.rows]]).sum())
 

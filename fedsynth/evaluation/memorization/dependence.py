@@ -19,9 +19,9 @@ STATISTICS = ("mean", "top 1 %")
 TOP = 0.01
 PERMUTATIONS = 1999
 LEVEL = 0.038
-"""With `AVOIDS` dependence may fire by chance in 4 of 100 honest sets, and extraction in 1: the procedure in 5."""
+"""With `AVOIDS` dependence may reject by chance in 4 of 100 honest sets, and extraction in 1: the procedure in 5."""
 AVOIDS = 0.002
-"""Output that keeps away from members was filtered with them at hand; that fires in 2 of 1,000 honest sets."""
+"""Output that keeps away from members was filtered with them at hand; that rejects in 2 of 1,000 honest sets."""
 SMALLEST_SITE = 8
 """Members and holdout that a site needs for statistics of its own; with fewer its patients count in the pooled ones."""
 AT_ONCE = 2**20
@@ -34,8 +34,8 @@ class Dependence:
     """The joint p-value, and that of each space, statistic and site that it was made from.
 
     `p_value` is None where nothing can be tested, and `why` says why. `per_site` are joint p-values of each site's own
-    statistics. `min_patients` is the smallest number of copied patients for which firing is no luck. `avoidance_p` is
-    the joint p-value, over spaces, of the output lying further from members than from the holdout.
+    statistics. `min_patients` is the smallest number of copied patients for which a rejection is no luck. `avoidance_p`
+    is the joint p-value, over spaces, of the output lying further from members than from the holdout.
     """
 
     p_value: float | None
@@ -47,7 +47,7 @@ class Dependence:
     why: str = ""
 
     @property
-    def fires(self) -> bool:
+    def rejects(self) -> bool:
         """Whether the output depends on who was in."""
         return self.avoids or (self.p_value is not None and self.p_value <= LEVEL)
 

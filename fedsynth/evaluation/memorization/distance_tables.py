@@ -30,7 +30,7 @@ PARALLEL = 1e-3
 Floats = NDArray[np.float32]
 
 
-def blend_distances(
+def mixture_distances(
     queries: Sequence[Stack],
     references: Stack,
     patient_of: NDArray[np.integer],
@@ -176,7 +176,7 @@ def measure_spaces(
     for space in spaces:
         step(f"space {space.name}: learning")
         depth = DEPTH if is_whole(space) else SHALLOW
-        limit_views(space, real, len(synthetic))
+        limit_orientations(space, real, len(synthetic))
         space.fit(real, seed=seed)
         references = space.features(real)
         step(f"space {space.name}: distances")
@@ -202,7 +202,7 @@ def look_up(
     exclude: NDArray[np.int64] | None = None,
 ) -> PatientDistances:
     """The nearest patients of the views `asked`; in a space of mixtures, of the best pairs of images."""
-    compare = blend_distances if getattr(space, "blends", False) else patient_distances
+    compare = mixture_distances if getattr(space, "mixtures", False) else patient_distances
     return compare(asked, references, patient_of, depth, exclude=exclude)
 
 
@@ -228,11 +228,11 @@ def is_whole(space: Space) -> bool:
     return bool(getattr(space, "whole", True))
 
 
-def limit_views(space: Space, real: ImageSet, n_synthetic: int) -> None:
+def limit_orientations(space: Space, real: ImageSet, n_synthetic: int) -> None:
     """Fewer views of the images of large sets, the same for synthetic and real ones."""
     few = FEW_VIEWS[real.header.dimensions]
-    if len(real) * max(len(real), n_synthetic) > MANY_PAIRS and getattr(space, "n_views", 0) > few:
-        space.n_views = few  # type: ignore[attr-defined]
+    if len(real) * max(len(real), n_synthetic) > MANY_PAIRS and getattr(space, "n_orientations", 0) > few:
+        space.n_orientations = few  # type: ignore[attr-defined]
 
 
 def real_tables(measured: Mapping[str, MeasuredSpace]) -> dict[str, PatientDistances]:

@@ -1,7 +1,7 @@
-"""Negative controls: the deciding tests on what cannot be a leak. Where they fire too often, the report is void.
+"""Negative controls: the deciding tests on what cannot be a leak. Where they reject too often, the report is void.
 
-Each control is repeated and may fire by chance as often as its level allows; only beyond the 99.9 % bound of that does
-it void a report. It works on tables of distances and knows no images.
+Each control is repeated and may reject by chance as often as its level allows; only beyond the 99.9 % bound of that
+does it void a report. It works on tables of distances and knows no images.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ Tables = Mapping[str, PatientDistances]
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """How often a control fired, and how often it may. One that could not be run has no runs and says why."""
+    """How often a control rejected, and how often it may. One that could not be run has no runs and says why."""
 
     name: str
     fired: int
@@ -40,7 +40,7 @@ class Control:
 
     @property
     def holds(self) -> bool:
-        """Whether it fired no more often than chance allows."""
+        """Whether it rejected no more often than chance allows."""
         return self.fired <= self.allowed
 
 
@@ -72,7 +72,7 @@ def halves_of_holdout(
     """
     known: set[tuple[int, int]] = set()
 
-    def fires(rng: np.random.Generator, number: int) -> bool | None:
+    def rejects(rng: np.random.Generator, number: int) -> bool | None:
         half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
         if half is None:
             return None
@@ -81,19 +81,19 @@ def halves_of_holdout(
         if new:
             return True
         tested = {space: half.tables[space] for space in whole or half.tables}
-        return _dependence_fires(tested, half.floors, half.people, rng, number)
+        return _dependence_rejects(tested, half.floors, half.people, rng, number)
 
-    return _repeated(name, repeats, seed, fires)
+    return _repeated(name, repeats, seed, rejects)
 
 
 def shuffled_roles(tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int) -> Control:
     """The synthetic set as it is, under roles drawn anew."""
 
-    def fires(rng: np.random.Generator, number: int) -> bool:
+    def rejects(rng: np.random.Generator, number: int) -> bool:
         drawn = permute_roles(cohort.member, cohort.stratum, 1, rng)[0]
-        return _dependence_fires(tables, floors, cohort.with_members(drawn), rng, number)
+        return _dependence_rejects(tables, floors, cohort.with_members(drawn), rng, number)
 
-    return _repeated("shuffled roles", repeats, seed, fires)
+    return _repeated("shuffled roles", repeats, seed, rejects)
 
 
 def split_among_members(
@@ -102,17 +102,19 @@ def split_among_members(
     """The synthetic set as it is, one half of the members in the place of the holdout."""
     kept = np.flatnonzero(cohort.member)
 
-    def fires(rng: np.random.Generator, number: int) -> bool:
+    def rejects(rng: np.random.Generator, number: int) -> bool:
         chosen = _one_half(kept, cohort, rng)
         people = _part(cohort.with_members(np.isin(np.arange(len(cohort)), chosen)), kept)
-        return _dependence_fires(_only(tables, kept, len(cohort)), floors, people, rng, number)
+        return _dependence_rejects(_only(tables, kept, len(cohort)), floors, people, rng, number)
 
-    return _repeated("split among members", repeats, seed, fires)
+    return _repeated("split among members", repeats, seed, rejects)
 
 
-def _repeated(name: str, repeats: int, seed: int, fires: Callable[[np.random.Generator, int], bool | None]) -> Control:
+def _repeated(
+    name: str, repeats: int, seed: int, rejects: Callable[[np.random.Generator, int], bool | None]
+) -> Control:
     rng = np.random.default_rng([seed, *name.encode()])
-    held = [found for number in range(repeats) if (found := fires(rng, number)) is not None]
+    held = [found for number in range(repeats) if (found := rejects(rng, number)) is not None]
     why = "" if held else "nothing was left to pass off as synthetic"
     return Control(name=name, fired=sum(held), runs=len(held), allowed=binomial_tail_bound(len(held), LEVEL), why=why)
 
@@ -155,13 +157,13 @@ def _half(
     return _Half(tables=passed_off, floors=reference.floors, people=people, alike=alike)
 
 
-def _dependence_fires(
+def _dependence_rejects(
     tables: Tables, floors: Mapping[str, float], cohort: Cohort, rng: np.random.Generator, number: int
 ) -> bool:
     n_rows = len(next(iter(tables.values())).distances)
     rows = np.sort(rng.permutation(n_rows)[:MOST_ROWS])
     found = dependence_of(tables, floors, cohort, seed=number, permutations=PERMUTATIONS, rows=rows)
-    return found.fires
+    return found.rejects
 
 
 def _one_half(patients: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -212,8 +214,8 @@ def rows_of(tables: Tables, rows: NDArray[np.int64]) -> dict[str, PatientDistanc
 
 
 def all_hold(controls: Mapping[str, Control], blind: Blind) -> bool:
-    """Whether nothing that must stay silent spoke up."""
-    return not blind.fires(BLIND_LEVEL) and all(control.holds for control in controls.values())
+    """Whether nothing that must not reject spoke up."""
+    return not blind.rejects(BLIND_LEVEL) and all(control.holds for control in controls.values())
 
 
 def broken(controls: Mapping[str, Control], blind: Blind) -> Iterator[str]:
@@ -221,11 +223,11 @@ def broken(controls: Mapping[str, Control], blind: Blind) -> Iterator[str]:
     for control in controls.values():
         if not control.holds:
             yield (
-                f"the control '{control.name}' fired in {control.fired} of {control.runs} repetitions, and chance "
+                f"the control '{control.name}' rejected in {control.fired} of {control.runs} repetitions, and chance "
                 f"explains at most {control.allowed}"
             )
-    if blind.fires(BLIND_LEVEL):
+    if blind.rejects(BLIND_LEVEL):
         yield (
-            f"members and holdout can be told apart without any synthetic image (AUC {blind.auc:.2f} in the space "
+            f"members and holdout can be distinguished without any synthetic image (AUC {blind.auc:.2f} in the space "
             f"{blind.space}, p = {blind.p_value:.2g}): they are not drawn from the same patients"
         )

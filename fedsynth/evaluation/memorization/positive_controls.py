@@ -1,4 +1,4 @@
-"""Known positives: copies of members' images, changed in ways that a look alone would miss, planted in every run.
+"""Known positives: copies of members' images, changed in ways that a look alone would miss, inserted in every run.
 
 What share of them the search for copies finds is its power, and a report without it would have to say that its
 sensitivity is unknown. It makes images and counts what is found; how images are compared it does not know.
@@ -15,10 +15,10 @@ from fedsynth.data import ImageSet
 from fedsynth.evaluation.bootstrap import clopper_pearson
 
 SHARES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""The ladder of planted shares."""
+"""The ladder of shares of positive controls."""
 POWER = 0.8
 PLANTED = 60
-"""Planted images of each kind, each of another patient where there are as many."""
+"""Positive controls of each kind, each of another patient where there are as many."""
 
 Voxels = NDArray[np.float32]
 Mask = NDArray[np.uint8]
@@ -124,7 +124,7 @@ SHORT = ("exact", "noised", "blurred", "flipped")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Planted:
+class PositiveControl:
     """Images to be passed off as synthetic, the real rows they came from, and the rows that must be out of sight.
 
     Of the last two kinds the image is a real one itself, which the search must not find.
@@ -135,21 +135,21 @@ class Planted:
     hidden: NDArray[np.int64]
 
 
-def plant(
+def make_positive_control(
     real: ImageSet, patient_of: NDArray[np.integer], kind: str, *, seed: int, count: int = PLANTED
-) -> Planted | None:
-    """Up to `count` plants of a kind from images of different patients; None where the set allows none."""
+) -> PositiveControl | None:
+    """Up to `count` positive controls of a kind from images of different patients; None where the set allows none."""
     rng = np.random.default_rng([seed, *kind.encode()])
     rows = _sources(real, patient_of, kind, rng)[:count]
     if not len(rows):
         return None
     chosen = real.rows(rows)
     if kind not in CHANGES:
-        return Planted(images=chosen, sources=rows, hidden=rows)
+        return PositiveControl(images=chosen, sources=rows, hidden=rows)
     pairs = [_changed(chosen, i, CHANGES[kind], rng) for i in range(len(rows))]
     masks = None if chosen.masks is None else np.stack([mask for _, mask in pairs if mask is not None])
     images = ImageSet(header=chosen.header, cases=chosen.cases, images=np.stack([v for v, _ in pairs]), masks=masks)
-    return Planted(images=images, sources=rows, hidden=rows[:0])
+    return PositiveControl(images=images, sources=rows, hidden=rows[:0])
 
 
 def change_all(real: ImageSet, change: Change, *, seed: int) -> ImageSet:
@@ -162,21 +162,23 @@ def change_all(real: ImageSet, change: Change, *, seed: int) -> ImageSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """How many of the plants of a kind were found as copies of the right patient: together and by each space."""
+    """How many of the positive controls of a kind were found as copies of the right patient: together and by each
+    space.
+    """
 
     found: int
-    planted: int
+    inserted: int
     by_space: Mapping[str, int]
 
     @property
     def share(self) -> float:
         """The detection power for one copy."""
-        return self.found / self.planted
+        return self.found / self.inserted
 
     @property
     def low(self) -> float:
         """Its lower 95 % bound."""
-        return clopper_pearson(self.found, self.planted)[0]
+        return clopper_pearson(self.found, self.inserted)[0]
 
     def reached(self, share: float, n_synthetic: int) -> float:
         """The chance that at least one of the copies is found when they are a `share` of the output."""
@@ -196,7 +198,7 @@ def smallest_share(power: float, n_synthetic: int) -> float | None:
 
 
 def ladder(power: Power, n_synthetic: int, shares: Sequence[float] = SHARES) -> dict[str, float]:
-    """The power at each planted share."""
+    """The power at each share of positive controls."""
     return {f"{share:g}": power.reached(share, n_synthetic) for share in shares}
 
 

@@ -31,9 +31,9 @@ class Plan:
 
     `share_bound`: the copied share that no hit among the synthetic images leaves standing (95 %);
     `share_bound_at_power`: the same when the spaces find only eight copies of ten. `fewest_copied`: copied patients,
-    however often, below which dependence fires by luck only, `luck` being how often at one fewer; with `surely_copied`
-    it is no luck wherever they lie. `shortest_list`: copied patients of one site below which its list of patients
-    stays empty. `image_share`: copied share below which no single image's p-value is significant.
+    however often, below which dependence rejects by luck only, `luck` being how often at one fewer; with
+    `surely_copied` it is no luck wherever they lie. `shortest_list`: copied patients of one site below which its list
+    of patients stays empty. `image_share`: copied share below which no single image's p-value is significant.
     """
 
     patients: int
@@ -89,17 +89,17 @@ class Plan:
 
     def _dependence(self) -> str:
         if self.fewest_copied is None:
-            return "could only fire by luck with so few patients, so a run is inconclusive."
+            return "could only reject by luck with so few patients, so a run is inconclusive."
         sure = "" if self.surely_copied == self.fewest_copied else f" ({self.surely_copied} where it is hardest)"
         return (
-            f"can see {self.fewest_copied} copied members or more{sure}. With fewer, however often copied, it fires "
+            f"can see {self.fewest_copied} copied members or more{sure}. With fewer, however often copied, it rejects "
             f"by luck only (with one fewer in {_percent(self.luck)} of all cases at most)."
         )
 
     def _extraction(self) -> str:
         if self.members + self.holdout < SMALLEST_COHORT:
             return f"needs at least {SMALLEST_COHORT} members and holdout patients, so a run is inconclusive."
-        return "one copy is enough in the best case. How near a copy must be, planted copies show in the run."
+        return "one copy is enough in the best case. How near a copy must be, positive controls show in the run."
 
     def _list(self) -> str:
         if self.shortest_list is None:

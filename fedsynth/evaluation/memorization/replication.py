@@ -217,8 +217,8 @@ def usual_distance(real: PatientDistances) -> float:
     return float(np.median(telling)) if len(telling) else 1.0
 
 
-def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_looks: int) -> Threshold:
-    """From the ratios of real images, for `n_looks` images times spaces.
+def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_comparisons: int) -> Threshold:
+    """From the ratios of real images, for `n_comparisons` images times spaces.
 
     With points spread evenly in d dimensions, -log(ratio) is exponential with mean 1/d; the tail shows d where it
     counts. That its mean is known from only so many patients is in the quantile, which is that of a prediction. A
@@ -232,7 +232,7 @@ def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_looks
     start = float(depths[order[len(order) - n_tail - 1]])
     scale = max(float((depths[tail] - start).mean()), 1e-6)
     beyond, known = n_tail / len(order), len(np.unique(owners[tail]))
-    deepest = start + scale * known * (max(1.0, n_looks * beyond / LEVEL) ** (1 / known) - 1)
+    deepest = start + scale * known * (max(1.0, n_comparisons * beyond / LEVEL) ** (1 / known) - 1)
     smallest = float(np.exp(-depths[order[-1]]))
     ratio = min(MARGIN * smallest, float(np.exp(-deepest)), HALF)
     if len(np.unique(owners[depths > 0])) < FEWEST_IN_TAIL:

@@ -18,7 +18,7 @@ def as_result(found: Memorization) -> Result:
     people, copies = found.evidence.cohort, found.copies
     return Result(
         benchmark=NAME,
-        verdict=found.judgement.verdict,
+        verdict=found.verdict.verdict,
         scores={
             "copied_share": found.share,
             "minimal_detectable_share": _detectable_score(found),
@@ -26,11 +26,11 @@ def as_result(found: Memorization) -> Result:
         },
         per_site=_per_site(found),
         details={
-            "sentences": list(found.judgement.sentences),
+            "sentences": list(found.verdict.sentences),
             "notes": notes_of(found),
             "tolerance": found.settings.tolerance,
             "bound": found.bound,
-            "dependence": asdict(found.dependence) | {"fires": found.dependence.fires},
+            "dependence": asdict(found.dependence) | {"rejects": found.dependence.rejects},
             "extraction": {
                 "images": copies.of(people.member),
                 "control_images": copies.of(~people.member),
@@ -75,13 +75,13 @@ def notes_of(found: Memorization) -> list[str]:
 def _detectable_score(found: Memorization) -> Score:
     n = len(found.evidence.synthetic)
     if found.detectable is None:
-        return Score(value=None, why=f"planted copies ({found.weakest or 'of any kind'}) are not found", n=n)
+        return Score(value=None, why=f"positive controls ({found.weakest or 'of any kind'}) are not found", n=n)
     return Score(value=found.detectable, baseline=1 / n, n=n)
 
 
 def _power_score(power: Power) -> Score:
-    low, high = clopper_pearson(power.found, power.planted)
-    return Score(value=power.share, low=low, high=high, baseline=0.0, n=power.planted)
+    low, high = clopper_pearson(power.found, power.inserted)
+    return Score(value=power.share, low=low, high=high, baseline=0.0, n=power.inserted)
 
 
 def _per_site(found: Memorization) -> dict[str, dict[str, Score]]:
@@ -131,11 +131,11 @@ def _powers(found: Memorization) -> dict[str, Any]:
     return {
         kind: {
             "power": power.share,
-            "planted": power.planted,
-            "by_space": {name: hits / power.planted for name, hits in power.by_space.items()},
+            "inserted": power.inserted,
+            "by_space": {name: hits / power.inserted for name, hits in power.by_space.items()},
             "smallest_share": power.smallest_share(n),
             "smallest_share_by_space": {
-                name: smallest_share(hits / power.planted, n) for name, hits in power.by_space.items()
+                name: smallest_share(hits / power.inserted, n) for name, hits in power.by_space.items()
             },
             "ladder": ladder(power, n),
         }
@@ -145,4 +145,4 @@ def _powers(found: Memorization) -> dict[str, Any]:
 
 def _controls_as_table(found: Memorization) -> dict[str, Any]:
     listed: dict[str, Any] = {name: asdict(control) for name, control in found.controls.items()}
-    return listed | {"blind baseline": asdict(found.blind) | {"holds": not found.blind.fires(BLIND_LEVEL)}}
+    return listed | {"blind baseline": asdict(found.blind) | {"holds": not found.blind.rejects(BLIND_LEVEL)}}

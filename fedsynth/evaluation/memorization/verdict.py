@@ -23,8 +23,8 @@ class Findings:
 
     `copied` and `control` are the numbers of synthetic images that count as copies of members and of holdout
     patients; `equal` of the former are the same bytes as a member's image. `power` is the measured chance that a
-    planted copy is found, of the kind found least, `power_low` the lower end of its 95 % interval; None where none
-    could be planted. `broken` says which controls failed, `unseen` which part of the output nothing looked at, and
+    positive control is found, of the kind found least, `power_low` the lower end of its 95 % interval; None where none
+    could be inserted. `broken` says which controls failed, `unseen` which part of the output nothing looked at, and
     `left_out` names the spaces that fit the sets and were not asked.
     """
 
@@ -47,28 +47,28 @@ class Findings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class MemorizationVerdict:
     """The verdict, and why, sentence by sentence."""
 
     verdict: Word
     sentences: tuple[str, ...]
 
 
-def judge(found: Findings) -> Judgement:
+def memorization_verdict(found: Findings) -> MemorizationVerdict:
     """The rule of the design: what is found beats what could not be known, and only what was looked for passes."""
     if found.equal:
-        return _judgement("leak", _leak(found), *found.broken)
+        return _verdict("leak", _leak(found), *found.broken)
     if found.broken:
-        return _judgement("invalid", "These numbers mean nothing: " + "; ".join(found.broken) + ".")
+        return _verdict("invalid", "These numbers mean nothing: " + "; ".join(found.broken) + ".")
     if found.control and found.control * found.cohort.n_members >= found.copied * found.cohort.n_holdout:
-        return _judgement("invalid", _copies_of_holdout(found))
+        return _verdict("invalid", _copies_of_holdout(found))
     if found.copied:
-        return _judgement("leak", _leak(found), _dependence(found))
-    if found.dependence.fires:
-        return _judgement("depends", _dependence(found), _no_copy(found))
+        return _verdict("leak", _leak(found), _dependence(found))
+    if found.dependence.rejects:
+        return _verdict("depends", _dependence(found), _no_copy(found))
     if missing := list(_missing(found)):
-        return _judgement("inconclusive", *missing, _no_copy(found))
-    return _judgement("pass", _dependence(found), _no_copy(found), _resolved(found), _left_out(found), NO_PROOF)
+        return _verdict("inconclusive", *missing, _no_copy(found))
+    return _verdict("pass", _dependence(found), _no_copy(found), _resolved(found), _left_out(found), NO_PROOF)
 
 
 def exit_code(verdict: str) -> int:
@@ -90,8 +90,8 @@ def bound(found: Findings) -> float:
     return min(1.0, found.share.high / found.power_low)
 
 
-def _judgement(verdict: Word, *sentences: str) -> Judgement:
-    return Judgement(verdict=verdict, sentences=tuple(filter(None, sentences)))
+def _verdict(verdict: Word, *sentences: str) -> MemorizationVerdict:
+    return MemorizationVerdict(verdict=verdict, sentences=tuple(filter(None, sentences)))
 
 
 def _leak(found: Findings) -> str:
@@ -124,7 +124,7 @@ def _dependence(found: Findings) -> str:
             f"The output keeps away from those trained on more than chance allows (p = {test.avoidance_p:.2g}): "
             "it was chosen or filtered with their images at hand, and where it is missing tells who they are."
         )
-    if test.fires:
+    if test.rejects:
         return (
             f"The output depends on who was trained on (p = {test.p_value:.2g}): as a whole it lies nearer to the "
             "members than chance allows. Any model learns something from its members; how much is told by the "
@@ -132,7 +132,7 @@ def _dependence(found: Findings) -> str:
         )
     return (
         f"No sign that the output depends on who was trained on (p = {test.p_value:.2g}). This test "
-        f"{alone_could_fire(test)}; those would show as copies."
+        f"{alone_could_reject(test)}; those would show as copies."
     )
 
 
@@ -147,7 +147,7 @@ def _no_copy(found: Findings) -> str:
 def _resolved(found: Findings) -> str:
     detectable = "nothing" if found.detectable is None else _percent(found.detectable)
     return (
-        f"Planted copies making up {detectable} of the output are found in 8 of 10 sets, also of the kind found "
+        f"Positive controls making up {detectable} of the output are found in 8 of 10 sets, also of the kind found "
         f"least ({found.weakest}); the tolerance is {_percent(found.tolerance)}."
     )
 
@@ -168,12 +168,12 @@ def _missing(found: Findings) -> list[str]:
         return said
     if not found.power:
         said.append(
-            f"Planted copies ({found.weakest or 'of any kind'}) are not found, so nothing was shown by silence."
+            f"Positive controls ({found.weakest or 'of any kind'}) are not found, so nothing was shown by silence."
         )
         return said
     if found.power < LEAST_POWER:
         said.append(
-            f"Only {_percent(found.power)} of planted copies ({found.weakest}) are found, and a pass needs "
+            f"Only {_percent(found.power)} of positive controls ({found.weakest}) are found, and a pass needs "
             f"{_percent(LEAST_POWER)}: whoever is copied may be one of those whose copies are not seen. More real "
             "patients would do."
         )
@@ -185,7 +185,7 @@ def _missing(found: Findings) -> list[str]:
     if found.detectable is None or found.detectable > found.tolerance:
         at = "no share" if found.detectable is None else f"only {_percent(found.detectable)}"
         said.append(
-            f"Of planted copies ({found.weakest}) {at} of the output is found in 8 of 10 sets, and the tolerance is "
+            f"Of positive controls ({found.weakest}) {at} of the output is found in 8 of 10 sets, and the tolerance is "
             f"{_percent(found.tolerance)}."
         )
     return said
@@ -196,10 +196,10 @@ def _enough(found: Findings) -> int:
     return trials_for_bound(min(0.99, found.tolerance * found.power_low))
 
 
-def alone_could_fire(test: Dependence) -> str:
+def alone_could_reject(test: Dependence) -> str:
     """From how many patients on the dependence test could see a leak at all."""
     if test.min_patients is None:
-        return f"can never fire at p <= {LEVEL:g} with so few patients"
+        return f"can never reject at p <= {LEVEL:g} with so few patients"
     return f"sees leaks of {_count(test.min_patients, 'patient')} or more, of fewer only by luck"
 
 

@@ -1,1 +1,1 @@
-"""What a physician's eye says: a blinded sheet of real and synthetic images, and what its answers amount to."""
+"""What a physician's eye says: a reader-study page of real and synthetic images, and what its answers amount to."""

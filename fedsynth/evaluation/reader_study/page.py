@@ -1,4 +1,5 @@
-"""The blinded sheet: one page that works offline, on which a real and a synthetic image differ in their pixels alone.
+"""The reader-study page: one page that works offline, on which a real and a synthetic image differ in their pixels
+alone.
 
 It is told which images to show. Nothing of the key may reach the page: no case, patient, site, class or origin.
 """

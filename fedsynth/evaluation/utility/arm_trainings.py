@@ -65,7 +65,7 @@ def train_all(
 
     def make(arm: str, augmented: bool, number: int) -> Trainings:
         made = train_arm(arm, material, learner, seed=plan.seed + number, augment=augmented)
-        return _scored(made, way.judge(made.networks, holdout))
+        return _scored(made, way.score_arm(made.networks, holdout))
 
     def take(job: tuple[str, bool, int], *, wait: bool) -> bool:
         arm, augmented, number = job
@@ -84,7 +84,7 @@ def train_all(
     on_arm("scores", len(jobs), len(jobs))
     trained = {arm_name(*arm): [found[*arm, number] for number in range(plan.seeds)] for arm in arms}
     for name, control in _untrained(material, holdout, plan).items():
-        trained[name] = [Trainings(table=way.judge({"": control}, holdout), steps=[0])] * plan.seeds
+        trained[name] = [Trainings(table=way.score_arm({"": control}, holdout), steps=[0])] * plan.seeds
     return trained
 
 

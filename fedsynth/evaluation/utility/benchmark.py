@@ -121,7 +121,7 @@ def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str,
         beside, controls = _beside(arm, found), _controls_of(arm, found)
         for name, measure in measures.items():
             control = found[beside][name] if beside is not None and beside != arm else None
-            known = [one[name].value(one[name].judged(one[name].rows)) for one in controls]
+            known = [one[name].value(one[name].scored(one[name].rows)) for one in controls]
             baseline = max(known) if known and name not in way.LOWER_IS_BETTER else None
             scores[f"{name}/{arm}"] = score(measure, seed=plan.seed, baseline=baseline, control=control)
         for name in way.COMPARED if beside is not None else ():

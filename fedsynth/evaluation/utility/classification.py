@@ -34,7 +34,7 @@ def balanced_accuracy(truth: Truth, chances: Chances) -> float:
 
 
 def auc(truth: Truth, chances: Chances) -> float:
-    """The area under the ROC curve of each class against the rest, averaged over the classes that can be judged."""
+    """The area under the ROC curve of each class against the rest, averaged over the classes that can be scored."""
     areas = []
     for number in range(chances.shape[1]):
         own = truth == number
@@ -67,7 +67,7 @@ COMPARED = ("accuracy",)
 LOWER_IS_BETTER = ("calibration",)
 
 
-def judge(networks: dict[str, Learned], holdout: ImageSet) -> pd.DataFrame:
+def score_arm(networks: dict[str, Learned], holdout: ImageSet) -> pd.DataFrame:
     """A row per image with a class and per network: `row,patient,site,truth,of` and a probability per class."""
     number = {name: i for i, name in enumerate(holdout.header.classes)}
     truth = holdout.cases["class"].map(number)
@@ -79,23 +79,23 @@ def judge(networks: dict[str, Learned], holdout: ImageSet) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).astype({"truth": int})
 
 
-def measures(judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
+def measures(scored: Sequence[pd.DataFrame]) -> dict[str, Measure]:
     """Accuracy, balanced accuracy, AUC and calibration error of one arm from a table per seed.
 
-    Hospitals that learnt alone each judge all images, and their marks are averaged.
+    Hospitals that learnt alone each score all images, and their marks are averaged.
     """
-    return {name: _measure(judged, measure, each=name == "accuracy") for name, measure in MEASURES.items()}
+    return {name: _measure(scored, measure, each=name == "accuracy") for name, measure in MEASURES.items()}
 
 
-def at_home(arm: str, judged: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+def at_home(arm: str, scored: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """What a hospital sees of an arm: of networks that learnt alone, its own only."""
     if arm != LOCAL:
-        return list(judged)
-    return [table[table["of"] == table["site"]].assign(of="").sort_values("row") for table in judged]
+        return list(scored)
+    return [table[table["of"] == table["site"]].assign(of="").sort_values("row") for table in scored]
 
 
-def _measure(judged: Sequence[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:
-    of_seed = [[part for _, part in table.groupby("of", sort=True)] for table in judged]
+def _measure(scored: Sequence[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:
+    of_seed = [[part for _, part in table.groupby("of", sort=True)] for table in scored]
     first = of_seed[0][0]
     truth, patients = first["truth"].to_numpy(np.int64), first["patient"].to_numpy(str)
     chances = [[_chances(part) for part in parts] for parts in of_seed]

@@ -6,10 +6,10 @@ paired across arms: seed k of one arm stands beside seed k of the other.
 An interval is that of drawing the patients again (bootstrap), widened by that of training again (Student's t over the
 seeds): the two half-widths are added in squares (MOVER, Zou and Donner 2008). Drawing three seeds again as one draws
 patients would not do, for it never looks beyond the best and the worst of the three, which hold the truth in three of
-four cases. How often two equal arms of three seeds on 60 patients were wrongly told apart in 1000 trials, and how many
-intervals of their ratio held 1 (`tests/evaluation/utility/test_patient_scores.py`), by the spread of trainings in Dice:
-    spread                    0       0.005   0.01    0.02
-    told apart at p < 0.05    1.6 %   0.9 %   1.8 %   5.4 %
+four cases. How often two equal arms of three seeds on 60 patients were wrongly counted separately in 1000 trials, and
+how many intervals of their ratio held 1 (`tests/evaluation/utility/test_patient_scores.py`), by the spread of trainings
+in Dice: spread                    0       0.005   0.01    0.02
+    counted separately at p < 0.05    1.6 %   0.9 %   1.8 %   5.4 %
     interval held 1           98 %    99 %    98 %    95 %
 With one training the interval is over patients alone, and no p-value is given.
 """
@@ -36,7 +36,7 @@ class Measure:
     """One measure of one arm. `patients` and `sites` name whose each row is; `of_seeds` gives a number per training.
 
     Arms that are compared have the same rows in the same order, and the same seeds. `each` is (seeds, patients) where a
-    mean over patients makes sense, in the order of their names, NaN where a patient has nothing to be judged: what
+    mean over patients makes sense, in the order of their names, NaN where a patient has nothing to be scored: what
     paired tests are made on. No value is below 0 or above `most`.
     """
 
@@ -55,15 +55,15 @@ class Measure:
         """The rows of one hospital."""
         return np.flatnonzero(self.sites == site)
 
-    def judged(self, rows: Rows) -> Rows:
-        """Those of `rows` whose patient has something to be judged: a patient without a lesion has no Dice."""
+    def scored(self, rows: Rows) -> Rows:
+        """Those of `rows` whose patient has something to be scored: a patient without a lesion has no Dice."""
         if self.each is None:
             return rows
         names = np.unique(self.patients)[np.isfinite(self.each).any(0)]
         return rows[np.isin(self.patients[rows], names)]
 
     def value(self, rows: Rows) -> float:
-        """Of given rows, the mean over the trainings; NaN where there is nothing to be judged."""
+        """Of given rows, the mean over the trainings; NaN where there is nothing to be scored."""
         return float(self.of_seeds(rows).mean()) if len(rows) else np.nan
 
 
@@ -75,20 +75,20 @@ def score(measure: Measure, *, seed: int, baseline: float | None = None, control
 def score_rows(
     measure: Measure, rows: Rows, *, seed: int, baseline: float | None = None, control: Measure | None = None
 ) -> Score:
-    """`score`, of some rows only. `n` are the patients who have something to be judged."""
-    rows = measure.judged(rows)
+    """`score`, of some rows only. `n` are the patients who have something to be scored."""
+    rows = measure.scored(rows)
     value, n = measure.value(rows), _count(measure, rows)
     if not np.isfinite(value):
         return Score(value=None, why="no patient of the holdout has what it takes", n=n)
     half = _half_over_seeds(measure.of_seeds(rows))
     low, high = _interval(measure.value, value, half, measure.patients, rows, seed, measure.most)
-    beside = None if control is None else control.value(control.judged(rows))
+    beside = None if control is None else control.value(control.scored(rows))
     return Score(value=value, low=low, high=high, baseline=baseline, control=beside, n=n)
 
 
 def ratio(measure: Measure, to: Measure, *, seed: int, rows: Rows | None = None) -> Score:
     """How much of `to` is reached: patients drawn again for both together, trainings of one seed side by side."""
-    rows = to.judged(measure.judged(measure.rows if rows is None else rows))
+    rows = to.scored(measure.scored(measure.rows if rows is None else rows))
     above, below, n = measure.value(rows), to.value(rows), _count(measure, rows)
     if not (np.isfinite(below) and below > 0 and np.isfinite(above)):
         return Score(value=None, why="the arm on real images reaches nothing to compare with", n=n)
@@ -110,7 +110,7 @@ def skill(measure: Measure, real: Measure, controls: Sequence[Measure], *, seed:
     """
     rows = measure.rows
     for one in (measure, real, *controls):
-        rows = one.judged(rows)
+        rows = one.scored(rows)
     n = _count(measure, rows)
     if not controls or not len(rows):
         return Score(value=None, why="there is no control to compare with", n=n)
@@ -133,7 +133,7 @@ def skill(measure: Measure, real: Measure, controls: Sequence[Measure], *, seed:
 
 def difference(measure: Measure, to: Measure, *, seed: int) -> Score:
     """By how much the arm lies above `to`: the same patients and the trainings of one seed side by side."""
-    rows = to.judged(measure.judged(measure.rows))
+    rows = to.scored(measure.scored(measure.rows))
     value, n = measure.value(rows) - to.value(rows), _count(measure, rows)
     if not np.isfinite(value):
         return Score(value=None, why="no patient of the holdout has what it takes", n=n)

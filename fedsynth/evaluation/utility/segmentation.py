@@ -141,7 +141,7 @@ COMPARED = ("dice", "dice_mean", "brats_slice_dice")
 LOWER_IS_BETTER = ("fp_area", "hd95", "missed")
 
 
-def judge(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = True) -> pd.DataFrame:
+def score_arm(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = True) -> pd.DataFrame:
     """The rows of `score_masks`, with the site that a network serves in `of`; "" where it serves all."""
     tables = []
     for site, network in networks.items():
@@ -150,13 +150,13 @@ def judge(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = 
     return pd.concat(tables, ignore_index=True)
 
 
-def measures(judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
+def measures(scored: Sequence[pd.DataFrame]) -> dict[str, Measure]:
     """The columns of `score_masks` for one arm, from a table per training.
 
     Sites that trained alone each segment all patients, and their scores are averaged.
     """
-    columns = [name for name in judged[0].columns if name not in ("patient", "site", "of")]
-    means = [table.groupby(["patient", "site"], sort=True)[columns].mean() for table in judged]
+    columns = [name for name in scored[0].columns if name not in ("patient", "site", "of")]
+    means = [table.groupby(["patient", "site"], sort=True)[columns].mean() for table in scored]
     patients, sites = (means[0].index.get_level_values(level).to_numpy(str) for level in (0, 1))
 
     def measure(column: str) -> Measure:
@@ -166,8 +166,8 @@ def measures(judged: Sequence[pd.DataFrame]) -> dict[str, Measure]:
     return {column: measure(column) for column in columns}
 
 
-def at_home(arm: str, judged: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+def at_home(arm: str, scored: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """What a site sees of an arm: of networks that trained alone, its own only."""
     if arm != LOCAL:
-        return list(judged)
-    return [table[table["of"] == table["site"]] for table in judged]
+        return list(scored)
+    return [table[table["of"] == table["site"]] for table in scored]

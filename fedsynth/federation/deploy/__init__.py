@@ -1,1 +1,1 @@
-"""From one machine to real hospitals: certificates, keys, folders, the server's guarded door, and what starts it."""
+"""From one machine to real hospitals: certificates, keys, folders, the server's proxy, and what starts it."""

@@ -19,7 +19,7 @@ from fedsynth.federation.deploy.certificates import (
     make_node_key,
     make_server_certificate,
 )
-from fedsynth.federation.deploy.server_files import PORT, ServerFile, ServerPlace, check_name, check_port, load_server
+from fedsynth.federation.deploy.server_files import PORT, ServerFile, ServerFolder, check_name, check_port, load_server
 from fedsynth.federation.settings import FederationSettings
 
 MARKER = "authority"
@@ -165,5 +165,5 @@ def _private_files() -> Iterator[None]:
         os.umask(before)
 
 
-def _server_of(out: Path) -> ServerPlace:
+def _server_of(out: Path) -> ServerFolder:
     return load_server(out / "server")

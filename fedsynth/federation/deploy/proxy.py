@@ -1,4 +1,4 @@
-"""The one door to the server: a TLS proxy that passes what hospitals' nodes need, and answers 403 to everything else.
+"""The one proxy to the server: a TLS proxy that passes what hospitals' nodes need, and answers 403 to everything else.
 
 On Flower 1.41 one port serves the nodes and the commands that register keys and start code, and the commands ask for no
 account. So the SuperLink listens on loopback only, and this stands before it. Requests are read strictly, anything
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedsynth.errors import FedSynthError
 
-# Which requests the door lets in: exactly those that a hospital's node sends, read strictly.
+# Which requests the proxy lets in: exactly those that a hospital's node sends, read strictly.
 #
 # It knows no sockets: bytes in, a request or a refusal out.
 
@@ -90,7 +90,7 @@ def _read_header(line: str) -> tuple[str, str]:
     return name.lower(), value.strip(" ")
 
 
-# How one request and its answer pass the door: written anew, so that both sides agree where each of them ends.
+# How one request and its answer pass the proxy: written anew, so that both sides agree where each of them ends.
 #
 # It knows neither who asks nor what may pass.
 
@@ -185,7 +185,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ProxySettings:
-    """Where the door is and what stands behind it."""
+    """Where the proxy is and what stands behind it."""
 
     address: str
     port: int
@@ -198,16 +198,16 @@ class ProxySettings:
 
 @contextmanager
 def running_proxy(settings: ProxySettings, report: Callable[[str], None]) -> Iterator[None]:
-    """The door is open during the block, in a thread of its own. `report` gets a line for each refusal."""
+    """The proxy is open during the block, in a thread of its own. `report` gets a line for each refusal."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
     thread.start()
     try:
-        door = asyncio.run_coroutine_threadsafe(_open(settings, report), loop).result()
+        proxy = asyncio.run_coroutine_threadsafe(_open(settings, report), loop).result()
         try:
             yield
         finally:
-            asyncio.run_coroutine_threadsafe(door.close(), loop).result(30)
+            asyncio.run_coroutine_threadsafe(proxy.close(), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
@@ -219,15 +219,15 @@ def check_free(settings: ProxySettings) -> None:
     _listen(settings).close()
 
 
-async def _open(settings: ProxySettings, report: Callable[[str], None]) -> "_Door":
+async def _open(settings: ProxySettings, report: Callable[[str], None]) -> "_Proxy":
     outer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     outer.minimum_version = ssl.TLSVersion.TLSv1_2
     outer.load_cert_chain(settings.certificate, settings.key)
     inner = ssl.create_default_context(cafile=settings.inner_authority)
     listening = _listen(settings)
-    door = _Door(settings=settings, listening=listening, outer=outer, inner=inner, report=report)
-    door.accepting = asyncio.create_task(door.accept())
-    return door
+    proxy = _Proxy(settings=settings, listening=listening, outer=outer, inner=inner, report=report)
+    proxy.accepting = asyncio.create_task(proxy.accept())
+    return proxy
 
 
 def _listen(settings: ProxySettings) -> socket.socket:
@@ -250,8 +250,8 @@ def _listen(settings: ProxySettings) -> socket.socket:
 
 
 @dataclass(kw_only=True)
-class _Door:
-    """All conversations through one door."""
+class _Proxy:
+    """All conversations through one proxy."""
 
     settings: ProxySettings
     listening: socket.socket
@@ -263,7 +263,7 @@ class _Door:
     talks: "dict[asyncio.Task[None], str]" = field(default_factory=dict)
 
     async def close(self) -> None:
-        """Shut the door and cut every connection."""
+        """Shut the proxy and cut every connection."""
         tasks = [*self.talks, *([self.accepting] if self.accepting else [])]
         for writer in self.writers:
             writer.transport.abort()

@@ -14,7 +14,7 @@ from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.checkpoints import rounds_of
 from fedsynth.federation.deploy.flower_programs import CONNECTION
-from fedsynth.federation.deploy.server_files import ServerPlace
+from fedsynth.federation.deploy.server_files import ServerFolder
 from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
 from fedsynth.federation.flower_start import write_app
 from fedsynth.federation.outputs import SHEET, drawing_of, write_sheet
@@ -29,7 +29,7 @@ BETWEEN = 30.0  # seconds between two looks at Flower's list: each look starts a
 _ENDING = 5.0  # the same, once the result is there
 
 
-def load_settings(place: ServerPlace) -> FederationSettings:
+def load_settings(place: ServerFolder) -> FederationSettings:
     """What is to be trained; refused where it needs another engine, or a run stands there with other settings."""
     settings = load_toml(FederationSettings, place.settings)
     if settings.federation != "average":
@@ -44,17 +44,17 @@ def load_settings(place: ServerPlace) -> FederationSettings:
     return settings
 
 
-def write_bundle(place: ServerPlace, settings: FederationSettings) -> Path:
+def write_bundle(place: ServerFolder, settings: FederationSettings) -> Path:
     """What Flower is handed: the settings, and where the server keeps what it needs."""
     return write_app(place.state / "app", settings.to_run_config(place.run, nodes=place.nodes))
 
 
-def is_trained(place: ServerPlace) -> bool:
+def is_trained(place: ServerFolder) -> bool:
     """Whether the rounds are over: the generator is released, with its card, which is written last."""
     return (Run(folder=place.run).checkpoints / CARD).is_file()
 
 
-def draw(place: ServerPlace, settings: FederationSettings) -> bool:
+def draw(place: ServerFolder, settings: FederationSettings) -> bool:
     """The synthetic image set and a sheet of it; false where it was drawn before, or has nothing to start from."""
     run = Run(folder=place.run)
     drawing = drawing_of(run.checkpoints, count=settings.count, seed=settings.seed)
@@ -70,7 +70,7 @@ def draw(place: ServerPlace, settings: FederationSettings) -> bool:
 class Carrier:
     """One run of the app after the other, until the run directory is complete."""
 
-    place: ServerPlace
+    place: ServerFolder
     link: SuperLink
     hospitals: Hospitals
     report: Callable[[str], None]

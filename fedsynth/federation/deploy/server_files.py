@@ -15,7 +15,7 @@ RESERVED = ("server", "authority")
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFile:
-    """`server.toml`. `host` is the name in the certificate, `address` and `port` where the door opens.
+    """`server.toml`. `host` is the name in the certificate, `address` and `port` where the proxy opens.
 
     `run` is where the run directory goes; `settings` what is to be trained.
     """
@@ -32,7 +32,7 @@ class ServerFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerPlace:
+class ServerFolder:
     """The server's folder."""
 
     folder: Path
@@ -45,12 +45,12 @@ class ServerPlace:
 
     @property
     def outer(self) -> tuple[Path, Path]:
-        """Certificate and key of the door: what hospitals see."""
+        """Certificate and key of the proxy: what hospitals see."""
         return self.folder / "certificates" / "server.pem", self.folder / "certificates" / "server.key"
 
     @property
     def inner(self) -> tuple[Path, Path]:
-        """Certificate and key behind the door, for loopback only."""
+        """Certificate and key behind the proxy, for loopback only."""
         return self.folder / "certificates" / "loopback.pem", self.folder / "certificates" / "loopback.key"
 
     @property
@@ -84,13 +84,13 @@ class ServerPlace:
         return self.folder / self.file.settings.expanduser()
 
 
-def load_server(folder: Path) -> ServerPlace:
+def load_server(folder: Path) -> ServerFolder:
     """The server's place in `folder`."""
     file = folder / "server.toml"
     if not file.is_file():
         remedy = "give the server's folder, made by: fedsynth deploy init"
         raise ConfigError("is not a server's folder: it has no server.toml", file=folder, remedy=remedy)
-    return ServerPlace(folder=folder.resolve(), file=load_toml(ServerFile, file))
+    return ServerFolder(folder=folder.resolve(), file=load_toml(ServerFile, file))
 
 
 def check_name(name: str) -> str:

@@ -1,6 +1,6 @@
 """A hospital's node: checked first, so that what is wrong is one line, then Flower's program in this process' place.
 
-It goes on for as long as it is let: a lost server is waited for, and what was learned lies on the site's disk.
+It goes on for as long as it is let: a lost server is waited for, and what was learned lies on the site's storage.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The server: its door, Flower behind it, the hospitals' keys, and the run, from one command to its end."""
+"""The server: its proxy, Flower behind it, the hospitals' keys, and the run, from one command to its end."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from fedsynth.federation.deploy.certificate_checks import check_certificate, che
 from fedsynth.federation.deploy.certificates import LOOPBACK
 from fedsynth.federation.deploy.proxy import ProxySettings, check_free, running_proxy
 from fedsynth.federation.deploy.run_supervisor import Carrier, draw, is_trained, load_settings
-from fedsynth.federation.deploy.server_files import ServerPlace, load_server
+from fedsynth.federation.deploy.server_files import ServerFolder, load_server
 from fedsynth.federation.deploy.superlink import Hospitals, running_superlink
 from fedsynth.federation.flower_start import free_port
 from fedsynth.federation.settings import FederationSettings
@@ -30,7 +30,7 @@ def serve(folder: Path, report: Callable[[str], None], *, run: bool) -> bool:
     return drawn or not before
 
 
-def _serve(place: ServerPlace, settings: FederationSettings | None, report: Callable[[str], None]) -> None:
+def _serve(place: ServerFolder, settings: FederationSettings | None, report: Callable[[str], None]) -> None:
     ends = check_server(place)
     proxy = proxy_settings(place)
     check_free(proxy)
@@ -39,7 +39,7 @@ def _serve(place: ServerPlace, settings: FederationSettings | None, report: Call
     with ExitStack() as stack:
         link = stack.enter_context(running_superlink(place, proxy.inner_port))
         hospitals = Hospitals(place=place, flower=link.flower, report=report)
-        hospitals.reconcile()  # before the door opens: a node whose key is not known yet gives up
+        hospitals.reconcile()  # before the proxy opens: a node whose key is not known yet gives up
         stack.enter_context(running_proxy(proxy, report))
         report(f"open at {place.file.host}:{place.file.port}; the certificate ends on {ends}")
         if settings is not None:
@@ -54,7 +54,7 @@ def _serve(place: ServerPlace, settings: FederationSettings | None, report: Call
                 report(f"Flower did not answer: {error}")
 
 
-def check_server(place: ServerPlace) -> str:
+def check_server(place: ServerFolder) -> str:
     """Both certificates and keys are in order; the day on which the first of them ends."""
     certificate, key = place.outer
     ends = check_certificate(certificate, place.authority, host=place.file.host)
@@ -65,8 +65,8 @@ def check_server(place: ServerPlace) -> str:
     return str(min(ends, inner_ends).date())
 
 
-def proxy_settings(place: ServerPlace, inner_port: int | None = None) -> ProxySettings:
-    """The door of this server."""
+def proxy_settings(place: ServerFolder, inner_port: int | None = None) -> ProxySettings:
+    """The proxy of this server."""
     certificate, key = place.outer
     return ProxySettings(
         address=place.file.address,

@@ -16,7 +16,7 @@ from fedsynth import config
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.certificate_checks import read_public_key
 from fedsynth.federation.deploy.flower_programs import Flower, leashed, program, wait_until
-from fedsynth.federation.deploy.server_files import ServerPlace
+from fedsynth.federation.deploy.server_files import ServerFolder
 from fedsynth.federation.flower_start import last_line
 
 _STARTING = 180.0  # seconds; a machine at work needs a minute
@@ -41,7 +41,7 @@ class SuperLink:
 
 
 @contextmanager
-def running_superlink(place: ServerPlace, port: int) -> Iterator[SuperLink]:
+def running_superlink(place: ServerFolder, port: int) -> Iterator[SuperLink]:
     """Flower's server, on loopback only, during the block. What it knows outlives it in the database."""
     flower = Flower(home=place.state / "flower")
     log = place.state / "superlink.log"
@@ -63,7 +63,7 @@ def running_superlink(place: ServerPlace, port: int) -> Iterator[SuperLink]:
 class Hospitals:
     """Which hospitals are let in. `known` is what Flower was told: name to node; `prints` with which key."""
 
-    place: ServerPlace
+    place: ServerFolder
     flower: Flower
     report: Callable[[str], None]
     known: dict[str, str] = field(default_factory=dict)
@@ -200,7 +200,7 @@ def _fingerprint(path: Path) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-def _answers(link: SuperLink, place: ServerPlace) -> bool:
+def _answers(link: SuperLink, place: ServerFolder) -> bool:
     trust = ssl.create_default_context(cafile=place.authority)
     connection = HTTPSConnection("127.0.0.1", link.port, timeout=5, context=trust)
     try:

@@ -89,7 +89,7 @@ SERVER = """\
 # The name by which hospitals reach the server; the certificate carries it.
 {host}
 
-# Where the door opens. Behind it Flower listens on loopback only, on a port of its own choice.
+# Where the proxy opens. Behind it Flower listens on loopback only, on a port of its own choice.
 {address}
 {port}
 

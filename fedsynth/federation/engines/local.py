@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedsynth.federation.engines.flower_names import SERVER_NODE, FlowerRun, identity, number
-from fedsynth.federation.error_codes import Code, to_code
+from fedsynth.federation.error_codes import ErrorCode, to_code
 from fedsynth.federation.rounds import Watch
 
 FIRST_NODE = 1000
@@ -121,9 +121,9 @@ class LocalGrid(Grid):
         name, node = f"m{self._numbered}", message.metadata.dst_node_id
         number(message, name)
         if node not in self._contexts:
-            self._replies[name] = _error(message, Code.UNREACHABLE)
+            self._replies[name] = _error(message, ErrorCode.UNREACHABLE)
         elif node in self._running:
-            self._replies[name] = _error(message, Code.BUSY)
+            self._replies[name] = _error(message, ErrorCode.BUSY)
         else:
             self._waiting.append(_Job(message=message, node=node))
         return name
@@ -190,5 +190,5 @@ def _own_copy(content: RecordDict) -> RecordDict:
     return RecordDict({name: type(record)(dict(record)) for name, record in content.items()})  # type: ignore[arg-type]
 
 
-def _error(message: Message, code: Code) -> Message:
+def _error(message: Message, code: ErrorCode) -> Message:
     return Message(Error(code=ERROR_CODE, reason=code.value), reply_to=message)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedsynth.errors import ConfigError, nearest
-from fedsynth.models.base import Draws, ImageShape, Model, Tensors, Turn
+from fedsynth.models.base import ImageShape, Model, Phase, RandomSource, Tensors
 from fedsynth.models.downstream.networks import CLASSIFICATION, SEGMENTATION
 
 # Classical augmentation for tasks: images turned, scaled, shifted and dimmed, and their masks with them.
@@ -30,11 +30,11 @@ class Views:
     shift: float = 0.06
     light: float = 0.25
 
-    def noise(self, n: int, dimensions: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, dimensions: int, rng: RandomSource) -> Tensors:
         """The parameters of `n` views, each in [0, 1)."""
         planes = 1 if dimensions == 2 else 3
         shapes = {TURN: (n, planes), SCALE: (n,), SHIFT: (n, dimensions), LIGHT: (n, 2)}
-        return {name: draws.uniform(shape) for name, shape in shapes.items()}
+        return {name: rng.uniform(shape) for name, shape in shapes.items()}
 
     def __call__(self, batch: Tensors, noise: Tensors) -> Tensors:
         """The batch seen anew; what comes into the picture from outside is background."""
@@ -79,7 +79,7 @@ NETWORK = "network"
 class Task(Model):
     """A network that learns from images what `predict` then says of others; `views` is its classical augmentation."""
 
-    turns = (Turn(net=NETWORK, reads_patients=True),)
+    phases = (Phase(net=NETWORK, reads_patients=True),)
     shared = (NETWORK,)
     sampler = (NETWORK,)
 
@@ -92,16 +92,16 @@ class Task(Model):
         """The only network."""
         return self.nets[NETWORK]
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """The parameters of the augmentation; nothing without one."""
-        return {} if self.views is None else self.views.noise(n, self.shape.dimensions, draws)
+        return {} if self.views is None else self.views.noise(n, self.shape.dimensions, rng)
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """The loss of every sample, seen from another side where there is an augmentation."""
         shown = batch if self.views is None else self.views(batch, noise)
         return self.loss(shown)
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """None: a task learns from what it is shown."""
         return torch.zeros(1, device=next(self.parameters()).device)
 

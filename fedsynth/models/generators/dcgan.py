@@ -1,7 +1,7 @@
 """DCGAN (Radford et al. 2016), and LSGAN (Mao et al. 2017) on the same two plain networks.
 
 No batch normalisation: it mixes samples, and its running statistics travel badly between hospitals. The generator
-enlarges by repeating pixels before it convolves, so that no checkerboard can arise. The critic is a plain chain
+enlarges by repeating pixels before it convolves, so that no checkerboard can arise. The discriminator is a plain chain
 without any norm, which the private path differentiates sample by sample at little cost.
 """
 
@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fedsynth.models.base import Draws, ImageShape, Tensors
+from fedsynth.models.base import ImageShape, RandomSource, Tensors
 from fedsynth.models.generators.catalog import PRIVATE, Entry, Recipe, register
 from fedsynth.models.joint_gan import Generator, JointGan
 from fedsynth.models.layers import CONVOLUTION, as_joint, halving_problem, halvings, spread, widths, with_label
@@ -39,9 +39,9 @@ class ConvGenerator(Generator):
         enlarge: list[nn.Module] = [nn.Upsample(scale_factor=2, mode="nearest")] if doubled else []
         return [*enlarge, conv, nn.GroupNorm(math.gcd(4, outputs), outputs), nn.LeakyReLU(0.2)]
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A normal latent."""
-        return {"z": draws.normal((n, self.latent))}
+        return {"z": rng.normal((n, self.latent))}
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask, both within [-1, 1]."""
@@ -49,7 +49,7 @@ class ConvGenerator(Generator):
         return as_joint(self.last(self.grow(x)), self.shape, bounded=True)
 
 
-class ConvCritic(nn.Module):
+class ConvDiscriminator(nn.Module):
     """Convolutions of stride two down to a coarse grid, and a linear score. The class enters as constant channels."""
 
     def __init__(self, shape: ImageShape, *, base: int) -> None:
@@ -78,22 +78,28 @@ def start_small(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def networks(shape: ImageShape, private: bool, latent: int, base: int | None) -> tuple[ConvGenerator, ConvCritic]:
-    """Generator and critic; the private critic is small, for noise grows with the number of its parameters."""
+def networks(
+    shape: ImageShape, private: bool, latent: int, base: int | None
+) -> tuple[ConvGenerator, ConvDiscriminator]:
+    """Generator and discriminator; the private discriminator is small, for noise grows with the number of its
+    parameters.
+    """
     width = base or (32 if shape.dimensions == 2 else 16)
     generator = ConvGenerator(shape, latent=latent, base=width // 2)
-    critic = ConvCritic(shape, base=width // 2 if private else width)
+    discriminator = ConvDiscriminator(shape, base=width // 2 if private else width)
     start_small(generator)
-    start_small(critic)
-    return generator, critic
+    start_small(discriminator)
+    return generator, discriminator
 
 
 def build(
     objective: Objective, shape: ImageShape, *, private: bool = False, latent: int = 64, base: int | None = None
 ) -> JointGan:
-    """A new one. `base` is the width of the critic's first layer: 32 in 2-D, 16 in 3-D, half of it when private."""
-    generator, critic = networks(shape, private, latent, base)
-    return JointGan(shape, generator=generator, critic=critic, objective=objective)
+    """A new one. `base` is the width of the discriminator's first layer: 32 in 2-D, 16 in 3-D, half of it when
+    private.
+    """
+    generator, discriminator = networks(shape, private, latent, base)
+    return JointGan(shape, generator=generator, discriminator=discriminator, objective=objective)
 
 
 register(
@@ -101,7 +107,7 @@ register(
         name="dcgan",
         summary="plain convolutional GAN: small, fast, and private at the lowest cost",
         kind="joint",
-        private="critic: fast path",
+        private="discriminator: fast path",
         build=partial(build, NON_SATURATING),
         recipe=Recipe(rate=1e-3, augment=False),
         check_size=halving_problem,
@@ -112,10 +118,10 @@ register(
         name="lsgan",
         summary="the networks of dcgan with a least-squares objective",
         kind="joint",
-        private="critic: fast path",
+        private="discriminator: fast path",
         build=partial(build, LEAST_SQUARES),
         recipe=Recipe(rate=1e-3, augment=False),
-        private_recipe=replace(PRIVATE, steps=700, rates={"critic": 2e-3, "generator": 1e-3}),
+        private_recipe=replace(PRIVATE, steps=700, rates={"discriminator": 2e-3, "generator": 1e-3}),
         check_size=halving_problem,
     )
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsynth.errors import ConfigError, nearest
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn, joined, parted
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors, joined, parted
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 
 NET = "denoiser"
@@ -64,7 +64,7 @@ class Diffusion(Family):
     (classifier-free guidance, Ho and Salimans 2021).
     """
 
-    turns = (Turn(net=NET, reads_patients=True),)
+    phases = (Phase(net=NET, reads_patients=True),)
     shared = (NET,)
     sampler = (NET,)
 
@@ -83,16 +83,16 @@ class Diffusion(Family):
         self.straight, self.ancestral, self.steps = straight, ancestral, steps
         self.guidance, self.drop = guidance, drop
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """The noise image, the time, whether to drop the condition, and a seed for the noise of ancestral sampling."""
         return {
-            "image": draws.normal((n, self.shape.joint_channels, *self.shape.size)),
-            "time": draws.uniform((n,)),
-            "drop": draws.uniform((n,)),
-            "seed": draws.integers(2**31, (n,)),
+            "image": rng.normal((n, self.shape.joint_channels, *self.shape.size)),
+            "time": rng.uniform((n,)),
+            "drop": rng.uniform((n,)),
+            "seed": rng.integers(2**31, (n,)),
         }
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """The squared error of the guess at the data; it counts more the less noise there was to hide it."""
         data = joined(batch)
         a, b = shares(noise["time"].reshape(-1, *[1] * (self.shape.dimensions + 1)), straight=self.straight)
@@ -100,7 +100,7 @@ class Diffusion(Family):
         found = self.data(a * data + b * noise["image"], noise["time"], batch, kept)
         return ((found - data).square() / b.clamp(min=LEAST_NOISE)).flatten(1).mean(1)
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Nothing is learnt without patients."""
         return torch.zeros_like(noise["time"])
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, register
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
@@ -31,9 +31,9 @@ ALIASES = {"whole-tumour": "tumour", "ventricles": "csf", "grey-matter": "grey",
 
 
 class LabelGmm(Family):
-    """Draws images for label maps; it has no networks and takes no turns."""
+    """Draws images for label maps; it has no networks and takes no phases."""
 
-    turns: tuple[Turn, ...] = ()
+    phases: tuple[Phase, ...] = ()
     shared: tuple[str, ...] = ()
     sampler: tuple[str, ...] = ()
     low: Tensor
@@ -46,25 +46,25 @@ class LabelGmm(Family):
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Intensities per label, fields over the image at three scales, and the strength of each disturbance."""
         channels, size = self.shape.channels, self.shape.size
         return {
-            "level": draws.uniform((n, channels, self.shape.source_channels)),
-            "deviation": draws.uniform((n, channels, self.shape.source_channels)),
-            "texture": draws.normal((n, channels, *size)),
-            "real": draws.normal((n, channels, *size)),
-            "imaginary": draws.normal((n, channels, *size)),
-            "bias": draws.normal((n, channels, *[3] * len(size))),
-            "strength": draws.uniform((n, 4)),
+            "level": rng.uniform((n, channels, self.shape.source_channels)),
+            "deviation": rng.uniform((n, channels, self.shape.source_channels)),
+            "texture": rng.normal((n, channels, *size)),
+            "real": rng.normal((n, channels, *size)),
+            "imaginary": rng.normal((n, channels, *size)),
+            "bias": rng.normal((n, channels, *[3] * len(size))),
+            "strength": rng.uniform((n, 4)),
         }
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no turns."""
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Never called: there are no phases."""
         return torch.zeros_like(noise["strength"][:, 0])
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no turns."""
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Never called: there are no phases."""
         return torch.zeros_like(noise["strength"][:, 0])
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, ImageShape, Tensors
+from fedsynth.models.base import ImageShape, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.joint_gan import Generator, JointGan
 from fedsynth.models.layers import as_joint, with_label
 from fedsynth.models.objectives import NON_SATURATING
 
 LOOK = 16
-"""The private critic sees images averaged down to at most this many pixels a side: noise grows with its inputs."""
+"""The private discriminator sees images averaged down to at most this many pixels a side: noise grows with its
+inputs.
+"""
 
 
 class DenseGenerator(Generator):
@@ -29,9 +31,9 @@ class DenseGenerator(Generator):
         self.last = nn.Linear(hidden[-1], shape.joint_channels * math.prod(shape.size))
         start_flat(self.last)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A normal latent."""
-        return {"z": draws.normal((n, self.latent))}
+        return {"z": rng.normal((n, self.latent))}
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask, both within [-1, 1]."""
@@ -39,7 +41,7 @@ class DenseGenerator(Generator):
         return as_joint(pixels.reshape(-1, self.shape.joint_channels, *self.shape.size), self.shape, bounded=True)
 
 
-class DenseCritic(nn.Module):
+class DenseDiscriminator(nn.Module):
     """Linear layers from all pixels (averaged in blocks of side `pool`) and the class to a score."""
 
     def __init__(self, shape: ImageShape, *, hidden: tuple[int, ...], pool: int) -> None:
@@ -74,13 +76,13 @@ def build(
     private: bool = False,
     latent: int = 64,
     hidden: tuple[int, ...] = (64, 128),
-    critic_hidden: tuple[int, ...] = (128, 64),
+    discriminator_hidden: tuple[int, ...] = (128, 64),
 ) -> JointGan:
-    """A new one; the private critic looks at a smaller picture through fewer units."""
+    """A new one; the private discriminator looks at a smaller picture through fewer units."""
     pool = math.ceil(max(shape.size) / (LOOK if shape.dimensions == 2 else LOOK // 2)) if private else 1
     generator = DenseGenerator(shape, latent=latent, hidden=tuple(hidden))
-    critic = DenseCritic(shape, hidden=(32,) if private else tuple(critic_hidden), pool=pool)
-    return JointGan(shape, generator=generator, critic=critic, objective=NON_SATURATING)
+    discriminator = DenseDiscriminator(shape, hidden=(32,) if private else tuple(discriminator_hidden), pool=pool)
+    return JointGan(shape, generator=generator, discriminator=discriminator, objective=NON_SATURATING)
 
 
 register(
@@ -88,7 +90,7 @@ register(
         name="mlp",
         summary="fully connected GAN: the oldest baseline, grainy pictures",
         kind="joint",
-        private="critic: fast path",
+        private="discriminator: fast path",
         build=build,
         recipe=Recipe(steps=10_000, rate=1e-3, augment=False),
     )

@@ -15,11 +15,11 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from fedsynth.errors import FedSynthError
-from fedsynth.models.base import Draws, Family, ImageShape, SeededDraws, Tensors, Turn
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, SeededSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 
 NET = "maps"
-CLIP = 5.0  # voxels: how far from its border a label is told apart from everything else
+CLIP = 5.0  # voxels: how far from its border a label is distinguished from everything else
 VARIANCE = 0.98  # that the modes kept explain
 FEWEST = 4  # maps with a lesion per mode, and without which a class borrows the shapes of all
 PER_COMPONENT, COMPONENTS = 15, 4
@@ -70,7 +70,7 @@ class MapStatistics(nn.Module):
 class PcaMaps(Family):
     """Draws label maps; it takes no step."""
 
-    turns: tuple[Turn, ...] = ()
+    phases: tuple[Phase, ...] = ()
     shared = (NET,)
     sampler = (NET,)
     passes = MOMENTS + 1 + EM_PASSES
@@ -88,19 +88,19 @@ class PcaMaps(Family):
         assert isinstance(net, MapStatistics)
         return net
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Whether there is a lesion, which component, and where in it."""
         return {
-            "chance": draws.uniform((n, 2)),
-            "code": draws.normal((n, self.modes + self.shape.dimensions)),
+            "chance": rng.uniform((n, 2)),
+            "code": rng.normal((n, self.modes + self.shape.dimensions)),
         }
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no turns."""
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Never called: there are no phases."""
         return torch.zeros_like(noise["chance"][:, 0])
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no turns."""
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Never called: there are no phases."""
         return torch.zeros_like(noise["chance"][:, 0])
 
     def sums(self, number: int, batch: Tensors) -> Tensors:
@@ -202,16 +202,16 @@ class PcaMaps(Family):
                 continue
             mean = own["first"][row, 0] / n
             covariance = own["second"][row, 0] / n - torch.outer(mean, mean)
-            values, turn = torch.linalg.eigh(covariance[:-d, :-d])
-            values, turn = values.flip(0).clamp(min=0), turn.flip(1)
+            values, phase = torch.linalg.eigh(covariance[:-d, :-d])
+            values, phase = values.flip(0).clamp(min=0), phase.flip(1)
             explained = values.cumsum(0) / (own["spread"][row] / n).clamp(min=1e-9)
             kept = min(int(n // FEWEST), int((explained < VARIANCE).sum()) + 1)
-            voxels = torch.arange(1.0, statistics.modes.shape[2] + 1, dtype=turn.dtype)
-            signs = (turn.T @ statistics.modes[row].double() @ voxels).sign()  # or rounding may turn an axis round
-            turn = turn * signs * (torch.arange(len(turn)) < kept)
-            statistics.modes[row].copy_(turn.T @ statistics.modes[row].double())
-            turned = torch.eye(len(turn) + d, dtype=torch.float64)
-            turned[:-d, :-d] = turn
+            voxels = torch.arange(1.0, statistics.modes.shape[2] + 1, dtype=phase.dtype)
+            signs = (phase.T @ statistics.modes[row].double() @ voxels).sign()  # or rounding may turn an axis round
+            phase = phase * signs * (torch.arange(len(phase)) < kept)
+            statistics.modes[row].copy_(phase.T @ statistics.modes[row].double())
+            turned = torch.eye(len(phase) + d, dtype=torch.float64)
+            turned[:-d, :-d] = phase
             self._begin_mixture(row, turned.T @ mean, turned.T @ covariance @ turned, n)
 
     def _begin_mixture(self, row: int, mean: Tensor, covariance: Tensor, n: float) -> None:
@@ -251,8 +251,8 @@ class PcaMaps(Family):
 
     def _set_widths(self) -> None:
         """Bisect each label's width in turn, on the same drawn maps."""
-        draws, statistics = SeededDraws(0), self.statistics
-        chance, normal = draws.uniform((TRIALS,)).tolist(), draws.normal((TRIALS, statistics.means.shape[2])).double()
+        rng, statistics = SeededSource(0), self.statistics
+        chance, normal = rng.uniform((TRIALS,)).tolist(), rng.normal((TRIALS, statistics.means.shape[2])).double()
         for row, n in enumerate(statistics.counts[:, 1].tolist()):
             if n < FEWEST:
                 continue

@@ -1,16 +1,17 @@
-"""pix2pix (Isola et al. 2017): from one image to another, or to a label map, with a U-Net and a critic of patches.
+"""pix2pix (Isola et al. 2017): from one image to another, or to a label map, with a U-Net and a discriminator of
+patches.
 
-The loss compares with the real target, so generator and critic both read patients and both are private when the run
-is. Variety comes from noise channels beside the source; the paper's dropout would be randomness outside `noise`.
+The loss compares with the real target, so generator and discriminator both read patients and both are private when the
+run is. Variety comes from noise channels beside the source; the paper's dropout would be randomness outside `noise`.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn, joined, parted
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors, joined, parted
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.image_to_image import PatchCritic, UNet, over_patches, patch_problem
+from fedsynth.models.image_to_image import PatchGanDiscriminator, UNet, over_patches, patch_problem
 from fedsynth.models.layers import as_joint, spread
 from fedsynth.models.objectives import LEAST_SQUARES
 
@@ -23,31 +24,33 @@ class Pix2Pix(Family):
     The distance is the mean absolute difference for intensities and the cross-entropy for labels.
     """
 
-    turns = (Turn(net="critic", reads_patients=True), Turn(net="generator", reads_patients=True))
-    shared = ("generator", "critic")
+    phases = (Phase(net="discriminator", reads_patients=True), Phase(net="generator", reads_patients=True))
+    shared = ("generator", "discriminator")
 
     def __init__(self, shape: ImageShape, *, private: bool, base: int, closeness: float) -> None:
         inputs = shape.source_channels + NOISE_CHANNELS + shape.n_classes
         generator = UNet(shape.size, inputs, shape.joint_channels, base)
-        super().__init__(shape, {"generator": generator, "critic": PatchCritic(shape, base, norm=not private)})
+        super().__init__(
+            shape, {"generator": generator, "discriminator": PatchGanDiscriminator(shape, base, norm=not private)}
+        )
         self.closeness = closeness
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A noise channel beside the source."""
-        return {"channel": draws.normal((n, NOISE_CHANNELS, *self.shape.size))}
+        return {"channel": rng.normal((n, NOISE_CHANNELS, *self.shape.size))}
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The whole turn: real and made answers are judged beside the patient's own source."""
-        if turn.net == "generator":
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """The whole phase: real and generated answers are scored beside the patient's own source."""
+        if phase.net == "generator":
             values = self._values(batch, noise)
-            made = self._judge(as_joint(values, self.shape, bounded=True), batch, noise)
+            made = self._score(as_joint(values, self.shape, bounded=True), batch, noise)
             return over_patches(LEAST_SQUARES.generator, made) + self.closeness * self._distance(values, batch)
         with torch.no_grad():
             fake = as_joint(self._values(batch, noise), self.shape, bounded=True)
-        real = over_patches(LEAST_SQUARES.real, self._judge(joined(batch), batch, noise))
-        return (real + over_patches(LEAST_SQUARES.fake, self._judge(fake, batch, noise))) / 2
+        real = over_patches(LEAST_SQUARES.real, self._score(joined(batch), batch, noise))
+        return (real + over_patches(LEAST_SQUARES.fake, self._score(fake, batch, noise))) / 2
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Nothing is learnt without patients."""
         return torch.zeros_like(noise["channel"].flatten(1)[:, 0])
 
@@ -74,9 +77,9 @@ class Pix2Pix(Family):
         values: Tensor = self.nets["generator"](torch.cat(parts, 1))
         return values
 
-    def _judge(self, joint: Tensor, condition: Tensors, noise: Tensors) -> list[Tensor]:
+    def _score(self, joint: Tensor, condition: Tensors, noise: Tensors) -> list[Tensor]:
         pair = self.seen(torch.cat([joint, condition["source"].to(joint.dtype)], 1), noise)
-        features: list[Tensor] = self.nets["critic"](pair, condition)
+        features: list[Tensor] = self.nets["discriminator"](pair, condition)
         return features
 
 
@@ -93,7 +96,7 @@ register(
         kind="paired",
         not_private="its sources are patients too; train a joint family privately instead",
         build=build,
-        recipe=Recipe(rate=5e-4, rates={"critic": 2e-4}, betas=(0.5, 0.99), augment=False),
+        recipe=Recipe(rate=5e-4, rates={"discriminator": 2e-4}, betas=(0.5, 0.99), augment=False),
         check_size=patch_problem,
     )
 )

@@ -1,4 +1,4 @@
-"""ProGAN (Karras et al. 2018): generator and critic grow from a coarse grid, under the WGAN-GP objective.
+"""ProGAN (Karras et al. 2018): generator and discriminator grow from a coarse grid, under the WGAN-GP objective.
 
 Equalised learning rates, pixel norm in the generator, and (in plain runs only) a channel of the batch's deviation.
 Features are enlarged linearly instead of repeated, as StyleGAN later did: short runs leave no lattice in the picture.
@@ -9,7 +9,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, ImageShape, Tensors
+from fedsynth.models.base import ImageShape, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.layers import (
     EqualConv,
@@ -57,9 +57,9 @@ class GrowingConvGenerator(GrowingGenerator):
         )
         self.out = nn.ModuleList(EqualConv(shape.dimensions, i, shape.joint_channels, 1) for i in channels)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A normal latent."""
-        return {"z": draws.normal((n, self.latent))}
+        return {"z": rng.normal((n, self.latent))}
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask at the size of the stage."""
@@ -74,7 +74,7 @@ class GrowingConvGenerator(GrowingGenerator):
         return as_joint(made, self.shape)
 
 
-class GrowingCritic(nn.Module):
+class GrowingDiscriminator(nn.Module):
     """The generator's mirror image; `deviation` adds the channel that mixes samples."""
 
     def __init__(self, shape: ImageShape, growth: Growth, *, channels: list[int], deviation: bool) -> None:
@@ -112,8 +112,8 @@ def stage_widths(shape: ImageShape, base: int | None) -> list[int]:
     return widths(len(halvings(shape.size)), width, 6 * width)
 
 
-def critic_widths(shape: ImageShape, base: int | None, private: bool) -> list[int]:
-    """Channels per stage of the critic: half as many when it is private, and at most 32 (16 in 3-D)."""
+def discriminator_widths(shape: ImageShape, base: int | None, private: bool) -> list[int]:
+    """Channels per stage of the discriminator: half as many when it is private, and at most 32 (16 in 3-D)."""
     channels, most = stage_widths(shape, base), 32 if shape.dimensions == 2 else 16
     return [max(4, min(most, c // 2)) for c in channels] if private else channels
 
@@ -126,10 +126,12 @@ def build(
     return GrowingGan(
         shape,
         generator=GrowingConvGenerator(shape, growth, latent=latent, channels=stage_widths(shape, base)),
-        critic=GrowingCritic(shape, growth, channels=critic_widths(shape, base, private), deviation=not private),
+        discriminator=GrowingDiscriminator(
+            shape, growth, channels=discriminator_widths(shape, base, private), deviation=not private
+        ),
         objective=WASSERSTEIN,
         penalty=unit_slope(),
-        couples_samples=not private,
+        mixes_samples=not private,
     )
 
 
@@ -138,7 +140,7 @@ register(
         name="progan",
         summary="progressively growing GAN: learns coarse anatomy first",
         kind="joint",
-        private="critic: vmap(grad)",
+        private="discriminator: vmap(grad)",
         build=build,
         recipe=Recipe(rate=2e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

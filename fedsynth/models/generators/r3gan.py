@@ -1,7 +1,7 @@
 """R3GAN (Huang et al. 2024): residual networks without any norm, a relativistic objective, R1 and R2.
 
-Its critic compares each real image with one made image, so the pair is one patient's loss. The paper's generator
-compares too, and so reads patients: a private run gives it the non-saturating term instead.
+Its discriminator compares each real image with one generated image, so the pair is one patient's loss. The paper's
+generator compares too, and so reads patients: a private run gives it the non-saturating term instead.
 """
 
 import math
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, ImageShape, Tensors, Turn, joined
+from fedsynth.models.base import ImageShape, Phase, RandomSource, Tensors, joined
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.generators.progan import critic_widths, stage_widths
-from fedsynth.models.joint_gan import CRITIC, GENERATOR, Generator, JointGan
+from fedsynth.models.generators.progan import discriminator_widths, stage_widths
+from fedsynth.models.joint_gan import DISCRIMINATOR, GENERATOR, Generator, JointGan
 from fedsynth.models.layers import (
     CONVOLUTION,
     as_joint,
@@ -78,9 +78,9 @@ class ResidualGenerator(Generator):
         )
         self.out = CONVOLUTION[d](channels[-1], shape.joint_channels, 1)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A normal latent."""
-        return {"z": draws.normal((n, self.latent))}
+        return {"z": rng.normal((n, self.latent))}
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask."""
@@ -90,7 +90,7 @@ class ResidualGenerator(Generator):
         return as_joint(self.out(x), self.shape)
 
 
-class ResidualJudge(nn.Module):
+class ResidualDiscriminator(nn.Module):
     """The generator's mirror image, ending in one learned average per channel and a linear score."""
 
     def __init__(self, shape: ImageShape, *, channels: list[int], blocks: int) -> None:
@@ -117,22 +117,22 @@ class R3Gan(JointGan):
 
     gamma: float = 1.0
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The critic's loss on pairs of a real and a made image; in plain runs also the generator's."""
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """The discriminator's loss on pairs of a real and a generated image; in plain runs also the generator's."""
         label = batch.get("label")
-        judge, real = self.judge(label, progress), self.seen(joined(batch), noise)
-        if turn.net == "generator":
-            return functional.softplus(judge(real) - judge(self.made(label, noise, progress)))
-        real_scores, real_slopes = scores_and_slopes(judge, real)
-        fake_scores, fake_slopes = scores_and_slopes(judge, self.fakes(label, noise, progress))
+        scorer, real = self.scorer(label, progress), self.seen(joined(batch), noise)
+        if phase.net == "generator":
+            return functional.softplus(scorer(real) - scorer(self.made(label, noise, progress)))
+        real_scores, real_slopes = scores_and_slopes(scorer, real)
+        fake_scores, fake_slopes = scores_and_slopes(scorer, self.fakes(label, noise, progress))
         penalty = self.burnt_in(progress) / 2 * (real_slopes + fake_slopes)
         return functional.softplus(fake_scores - real_scores) + penalty
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """In private runs the generator's non-saturating loss; everything else compares with patients."""
-        if turn.reads_patients:
+        if phase.reads_patients:
             return torch.zeros_like(noise["z"][:, 0])
-        return super().free_loss(turn, condition, noise, progress)
+        return super().fake_loss(phase, condition, noise, progress)
 
     def burnt_in(self, progress: float) -> float:
         """The weight of R1 and R2: a cosine in the exponent, from ten times `gamma` to `gamma`."""
@@ -156,11 +156,11 @@ def build(
     family = R3Gan(
         shape,
         generator=ResidualGenerator(shape, latent=latent, channels=stage_widths(shape, base), blocks=blocks),
-        critic=ResidualJudge(shape, channels=critic_widths(shape, base, private), blocks=blocks),
+        discriminator=ResidualDiscriminator(shape, channels=discriminator_widths(shape, base, private), blocks=blocks),
         objective=NON_SATURATING,
     )
     family.gamma = gamma
-    family.turns = (CRITIC, GENERATOR if private else Turn(net="generator", reads_patients=True))
+    family.phases = (DISCRIMINATOR, GENERATOR if private else Phase(net="generator", reads_patients=True))
     return family
 
 
@@ -169,7 +169,7 @@ register(
         name="r3gan",
         summary="R3GAN: relativistic pairs, no normalisation, every mode covered",
         kind="joint",
-        private="critic: vmap(grad)",
+        private="discriminator: vmap(grad)",
         build=build,
         recipe=Recipe(rate=1e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

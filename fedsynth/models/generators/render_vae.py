@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedsynth.errors import ConfigError
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.layers import CONVOLUTION, halve, halvings, repeat, spread, widths, with_label
 from fedsynth.models.texture import Texture, missing_spectrum
@@ -129,7 +129,7 @@ class Prior(nn.Module):
 class RenderVae(Family):
     """Absolute plus squared error, more where the map names something, and a small divergence of the code."""
 
-    turns = (Turn(net=NET, reads_patients=True),)
+    phases = (Phase(net=NET, reads_patients=True),)
     shared = (NET, PRIOR)
     sampler = (NET, PRIOR)
     passes = 1
@@ -157,17 +157,17 @@ class RenderVae(Family):
         assert isinstance(net, Prior)
         return net
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """The code, a noise channel, the texture, and the small change of a training image."""
         d, size = self.shape.dimensions, self.shape.size
         return {
-            "code": draws.normal((n, self.latent)),
-            "channel": draws.normal((n, 1, *size)),
-            "texture": draws.normal((n, self.shape.channels, *size)),
-            "view": draws.uniform((n, 1 + d + math.comb(d, 2))) * 2 - 1,
+            "code": rng.normal((n, self.latent)),
+            "channel": rng.normal((n, 1, *size)),
+            "texture": rng.normal((n, self.shape.channels, *size)),
+            "view": rng.uniform((n, 1 + d + math.comb(d, 2))) * 2 - 1,
         }
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """The negative bound; the divergence fades in over the first fifth."""
         source, image = seen_anew(batch["source"], batch["image"], noise["view"])
         condition = batch | {"source": source}
@@ -180,7 +180,7 @@ class RenderVae(Family):
         loss: Tensor = misfit + self.divergence * min(1.0, 5 * progress) * divergence / math.prod(self.shape.size)
         return loss
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Nothing is learnt without patients."""
         return torch.zeros_like(noise["code"][:, 0])
 
@@ -237,11 +237,11 @@ def seen_anew(source: Tensor, image: Tensor, view: Tensor) -> tuple[Tensor, Tens
     matrix = torch.eye(d, device=view.device) * (1 + SCALE * view[:, :1, None])
     for number, (i, j) in enumerate(combinations(range(d), 2)):
         angle = TURN * view[:, 1 + d + number]
-        turn = torch.eye(d, device=view.device).repeat(len(view), 1, 1)
-        turn[:, i, i] = turn[:, j, j] = angle.cos()
-        turn[:, j, i] = angle.sin()
-        turn[:, i, j] = -turn[:, j, i]
-        matrix = matrix @ turn
+        phase = torch.eye(d, device=view.device).repeat(len(view), 1, 1)
+        phase[:, i, i] = phase[:, j, j] = angle.cos()
+        phase[:, j, i] = angle.sin()
+        phase[:, i, j] = -phase[:, j, i]
+        matrix = matrix @ phase
     moved = torch.cat([matrix, 2 * SHIFT * view[:, 1 : 1 + d, None]], 2)
     grid = functional.affine_grid(moved, list(image.shape), align_corners=False)
     maps = functional.grid_sample(source[:, 1:], grid, mode="nearest", align_corners=False)

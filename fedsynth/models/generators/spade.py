@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn, joined, parted
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors, joined, parted
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.image_to_image import PatchCritic, feature_distance, over_patches, patch_problem
+from fedsynth.models.image_to_image import PatchGanDiscriminator, feature_distance, over_patches, patch_problem
 from fedsynth.models.layers import CONVOLUTION, as_joint, double, halve, halvings, widths, with_label
 from fedsynth.models.objectives import HINGE
 
@@ -87,58 +87,66 @@ class Spade(Family):
     """Hinge objective on patches; in plain runs also feature matching, which compares with the real image.
 
     In private runs the generator never reads a patient: its sources and the fakes' come from `condition`, which must
-    be public or synthetic, and only the critic's real half goes through the door.
+    be public or synthetic, and only the discriminator's real half goes through the mechanism.
     """
 
-    shared = ("generator", "critic")
+    shared = ("generator", "discriminator")
 
     def __init__(self, shape: ImageShape, *, private: bool, base: int, hidden: int, matching: float) -> None:
-        nets = {"generator": Generator(shape, base, hidden), "critic": PatchCritic(shape, base, norm=not private)}
+        nets = {
+            "generator": Generator(shape, base, hidden),
+            "discriminator": PatchGanDiscriminator(shape, base, norm=not private),
+        }
         super().__init__(shape, nets)
         self.private, self.matching = private, matching
-        self.turns = (Turn(net="critic", reads_patients=True), Turn(net="generator", reads_patients=not private))
+        self.phases = (
+            Phase(net="discriminator", reads_patients=True),
+            Phase(net="generator", reads_patients=not private),
+        )
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """The latent."""
-        return {"latent": draws.normal((n, LATENT))}
+        return {"latent": rng.normal((n, LATENT))}
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Plain: the whole turn, with fakes for the batch's own sources. Private: the critic's real half alone."""
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Plain: the whole phase, with fakes for the batch's own sources. Private: the discriminator's real half
+        alone.
+        """
         if self.private:
-            return over_patches(HINGE.real, self._judge(joined(batch), batch, noise))
-        if turn.net == "critic":
-            real = over_patches(HINGE.real, self._judge(joined(batch), batch, noise))
-            return real + self._on_fakes(turn, batch, noise)
-        made = self._judge(self._make(batch, noise), batch, noise)
+            return over_patches(HINGE.real, self._score(joined(batch), batch, noise))
+        if phase.net == "discriminator":
+            real = over_patches(HINGE.real, self._score(joined(batch), batch, noise))
+            return real + self._on_fakes(phase, batch, noise)
+        made = self._score(self._make(batch, noise), batch, noise)
         with torch.no_grad():
-            real_features = self._judge(joined(batch), batch, noise)
+            real_features = self._score(joined(batch), batch, noise)
         return over_patches(HINGE.generator, made) + self.matching * feature_distance(made, real_features)
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Private: everything that judges fakes, made for public sources. Plain: nothing is left to do."""
         if not self.private:
             return torch.zeros_like(noise["latent"][:, 0])
-        return self._on_fakes(turn, condition, noise)
+        return self._on_fakes(phase, condition, noise)
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """An image for each source."""
         return parted(self._make(condition, noise), self.shape)
 
-    def _on_fakes(self, turn: Turn, condition: Tensors, noise: Tensors) -> Tensor:
-        """The critic's loss on fakes, or the generator's."""
-        if turn.net == "generator":
-            return over_patches(HINGE.generator, self._judge(self._make(condition, noise), condition, noise))
+    def _on_fakes(self, phase: Phase, condition: Tensors, noise: Tensors) -> Tensor:
+        """The discriminator's loss on fakes, or the generator's."""
+        if phase.net == "generator":
+            return over_patches(HINGE.generator, self._score(self._make(condition, noise), condition, noise))
         with torch.no_grad():
             made = self._make(condition, noise)
-        return over_patches(HINGE.fake, self._judge(made, condition, noise))
+        return over_patches(HINGE.fake, self._score(made, condition, noise))
 
     def _make(self, condition: Tensors, noise: Tensors) -> Tensor:
         made: Tensor = self.nets["generator"](noise["latent"], condition)
         return made
 
-    def _judge(self, joint: Tensor, condition: Tensors, noise: Tensors) -> list[Tensor]:
+    def _score(self, joint: Tensor, condition: Tensors, noise: Tensors) -> list[Tensor]:
         pair = self.seen(torch.cat([joint, condition["source"].to(joint.dtype)], 1), noise)
-        features: list[Tensor] = self.nets["critic"](pair, condition)
+        features: list[Tensor] = self.nets["discriminator"](pair, condition)
         return features
 
 
@@ -162,7 +170,7 @@ register(
         kind="paired",
         not_private="its sources are patients too; train a joint family privately instead",
         build=build,
-        recipe=Recipe(rate=2e-4, rates={"critic": 4e-4}, betas=(0.0, 0.99), augment=True),
+        recipe=Recipe(rate=2e-4, rates={"discriminator": 4e-4}, betas=(0.0, 0.99), augment=True),
         check_size=patch_problem,
     )
 )

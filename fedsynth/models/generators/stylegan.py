@@ -1,15 +1,15 @@
 """StyleGAN (Karras et al. 2019): ProGAN's growth, with a mapped style entering every layer and noise beside it.
 
-The critic is ProGAN's; the objective is non-saturating with R1.
+The discriminator is ProGAN's; the objective is non-saturating with R1.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, ImageShape, Tensors
+from fedsynth.models.base import ImageShape, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.generators.progan import GrowingCritic, critic_widths, stage_widths
+from fedsynth.models.generators.progan import GrowingDiscriminator, discriminator_widths, stage_widths
 from fedsynth.models.layers import EqualConv, EqualLinear, as_joint, double, halving_problem, halvings, spread
 from fedsynth.models.objectives import NON_SATURATING, r1
 from fedsynth.models.progressive_growing import GrowingGan, GrowingGenerator, Growth, faded
@@ -44,10 +44,10 @@ class StyleGenerator(GrowingGenerator):
         self.styled = nn.ModuleList(StyledLayer(d, o, style) for _, o in pairs)
         self.out = nn.ModuleList(EqualConv(d, c, shape.joint_channels, 1) for c in channels)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Latents, and a noise picture for every layer."""
-        pictures = {f"layer-{2 * i + j}": draws.normal((n, 1, *g)) for i, g in enumerate(self.grids) for j in (0, 1)}
-        return {**self.styles.noise(n, draws), **pictures}
+        pictures = {f"layer-{2 * i + j}": rng.normal((n, 1, *g)) for i, g in enumerate(self.grids) for j in (0, 1)}
+        return {**self.styles.noise(n, rng), **pictures}
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask at the size of the stage, styles mixed among the layers in use."""
@@ -90,10 +90,12 @@ def build(
     return GrowingGan(
         shape,
         generator=StyleGenerator(shape, growth, styles, style=latent, channels=stage_widths(shape, base)),
-        critic=GrowingCritic(shape, growth, channels=critic_widths(shape, base, private), deviation=not private),
+        discriminator=GrowingDiscriminator(
+            shape, growth, channels=discriminator_widths(shape, base, private), deviation=not private
+        ),
         objective=NON_SATURATING,
         penalty=r1(gamma),
-        couples_samples=not private,
+        mixes_samples=not private,
     )
 
 
@@ -102,7 +104,7 @@ register(
         name="stylegan",
         summary="StyleGAN: progressive growth with styles, noise and style mixing",
         kind="joint",
-        private="critic: vmap(grad)",
+        private="discriminator: vmap(grad)",
         build=build,
         recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

@@ -1,6 +1,6 @@
-"""StyleGAN2 (Karras et al. 2020): modulated convolutions, a generator that sums its outputs, a residual critic.
+"""StyleGAN2 (Karras et al. 2020): modulated convolutions, a generator that sums its outputs, a residual discriminator.
 
-The path-length regulariser is a turn of its own for the generator. It reads made images only.
+The path-length regulariser is a phase of its own for the generator. It reads generated images only.
 """
 
 import math
@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fedsynth.models.base import Draws, ImageShape, Tensors, Turn
+from fedsynth.models.base import ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.generators.progan import critic_widths, stage_widths
-from fedsynth.models.joint_gan import CRITIC, GENERATOR, Generator, JointGan
+from fedsynth.models.generators.progan import discriminator_widths, stage_widths
+from fedsynth.models.joint_gan import DISCRIMINATOR, GENERATOR, Generator, JointGan
 from fedsynth.models.layers import (
     EqualConv,
     EqualLinear,
@@ -29,8 +29,8 @@ from fedsynth.models.layers import (
 from fedsynth.models.objectives import NON_SATURATING, r1
 from fedsynth.models.style_mapping import Styles
 
-PATHS = Turn(net="generator", reads_patients=False, every=8)
-"""The lazy turn of the path-length regulariser; its weight is multiplied by its interval."""
+PATHS = Phase(net="generator", reads_patients=False, interval=8)
+"""The lazy phase of the path-length regulariser; its weight is multiplied by its interval."""
 
 
 class SkipGenerator(Generator):
@@ -53,12 +53,12 @@ class SkipGenerator(Generator):
         self.register_buffer("path_mean", torch.zeros(()))
         self.last_length: Tensor | None = None
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Latents, a noise picture for every layer, and one for the direction in which paths are measured."""
         grids = [self.grids[(layer + 1) // 2] for layer in range(len(self.layers))]
-        pictures = {f"layer-{layer}": draws.normal((n, 1, *grid)) for layer, grid in enumerate(grids)}
-        path = draws.normal((n, self.shape.joint_channels, *self.shape.size))
-        return {**self.styles.noise(n, draws), **pictures, "path": path}
+        pictures = {f"layer-{layer}": rng.normal((n, 1, *grid)) for layer, grid in enumerate(grids)}
+        path = rng.normal((n, self.shape.joint_channels, *self.shape.size))
+        return {**self.styles.noise(n, rng), **pictures, "path": path}
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask, styles mixed among the layers."""
@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module):
         return inner / math.sqrt(2)
 
 
-class ResidualCritic(nn.Module):
+class ResidualDiscriminator(nn.Module):
     """Residual blocks down to the coarsest grid; `deviation` adds the channel that mixes samples."""
 
     def __init__(self, shape: ImageShape, *, channels: list[int], deviation: bool) -> None:
@@ -136,20 +136,20 @@ class ResidualCritic(nn.Module):
 
 
 class StyleGan2(JointGan):
-    """A joint GAN with a third turn, which keeps the path lengths of the generator near their mean."""
+    """A joint GAN with a third phase, which keeps the path lengths of the generator near their mean."""
 
-    turns = (CRITIC, GENERATOR, PATHS)
+    phases = (DISCRIMINATOR, GENERATOR, PATHS)
     path_weight: float = 2.0
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """As any joint GAN's, and the path-length regulariser (equation 4)."""
-        if turn != PATHS:
-            return super().free_loss(turn, condition, noise, progress)
+        if phase != PATHS:
+            return super().fake_loss(phase, condition, noise, progress)
         generator = self.generator
         assert isinstance(generator, SkipGenerator)
         lengths = generator.path_lengths(condition.get("label"), noise)
         generator.last_length = lengths.detach().mean()
-        return self.path_weight * turn.every * (lengths - generator.path_mean).square()
+        return self.path_weight * phase.interval * (lengths - generator.path_mean).square()
 
 
 def build(
@@ -168,10 +168,12 @@ def build(
     family = StyleGan2(
         shape,
         generator=SkipGenerator(shape, styles, style=latent, channels=stage_widths(shape, base)),
-        critic=ResidualCritic(shape, channels=critic_widths(shape, base, private), deviation=not private),
+        discriminator=ResidualDiscriminator(
+            shape, channels=discriminator_widths(shape, base, private), deviation=not private
+        ),
         objective=NON_SATURATING,
         penalty=r1(gamma),
-        couples_samples=not private,
+        mixes_samples=not private,
     )
     family.path_weight = paths
     return family
@@ -182,7 +184,7 @@ register(
         name="stylegan2",
         summary="StyleGAN2: modulated convolutions and path-length regularisation",
         kind="joint",
-        private="critic: vmap(grad)",
+        private="discriminator: vmap(grad)",
         build=build,
         recipe=Recipe(rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=halving_problem,

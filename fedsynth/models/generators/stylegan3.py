@@ -2,7 +2,7 @@
 
 Signals are band-limited: they start as Fourier features that the style turns and moves, every nonlinearity works
 between a doubling and a low-pass filter, and grids carry a margin beyond the picture. No noise, no style mixing. The
-critic is StyleGAN2's.
+discriminator is StyleGAN2's.
 """
 
 import math
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedsynth.models.base import Draws, ImageShape, Tensors
+from fedsynth.models.base import ImageShape, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.generators.progan import critic_widths
-from fedsynth.models.generators.stylegan2 import ResidualCritic
+from fedsynth.models.generators.progan import discriminator_widths
+from fedsynth.models.generators.stylegan2 import ResidualDiscriminator
 from fedsynth.models.joint_gan import Generator, JointGan
 from fedsynth.models.layers import EqualLinear, ModulatedConv, as_joint, leaky, spread
 from fedsynth.models.objectives import NON_SATURATING, r1
@@ -203,9 +203,9 @@ class AliasFreeGenerator(Generator):
         last = bands[-2].channels
         self.out = ModulatedConv(shape.dimensions, last, shape.joint_channels, style, kernel=1, demodulate=False)
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """A normal latent."""
-        return self.styles.noise(n, draws)
+        return self.styles.noise(n, rng)
 
     def forward(self, label: Tensor | None, noise: Tensors, progress: float) -> Tensor:
         """Image and mask."""
@@ -255,10 +255,12 @@ def build(
     return JointGan(
         shape,
         generator=AliasFreeGenerator(shape, styles, style=latent, bands=bands),
-        critic=ResidualCritic(shape, channels=critic_widths(shape, base, private), deviation=not private),
+        discriminator=ResidualDiscriminator(
+            shape, channels=discriminator_widths(shape, base, private), deviation=not private
+        ),
         objective=NON_SATURATING,
         penalty=r1(gamma),
-        couples_samples=not private,
+        mixes_samples=not private,
     )
 
 
@@ -267,7 +269,7 @@ register(
         name="stylegan3",
         summary="StyleGAN3-T: alias-free, details move with the anatomy; the slowest generator",
         kind="joint",
-        private="critic: vmap(grad)",
+        private="discriminator: vmap(grad)",
         build=build,
         recipe=Recipe(batch=8, rate=3e-3, betas=(0.0, 0.99), augment=False),
         check_size=size_problem,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators import catalog
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.pairing import one_hot
@@ -28,38 +28,38 @@ class TwoStage(Family):
         nets = {f"{name}-{net}": module for name, family in by_stage.items() for net, module in family.nets.items()}
         super().__init__(shape, nets)
         self._by_stage = by_stage  # in a dict, so that no network is registered twice
-        self.turns = tuple(
-            replace(turn, net=f"{name}-{turn.net}") for name, family in by_stage.items() for turn in family.turns
+        self.phases = tuple(
+            replace(phase, net=f"{name}-{phase.net}") for name, family in by_stage.items() for phase in family.phases
         )
         self.shared, self.sampler, self.fitted, self.pooled = (
             tuple(f"{name}-{net}" for name, family in by_stage.items() for net in getattr(family, kind))
             for kind in ("shared", "sampler", "fitted", "pooled")
         )
         self.passes = max(family.passes for family in by_stage.values())
-        self.couples_samples = any(family.couples_samples for family in by_stage.values())
+        self.mixes_samples = any(family.mixes_samples for family in by_stage.values())
 
     def stages(self) -> tuple[float, ...]:
         """Those of both."""
         return tuple(sorted({stage for family in self._by_stage.values() for stage in family.stages()}))
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """That of both, by `<stage>/<name>`."""
         return {
             f"{stage}/{name}": value
             for stage, family in self._by_stage.items()
-            for name, value in family.noise(n, draws).items()
+            for name, value in family.noise(n, rng).items()
         }
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """That of the turn's stage."""
-        stage, own = _split(turn.net)
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """That of the phase's stage."""
+        stage, own = _split(phase.net)
         shown = _for_stage(stage, batch)
-        return self._stage(stage).private_loss(replace(turn, net=own), shown, _under(stage, noise), progress)
+        return self._stage(stage).real_loss(replace(phase, net=own), shown, _under(stage, noise), progress)
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """That of the turn's stage."""
-        stage, own = _split(turn.net)
-        return self._stage(stage).free_loss(replace(turn, net=own), condition, _under(stage, noise), progress)
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """That of the phase's stage."""
+        stage, own = _split(phase.net)
+        return self._stage(stage).fake_loss(replace(phase, net=own), condition, _under(stage, noise), progress)
 
     def sums(self, number: int, batch: Tensors) -> Tensors:
         """Those of both, in the same pass."""
@@ -92,7 +92,7 @@ class TwoStage(Family):
         return {"image": made["image"], "mask": maps}
 
     def _stage(self, name: str) -> Family:
-        """The stage, showing its critic augmented samples where this family was told to."""
+        """The stage, showing its discriminator augmented samples where this family was told to."""
         family, augment = self._by_stage[name], self.augment
         if name == MAPS and isinstance(augment, Augmentation):
             augment = replace(augment, image_channels=0)

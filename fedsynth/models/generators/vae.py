@@ -2,7 +2,7 @@
 
 The prior is a learnt mixture of Gaussians: a fixed one leaves holes between the codes of real images, and what is drawn
 from a hole is no brain. Everything learns from patients, so everything is private when the run is. The prior takes its
-own turns: clipped together with a decoder that has a hundred times as many numbers, what it learns would be lost.
+own phases: clipped together with a decoder that has a hundred times as many numbers, what it learns would be lost.
 """
 
 import math
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsynth.models.base import Draws, Family, ImageShape, Tensors, Turn, joined
+from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors, joined
 from fedsynth.models.generators.catalog import PRIVATE, PRIVATE_STARTED, Entry, Recipe, register
 from fedsynth.models.image_to_image import ResidualBlock
 from fedsynth.models.layers import CONVOLUTION, double, halve, halving_problem, halvings, spread, widths, with_label
 
 NET, PRIOR = "autoencoder", "prior"
-CODER = Turn(net=NET, reads_patients=True)
+CODER = Phase(net=NET, reads_patients=True)
 
 
 class Prior(nn.Module):
@@ -96,7 +96,7 @@ class Vae(Family):
     The cross-entropy counts `emphasis` times: tumours are few voxels, and a code that forgets them costs little else.
     """
 
-    turns: tuple[Turn, ...] = (CODER, Turn(net=PRIOR, reads_patients=True, judges=False))
+    phases: tuple[Phase, ...] = (CODER, Phase(net=PRIOR, reads_patients=True, scores_images=False))
     shared = (NET, PRIOR)
     sampler = (NET, PRIOR)
 
@@ -120,18 +120,18 @@ class Vae(Family):
         assert isinstance(net, Prior)
         return net
 
-    def noise(self, n: int, draws: Draws) -> Tensors:
+    def noise(self, n: int, rng: RandomSource) -> Tensors:
         """What turns the posterior (in training) or a component of the prior (in sampling) into a latent."""
-        return {"latent": draws.normal((n, self.latent)), "component": draws.uniform((n,))}
+        return {"latent": rng.normal((n, self.latent)), "component": rng.uniform((n,))}
 
-    def private_loss(self, turn: Turn, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """The negative bound; of the prior, the part that it has a say in.
 
         The divergence fades in over the first tenth, so that the latent is used at all.
         """
         mean, log_variance = self.autoencoder.encode(batch)
         latent = mean + torch.exp(log_variance / 2) * noise["latent"]
-        if turn.net == PRIOR:
+        if phase.net == PRIOR:
             return -self.prior.log_density(latent.detach(), batch)
         image, logits = self.autoencoder.decode(latent, batch)
         misfit = (image - batch["image"]).square().flatten(1).sum(1) / (2 * self.sigma**2)
@@ -142,7 +142,7 @@ class Vae(Family):
         divergence = posterior - self.prior.log_density(latent, batch)
         return (misfit + min(1.0, 10 * progress) * divergence) / math.prod(self.shape.size)
 
-    def free_loss(self, turn: Turn, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Nothing is learnt without patients."""
         return torch.zeros_like(noise["component"])
 
@@ -164,7 +164,7 @@ def build(
     emphasis: float = 5.0,
 ) -> Vae:
     """A new one. `latent` and `base` are 32 and 16, or 16 and 4 when private, for noise grows with the number of
-    parameters; then the prior moves at every second step, because each of its turns is paid for."""
+    parameters; then the prior moves at every second step, because each of its phases is paid for."""
     family = Vae(
         shape,
         latent=(16 if private else 32) if latent is None else latent,
@@ -173,7 +173,7 @@ def build(
         sigma=sigma,
         emphasis=emphasis,
     )
-    family.turns = (CODER, replace(family.turns[1], every=2 if private else 1))
+    family.phases = (CODER, replace(family.phases[1], interval=2 if private else 1))
     return family
 
 

@@ -4,10 +4,10 @@ a penalty on its slope. The networks are those of DCGAN.
 
 import torch
 
-from fedsynth.models.base import ImageShape, Turn
+from fedsynth.models.base import ImageShape, Phase
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.generators.dcgan import networks
-from fedsynth.models.joint_gan import CRITIC, JointGan
+from fedsynth.models.joint_gan import DISCRIMINATOR, JointGan
 from fedsynth.models.layers import halving_problem
 from fedsynth.models.objectives import WASSERSTEIN, unit_slope
 
@@ -20,14 +20,14 @@ class ClippedGan(JointGan):
     def after_update(self, net: str) -> None:
         """Cut the weights: this reads nothing else, so it costs no privacy."""
         super().after_update(net)
-        if net == "critic":
+        if net == "discriminator":
             with torch.no_grad():
                 for weight in self.nets[net].parameters():
                     weight.clamp_(-self.limit, self.limit)
 
 
-def _turns(critic_steps: int) -> tuple[Turn, ...]:
-    return (CRITIC, Turn(net="generator", reads_patients=False, every=critic_steps))
+def _phases(discriminator_steps: int) -> tuple[Phase, ...]:
+    return (DISCRIMINATOR, Phase(net="generator", reads_patients=False, interval=discriminator_steps))
 
 
 def build_clipped(
@@ -37,13 +37,13 @@ def build_clipped(
     latent: int = 64,
     base: int | None = None,
     limit: float = 0.05,
-    critic_steps: int = 2,
+    discriminator_steps: int = 2,
 ) -> ClippedGan:
     """A new WGAN; the generator moves at every `critic_steps`-th step."""
-    generator, critic = networks(shape, private, latent, base)
-    family = ClippedGan(shape, generator=generator, critic=critic, objective=WASSERSTEIN)
-    family.limit, family.turns = limit, _turns(critic_steps)
-    family.after_update("critic")
+    generator, discriminator = networks(shape, private, latent, base)
+    family = ClippedGan(shape, generator=generator, discriminator=discriminator, objective=WASSERSTEIN)
+    family.limit, family.phases = limit, _phases(discriminator_steps)
+    family.after_update("discriminator")
     return family
 
 
@@ -54,12 +54,14 @@ def build_penalised(
     latent: int = 64,
     base: int | None = None,
     weight: float = 10.0,
-    critic_steps: int = 2,
+    discriminator_steps: int = 2,
 ) -> JointGan:
     """A new WGAN-GP; the generator moves at every `critic_steps`-th step."""
-    generator, critic = networks(shape, private, latent, base)
-    family = JointGan(shape, generator=generator, critic=critic, objective=WASSERSTEIN, penalty=unit_slope(weight))
-    family.turns = _turns(critic_steps)
+    generator, discriminator = networks(shape, private, latent, base)
+    family = JointGan(
+        shape, generator=generator, discriminator=discriminator, objective=WASSERSTEIN, penalty=unit_slope(weight)
+    )
+    family.phases = _phases(discriminator_steps)
     return family
 
 

@@ -211,7 +211,7 @@ def test_patient_and_hospital_in_the_name(name: str, patient: str, site: str) ->
     assert (patient_of(name), site_of(name)) == (patient, site)
 
 
-def test_many_cases_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_many_cases_in_one_folder_are_distinguished(tmp_path: Path) -> None:
     for name in ("BraTS2021_00001", "BraTS2021_00002"):
         write_case(tmp_path, Year("all/x", suffixed(name, WORDS), (1, 2, 4), "", ""))
     assert [case.name for case in find_cases(tmp_path)] == ["BraTS2021_00001", "BraTS2021_00002"]

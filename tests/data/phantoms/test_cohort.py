@@ -1,4 +1,6 @@
-"""What a phantom cohort must hold: repeatable, told apart by patient, by class and by hospital, and quick to make."""
+"""What a phantom cohort must hold: repeatable, counted separately by patient, by class and by hospital, and quick to
+make.
+"""
 
 import hashlib
 import time

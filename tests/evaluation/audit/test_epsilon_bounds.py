@@ -59,7 +59,7 @@ def test_impossible_counts_are_refused():
 
 def test_the_level_is_shared_by_sites_and_views():
     assert corrected_level(0.95, 10) == pytest.approx(0.995)
-    assert ceiling(200, DELTA, looks=6) < ceiling(200, DELTA)
+    assert ceiling(200, DELTA, comparisons=6) < ceiling(200, DELTA)
 
 
 def respond(rng, m, epsilon):
@@ -86,10 +86,10 @@ def test_the_bound_holds_over_the_true_epsilon(epsilon):
 def test_the_bound_finds_a_false_claim():
     rng = np.random.default_rng(6)
     scores, included = respond(rng, 400, 3.0)
-    found = best_bound(scores, included, delta=DELTA, rng=rng, looks=4)
+    found = best_bound(scores, included, delta=DELTA, rng=rng, comparisons=4)
     assert 1.0 < found.epsilon < 3.0 < found.ceiling
     assert found.guesses >= found.right > found.guesses / 2
-    perfect = best_bound(included.astype(float), included, delta=DELTA, rng=rng, looks=4)
+    perfect = best_bound(included.astype(float), included, delta=DELTA, rng=rng, comparisons=4)
     assert perfect.epsilon <= perfect.ceiling + 1e-9
 
 

@@ -43,8 +43,8 @@ def shaded(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 CHANGES = {
     "exact": (lambda images, rng: images, KINDS),
     "mirrored": (lambda images, rng: images[..., ::-1], KINDS),
-    "noisy": (lambda images, rng: images + rng.normal(0, 0.1, images.shape), ("detail", "evened", "blends")),
-    "speckled": (speckled, ("detail", "evened", "blends")),
+    "noisy": (lambda images, rng: images + rng.normal(0, 0.1, images.shape), ("detail", "evened", "mixtures")),
+    "speckled": (speckled, ("detail", "evened", "mixtures")),
     "blurred": (lambda images, rng: ndimage.gaussian_filter(images, (0, 0, 1, 1)), KINDS),
     "shaded": (shaded, ("evened",)),
     "five levels": (lambda images, rng: np.round(4 * images) / 4, ("evened",)),

@@ -1,4 +1,4 @@
-"""What every space must hold, over all of them: planted copies are nearest, contrast and mirrors hide nothing."""
+"""What every space must hold, over all of them: positive controls are nearest, contrast and mirrors hide nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -59,7 +59,7 @@ def test_images_of_one_patient_do_not_pass_for_a_distance():
     for _ in range(60):
         patients = np.repeat(np.arange(40), 5).astype(str)
         a, b = (np.repeat(rng.normal(size=(40, 8)), 5, axis=0) + 0.3 * rng.normal(size=(200, 8)) for _ in range(2))
-        found.append(KernelDistance.of(a, b, patients=patients, made_patients=patients).value())
+        found.append(KernelDistance.of(a, b, patients=patients, generated_patients=patients).value())
         blind.append(KernelDistance.of(a, b).value())
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(60)
     assert np.mean(blind) > 6 * np.std(blind) / np.sqrt(60)
@@ -127,21 +127,21 @@ def test_features_do_not_depend_on_the_voxel_type(real):
 def test_noise_is_worse_than_blur_and_blur_worse_than_other_patients(real):
     """Holdout images stand in for a perfect generator: near the real-against-real value beside them."""
     rng = np.random.default_rng(0)
-    made = real.select(role="member")
-    pixels = np.asarray(made.images)
+    generated = real.select(role="member")
+    pixels = np.asarray(generated.images)
     noise = rng.permuted(pixels.reshape(*pixels.shape[:2], -1), axis=2).reshape(pixels.shape)
     blur = pixels.copy()
     blur[..., 1:-1] = (pixels[..., :-2].astype(int) + pixels[..., 1:-1] + pixels[..., 2:]) // 3
     found = {}
     for name, shown in (("right", pixels), ("blur", blur), ("noise", noise)):
-        cases = made.cases.assign(patient="", site="", role="")
-        header = replace(made.header, origin="synthetic", split=None)
-        found[name] = run_fidelity(real, replace(made, images=shown, cases=cases, header=header)).scores
+        cases = generated.cases.assign(patient="", site="", role="")
+        header = replace(generated.header, origin="synthetic", split=None)
+        found[name] = run_fidelity(real, replace(generated, images=shown, cases=cases, header=header)).scores
     for measure in ("fd/grid", "fd/filters", "kid/filters"):
         assert found["right"][measure].value < found["blur"][measure].value < found["noise"][measure].value
     assert found["right"]["fd/grid"].value == pytest.approx(found["right"]["fd/grid"].control, rel=0.5)
     assert found["noise"]["precision/filters"].value < 0.1 < found["right"]["precision/filters"].value
-    same = replace(made, images=np.broadcast_to(pixels[:1], pixels.shape), cases=cases, header=header)
+    same = replace(generated, images=np.broadcast_to(pixels[:1], pixels.shape), cases=cases, header=header)
     assert run_fidelity(real, same).scores["ms_ssim"].value > 0.99
 
 

@@ -16,7 +16,7 @@ from fedsynth.evaluation.membership.inference import (
     infer_membership,
     random_halves,
 )
-from fedsynth.evaluation.membership.verdict import details_of, judge, scores_of, site_scores, strongest
+from fedsynth.evaluation.membership.verdict import details_of, membership_verdict, scores_of, site_scores, strongest
 from fedsynth.evaluation.roc import auc, auc_interval
 from tests.evaluation.memorization.patients import cohort, features
 
@@ -28,7 +28,7 @@ def attacked(
     members: int = 60,
     holdout: int = 60,
     sites: int = 2,
-    critic: Callable[[np.ndarray], np.ndarray] | None = None,
+    discriminator: Callable[[np.ndarray], np.ndarray] | None = None,
     reference: str = "",
     **changes: object,
 ) -> Membership:
@@ -60,18 +60,18 @@ def attacked(
         of,
         patient_facts(rows, of, len(patients), counts=True),
         seed=seed,
-        critic=None if critic is None else critic(patients.member[of]),
+        discriminator=None if discriminator is None else discriminator(patients.member[of]),
         halves=4,
         permutations=199,
     )
 
 
 @pytest.mark.parametrize("kind", ["copies", "identities"])
-def test_leaks_are_told_apart(kind: str) -> None:
+def test_leaks_are_distinguished(kind: str) -> None:
     found = attacked(kind)
-    told = judge(found)
+    told = membership_verdict(found)
     assert told.verdict == "leak"
-    assert "told apart" in told.words
+    assert "counted separately" in told.words
     best = strongest(found)
     low, _ = auc_interval(best.scores, found.cohort.member, np.random.default_rng(0))
     assert low > 0.5
@@ -80,18 +80,20 @@ def test_leaks_are_told_apart(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["honest", "blurred"])
 def test_honest_sets_are_not(kind: str) -> None:
-    told = judge(attacked(kind))
+    told = membership_verdict(attacked(kind))
     assert told.verdict == "pass"
     assert "does not prove" in told.words
 
 
 @pytest.mark.slow
 def test_honest_sets_fire_and_are_voided_as_rarely_as_stated() -> None:
-    """Over 120 honest sets: 5 % told apart, 2 % void, 0.5 in 95 % of the intervals; each within its binomial."""
+    """Over 120 honest sets: 5 % counted separately, 2 % void, 0.5 in 95 % of the intervals; each within its
+    binomial.
+    """
     fired = void = held = asked = 0
     for seed in range(120):
         found = attacked("honest", seed=seed)
-        verdict = judge(found).verdict
+        verdict = membership_verdict(found).verdict
         fired += found.p_value <= 0.05
         void += verdict == "invalid"
         for attack in found.attacks:
@@ -104,7 +106,7 @@ def test_honest_sets_fire_and_are_voided_as_rarely_as_stated() -> None:
 
 
 def test_patients_who_differ_by_themselves_void_the_test() -> None:
-    told = judge(attacked("biased"))
+    told = membership_verdict(attacked("biased"))
     assert told.verdict == "invalid"
     assert "without any synthetic image" in told.words
 
@@ -114,10 +116,10 @@ def test_a_reference_fitted_on_the_holdout_voids_the_test() -> None:
     found = attacked("honest", reference="fitted on the holdout")
     calibrated = next(attack for attack in found.attacks if attack.label == "calibrated@components")
     assert auc(calibrated.scores, found.cohort.member) > 0.99
-    told = judge(found)
+    told = membership_verdict(found)
     assert told.verdict == "invalid"
     assert "calibrated@components singles out" in told.words
-    assert judge(attacked("honest", reference="honest")).verdict == "pass"
+    assert membership_verdict(attacked("honest", reference="honest")).verdict == "pass"
 
 
 def test_a_deliberately_broken_attack_trips_the_control(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,21 +133,21 @@ def test_a_deliberately_broken_attack_trips_the_control(monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(inference, "_attack", peeking)
-    assert judge(attacked("honest")).verdict == "invalid"
+    assert membership_verdict(attacked("honest")).verdict == "invalid"
 
 
-def test_the_critic_is_an_attack_like_the_others() -> None:
+def test_the_discriminator_is_an_attack_like_the_others() -> None:
     rng = np.random.default_rng(0)
-    found = attacked("honest", critic=lambda member: member + rng.normal(size=len(member)))
+    found = attacked("honest", discriminator=lambda member: member + rng.normal(size=len(member)))
     best = strongest(found)
-    assert (best.label, judge(found).verdict) == ("critic", "leak")
+    assert (best.label, membership_verdict(found).verdict) == ("discriminator", "leak")
     assert abs(best.honest.mean() - 0.5) < 0.12
-    blunt = attacked("honest", critic=lambda member: rng.normal(size=len(member)))
-    assert judge(blunt).verdict == "pass"
+    blunt = attacked("honest", discriminator=lambda member: rng.normal(size=len(member)))
+    assert membership_verdict(blunt).verdict == "pass"
 
 
 def test_a_scanner_that_shifts_scores_is_not_membership() -> None:
-    """Nine tenths of one site are members, one tenth of the other; the critic knows only the site."""
+    """Nine tenths of one site are members, one tenth of the other; the discriminator knows only the site."""
     patients = cohort(50, 50, seed=3)
     site = np.where(np.arange(100) % 2, patients.member, np.arange(100) % 20 < 10).astype(int)
     rows, of, _ = features(100, 3, seed=3)
@@ -155,23 +157,24 @@ def test_a_scanner_that_shifts_scores_is_not_membership() -> None:
         of,
         patient_facts(rows, of, 100),
         seed=0,
-        critic=(10 * site[of] + np.random.default_rng(0).normal(size=300)),
+        discriminator=(10 * site[of] + np.random.default_rng(0).normal(size=300)),
         halves=2,
         permutations=99,
     )
-    assert judge(found).verdict == "pass"
+    assert membership_verdict(found).verdict == "pass"
 
 
 def test_few_patients_and_roles_that_were_not_drawn_are_inconclusive() -> None:
-    told = judge(attacked("honest", members=8, holdout=8))
+    told = membership_verdict(attacked("honest", members=8, holdout=8))
     assert told.verdict == "inconclusive"
     assert "members and as many holdout patients would show" in told.words
     alone = cohort(20, 20)
-    told = judge(attacked("honest", members=20, holdout=20, stratum=alone.member.astype(int)))  # nothing to redraw
+    # nothing to redraw
+    told = membership_verdict(attacked("honest", members=20, holdout=20, stratum=alone.member.astype(int)))
     assert told.verdict == "inconclusive"
-    assert judge(attacked("honest", members=1, holdout=1)).verdict == "inconclusive"
-    assert judge(attacked("flat")).verdict == "inconclusive"
-    told = judge(attacked("copies", not_drawn="the set does not record how its roles were drawn"))
+    assert membership_verdict(attacked("honest", members=1, holdout=1)).verdict == "inconclusive"
+    assert membership_verdict(attacked("flat")).verdict == "inconclusive"
+    told = membership_verdict(attacked("copies", not_drawn="the set does not record how its roles were drawn"))
     assert told.verdict == "inconclusive"
     assert "does not record" in told.words
 
@@ -191,7 +194,7 @@ def test_numbers_stand_beside_interval_baseline_and_control() -> None:
     assert next(iter(rates.values())).baseline == 0.1
     assert "needs 1000" in list(rates.values())[1].why
     assert set(site_scores(found, seed=0)) == {"site 0", "site 1"}
-    roc = details_of(found, judge(found))["attacks"]["distance@components"]["roc"]
+    roc = details_of(found, membership_verdict(found))["attacks"]["distance@components"]["roc"]
     assert np.trapezoid(roc["true_positive"], roc["false_positive"]) == pytest.approx(
         auc(next(a.scores for a in found.attacks if a.label == "distance@components"), found.cohort.member)
     )

@@ -80,18 +80,18 @@ def test_a_short_table_keeps_the_test_exact_in_size_and_strong():
     honest, leaking = features(200, 1, 2)[0], features(200, 1, 2)[0]
     members = np.flatnonzero(people.member[patient_of])
     leaking[:20] = real[members[:20]] + 0.1
-    assert not p_of(people, real, patient_of, honest, depth=3).fires
-    assert p_of(people, real, patient_of, leaking, depth=3).fires
+    assert not p_of(people, real, patient_of, honest, depth=3).rejects
+    assert p_of(people, real, patient_of, leaking, depth=3).rejects
 
 
-def test_copies_of_one_site_are_laid_at_its_door():
+def test_copies_of_one_site_are_laid_at_its_mechanism():
     people = cohort(80)
     real, patient_of = features(80, 2, 1)
     synthetic = features(200, 1, 2)[0]
     of_site = np.flatnonzero((people.member & (people.site == 1))[patient_of])
     synthetic[:20] = real[of_site[:20]] + 0.05
     found = p_of(people, real, patient_of, synthetic)
-    assert found.fires
+    assert found.rejects
     assert found.per_site["site-1"] <= 0.01 < 0.1 < found.per_site["site-0"]
 
 
@@ -103,7 +103,7 @@ def test_many_copies_of_two_patients_cannot_fire_and_the_number_that_could_is_to
     assert found.p_value > 0.1  # both are members again in a quarter of all draws
     assert found.min_patients == 5
     enough = np.repeat(real[np.flatnonzero(people.member)[:8]], 100, axis=0)
-    assert p_of(people, real, patient_of, enough, permutations=999).fires
+    assert p_of(people, real, patient_of, enough, permutations=999).rejects
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9])
@@ -123,7 +123,7 @@ def test_roles_that_were_not_drawn_are_not_tested():
     found = p_of(people, real, patient_of, real[:20])
     assert found.p_value is None
     assert "drawn at random" in found.why
-    assert not found.fires
+    assert not found.rejects
 
 
 def test_too_few_patients_to_permute_are_told_in_numbers():
@@ -141,7 +141,7 @@ def test_an_output_at_one_distance_from_everybody_is_no_evidence():
     assert found.p_value == 1
 
 
-def test_a_leak_in_one_of_many_statistics_fires_in_spite_of_ties():
+def test_a_leak_in_one_of_many_statistics_rejects_in_spite_of_ties():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(200, 60))
     assert joint_p(values) > 0.04
@@ -167,5 +167,5 @@ def test_output_filtered_against_members_depends_on_them_by_keeping_away():
     assert kept.p_value > 0.5, "nothing lies near a member"
     assert kept.avoidance_p <= 0.001
     assert kept.avoids
-    assert kept.fires
+    assert kept.rejects
     assert not p_of(people, real, patient_of, honest, permutations=1999).avoids

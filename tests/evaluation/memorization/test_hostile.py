@@ -61,7 +61,7 @@ def with_copies(real, fresh, rows, change=lambda image: image):
 
 def test_patients_that_nobody_trained_on_pass(real, fresh):
     found = measured(real, as_output(fresh))
-    assert found.judgement.verdict == "pass"
+    assert found.verdict.verdict == "pass"
     assert len(found.copies.rows) == 0
     assert found.detectable == pytest.approx(1 / 120)
     assert all(found.powers[kind].share > 0.9 for kind in ("exact", "flipped"))
@@ -83,8 +83,8 @@ def test_bad_output_is_no_leak(kind, real, fresh):
     output = as_output(fresh, np.clip(pixels, 0, 255).astype(np.uint8))
     evidence = gather(real, output)
     found = measured(real, output)
-    assert found.judgement.verdict in ("pass", "inconclusive")
-    assert not found.dependence.fires
+    assert found.verdict.verdict in ("pass", "inconclusive")
+    assert not found.dependence.rejects
     assert len(found.copies.rows) == 0
     assert evidence.blank.sum() == (90 if kind == "mostly of one colour" else 0)
 
@@ -104,7 +104,7 @@ LEAKS = {
 def test_one_copied_image_is_a_leak_and_names_the_patient(kind, real, fresh):
     row = members(real)[7]
     found = measured(real, with_copies(real, fresh, [row], LEAKS[kind]))
-    assert found.judgement.verdict == "leak"
+    assert found.verdict.verdict == "leak"
     named = [found.evidence.cohort.names[patient] for patient in found.copies.patients]
     assert named == [real.cases["patient"].iloc[row]]
 
@@ -116,12 +116,12 @@ def test_a_collage_of_two_members_is_found_in_its_halves(real, fresh):
     pixels = np.array(fresh.images)
     pixels[:6] = np.concatenate([left[..., :16], right[..., 16:]], axis=-1)
     found = measured(real, as_output(fresh, pixels))
-    assert found.judgement.verdict == "leak"
+    assert found.verdict.verdict == "leak"
     assert set(found.copies.spaces) <= {"left", "right"}
 
 
 @pytest.mark.slow
-def test_copies_of_one_site_only_are_laid_at_its_door(real, fresh):
+def test_copies_of_one_site_only_are_laid_at_its_mechanism(real, fresh):
     first, second = sorted(set(real.cases["site"]))
     rows = members(real, second)[::3]
     found = as_result(measured(real, with_copies(real, fresh, rows)))
@@ -134,16 +134,16 @@ def test_copies_of_one_site_only_are_laid_at_its_door(real, fresh):
 @pytest.mark.slow
 def test_few_holdout_patients_are_no_leak_and_hide_none(tmp_path, fresh):
     real = phantoms(tmp_path / "uneven", 3, shares=Shares(member=0.7, holdout=0.3, reference=0.0))
-    assert measured(real, as_output(fresh)).judgement.verdict == "pass"
-    assert measured(real, with_copies(real, fresh, members(real)[:1])).judgement.verdict == "leak"
+    assert measured(real, as_output(fresh)).verdict.verdict == "pass"
+    assert measured(real, with_copies(real, fresh, members(real)[:1])).verdict.verdict == "leak"
 
 
 @pytest.mark.slow
 def test_copies_of_the_holdout_void_the_report(real, fresh):
     held = np.flatnonzero(real.cases["role"] == "holdout")[:4]
     found = measured(real, with_copies(real, fresh, held, lambda image: image[..., ::-1]))
-    assert found.judgement.verdict == "invalid"
-    assert "holdout" in found.judgement.sentences[0]
+    assert found.verdict.verdict == "invalid"
+    assert "holdout" in found.verdict.sentences[0]
 
 
 def test_a_holdout_of_another_scanner_voids_the_report(real, fresh):
@@ -151,8 +151,8 @@ def test_a_holdout_of_another_scanner_voids_the_report(real, fresh):
     held = (real.cases["role"] == "holdout").to_numpy()
     pixels[held] = (255 * (pixels[held] / 255) ** 0.6).astype(np.uint8)
     found = measured(ImageSet(header=real.header, cases=real.cases, images=pixels, masks=real.masks), as_output(fresh))
-    assert found.judgement.verdict == "invalid"
-    assert "told apart" in found.judgement.sentences[0]
+    assert found.verdict.verdict == "invalid"
+    assert "counted separately" in found.verdict.sentences[0]
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_copied_masks_under_new_pictures_are_found(real, fresh):
     masks = np.array(fresh.masks)
     masks[:3] = [real.masks[row] for row in rows]
     found = measured(real, as_output(fresh, masks=masks), ("pixels", "masks"))
-    assert found.judgement.verdict == "leak"
+    assert found.verdict.verdict == "leak"
     assert set(found.copies.spaces) == {"masks"}
 
 
@@ -172,8 +172,8 @@ def test_too_few_patients_are_inconclusive_and_told_what_would_do(n_patients, re
     by_role = [group["patient"].tolist() for _, group in named.groupby("role")]
     few = [patient for pair in zip(*by_role, strict=False) for patient in pair][:n_patients]
     found = measured(real.select(patient=set(few)), as_output(fresh), ("pixels",))
-    assert found.judgement.verdict in ("inconclusive", "invalid")
-    assert "10 real patients would do" in " ".join(found.judgement.sentences)
+    assert found.verdict.verdict in ("inconclusive", "invalid")
+    assert "10 real patients would do" in " ".join(found.verdict.sentences)
 
 
 @pytest.mark.slow
@@ -181,11 +181,11 @@ def test_volumes(tmp_path):
     real = phantoms(tmp_path / "real", 1, patients=24, size=16, dimensions=3, sites=1)
     fresh = phantoms(tmp_path / "fresh", 2, patients=24, size=16, dimensions=3, sites=1)
     honest = measured(real, as_output(fresh), ("pixels", "components"), tolerance=0.3)
-    assert honest.judgement.verdict == "inconclusive", "of so few volumes the lower limit of the power promises nothing"
+    assert honest.verdict.verdict == "inconclusive", "of so few volumes the lower limit of the power promises nothing"
     assert not len(honest.copies.rows)
-    assert not honest.dependence.fires
+    assert not honest.dependence.rejects
     leaking = with_copies(real, fresh, members(real)[:1], lambda volume: volume[:, ::-1])
-    assert measured(real, leaking, ("pixels", "components")).judgement.verdict == "leak"
+    assert measured(real, leaking, ("pixels", "components")).verdict.verdict == "leak"
 
 
 @pytest.mark.slow
@@ -205,10 +205,10 @@ def test_one_seed_gives_one_result_and_what_leaves_the_site_names_nobody(real, f
 
 
 def test_masks_alone_never_pass_for_images(real, fresh):
-    """The mask of a planted copy is never altered: that it is found says nothing of images."""
+    """The mask of a positive control is never altered: that it is found says nothing of images."""
     copies = with_copies(real, fresh, np.resize(members(real), len(fresh)), lambda image: np.clip(image * 0.98, 0, 255))
     found = measured(real, copies, spaces=("masks",), tolerance=0.2)
-    assert found.judgement.verdict != "pass"
+    assert found.verdict.verdict != "pass"
     assert found.bound == 1
 
 
@@ -222,5 +222,5 @@ def test_images_handed_in_again_show_no_more(real, fresh):
     first, again = (measured(real, output, spaces=("pixels",), tolerance=0.02) for output in (once, five_times))
     assert again.evidence.distinct == 60
     assert again.bound == pytest.approx(first.bound)
-    assert again.judgement.verdict == first.judgement.verdict == "inconclusive"
+    assert again.verdict.verdict == first.verdict.verdict == "inconclusive"
     assert "Only 60 of 300 synthetic images differ" in " ".join(again.evidence.notes)

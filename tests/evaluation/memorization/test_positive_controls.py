@@ -1,4 +1,4 @@
-"""Plants are copies of members, changed and no more than that, of as many patients as there are."""
+"""Positive controls are copies of members, changed and no more than that, of as many patients as there are."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from fedsynth.evaluation.memorization.positive_controls import (
     Power,
     change_all,
     ladder,
-    plant,
+    make_positive_control,
     smallest_share,
 )
 
@@ -49,12 +49,12 @@ def owners(images):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_of_different_members_and_still_like_them(kind, size):
     real = image_set(size=size)
-    planted = plant(real, owners(real), kind, seed=1, count=3)
-    assert sorted(owners(real)[planted.sources]) == [0, 1, 2]
-    assert len(planted.hidden) == (0 if kind in CHANGES else 3)
-    assert planted.images.masks.shape == (3, *size)
-    source = np.asarray(real.images[planted.sources])
-    made = np.asarray(planted.images.images)
+    inserted = make_positive_control(real, owners(real), kind, seed=1, count=3)
+    assert sorted(owners(real)[inserted.sources]) == [0, 1, 2]
+    assert len(inserted.hidden) == (0 if kind in CHANGES else 3)
+    assert inserted.images.masks.shape == (3, *size)
+    source = np.asarray(real.images[inserted.sources])
+    made = np.asarray(inserted.images.images)
     if kind == "flipped":
         axis = -1 if len(size) == 2 else 2
         made = np.flip(made, axis)
@@ -66,14 +66,14 @@ def test_every_kind_is_of_different_members_and_still_like_them(kind, size):
 
 def test_patients_are_asked_in_turn_when_more_plants_are_wanted_than_there_are():
     real = image_set()
-    planted = plant(real, owners(real), "exact", seed=1, count=7)
-    assert np.bincount(owners(real)[planted.sources]).tolist() in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
+    inserted = make_positive_control(real, owners(real), "exact", seed=1, count=7)
+    assert np.bincount(owners(real)[inserted.sources]).tolist() in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
 
 
 def test_kinds_that_a_set_does_not_allow_are_left_out():
-    assert plant(image_set(slices=False), owners(image_set()), NEIGHBOUR, seed=0) is None
+    assert make_positive_control(image_set(slices=False), owners(image_set()), NEIGHBOUR, seed=0) is None
     alone = image_set(each=1)
-    assert plant(alone, owners(alone), SAME_PATIENT, seed=0) is None
+    assert make_positive_control(alone, owners(alone), SAME_PATIENT, seed=0) is None
 
 
 def test_every_image_is_changed_for_a_control():
@@ -93,5 +93,5 @@ def test_the_smallest_share_by_hand(power, n, share):
 
 
 def test_the_ladder_by_hand():
-    power = Power(found=5, planted=10, by_space={})
+    power = Power(found=5, inserted=10, by_space={})
     assert ladder(power, 200, (0.005, 0.01, 0.02)) == {"0.005": 0.5, "0.01": 0.75, "0.02": 0.9375}

@@ -1,4 +1,4 @@
-"""Copies by the ratio of two distances: one is enough, and nothing that is no copy fires."""
+"""Copies by the ratio of two distances: one is enough, and nothing that is no copy rejects."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_the_ratio_is_that_of_the_two_nearest_persons():
     assert joined.ratios.tolist() == pytest.approx([0.25, 0.5, 0.01 / 3, 1])
 
 
-def test_one_exact_copy_is_found_and_laid_at_its_patients_door():
+def test_one_exact_copy_is_found_and_laid_at_its_patients_mechanism():
     real, patient_of = people(1)
     synthetic = people(2, n=200, images=1)[0]
     synthetic[7] = real[33]

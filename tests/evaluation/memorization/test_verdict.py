@@ -9,7 +9,7 @@ from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.memorization.dependence import Dependence
 from fedsynth.evaluation.memorization.positive_controls import Power
 from fedsynth.evaluation.memorization.replication import Copies
-from fedsynth.evaluation.memorization.verdict import Findings, bound, exit_code, judge
+from fedsynth.evaluation.memorization.verdict import Findings, bound, exit_code, memorization_verdict
 from fedsynth.evaluation.score import Score
 
 PEOPLE = Cohort(
@@ -69,8 +69,8 @@ def findings(*patients, **changes):
         (findings(0, dependence=dependence(0.001)), "leak", "depends on who"),
         (findings(4), "invalid", "holdout"),
         (findings(0, 4), "invalid", "look at the pairs"),
-        (findings(0, broken=("a control fired",)), "invalid", "a control fired"),
-        (findings(0, equal=1, broken=("a control fired",)), "leak", "byte for byte"),
+        (findings(0, broken=("a control rejected",)), "invalid", "a control rejected"),
+        (findings(0, equal=1, broken=("a control rejected",)), "leak", "byte for byte"),
         (findings(0, 4, 5, equal=0), "invalid", "holdout"),
         (findings(unseen="Nobody looked at the masks."), "inconclusive", "looked at the masks"),
         (findings(dependence=dependence(None, "roles came along")), "inconclusive", "roles came along"),
@@ -78,7 +78,7 @@ def findings(*patients, **changes):
         (findings(power=0.0), "inconclusive", "not found"),
         (findings(power=None, weakest=""), "inconclusive", "not found"),
         (findings(share=Score(value=0.0, low=0.0, high=0.02)), "inconclusive", "368 synthetic images"),
-        (findings(power=0.4), "inconclusive", "only 40 % of planted copies"),
+        (findings(power=0.4), "inconclusive", "only 40 % of positive controls"),
         (findings(power=0.5), "pass", "no proof of privacy"),
         (findings(power=0.9, power_low=0.3), "inconclusive", "1228 synthetic images without a copy would do"),
         (findings(left_out=("encoder",)), "pass", "copies that show in encoder alone were not looked for"),
@@ -89,7 +89,7 @@ def findings(*patients, **changes):
     ],
 )
 def test_the_verdict_and_what_it_says(found, verdict, words):
-    judged = judge(found)
+    judged = memorization_verdict(found)
     assert judged.verdict == verdict
     assert words.lower() in " ".join(judged.sentences).lower()
 
@@ -103,12 +103,13 @@ def test_the_bound_is_divided_by_the_power_and_is_a_share():
 
 
 def test_the_bound_by_hand_and_how_often_it_is_too_low():
-    """No copy among 700 images, 58 of 60 plants found: 1 - 0.025^(1/700) = 0.526 %, over 0.885 from the tables.
+    """No copy among 700 images, 58 of 60 positive controls found: 1 - 0.025^(1/700) = 0.526 %, over 0.885 from the
+    tables.
 
-    Under every true share and power, hits among the images and among the plants are binomial; the bound must lie below
-    the true share in no more than 5 %. The sum over all outcomes is exact.
+    Under every true share and power, hits among the images and among the positive controls are binomial; the bound must
+    lie below the true share in no more than 5 %. The sum over all outcomes is exact.
     """
-    power, share = Power(found=58, planted=60, by_space={}), clopper_pearson(0, 700)[1]
+    power, share = Power(found=58, inserted=60, by_space={}), clopper_pearson(0, 700)[1]
     assert power.low == pytest.approx(0.885, abs=5e-4)
     found = findings(share=Score(value=0.0, low=0.0, high=share), power=power.share, power_low=power.low)
     assert bound(found) == pytest.approx(0.00526 / 0.885, abs=2e-5)
@@ -116,7 +117,7 @@ def test_the_bound_by_hand_and_how_often_it_is_too_low():
         for true_power in (0.55, 0.8, 0.97):
             hits, plants = np.arange(40), np.arange(61)
             high = np.array([clopper_pearson(int(hit), 700)[1] for hit in hits])
-            low = np.array([clopper_pearson(int(plant), 60)[0] for plant in plants])
+            low = np.array([clopper_pearson(int(make_positive_control), 60)[0] for make_positive_control in plants])
             below = high[:, None] / np.maximum(low, 1e-9) < true_share
             chance = stats.binom.pmf(hits, 700, true_share * true_power)[:, None] * stats.binom.pmf(
                 plants, 60, true_power
@@ -130,6 +131,6 @@ def test_exit_codes_stop_a_release_script():
 
 def test_output_that_keeps_away_from_members_depends_on_them():
     away = Dependence(p_value=0.99, min_patients=5, single={}, per_site={}, permutations=1999, avoidance_p=0.0005)
-    judged = judge(findings(dependence=away))
+    judged = memorization_verdict(findings(dependence=away))
     assert judged.verdict == "depends"
     assert "keeps away" in judged.sentences[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedsynth.evaluation.utility.controls import fit_threshold, has_lesions, majority_class, mean_image_set
-from fedsynth.evaluation.utility.segmentation import judge, measures
+from fedsynth.evaluation.utility.segmentation import measures, score_arm
 from tests.evaluation.utility.test_overlap import block, images_of
 
 
@@ -31,7 +31,7 @@ def test_the_threshold_is_found(gains, standardised, dark, dtype):
     images = thresholdable(gains, dark=dark, dtype=dtype)
     found = fit_threshold(images)
     assert (found.channel, found.bright, found.standardised) == (1, not dark, standardised)
-    scores = measures([judge({"": found}, images)])
+    scores = measures([score_arm({"": found}, images)])
     assert scores["dice"].value(scores["dice"].rows) == 1
     assert scores["dice_mean"].value(scores["dice_mean"].rows) == 0.5  # all is called by one label
 

@@ -47,7 +47,7 @@ def wrong(spread, trials, **more):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.005, 0.01, 0.02])
-def test_equal_arms_are_seldom_told_apart(spread):
+def test_equal_arms_are_seldom_distinguished(spread):
     """Seeded, so that it cannot fail by chance; of 1000 trials what the module's first lines say."""
     false, held = wrong(spread, 100)
     assert false <= 0.07
@@ -125,7 +125,7 @@ def test_patients_without_the_label_are_not_counted():
     assert found.value == pytest.approx(0.7)
     assert ratio(arm(values), arm(np.ones((2, 8))), seed=0).n == 5
     measure = arm(values)
-    at_a = score_rows(measure, measure.at("a"), seed=0)  # one patient of four can be judged there
+    at_a = score_rows(measure, measure.at("a"), seed=0)  # one patient of four can be scored there
     assert (at_a.n, at_a.value, at_a.low) == (1, pytest.approx(0.9), None)
     assert score(arm(np.full((2, 4), NAN)), seed=0).n == 0
 

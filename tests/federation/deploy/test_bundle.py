@@ -14,7 +14,7 @@ import fedsynth
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.run_supervisor import is_trained, load_settings, write_bundle
-from fedsynth.federation.deploy.server_files import ServerPlace, load_server
+from fedsynth.federation.deploy.server_files import ServerFolder, load_server
 from fedsynth.federation.flower_start import APPS
 from fedsynth.federation.settings import FederationSettings, default_run_config, from_run_config
 from fedsynth.runs import Run
@@ -72,12 +72,12 @@ def test_flower_reads_the_version_that_python_does() -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> ServerPlace:
+def place(tmp_path: Path) -> ServerFolder:
     init(tmp_path / "out", ("a", "b"), Plan(host="localhost"))
     return load_server(tmp_path / "out" / "server")
 
 
-def test_hospitals_get_a_bundle_without_code_that_says_what_is_trained(place: ServerPlace) -> None:
+def test_hospitals_get_a_bundle_without_code_that_says_what_is_trained(place: ServerFolder) -> None:
     settings = load_settings(place)
     folder = write_bundle(place, settings)
     inside = _inside(build_fab_from_disk(folder))
@@ -90,7 +90,7 @@ def test_hospitals_get_a_bundle_without_code_that_says_what_is_trained(place: Se
     assert place.run.is_absolute()
 
 
-def test_private_settings_travel_whole(place: ServerPlace) -> None:
+def test_private_settings_travel_whole(place: ServerFolder) -> None:
     place.settings.write_text(
         'generator = "wgan"\nsites = 2\nrounds = 3\n[options]\nbase = 8\n[privacy]\nepsilon = 4.0\npatients = 12\n'
     )
@@ -105,7 +105,7 @@ def test_private_settings_travel_whole(place: ServerPlace) -> None:
     [("dcgann", "did you mean 'dcgan'"), ("unet", "unknown"), ("label-gmm", "nothing to federate")],
 )
 def test_what_cannot_be_trained_is_refused_before_a_hospital_joins(
-    place: ServerPlace, generator: str, words: str
+    place: ServerFolder, generator: str, words: str
 ) -> None:
     text = place.settings.read_text()
     place.settings.write_text(text.replace('"dcgan"', f'"{generator}"'))
@@ -113,9 +113,13 @@ def test_what_cannot_be_trained_is_refused_before_a_hospital_joins(
         load_settings(place)
 
 
-def test_a_run_that_was_killed_while_it_released_is_not_yet_trained(place: ServerPlace) -> None:
+def test_a_run_that_was_killed_while_it_released_is_not_yet_trained(place: ServerFolder) -> None:
     checkpoints = Run(folder=place.run).checkpoints
     checkpoints.mkdir(parents=True)
-    for name, trained in (("critic.safetensors", False), ("generator.safetensors", False), ("generator.toml", True)):
+    for name, trained in (
+        ("discriminator.safetensors", False),
+        ("generator.safetensors", False),
+        ("generator.toml", True),
+    ):
         (checkpoints / name).write_text("")
         assert is_trained(place) is trained

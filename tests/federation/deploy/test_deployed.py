@@ -1,6 +1,6 @@
 """The whole of it on loopback: a server and three hospitals as processes of their own, killed without warning.
 
-TLS, node authentication and the door are on. Every process carries a mark in its environment, by which each is found
+TLS, node authentication and the proxy are on. Every process carries a mark in its environment, by which each is found
 and ended by its own number, whatever became of its parents and of the test.
 """
 
@@ -64,7 +64,7 @@ base = 8
 [privacy]
 epsilon = 8.0
 patients = 10
-draw = 3
+expected-batch-size = 3
 fakes = 8
 """
 
@@ -295,7 +295,7 @@ def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
         command = [program("flwr"), *arguments]
         done = subprocess.run(command, env=outsider.environment(), capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode != 0, arguments
-        assert "this server takes" in done.stderr, arguments  # what the door says with its 403
+        assert "this server takes" in done.stderr, arguments  # what the proxy says with its 403
     refused = [line for line in deployment.said("server").splitlines() if " refused POST '/v1/control/" in line]
     assert len(refused) == 3
     command = [program("flower-supernode"), "--superlink", f"localhost:{deployment.port}", "--port", str(free_port())]

@@ -1,4 +1,4 @@
-"""The door, before a small HTTPS server on loopback that answers with what reached it."""
+"""The proxy, before a small HTTPS server on loopback that answers with what reached it."""
 
 import errno
 import json
@@ -56,7 +56,7 @@ class _Inner(BaseHTTPRequestHandler):
 
 
 @dataclass
-class Door:
+class GaussianMechanism:
     port: int
     trust: ssl.SSLContext
     inner: ThreadingHTTPServer
@@ -77,8 +77,8 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    folder = tmp_path_factory.mktemp("door")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GaussianMechanism]:
+    folder = tmp_path_factory.mktemp("proxy")
     authority = make_authority("brains")
     server = make_server_certificate(authority, ("localhost", "127.0.0.1"))
     for name, content in (("ca", authority.certificate), ("pem", server.certificate), ("key", server.key)):
@@ -97,15 +97,15 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         inner_authority=folder / "ca",
     )
     trust = ssl.create_default_context(cafile=folder / "ca")
-    made = Door(port=settings.port, trust=trust, inner=inner, settings=settings)
+    made = GaussianMechanism(port=settings.port, trust=trust, inner=inner, settings=settings)
     with running_proxy(settings, made.refused.append):
         yield made
     inner.shutdown()
     inner.server_close()
 
 
-def test_nodes_pass_and_their_bodies_and_headers_arrive_whole(door: Door) -> None:
-    connection = door.connect()
+def test_nodes_pass_and_their_bodies_and_headers_arrive_whole(proxy: GaussianMechanism) -> None:
+    connection = proxy.connect()
     body = bytes(range(256)) * 1000
     for path in ALLOWED:  # several requests on one connection, as nodes send them
         method = "GET" if path == "/health" else "POST"
@@ -121,8 +121,8 @@ def test_nodes_pass_and_their_bodies_and_headers_arrive_whole(door: Door) -> Non
     connection.close()
 
 
-def test_an_answer_without_a_length_ends_with_the_connection(door: Door) -> None:
-    connection = door.connect()
+def test_an_answer_without_a_length_ends_with_the_connection(proxy: GaussianMechanism) -> None:
+    connection = proxy.connect()
     connection.request("POST", FLEET, b"body", {"x-ask": "unmeasured"})
     answer = connection.getresponse()
     assert json.loads(answer.read())["body"] == "body"
@@ -155,12 +155,12 @@ def test_an_answer_without_a_length_ends_with_the_connection(door: Door) -> None
         ("CONNECT", "127.0.0.1:8000"),
     ],
 )
-def test_everything_else_is_forbidden(door: Door, method: str, path: str) -> None:
-    before = len(door.refused)
-    answer = door.send(f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody".encode())
+def test_everything_else_is_forbidden(proxy: GaussianMechanism, method: str, path: str) -> None:
+    before = len(proxy.refused)
+    answer = proxy.send(f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody".encode())
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"connection: close" in answer
-    assert door.refused[before:] == [f"refused {method} {path!r} from 127.0.0.1"]
+    assert proxy.refused[before:] == [f"refused {method} {path!r} from 127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -187,14 +187,14 @@ def test_two_readings_of_one_request_are_refused(head: bytes) -> None:
     assert refusal.value.status == 400
 
 
-def test_what_hides_in_a_body_is_no_request(door: Door) -> None:
+def test_what_hides_in_a_body_is_no_request(proxy: GaussianMechanism) -> None:
     hidden = b"POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
     head = f"POST {FLEET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(hidden)}\r\n\r\n".encode()
-    connection = door.connect()
+    connection = proxy.connect()
     connection.request("POST", FLEET, hidden)
     assert json.loads(connection.getresponse().read())["body"].encode() == hidden
     connection.close()
-    after = door.send(head + hidden + hidden)  # one in the body, one after it
+    after = proxy.send(head + hidden + hidden)  # one in the body, one after it
     assert after.count(b"HTTP/1.1 200 ") == 1
     assert after.count(b"HTTP/1.1 403 ") == 1
 
@@ -211,38 +211,38 @@ def test_the_largest_thing_that_a_node_sends_passes() -> None:
     assert read_head(f"POST /v1/fleet/push-object HTTP/1.1\r\ncontent-length: {size}\r\n\r\n".encode()).length == size
 
 
-def test_a_body_beyond_the_limit_is_not_awaited(door: Door) -> None:
-    answer = door.send(f"POST {FLEET} HTTP/1.1\r\ncontent-length: {LARGEST_BODY + 1}\r\n\r\n".encode())
+def test_a_body_beyond_the_limit_is_not_awaited(proxy: GaussianMechanism) -> None:
+    answer = proxy.send(f"POST {FLEET} HTTP/1.1\r\ncontent-length: {LARGEST_BODY + 1}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_plain_http_and_noise_get_nothing_and_the_door_stands(door: Door) -> None:
-    plain = HTTPConnection("localhost", door.port, timeout=10)
+def test_plain_http_and_noise_get_nothing_and_the_mechanism_stands(proxy: GaussianMechanism) -> None:
+    plain = HTTPConnection("localhost", proxy.port, timeout=10)
     plain.request("GET", "/health")
     with pytest.raises(ConnectionError):
         plain.getresponse()
     plain.close()
-    connection = door.connect()
+    connection = proxy.connect()
     connection.request("GET", "/health")
     assert connection.getresponse().status == 200
     connection.close()
 
 
-def test_without_a_server_behind_it_nodes_are_told_to_come_back(door: Door) -> None:
-    settings = replace(door.settings, port=free_port(), inner_port=free_port())
-    with running_proxy(settings, door.refused.append):
-        connection = HTTPSConnection("localhost", settings.port, context=door.trust, timeout=10)
+def test_without_a_server_behind_it_nodes_are_told_to_come_back(proxy: GaussianMechanism) -> None:
+    settings = replace(proxy.settings, port=free_port(), inner_port=free_port())
+    with running_proxy(settings, proxy.refused.append):
+        connection = HTTPSConnection("localhost", settings.port, context=proxy.trust, timeout=10)
         connection.request("POST", FLEET, b"x")
         assert connection.getresponse().status == 502
         connection.close()
 
 
 @pytest.fixture
-def narrow(door: Door) -> Iterator[int]:
-    """The port of a door for three connections, two of each peer, that waits for nobody."""
+def narrow(proxy: GaussianMechanism) -> Iterator[int]:
+    """The port of a proxy for three connections, two of each peer, that waits for nobody."""
     limits = Limits(handshake=0.5, first=0.5, idle=0.5, parting=0.2, connections=3, per_peer=2)
-    settings = replace(door.settings, port=free_port(), limits=limits)
-    with running_proxy(settings, door.refused.append):
+    settings = replace(proxy.settings, port=free_port(), limits=limits)
+    with running_proxy(settings, proxy.refused.append):
         yield settings.port
 
 
@@ -255,13 +255,13 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_connections_that_say_nothing_are_closed(narrow: int, door: Door) -> None:
+def test_connections_that_say_nothing_are_closed(narrow: int, proxy: GaussianMechanism) -> None:
     with socket.create_connection(("127.0.0.1", narrow)) as silent:  # no handshake
         assert is_closed(silent)
     plain = socket.create_connection(("127.0.0.1", narrow))
-    with door.trust.wrap_socket(plain, server_hostname="localhost") as idle:  # no request
+    with proxy.trust.wrap_socket(plain, server_hostname="localhost") as idle:  # no request
         assert is_closed(idle)
-    connection = HTTPSConnection("localhost", narrow, context=door.trust, timeout=10)
+    connection = HTTPSConnection("localhost", narrow, context=proxy.trust, timeout=10)
     connection.request("GET", "/health")
     assert connection.getresponse().read()
     assert connection.sock is not None
@@ -269,23 +269,23 @@ def test_connections_that_say_nothing_are_closed(narrow: int, door: Door) -> Non
     connection.close()
 
 
-def test_one_peer_holds_no_more_than_its_share_and_gets_it_back(narrow: int, door: Door) -> None:
+def test_one_peer_holds_no_more_than_its_share_and_gets_it_back(narrow: int, proxy: GaussianMechanism) -> None:
     held = [socket.create_connection(("127.0.0.1", narrow)) for _ in range(2)]
     with socket.create_connection(("127.0.0.1", narrow)) as third, pytest.raises((OSError, ssl.SSLError)):
-        door.trust.wrap_socket(third, server_hostname="localhost")
+        proxy.trust.wrap_socket(third, server_hostname="localhost")
     for connection in held:
         assert is_closed(connection)
         connection.close()
-    again = HTTPSConnection("localhost", narrow, context=door.trust, timeout=10)
+    again = HTTPSConnection("localhost", narrow, context=proxy.trust, timeout=10)
     again.request("GET", "/health")
     assert again.getresponse().status == 200
     again.close()
 
 
-def test_a_connection_that_counts_no_more_stands_no_more(narrow: int, door: Door) -> None:
+def test_a_connection_that_counts_no_more_stands_no_more(narrow: int, proxy: GaussianMechanism) -> None:
     """A client that keeps its side open and says no farewell held the server's socket for half a minute, uncounted."""
     plain = socket.create_connection(("127.0.0.1", narrow), timeout=10)
-    with door.trust.wrap_socket(plain, server_hostname="localhost") as silent:
+    with proxy.trust.wrap_socket(plain, server_hostname="localhost") as silent:
         silent.sendall(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n")
         with socket.socket(fileno=os.dup(silent.fileno())) as below:  # beneath TLS: what the system says of the wire
             below.settimeout(5)
@@ -294,11 +294,11 @@ def test_a_connection_that_counts_no_more_stands_no_more(narrow: int, door: Door
                     pass
 
 
-def test_peers_share_what_there_is(narrow: int, door: Door) -> None:
+def test_peers_share_what_there_is(narrow: int, proxy: GaussianMechanism) -> None:
     """Loopback has many addresses: three of them, one connection each, leave no room for a fourth."""
     held = [_from(f"127.0.0.{i}", narrow) for i in (2, 3, 4)]
     with _from("127.0.0.5", narrow) as fourth, pytest.raises((OSError, ssl.SSLError)):
-        door.trust.wrap_socket(fourth, server_hostname="localhost")
+        proxy.trust.wrap_socket(fourth, server_hostname="localhost")
     for connection in held:
         connection.close()
 
@@ -307,19 +307,19 @@ def _from(address: str, port: int) -> socket.socket:
     try:
         return socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(address, 0))
     except OSError as error:
-        if error.errno != errno.EADDRNOTAVAIL:  # whatever else goes wrong is the door's doing
+        if error.errno != errno.EADDRNOTAVAIL:  # whatever else goes wrong is the proxy's doing
             raise
         pytest.skip("loopback has one address here, as on macOS")
 
 
-def test_a_port_in_use_is_one_line(door: Door) -> None:
-    words = rf"the port {door.port} of 127\.0\.0\.1 cannot be opened"
-    with pytest.raises(FedSynthError, match=words), running_proxy(door.settings, door.refused.append):
+def test_a_port_in_use_is_one_line(proxy: GaussianMechanism) -> None:
+    words = rf"the port {proxy.port} of 127\.0\.0\.1 cannot be opened"
+    with pytest.raises(FedSynthError, match=words), running_proxy(proxy.settings, proxy.refused.append):
         pass
 
 
 def test_the_allowed_paths_are_those_of_flowers_nodes() -> None:
-    """Tells when Flower moves them: the door would then shut out the hospitals, or let a new thing in unseen."""
+    """Tells when Flower moves them: the proxy would then shut out the hospitals, or let a new thing in unseen."""
     from flwr.superlink.routers.fleet.router import router
 
     fleet = {route.path for route in router.routes}  # type: ignore[attr-defined]

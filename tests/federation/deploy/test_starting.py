@@ -23,7 +23,7 @@ from fedsynth.federation.deploy.certificates import Pair, make_server_certificat
 from fedsynth.federation.deploy.cost_estimate import count_cost
 from fedsynth.federation.deploy.flower_programs import Flower, leashed, wait_until
 from fedsynth.federation.deploy.folders import Plan, init
-from fedsynth.federation.deploy.server_files import ServerPlace, load_server
+from fedsynth.federation.deploy.server_files import ServerFolder, load_server
 from fedsynth.federation.deploy.start_client import node_command
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.flower_start import free_port
@@ -50,7 +50,7 @@ def _refused(*arguments: str) -> str:
     return done.output
 
 
-def _put_certificate(out: Path, name: str, days: int = 730, now: datetime | None = None) -> ServerPlace:
+def _put_certificate(out: Path, name: str, days: int = 730, now: datetime | None = None) -> ServerFolder:
     folder = out / "authority"
     authority = Pair(certificate=(folder / "authority.pem").read_bytes(), key=(folder / "authority.key").read_bytes())
     made = make_server_certificate(authority, (name,), days=days, now=now)
@@ -109,7 +109,7 @@ def test_a_hospital_that_cannot_reach_the_server_says_so(out: Path) -> None:
 
 
 @contextmanager
-def _server(place: ServerPlace) -> Iterator[None]:
+def _server(place: ServerFolder) -> Iterator[None]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*place.outer)
     with HTTPServer(("127.0.0.1", place.file.port), BaseHTTPRequestHandler) as server:
@@ -188,7 +188,7 @@ def test_the_cost_is_counted_from_what_is_shared() -> None:
     settings = FederationSettings(options={"base": 8})
     everything = count_cost(settings, facts)
     alone = count_cost(replace(settings, share="generator", rounds=3), facts)
-    assert everything.networks == ("generator", "critic")
+    assert everything.networks == ("generator", "discriminator")
     assert alone.networks == ("generator",)
     assert 0 < alone.bytes_up < everything.bytes_up
     assert alone.total_bytes == 3 * (alone.bytes_up + alone.bytes_down)

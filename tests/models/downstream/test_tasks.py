@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedsynth.errors import ConfigError
-from fedsynth.models.base import ImageShape, SeededDraws
+from fedsynth.models.base import ImageShape, SeededSource
 from fedsynth.models.downstream.tasks import (
     LIGHT,
     NETWORKS,
@@ -27,10 +27,10 @@ def shape_of(size, channels=2):
 
 
 def batch_of(shape, n=3):
-    draws = SeededDraws(0)
-    mask = torch.eye(shape.n_labels)[draws.integers(shape.n_labels, (n, *shape.size))].movedim(-1, 1)
-    label = torch.eye(shape.n_classes)[draws.integers(shape.n_classes, (n,))]
-    return {"image": draws.uniform((n, shape.channels, *shape.size)) * 2 - 1, "mask": mask, "label": label}
+    rng = SeededSource(0)
+    mask = torch.eye(shape.n_labels)[rng.integers(shape.n_labels, (n, *shape.size))].movedim(-1, 1)
+    label = torch.eye(shape.n_classes)[rng.integers(shape.n_classes, (n,))]
+    return {"image": rng.uniform((n, shape.channels, *shape.size)) * 2 - 1, "mask": mask, "label": label}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -39,8 +39,8 @@ def test_every_network_learns_at_odd_sizes_and_mixes_no_samples(network, size):
     shape = shape_of(size)
     torch.manual_seed(0)
     task, batch = build_task(network, shape, augment=True), batch_of(shape)
-    noise = task.noise(3, SeededDraws(1))
-    loss = task.private_loss(task.turns[0], batch, noise, 0.0)
+    noise = task.noise(3, SeededSource(1))
+    loss = task.real_loss(task.phases[0], batch, noise, 0.0)
     assert loss.shape == (3,)
     assert torch.isfinite(loss).all()
     loss.mean().backward()
@@ -80,14 +80,14 @@ def test_the_classification_loss_by_hand_and_an_image_without_class_teaches_noth
 def test_the_view_in_the_middle_of_its_range_changes_nothing(size):
     shape, views = shape_of(size), Views()
     batch = batch_of(shape)
-    middle = {name: torch.full_like(value, 0.5) for name, value in views.noise(3, len(size), SeededDraws(0)).items()}
+    middle = {name: torch.full_like(value, 0.5) for name, value in views.noise(3, len(size), SeededSource(0)).items()}
     seen = views(batch, middle)
     for name in batch:
         torch.testing.assert_close(seen[name], batch[name], atol=1e-4, rtol=1e-4)
 
 
 def test_a_turn_by_a_quarter_turns_image_and_mask_alike():
-    shape, views = shape_of((8, 8), channels=1), Views(turn=90.0, scale=0.0, shift=0.0, light=0.0)
+    shape, views = shape_of((8, 8), channels=1), Views(phase=90.0, scale=0.0, shift=0.0, light=0.0)
     batch = batch_of(shape)
     batch["mask"] = torch.stack([batch["image"][:, 0] <= 0, batch["image"][:, 0] > 0], 1).float()
     noise = {TURN: torch.ones(3, 1), SCALE: torch.zeros(3), SHIFT: torch.zeros(3, 2), LIGHT: torch.full((3, 2), 0.5)}
@@ -98,7 +98,7 @@ def test_a_turn_by_a_quarter_turns_image_and_mask_alike():
 
 def test_what_comes_in_from_outside_is_background():
     shape, views = shape_of((8, 8)), Views(shift=0.5)
-    seen = views(batch_of(shape), views.noise(3, 2, SeededDraws(3)))
+    seen = views(batch_of(shape), views.noise(3, 2, SeededSource(3)))
     torch.testing.assert_close(seen["mask"].sum(1), torch.ones(3, 8, 8))
     assert seen["image"].min() >= -1
     assert seen["image"].max() <= 1

@@ -10,7 +10,7 @@ from fedsynth.evaluation.memorization.comparators import RealAndSynthetic, compa
 from fedsynth.evaluation.memorization.copied_patients import copied_share, flag_patients
 from fedsynth.evaluation.memorization.dependence import dependence_of
 from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
-from fedsynth.evaluation.memorization.verdict import Findings, judge
+from fedsynth.evaluation.memorization.verdict import Findings, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
 COMPARATORS = ("authenticity", "c_t", "closer_to_members", "adaptive_extraction")
@@ -54,10 +54,10 @@ def decide(
     )
     return {
         "p_value": dependence.p_value,
-        "dependence": int(dependence.fires),
+        "dependence": int(dependence.rejects),
         "copied": copied,
         "control": control,
-        "verdict": judge(findings).verdict,
+        "verdict": memorization_verdict(findings).verdict,
         "listed": len(named),
         "false": sum(name not in guilty for name in named),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from fedsynth.evaluation.memorization.distance_tables import blend_distances
+from fedsynth.evaluation.memorization.distance_tables import mixture_distances
 from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
 
 N, IMAGES, WIDTH = 60, 2, 24
@@ -15,7 +15,7 @@ N, IMAGES, WIDTH = 60, 2, 24
 def test_by_hand():
     """(3, 4, 0) is all x and y; of the others the diagonal explains 49/3 of 25, and z nothing."""
     references = np.array([[1, 0, 0], [0, 2, 0], [0, 0, 1], [1, 1, 1]], np.float32)
-    found = blend_distances([np.array([[3, 4, 0]], np.float32)], references, np.array([0, 1, 2, 3]), 4)
+    found = mixture_distances([np.array([[3, 4, 0]], np.float32)], references, np.array([0, 1, 2, 3]), 4)
     np.testing.assert_allclose(found.distances[0, :3], [0, np.sqrt(25 - 49 / 3), 5], atol=1e-3)
     assert found.patients[0].tolist() == [1, 3, 2, -1]
     assert np.isinf(found.distances[0, 3])
@@ -39,7 +39,7 @@ def test_against_least_squares_over_every_pair(skip):
     references = rng.normal(size=(16, 6)).astype(np.float32)
     owners = np.arange(16) // 2
     queries = rng.normal(size=(12, 6)).astype(np.float32)
-    found = blend_distances([queries], references, owners, 3, np.full(12, skip))
+    found = mixture_distances([queries], references, owners, 3, np.full(12, skip))
     for row, query in enumerate(queries):
         expected = oracle(query, references, owners, 3, skip)
         np.testing.assert_allclose(found.distances[row, : len(expected)], expected, atol=2e-3)
@@ -50,7 +50,7 @@ def test_the_view_that_is_explained_best_counts():
     rng = np.random.default_rng(2)
     references = rng.normal(size=(40, 12)).astype(np.float32)
     mixed = references[:10] + references[20:30]
-    found = blend_distances([-mixed, mixed], references, np.arange(40), 2)
+    found = mixture_distances([-mixed, mixed], references, np.arange(40), 2)
     assert found.distances[:, 0].max() < 0.02
     assert set(found.patients[0]) & {0, 20}
 
@@ -65,9 +65,9 @@ def world():
 
 def extracted(world, made):
     real, owners = world
-    apart = {"blends": blend_distances([real], real, owners, 8, owners)}
+    apart = {"mixtures": mixture_distances([real], real, owners, 8, owners)}
     reference = learn_reference(apart, owners, N, len(made))
-    return find_copies({"blends": blend_distances([made.astype(np.float32)], real, owners, 8)}, reference)
+    return find_copies({"mixtures": mixture_distances([made.astype(np.float32)], real, owners, 8)}, reference)
 
 
 def test_means_of_two_patients_are_found_and_one_of_the_two_is_named(world):
