@@ -31,7 +31,10 @@ from fedsynth.reporting.table_cells import (
 from fedsynth.runs import Run, open_run
 from fedsynth.training.checkpoint import CARD
 
-BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
+BENCHMARKS = (
+    *("memorization", "membership", "audit", "audit-mechanism"),
+    *("segmentation", "classification", "fidelity", "readers"),
+)
 UNFINISHED = "not finished"
 ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 
@@ -85,7 +88,7 @@ COLUMNS = {
     "accuracy_skill": "accuracy skill",
     "over_public": "Dice over public images",
     "kid": "KID, own filters (real)",
-    "readers": "readers counted separately",
+    "readers": "readers distinguished",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }

@@ -14,7 +14,7 @@ from fedsynth.reporting.comparison import as_csv, as_latex, as_markdown, differe
 from fedsynth.reporting.summary import read_facts
 from fedsynth.runs import create_run
 
-ROUNDS = """round,site,answered,reason,seconds,bytes_up,bytes_down,steps,epsilon,critic_loss
+ROUNDS = """round,site,answered,reason,seconds,bytes_up,bytes_down,steps,epsilon,discriminator_loss
 1,a,true,,2.0,500000,500000,4,{0},1
 1,b,true,,3.0,500000,500000,4,{1},1
 2,a,true,,1.5,500000,500000,4,{2},1
@@ -46,6 +46,18 @@ def add_result(run, name, scores, sha="x", seed=0, **more):
         **more,
     )
     result.save(run.benchmark(name))
+
+
+def test_the_audit_of_the_mechanism_stands_in_the_table_and_is_no_difference(tmp_path):
+    one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    add_result(one, "audit", {"epsilon_lower_bound": Score(value=0.1)}, verdict="no contradiction found")
+    add_result(other, "audit", {"epsilon_lower_bound": Score(value=0.1)}, verdict="no contradiction found")
+    proven = {"epsilon_lower_bound": Score(value=7.5)}
+    bare = Result(benchmark="audit-mechanism", scores=proven, inputs={}, seed=0, settings={}, seconds=1.0)
+    bare.save(one.benchmark("audit-mechanism"))
+    rows = [read_facts(run.folder) for run in (one, other)]
+    assert [row.cells["audit"].value for row in rows] == [7.5, 0.1]
+    assert differences(rows) == []
 
 
 def test_every_number_stands_in_its_cell(tmp_path):
