@@ -17,10 +17,10 @@ from fedsynth.data.format import TABLE
 from fedsynth.data.lazy_arrays import Stack, blocks
 from fedsynth.data.site_config import load_sites
 from fedsynth.data.sites import open_federation
-from fedsynth.data.split import roles_digest
 from fedsynth.errors import ConfigError, ImageSetError
 from fedsynth.evaluation.cohort import Cohort
 from fedsynth.runs import Run, newest_run, open_run
+from fedsynth.training.roles import roles_mark
 
 TESTED = ("member", "holdout")
 SPLIT_FIRST = "draw them with `fedsynth split` before any training"
@@ -95,9 +95,9 @@ def _opened(run: Run) -> ImageSet:
 
 def _refuse_other_roles(real: ImageSet, run: Run) -> None:
     """Roles drawn after training say nothing of who was trained on."""
-    if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != roles_digest(real.cases):
+    if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != roles_mark(real):
         problem = "the patients or their roles are not those that the run was trained with"
-        remedy = "bring the set back to what it was, or train again: roles are drawn before training"
+        remedy = "bring the set (or the store, which has the key) back to what it was, or train again"
         raise ImageSetError(problem, file=real.folder or run.roles, remedy=remedy)
 
 

@@ -18,7 +18,6 @@ from fedsynth.data.parallel import Progress as Making
 from fedsynth.data.parallel import silent
 from fedsynth.data.site_config import SiteEntry, SitesFile
 from fedsynth.data.sites import Federation, Site, open_federation
-from fedsynth.data.split import roles_digest
 from fedsynth.errors import ConfigError
 from fedsynth.federation import site_observers
 from fedsynth.federation.client import OnStep
@@ -29,6 +28,7 @@ from fedsynth.privacy.lineage import PatientGroup
 from fedsynth.runs import RUNS, Run, create_run
 from fedsynth.training.lineage import PATIENTS, origin_of
 from fedsynth.training.patient_batches import PatientBatches
+from fedsynth.training.roles import roles_mark
 from fedsynth.training.session import Prepared, default_generator, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import cpu_threads
 from fedsynth.training.site_storage import SiteStorage
@@ -97,7 +97,7 @@ def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | Non
     run = create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder, base=base)
     if hospitals.made is not None:
         hospitals.made.rename(run.folder / PHANTOMS)
-    atomic_files.write_text(run.roles, roles_digest(hospitals.federation.pooled.cases) + "\n")
+    atomic_files.write_text(run.roles, roles_mark(hospitals.federation.pooled) + "\n")
     groups = [_group(site, settings, run) for site in hospitals.federation.sites]
     config.save_toml(run.folder / PATIENTS, {"group": groups})
     config.save_toml(run.folder / ASKED, hospitals.asked)

@@ -14,6 +14,7 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.evaluation.result_owner import synthetic_hash
 from fedsynth.evaluation.score import Result, Score, content_hash
+from fedsynth.privacy.accounting import rounded_up
 from fedsynth.reporting.answer import NOT_PRIVATE_OUTPUT, lineage_lines
 from fedsynth.reporting.comparison import mixed
 from fedsynth.reporting.summary import BENCHMARKS, ELSEWHERE, Facts
@@ -21,7 +22,7 @@ from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
 
 VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
 LEAKAGE = ("memorization", "membership")
-JUDGED = ("memorization", "membership", "audit")
+JUDGED = ("memorization", "membership", "audit", "audit-mechanism")
 STRONGEST = "strongest"
 KINDS = ("real", "synthetic")
 TOLD: dict[str, tuple[str, ...]] = {
@@ -230,7 +231,7 @@ def _about_epsilon(facts: Facts, criteria: Criteria) -> list[str]:
     total = facts.cells["cumulative"]
     worst = max(spent.value, total.value or 0.0)
     if worst > criteria.max_epsilon:
-        return [f"patients have spent epsilon {worst:.3g}, more than {criteria.max_epsilon:g}"]
+        return [f"patients have spent epsilon {rounded_up(worst, 3):g}, more than {criteria.max_epsilon:g}"]
     if facts.public or criteria.this_run_alone or (total.value is not None and not total.why):
         return []
     return [

@@ -31,7 +31,10 @@ from fedsynth.reporting.table_cells import (
 from fedsynth.runs import Run, open_run
 from fedsynth.training.checkpoint import CARD
 
-BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
+BENCHMARKS = (
+    *("memorization", "membership", "audit", "audit-mechanism"),
+    *("segmentation", "classification", "fidelity", "readers"),
+)
 UNFINISHED = "not finished"
 ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 

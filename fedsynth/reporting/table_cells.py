@@ -136,7 +136,8 @@ def privacy_cells(
     if declared.get("insecure-seed") is not None:
         return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
     spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
-    here = max(spent) if spent else float(declared["epsilon"])
+    own = lineage.runs[-1].patients if lineage.runs and lineage.runs[-1].training == "private" else ()
+    here = max([*(spent or [float(declared["epsilon"])]), *(group.epsilon for group in own)])
     if "start" in settings and len(lineage.runs) < 2:
         unknown = Cell(text=NO_GUARANTEE, why="the run goes on from another and does not say what that cost whom")
         return {"epsilon": unknown, "cumulative": unknown}
@@ -190,7 +191,7 @@ def leakage_cells(results: Mapping[str, Result]) -> dict[str, Cell]:
     memory = results.get("memorization")
     verdict = Cell(text=NOT_RUN, why=NOT_RUN) if memory is None else Cell(text=str(memory.verdict))
     return {
-        "audit": _cell(results.get("audit"), "epsilon_lower_bound", interval=False),
+        "audit": _cell(results.get("audit-mechanism", results.get("audit")), "epsilon_lower_bound", interval=False),
         "verdict": verdict,
         "copied": _cell(memory, "copied_share"),
         "detectable": _cell(memory, "minimal_detectable_share", interval=False),

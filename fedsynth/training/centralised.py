@@ -10,7 +10,6 @@ import torch
 from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.data.contact_sheet import contact_sheet
-from fedsynth.data.split import roles_digest
 from fedsynth.errors import FedSynthError
 from fedsynth.models.base import Family
 from fedsynth.runs import Run
@@ -19,6 +18,7 @@ from fedsynth.training.divergence_check import DivergedError
 from fedsynth.training.generate import Drawing
 from fedsynth.training.loss_log import LossLog
 from fedsynth.training.paired_sources import choose_sources
+from fedsynth.training.roles import roles_mark
 from fedsynth.training.session import Prepared, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.site_storage import CENTRALISED, STATE, SiteStorage
@@ -56,9 +56,9 @@ def run_training(
 
 def _keep_roles(run: Run, images: ImageSet) -> None:
     """Write down who had which role; a run does not go on with others."""
-    digest = roles_digest(images.cases)
+    digest = roles_mark(images)
     if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != digest:
-        remedy = "bring the set back to what it was, or start a new run"
+        remedy = "bring the set (or the store, which has the key) back to what it was, or start a new run"
         raise FedSynthError(
             "the patients or their roles have changed since the run began", file=run.roles, remedy=remedy
         )

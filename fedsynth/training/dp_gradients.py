@@ -63,7 +63,7 @@ class PrivateParts:
             return self.family.real_loss(phase, batch, noise, progress)
 
         net, settings = self.family.nets[phase.net], self.settings
-        probe = (made_up_batch(self.family.shape, PROBES), self.noise(PROBES, SeededSource(0)))
+        probe = self._probe(made_up_batch(self.family.shape, PROBES))
         check_independence(self.family, net, loss, probe, stages=self.family.stages())
         growing = len(self.family.stages()) > 1
         return PatientGradients(
@@ -81,10 +81,16 @@ class PrivateParts:
             return self.family.fake_loss(phase, condition, noise, progress)
 
         condition = {key: value for key, value in made_up_batch(self.family.shape, PROBES).items() if key == "label"}
-        probe = (condition, self.noise(PROBES, SeededSource(0)))
+        probe = self._probe(condition)
         growing = len(self.family.stages()) > 1
         net = self.family.nets[phase.net]
         return PatientGradients(net, loss, clip=self.settings.clip, probe=probe, growing=growing, whole=self.family)
+
+    def _probe(self, batch: Tensors) -> tuple[Tensors, Tensors]:
+        """A made-up batch and its noise, where the networks are."""
+        device = next(self.family.parameters()).device
+        noise = self.noise(PROBES, SeededSource(0))
+        return {k: v.to(device) for k, v in batch.items()}, {k: v.to(device) for k, v in noise.items()}
 
 
 class PrivateGradients:

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 from fedsynth.api.evaluation import evaluate
 from fedsynth.cli import app
 from fedsynth.data import ImageSet
-from fedsynth.data.split import roles_digest
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.reader_study.answer_key import load_key
 from fedsynth.evaluation.result_owner import keeper, stranger
 from fedsynth.runs import create_run
+from fedsynth.training.roles import roles_mark
 from tests.evaluation.reader_study.sets import real_and_synthetic
 from tests.evaluation.reader_study.test_reader_scores import right, written
 
@@ -50,7 +50,7 @@ def test_where_the_run_has_no_images_its_roles_decide(tmp_path):
     real, _ = real_and_synthetic()
     place = create_run({"generator": "x"}, generator="x", folder=tmp_path / "run")
     assert stranger(place, real=real) == ""
-    place.roles.write_text(roles_digest(real.cases) + "\n")
+    place.roles.write_text(roles_mark(real) + "\n")
     assert stranger(place, real=real) == ""
     swapped = real.cases["role"].map({"member": "holdout", "holdout": "member"})
     assert stranger(place, real=real.with_cases(real.cases.assign(role=swapped))) == "real"

@@ -49,9 +49,7 @@ from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.score import Score
 
 MASKS = "masks"
-"""Positive controls keep their masks; what the masks give away is no power to find copied images, and counted
-separately.
-"""
+"""Positive controls keep their masks; what the masks give away is no power to find copied images, and distinguished."""
 MOST_SHOWN = 1000
 """So many real images are passed off as synthetic in controls."""
 

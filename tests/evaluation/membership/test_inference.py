@@ -87,9 +87,7 @@ def test_honest_sets_are_not(kind: str) -> None:
 
 @pytest.mark.slow
 def test_honest_sets_fire_and_are_voided_as_rarely_as_stated() -> None:
-    """Over 120 honest sets: 5 % distinguished, 2 % void, 0.5 in 95 % of the intervals; each within its
-    binomial.
-    """
+    """Over 120 honest sets: 5 % distinguished, 2 % void, 0.5 in 95 % of the intervals; each within its binomial."""
     fired = void = held = asked = 0
     for seed in range(120):
         found = attacked("honest", seed=seed)
