@@ -146,7 +146,7 @@ class SiteWork:
         if not 0 <= number < self.fitting.exchanges:
             raise NeutralError(ErrorCode.SETTINGS)
         self._restore(before=order.round)
-        self._moved, average = True, self.trainer.average
+        self._moved, average = True, self.trainer.ema
         if number == self.fitting.passes:
             self.prepared.fit(but=self.fitting.nets)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(average.values).items()}
