@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.cli.benchmark_utility import ARMS
 from fedsynth.config import save_toml
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.fidelity.benchmark import run_fidelity
+from fedsynth.evaluation.settings import UtilitySettings
 from fedsynth.evaluation.utility.arm_trainings import Plan
 from fedsynth.evaluation.utility.benchmark import run_utility
 from fedsynth.experiments.suite import CELLS, data_commands, failed_steps, jobs_of, run_suite, runs_in, spending
@@ -225,7 +225,7 @@ def test_what_stands_beside_a_published_number_is_measured(path, measured):
         assert measure in measured[benchmark], figure
         for cell in cells:
             given = cell.benchmarks[benchmark]
-            arms = given.get("arms", ARMS)
+            arms = given.get("arms", ",".join(UtilitySettings.arms))
             assert arm.removesuffix("+augmentation") in (arms.split(",") if isinstance(arms, str) else arms), figure
             assert given.get("augmentation", "classical") in ("both", "classical" if "+aug" in arm else "none"), figure
 
