@@ -35,8 +35,8 @@ def test_help_imports_nothing_heavy() -> None:
     assert run_python("-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("door", [("-m", "fedsynth"), ("cli.py",)])
-def test_every_mechanism_leads_to_the_same_program(entry: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("entry", [("-m", "fedsynth"), ("cli.py",)])
+def test_every_entry_leads_to_the_same_program(entry: tuple[str, ...]) -> None:
     script = Path(sys.executable).with_name("fedsynth")
     wanted = subprocess.run(
         [script, "--help"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True

@@ -1,12 +1,36 @@
 """An image set in the forms that other tools take: a torch Dataset, and MONAI's list of dictionaries."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from fedsynth.data.image_set import ImageSet
+from fedsynth.data.format import Header
+from fedsynth.data.lazy_arrays import Stack
+
+
+class Images(Protocol):
+    """What is read of an image set."""
+
+    @property
+    def header(self) -> Header:
+        """What the set says about itself."""
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        """A row per image."""
+
+    @property
+    def images(self) -> Stack:
+        """The voxels."""
+
+    @property
+    def masks(self) -> Stack | None:
+        """The masks, where there are any."""
+
+    def __len__(self) -> int: ...
 
 
 class TorchImages(Dataset[dict[str, Any]]):
@@ -15,7 +39,7 @@ class TorchImages(Dataset[dict[str, Any]]):
     `mask` holds label numbers, `label` is the class number, -1 where an image has none. Voxels are read when asked for.
     """
 
-    def __init__(self, images: ImageSet) -> None:
+    def __init__(self, images: Images) -> None:
         self.images = images
         number = {name: i for i, name in enumerate(images.header.classes)}
         self._labels = [number.get(name, -1) for name in images.cases["class"]]
@@ -37,7 +61,7 @@ class TorchImages(Dataset[dict[str, Any]]):
         return item
 
 
-def as_dicts(images: ImageSet) -> list[dict[str, Any]]:
+def as_dicts(images: Images) -> list[dict[str, Any]]:
     """A dictionary per image with arrays under `image` and, as MONAI calls masks, `label`; and the row of the table."""
     found = []
     for row, case in enumerate(images.cases.to_dict("records")):

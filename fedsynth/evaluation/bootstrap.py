@@ -1,4 +1,4 @@
-"""Intervals and bounds for shares and for anything else that is measured on patients.
+"""Bootstrap and exact intervals for shares and for anything else that is measured on patients.
 
 A share's interval is Clopper and Pearson's, exact for independent trials. Images of one patient are not: what is
 counted over images takes the bootstrap over patients.

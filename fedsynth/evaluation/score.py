@@ -54,7 +54,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """An image set that a result rests on, counted separately from any other by a hash of its content.
+    """An image set that a result rests on, distinguished from any other by a hash of its content.
 
     Of patients' images the hash is keyed by the store that made it: results of two stores do not compare.
     """

@@ -1,4 +1,4 @@
-"""From the weights that sites send to the weights of the next round: pure arithmetic on named arrays.
+"""Aggregation strategies (FedAvg, FedProx, FedAvgM, FedAdam, medians): the sites' weights to those of the next round.
 
 Knows nothing of Flower, networks or hospitals. Sums run in the order of the replies and in float64, so that equal
 replies in equal order give equal bits.

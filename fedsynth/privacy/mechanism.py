@@ -1,4 +1,7 @@
-"""The mechanism: charge, draw, clip, add noise, divide by a public number. The only way from patients to a network.
+"""The subsampled Gaussian mechanism of DP-SGD (Abadi et al. 2016), the only way from patients to a network.
+
+One step charges the ledger, takes patients by Poisson sampling, clips and sums their gradients, adds noise and divides
+by a public expected batch size.
 
 Knows nothing of families, optimisers or images: `fetch` brings tensors for the patients it is asked for.
 """

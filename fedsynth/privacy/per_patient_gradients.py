@@ -1,4 +1,4 @@
-"""One clipped gradient per patient, summed in bounded memory.
+"""Clipped per-patient gradients: the per-sample gradient of DP-SGD with the patient as the sample.
 
 Removing one patient changes the sum by at most the clip norm, whatever the number of slices, the weights and the
 rounding. Knows nothing of noise, budgets, ledgers or how patients were drawn; nothing here divides by how many there

@@ -85,7 +85,7 @@ COLUMNS = {
     "accuracy_skill": "accuracy skill",
     "over_public": "Dice over public images",
     "kid": "KID, own filters (real)",
-    "readers": "readers counted separately",
+    "readers": "readers distinguished",
     "megabytes": "MB exchanged",
     "seconds": "seconds",
 }

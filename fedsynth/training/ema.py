@@ -1,4 +1,4 @@
-"""The moving average of the networks that are released: smoother pictures, and free of any privacy cost."""
+"""EMA: the exponential moving average of the weights that are released. It costs no privacy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

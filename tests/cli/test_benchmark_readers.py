@@ -44,7 +44,7 @@ def test_from_the_sheet_to_the_table(run, tmp_path):
     assert facts.cells["readers"].value == 1.0
     assert any("guessing is right in half" in sentence for sentence in answer(facts).sentences)
     shown = CliRunner().invoke(app, ["compare", str(run.folder)])
-    assert "readers counted separately" in shown.stdout
+    assert "readers distinguished" in shown.stdout
     told = json.loads(invoke("--out", out, "--score", answers, "--json").stdout)
     assert told["benchmark"] == "readers"
     assert set(told["inputs"]) == {"real", "synthetic"}

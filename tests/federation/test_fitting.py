@@ -111,7 +111,7 @@ def test_a_one_shot_federation_keeps_what_each_site_trained_alone(tmp_path: Path
         alone = prepare(site_images(tmp_path, 1), ONE_SHOT.training(), streams=stream_seed(0, "site", "site-1"))
         list(alone.trainer.run(2))
         alone.fit(but=alone.trainer.family.pooled)
-    for name, value in alone.trainer.average.values.items():
+    for name, value in alone.trainer.ema.values.items():
         if name.startswith("renderer-"):
             assert np.array_equal(found[f"1-{name}"], value.numpy()), name
     for name, value in maps_of_everybody(ONE_SHOT).items():

@@ -74,7 +74,7 @@ def released(run: Run) -> dict[str, np.ndarray]:
     """The discriminator of a centralised run, under the names of a federation's."""
     from safetensors.numpy import load_file
 
-    state = load_file(run.site("pooled") / "state.safetensors")
+    state = load_file(run.site("centralised") / "state.safetensors")
     return {
         f"discriminator {name[5:]}": value for name, value in state.items() if name.startswith("nets.discriminator")
     }

@@ -88,7 +88,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
     run = simulated(tmp_path, SETTINGS)
     told = rows(run)
     assert [(row["round"], row["site"]) for row in told] == [(str(r), f"site-{i}") for r in (1, 2, 3) for i in (0, 1)]
-    assert all(row["answered"] == "true" and float(row["critic_loss"]) and row["steps"] == "2" for row in told)
+    assert all(row["answered"] == "true" and float(row["discriminator_loss"]) and row["steps"] == "2" for row in told)
     egress = read_egress(run.site("site-0") / "egress.jsonl")
     assert [line["message"] for line in egress] == ["hello", "train", "train", "train"]
     assert "generator.last.weight" in egress[1]["content"]
@@ -189,7 +189,7 @@ def test_private_replies_tell_nothing_that_was_counted(tmp_path: Path) -> None:
     run = simulated(tmp_path, private(tmp_path, insecure=False))
     for line in read_egress(run.site("site-0") / "egress.jsonl")[1:]:
         numbers = {name for name in line["content"] if "." not in name}
-        assert numbers == {"critic_loss", "generator_loss", "steps", "charged"}
+        assert numbers == {"discriminator_loss", "generator_loss", "steps", "charged"}
     assert all(row["seconds"] == "" for row in rows(run))
 
 

@@ -155,7 +155,7 @@ def test_numbers_that_cannot_be_are_left_out_and_the_round_goes_on(tmp_path, tol
 
 
 @pytest.mark.parametrize(
-    ("handshake", "name"),
+    ("greeting", "name"),
     [({}, "unnamed-1"), ({"words": ConfigRecord({"site": "site-0", "channels": 5, "size": [1, 2]})}, "site-0")],
 )
 def test_a_greeting_that_is_none_stops_nobody_else(tmp_path, greeting, name):

@@ -32,17 +32,17 @@ def left(run: Run, site: str) -> list[tuple[str, int, set[str]]]:
 
 
 def test_numbers_that_a_policy_does_not_name_stay_at_home(tmp_path: Path) -> None:
-    run = begun(tmp_path, 'allow-plain = true\nmetrics = ["steps", "critic_loss"]')
+    run = begun(tmp_path, 'allow-plain = true\nmetrics = ["steps", "discriminator_loss"]')
     assert left(run, "site-0") == [
         ("hello", 0, set()),
-        ("train", 1, {"steps", "critic_loss"}),
-        ("train", 2, {"steps", "critic_loss"}),
+        ("train", 1, {"steps", "discriminator_loss"}),
+        ("train", 2, {"steps", "discriminator_loss"}),
     ]
     assert {"generator_loss", "patients", "share_0"} < left(run, "site-1")[1][2]
     told = {(row["site"], row["round"]): row for row in rows(run)}
     assert {row["answered"] for row in told.values()} == {"true"}
     assert told["site-0", "2"]["generator_loss"] == ""
-    assert told["site-0", "2"]["critic_loss"] != ""
+    assert told["site-0", "2"]["discriminator_loss"] != ""
     assert told["site-1", "2"]["generator_loss"] != ""
     shares = load_generator(run.checkpoints)[1].class_shares  # as the other site has them
     assert abs(sum(shares) - 1) < 1e-5

@@ -166,7 +166,7 @@ def test_whatever_the_images_and_the_weights_at_length(name, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [nn.Linear, Foreign])
-@pytest.mark.parametrize("slices-per-patient", [2, 3, 8])
+@pytest.mark.parametrize("slices_per_patient", [2, 3, 8])
 def test_a_climb_towards_the_largest_contribution(line, slices_per_patient):
     """Gradient-free search over slices whose sum nearly vanishes, from the best found so far."""
     net = nn.Sequential(line(16384, 1, bias=False), nn.Flatten(0))

@@ -85,7 +85,7 @@ def check(kind, module, x, g, slices_per_patient):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("slices-per-patient", [1, 2, 5])
+@pytest.mark.parametrize("slices_per_patient", [1, 2, 5])
 def test_nobody_adds_more_than_the_clip_norm(kind, slices_per_patient):
     build, shape = KINDS[kind]
     module = build()
@@ -98,7 +98,7 @@ def test_nobody_adds_more_than_the_clip_norm(kind, slices_per_patient):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("slices-per-patient", [1, 3])
+@pytest.mark.parametrize("slices_per_patient", [1, 3])
 def test_norms_and_sums_are_those_of_the_oracle(kind, slices_per_patient):
     build, shape = KINDS[kind]
     module = build()

@@ -307,7 +307,7 @@ def test_a_private_run_that_repeats_a_round_pays_again(tmp_path):
     assert charged(ledger=ledger).remaining == PLAN.steps - 20
 
 
-@pytest.mark.parametrize("change", [{"clip": 0.6}, {"slices-per-patient": 1}])
+@pytest.mark.parametrize("change", [{"clip": 0.6}, {"slices_per_patient": 1}])
 def test_gradients_clipped_otherwise_than_planned_are_refused(change):
     wrong = gradients(network(), PrivateSettings(**vars(SETTINGS) | change))
     with pytest.raises(ValueError, match="otherwise than the plan"):

@@ -106,7 +106,7 @@ NETS = [
 
 
 @pytest.mark.parametrize(("name", "build", "shape"), NETS, ids=[name for name, _, _ in NETS])
-@pytest.mark.parametrize("slices-per-patient", [1, 3])
+@pytest.mark.parametrize("slices_per_patient", [1, 3])
 def test_the_fast_path_is_exact_against_vmap_and_against_one_pass_per_patient(name, build, shape, slices_per_patient):
     gradients = setting(build(), shape, slices_per_patient=slices_per_patient, memory=200_000)  # several chunks
     assert gradients.path().fast, gradients.path().reason
@@ -187,7 +187,7 @@ def test_a_penalty_hidden_in_one_pass_is_found_on_the_probe():
         setting(net, (6,), loss=with_slope_of_one_pass(net)).path()
 
 
-@pytest.mark.parametrize("slices-per-patient", [1, 4])
+@pytest.mark.parametrize("slices_per_patient", [1, 4])
 @pytest.mark.parametrize("wrap", [None, penalised])
 def test_removing_one_patient_changes_the_sum_by_at_most_the_clip_norm(slices_per_patient, wrap):
     net = discriminator(channels=1)

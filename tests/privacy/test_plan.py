@@ -53,7 +53,7 @@ def test_the_smallest_run_is_allowed_and_a_bare_one_clips_to_one_and_shows_one_v
         ({"patients": 0, "batch": 1}, "declared number of patients"),
         ({"batch": 0}, "batch must lie"),
         ({"batch": 401}, "400 is the full batch"),
-        ({"slices-per-patient": 0}, "at least one view"),
+        ({"slices_per_patient": 0}, "at least one view"),
         ({"clip": 0.0}, "clip norm"),
         ({"epsilon": 0.0}, "epsilon must be"),
         ({"delta": 0.0}, "delta must lie"),
@@ -110,7 +110,7 @@ def test_a_plan_takes_no_number_from_data():
         "patients",
         "batch",
         "clip",
-        "slices-per-patient",
+        "slices_per_patient",
     }
     assert set(PrivatePlan.__dataclass_fields__) == {"settings", "steps", "noise", "claim"}
 

@@ -14,7 +14,7 @@ from fedsynth.reporting.comparison import as_csv, as_latex, as_markdown, differe
 from fedsynth.reporting.summary import read_facts
 from fedsynth.runs import create_run
 
-ROUNDS = """round,site,answered,reason,seconds,bytes_up,bytes_down,steps,epsilon,critic_loss
+ROUNDS = """round,site,answered,reason,seconds,bytes_up,bytes_down,steps,epsilon,discriminator_loss
 1,a,true,,2.0,500000,500000,4,{0},1
 1,b,true,,3.0,500000,500000,4,{1},1
 2,a,true,,1.5,500000,500000,4,{2},1

@@ -45,7 +45,7 @@ def test_a_run_leaves_generator_card_losses_and_sheets(tmp_path: Path) -> None:
     with run.rounds.open() as file:
         rows = list(csv.DictReader(file))
     assert rows[-1]["steps"] == "6"
-    assert float(rows[-1]["critic_loss"]) > 0
+    assert float(rows[-1]["discriminator_loss"]) > 0
     family, read = load_generator(run.checkpoints)
     assert read == card
     assert set(final_weights(run)) == {name for name in family.nets.state_dict() if name.startswith("generator.")}

@@ -1,4 +1,4 @@
-"""Distances between two clouds of features: Frechet distance, kernel distance, and how the clouds cover each other.
+"""Distances between two clouds of features: Frechet distance (as in FID), kernel distance (KID) and coverage.
 
 Pure arithmetic on (n, features) arrays. None of these is a measure of privacy: copies of the members score best.
 """

@@ -6,10 +6,10 @@ paired across arms: seed k of one arm stands beside seed k of the other.
 An interval is that of drawing the patients again (bootstrap), widened by that of training again (Student's t over the
 seeds): the two half-widths are added in squares (MOVER, Zou and Donner 2008). Drawing three seeds again as one draws
 patients would not do, for it never looks beyond the best and the worst of the three, which hold the truth in three of
-four cases. How often two equal arms of three seeds on 60 patients were wrongly counted separately in 1000 trials, and
+four cases. How often two equal arms of three seeds on 60 patients were wrongly distinguished in 1000 trials, and
 how many intervals of their ratio held 1 (`tests/evaluation/utility/test_patient_scores.py`), by the spread of trainings
 in Dice: spread                    0       0.005   0.01    0.02
-    counted separately at p < 0.05    1.6 %   0.9 %   1.8 %   5.4 %
+    distinguished at p < 0.05    1.6 %   0.9 %   1.8 %   5.4 %
     interval held 1           98 %    99 %    98 %    95 %
 With one training the interval is over patients alone, and no p-value is given.
 """

@@ -1,4 +1,4 @@
-"""The one proxy to the server: a TLS proxy that passes what hospitals' nodes need, and answers 403 to everything else.
+"""The TLS proxy before the server: it passes what hospitals' nodes need, and answers 403 to everything else.
 
 On Flower 1.41 one port serves the nodes and the commands that register keys and start code, and the commands ask for no
 account. So the SuperLink listens on loopback only, and this stands before it. Requests are read strictly, anything

@@ -76,7 +76,7 @@ delta = 1e-5
 # A number that `metrics` does not name is left out of every reply.
 # generators = ["dcgan", "wgan"]
 # networks = ["generator"]
-# metrics = ["steps", "charged", "generator_loss", "critic_loss"]
+# metrics = ["steps", "charged", "generator_loss", "discriminator_loss"]
 
 # Answers of private runs leave every so many seconds after their message came, that their time tells nothing of who
 # was drawn. Longer than a round takes, where it can be; work that outlasts it doubles it for the rest of the run.

@@ -1,4 +1,4 @@
-"""What a phantom cohort must hold: repeatable, counted separately by patient, by class and by hospital, and quick to
+"""What a phantom cohort must hold: repeatable, distinguished by patient, by class and by hospital, and quick to
 make.
 """
 

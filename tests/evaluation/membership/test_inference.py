@@ -71,7 +71,7 @@ def test_leaks_are_distinguished(kind: str) -> None:
     found = attacked(kind)
     told = membership_verdict(found)
     assert told.verdict == "leak"
-    assert "counted separately" in told.words
+    assert "distinguished" in told.words
     best = strongest(found)
     low, _ = auc_interval(best.scores, found.cohort.member, np.random.default_rng(0))
     assert low > 0.5
@@ -87,7 +87,7 @@ def test_honest_sets_are_not(kind: str) -> None:
 
 @pytest.mark.slow
 def test_honest_sets_fire_and_are_voided_as_rarely_as_stated() -> None:
-    """Over 120 honest sets: 5 % counted separately, 2 % void, 0.5 in 95 % of the intervals; each within its
+    """Over 120 honest sets: 5 % distinguished, 2 % void, 0.5 in 95 % of the intervals; each within its
     binomial.
     """
     fired = void = held = asked = 0

@@ -87,7 +87,7 @@ def test_the_view_in_the_middle_of_its_range_changes_nothing(size):
 
 
 def test_a_turn_by_a_quarter_turns_image_and_mask_alike():
-    shape, views = shape_of((8, 8), channels=1), Views(phase=90.0, scale=0.0, shift=0.0, light=0.0)
+    shape, views = shape_of((8, 8), channels=1), Views(turn=90.0, scale=0.0, shift=0.0, light=0.0)
     batch = batch_of(shape)
     batch["mask"] = torch.stack([batch["image"][:, 0] <= 0, batch["image"][:, 0] > 0], 1).float()
     noise = {TURN: torch.ones(3, 1), SCALE: torch.zeros(3), SHIFT: torch.zeros(3, 2), LIGHT: torch.full((3, 2), 0.5)}
