@@ -22,7 +22,8 @@ from scipy import linalg
 from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.data.contact_sheet import contact_sheet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.models.pairing import LABEL_TO_IMAGE
 from fedsynth.runs import create_run
 from fedsynth.training.centralised import run_training

@@ -20,8 +20,9 @@ import pandas as pd
 
 from fedsynth.data import ImageSet
 from fedsynth.data.image_set import concatenate
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
 from fedsynth.data.phantoms.scanner import CaseMix, default_hospitals
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.data.site_config import Select, SiteEntry, SitesFile
 from fedsynth.evaluation.fidelity.benchmark import run_fidelity
 from fedsynth.federation.settings import FederationSettings

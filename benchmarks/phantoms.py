@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
-from fedsynth.training.downstream import TaskSettings, learn, predictions
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
+from fedsynth.training.downstream import learn, predictions
+from fedsynth.training.settings import TaskSettings
 
 Masks = NDArray[np.bool_]
 SEGMENTER_STEPS, CLASSIFIER_STEPS = 600, 1500

@@ -19,15 +19,15 @@ from families import add_row, baselines, features, fixed_basis, frechet
 from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.data.contact_sheet import contact_sheet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.evaluation.utility import segmentation
 from fedsynth.experiments.downstream_learners import TaskLearner
 from fedsynth.runs import Run, create_run
 from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.downstream import TaskSettings
 from fedsynth.training.generate import Drawing
-from fedsynth.training.settings import Privacy, TrainSettings
+from fedsynth.training.settings import Privacy, TaskSettings, TrainSettings
 
 PUBLIC, OTHERS = "hospital-1", ("hospital-2", "hospital-3", "hospital-4")
 JUDGED, BASIS, DRAWN = 500, 400, 700

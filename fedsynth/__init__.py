@@ -8,11 +8,22 @@ __version__ = "0.1.0"
 _HOMES = {
     "ImageSet": "data",
     "Progress": "api.progress",
-    "compare": "api.evaluation",
+    "classification": "api.utility",
+    "compare": "api.reporting",
     "evaluate": "api.evaluation",
+    "fidelity": "api.utility",
+    "generate": "api.generation",
+    "load": "api.data",
+    "membership": "api.leakage",
+    "memorization": "api.leakage",
+    "phantoms": "api.data",
+    "release": "api.reporting",
+    "report": "api.reporting",
+    "segmentation": "api.utility",
     "simulate": "api.simulation",
     "train": "api.training",
 }
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return [*__all__, "__version__"]

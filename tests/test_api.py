@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import fedsynth
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import FedSynthError
 
 
@@ -28,8 +29,8 @@ def test_simulate_evaluate_and_compare(tmp_path):
     assert table.loc["run", "generator"] == "two-stage"
     made = fedsynth.ImageSet.load(run.synthetic)
     assert len(made) == 24
-    arms = fedsynth.evaluate(real=tmp_path / "data", synthetic=made, benchmarks=["segmentation"], steps=1)
-    assert "dice/synthetic" in set(arms["score"])
+    arms = fedsynth.evaluate(real=tmp_path / "data", synthetic=made, benchmarks=["segmentation"], steps=1, seeds=1)
+    assert "dice/synthetic+augmentation" in set(arms["score"])
 
 
 def test_unknown_settings_and_benchmarks_are_refused(tmp_path):

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fedsynth.data import ImageSet
-from fedsynth.data.format import HEADER, Shares
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.format import HEADER
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
+from fedsynth.data.roles import Shares
 from fedsynth.data.split import draw_roles
 from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.feature_spaces.space import default_spaces

@@ -12,7 +12,8 @@ from leakage.pictures import as_output, hospitals, with_roles
 
 from fedsynth.data import ImageSet
 from fedsynth.evaluation.evidence import gather
-from fedsynth.evaluation.memorization.benchmark import Settings, run_memorization
+from fedsynth.evaluation.memorization.benchmark import run_memorization
+from fedsynth.evaluation.settings import MemorizationSettings
 
 PATIENTS, IMAGES, SYNTHETIC = 100, 3, 300
 TOLERANCE = 0.02
@@ -35,7 +36,7 @@ def one_run(pool: ImageSet, repetition: int) -> tuple[str, dict[str, object]]:
     output = as_output(pool, voxels[rng.permutation(len(voxels))[:SYNTHETIC]])
     found = run_memorization(
         gather(ImageSet(header=real.header, cases=real.cases, images=np.asarray(real.images)), output),
-        Settings(seed=repetition, tolerance=TOLERANCE),
+        MemorizationSettings(seed=repetition, tolerance=TOLERANCE),
     )
     controls = found.controls.values()
     return scenario, {

@@ -18,7 +18,8 @@ from flwr.app import Context, Message, RecordDict
 from scipy.stats import spearmanr
 
 from fedsynth.config import save_toml
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.federation import client_app
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.exchange import Order

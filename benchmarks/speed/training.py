@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import TrainSettings

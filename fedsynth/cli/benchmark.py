@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsynth.cli.benchmark_audit import audit
-from fedsynth.cli.benchmark_membership import membership
+from fedsynth.cli.benchmark_membership import end_with_verdict, membership
 from fedsynth.cli.benchmark_readers import readers
 from fedsynth.cli.benchmark_utility import classification, fidelity, segmentation
-from fedsynth.cli.screen import print_json, print_table, progress_bar
+from fedsynth.cli.options import Given, takes_settings
+from fedsynth.cli.screen import ScreenProgress, print_json, print_table
+from fedsynth.config import read_table
 from fedsynth.errors import ConfigError
+from fedsynth.evaluation.settings import MemorizationSettings
 
 if TYPE_CHECKING:
-    from fedsynth.evaluation.evidence import Evidence
-    from fedsynth.evaluation.memorization.benchmark import Memorization, Settings
-    from fedsynth.runs import Run
+    from fedsynth.api.benchmark_sets import Measured
+    from fedsynth.evaluation.memorization.benchmark import Memorization
 
 PLANNED = 1000
 """Synthetic images that a plan is for unless told otherwise."""
@@ -24,16 +26,14 @@ benchmark = typer.Typer(no_args_is_help=True, help="Measure what a synthetic set
 
 
 @benchmark.command()
+@takes_settings(MemorizationSettings)
 def memorization(
+    given: Given,
     run: Annotated[Path | None, typer.Argument(help="The run; the newest if no sets are given.")] = None,
     real: Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")] = None,
     synthetic: Annotated[
         str | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it. With --plan: how many images.")
     ] = None,
-    spaces: Annotated[str, typer.Option(help="Feature spaces, as in pixels,encoder; all that fit if empty.")] = "",
-    tolerance: Annotated[float, typer.Option(help="The copied share that may stand.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="One seed gives one result.")] = 0,
-    full: Annotated[bool, typer.Option("--full", help="Plant every kind of copy.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the result and pair sheets here.")] = None,
     export: Annotated[
         bool, typer.Option("--export", help="Leave out what shows or names a patient: no sheets, names hashed.")
@@ -48,23 +48,14 @@ def memorization(
 
     Exit code 0: pass. 1: leak. 2: bad input. 3: depends, inconclusive or invalid. docs/leakage.md tells every field.
     """
-    if not 0 < tolerance < 1:
-        raise ConfigError("the tolerance is a share between 0 and 1", value=tolerance)
     if plan:
+        tolerance = read_table(MemorizationSettings, given).tolerance
         _plan(patients, slices, _number(synthetic), sites, tolerance, as_json)
         return
-    from fedsynth.evaluation.evidence import open_evidence
-    from fedsynth.evaluation.memorization.benchmark import Settings
-    from fedsynth.evaluation.result_owner import keeper
+    from fedsynth.api.leakage import measure_memorization
 
-    made = None if synthetic is None else Path(synthetic)
-    evidence = open_evidence(run, real, made)
-    keeps = keeper(evidence.run, real=real, synthetic=made, out=report, option="--report")
-    if run is None and evidence.run is not None:
-        typer.echo(f"the newest run: {evidence.run.folder}", err=True)
-    chosen = tuple(name.strip() for name in spaces.split(",") if name.strip())
-    found = _measure(evidence, Settings(tolerance=tolerance, seed=seed, full=full, spaces=chosen))
-    _publish(found, keeps, report, export=export, as_json=as_json)
+    measured = measure_memorization(run, real, synthetic, report, export=export, progress=ScreenProgress(), **given)
+    end_with_verdict(measured, _print, as_json=as_json)
 
 
 def _number(text: str | None) -> int:
@@ -86,50 +77,8 @@ def _plan(patients: int, slices: int, synthetic: int, sites: int, tolerance: flo
         typer.echo(str(made))
 
 
-def _measure(evidence: "Evidence", settings: "Settings") -> "Memorization":
-    from fedsynth.evaluation.memorization.benchmark import run_memorization
-
-    with progress_bar("measuring") as bar:
-        done = 0
-
-        def step(text: str) -> None:
-            nonlocal done
-            done += 1
-            bar(done, max(done, STEPS))
-
-        return run_memorization(evidence, settings, step=step)
-
-
-STEPS = 16
-
-
-def _publish(found: "Memorization", run: "Run | None", report: Path | None, *, export: bool, as_json: bool) -> None:
-    from fedsynth.evaluation.anonymous_result import withhold
-    from fedsynth.evaluation.memorization.pair_sheets import write_pairs
-    from fedsynth.evaluation.memorization.result import NAME, as_result
-    from fedsynth.evaluation.memorization.verdict import exit_code
-
-    result = as_result(found)
-    if run is not None:
-        result.save(run.benchmark(NAME))
-    shown = withhold(result) if export else result
-    if report is not None:
-        shown.save(report / f"{NAME}.json")
-    pictures = [] if export or (report is None and run is None) else write_pairs(found, report)
-    if as_json:
-        print_json(shown.as_json())
-    else:
-        _print(found)
-        for path in pictures:
-            typer.echo(f"look at    {path}")
-        if run is not None:
-            typer.echo(f"result     {run.benchmark(NAME)}")
-        if report is not None:
-            typer.echo(f"report     {report / f'{NAME}.json'}")
-    raise typer.Exit(exit_code(found.verdict.verdict))
-
-
-def _print(found: "Memorization") -> None:
+def _print(measured: "Measured") -> None:
+    found: Memorization = measured.found
     from fedsynth.evaluation.memorization.result import notes_of
 
     evidence, people = found.evidence, found.evidence.cohort

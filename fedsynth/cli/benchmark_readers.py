@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsynth.cli.benchmark_utility import RealOption, RunArgument, SyntheticOption, open_sets
-from fedsynth.cli.screen import print_json, print_table
+from fedsynth.cli.benchmark_utility import RealOption, RunArgument, SyntheticOption
+from fedsynth.cli.screen import ScreenProgress, print_json, print_table
 from fedsynth.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _make(
     as_json: bool,
 ) -> None:
     from fedsynth import atomic_files
+    from fedsynth.api.benchmark_sets import sets_to_measure
     from fedsynth.data import ROLES
     from fedsynth.errors import RefusedError
     from fedsynth.evaluation.reader_study.answer_key import KEY, draw_key
@@ -67,7 +68,8 @@ def _make(
     if (out / KEY).exists():
         remedy = "give another --out: without its key the answers to it mean nothing"
         raise RefusedError("a sheet lies there already", file=out, remedy=remedy)
-    place, images, made = open_sets(run, real, synthetic, out)
+    sets = sets_to_measure(run, real, synthetic, out=out, option="--out", progress=ScreenProgress())
+    place, images, made = sets.keeps, sets.real, sets.synthetic
     if made is None:
         raise ConfigError("a sheet needs a synthetic set", remedy="give --synthetic SET or a run")
     where = "" if place is None else str(place.folder.resolve())

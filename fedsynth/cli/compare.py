@@ -28,20 +28,17 @@ def compare(
     With --by epsilon the privacy/utility frontier is drawn below the table; --picture writes it as a file.
     """
     from fedsynth import atomic_files
+    from fedsynth.api.reporting import compared
     from fedsynth.reporting.comparison import FORMS, differences, reasons, shown_columns
     from fedsynth.reporting.frontier import frontier_text
-    from fedsynth.reporting.summary import COLUMNS, read_rows
+    from fedsynth.reporting.summary import COLUMNS
 
     if form not in ("table", *FORMS):
         remedy = nearest(form, ["table", *FORMS]) or "table, csv, markdown or latex"
         raise ConfigError("there is no such form", value=form, remedy=remedy)
-    if by and by not in COLUMNS:
-        raise ConfigError("there is no such column", value=by, remedy=nearest(by, COLUMNS) or ", ".join(COLUMNS))
     if picture is not None and picture.suffix.lower() != ".svg":
         raise ConfigError("--picture is an SVG file", value=str(picture), remedy="give a name that ends in .svg")
-    rows = [row for folder in runs for row in read_rows(folder, arm=arm)]
-    if by:
-        rows.sort(key=lambda row: ((v := row.cells[by].value) is None, v or 0.0, row.cells[by].text))
+    rows = compared(runs, arm=arm, by=by)
     if picture is not None:
         _draw(rows, picture)
     columns, apart = shown_columns(rows), differences(rows)

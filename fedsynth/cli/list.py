@@ -68,7 +68,7 @@ def _sites_file(text: str) -> "SitesFile":
 
 
 def _counts(name: str, cases: "pd.DataFrame") -> dict[str, Any]:
-    from fedsynth.data.format import ROLES
+    from fedsynth.data.roles import ROLES
     from fedsynth.data.split import strata
 
     role_of = [role for (role,) in strata(cases, ["role"]).values()]

@@ -59,6 +59,11 @@ class Setting:
         return tuple(map(str, get_args(self.kind))) if get_origin(self.kind) is Literal else ()
 
     @property
+    def repeated(self) -> str:
+        """What an option takes that may be given several times; empty for others."""
+        return "NAME=VALUE" if get_origin(self.kind) is dict else str(self.field.metadata.get("repeated", ""))
+
+    @property
     def help(self) -> str:
         """The text of the class, and the choices where there are some."""
         text = str(self.field.metadata.get("help", ""))
@@ -83,7 +88,7 @@ def takes_settings(
     kind: type, *, leave_out: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each setting of `kind`; it is called with `given`, the table of what was typed."""
-    chosen = [one for one in settings_of(kind) if key_of(one.field.name) not in leave_out]
+    chosen = [one for one in settings_of(kind) if one.path[0] not in leave_out]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [one for one in inspect.signature(command).parameters.values() if one.name != "given"]
@@ -109,7 +114,7 @@ def _is_argument(parameter: inspect.Parameter) -> bool:
 
 
 def _parameter(one: Setting) -> inspect.Parameter:
-    listed = get_origin(one.kind) is dict
+    listed = bool(one.repeated)
     default = [] if listed else one.default
     flag = one.kind is bool
     typed: Any = list[str] if listed else bool if flag else one.kind if one.kind in (int, float, Path) else str
@@ -123,7 +128,7 @@ def _parameter(one: Setting) -> inspect.Parameter:
     info = typer.Option(
         *names,
         help=one.help,
-        metavar="NAME=VALUE" if listed else one.field.metadata.get("metavar"),
+        metavar=one.repeated or one.field.metadata.get("metavar"),
         rich_help_panel=one.field.metadata.get("panel"),
         show_default=not one.required and default not in (None, "", False, []),
     )
@@ -149,7 +154,11 @@ def _value(one: Setting, value: Any) -> Any:
     if get_origin(one.kind) is dict:
         return dict(parse_option(text, one.option) for text in value)
     if get_origin(one.kind) is tuple:
+        if one.repeated:
+            return list(value)
         return [part.strip() for part in value.split(",") if part.strip()]
+    if get_origin(one.kind) is Literal:
+        return next((choice for choice in get_args(one.kind) if str(choice) == value), value)
     return str(value.resolve()) if isinstance(value, Path) else value
 
 

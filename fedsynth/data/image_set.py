@@ -24,12 +24,12 @@ from fedsynth.data.format import (
     SPLITS,
     TABLE,
     Header,
-    Split,
     check_shapes,
     check_table,
     check_values,
 )
 from fedsynth.data.lazy_arrays import Rows, Stack, take
+from fedsynth.data.roles import Split
 from fedsynth.errors import ImageSetError, nearest
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from fedsynth.config import load_toml
-from fedsynth.data.format import Shares
 from fedsynth.data.partition import Partition
 from fedsynth.data.phantoms.appearance import Lesions
-from fedsynth.data.phantoms.cohort import PhantomSettings, Styles
-from fedsynth.data.phantoms.patient import Labels
 from fedsynth.data.phantoms.scanner import CaseMix, Hospital, Scanner, default_hospitals
+from fedsynth.data.phantoms.settings import Labels, PhantomSettings, Styles
+from fedsynth.data.roles import Shares
 from fedsynth.errors import ConfigError
 
 Names = str | tuple[str, ...]

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from fedsynth import __version__
 from fedsynth.config import to_toml
 from fedsynth.data import phantoms as phantom
-from fedsynth.data.format import HEADER, TABLE, Split
+from fedsynth.data.format import HEADER, TABLE
 from fedsynth.data.image_set import ImageSet, concatenate
 from fedsynth.data.parallel import Progress, silent
 from fedsynth.data.partition import Partition, assign_sites
 from fedsynth.data.phantoms.cohort import expected_cases, make_phantoms
+from fedsynth.data.roles import Split
 from fedsynth.data.site_config import Select, SiteEntry, SitesFile
 from fedsynth.data.split import Stratum, nested, strata
 from fedsynth.errors import ConfigError, ImageSetError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, kron, vstack
 
-from fedsynth.data.format import ROLES, STRATA, Shares, Split
+from fedsynth.data.roles import ROLES, STRATA, Shares, Split
 from fedsynth.errors import ConfigError, ImageSetError, RefusedError
 
 # Whole numbers of patients for a table of shares. It knows nothing of what the rows and columns stand for.

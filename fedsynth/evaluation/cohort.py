@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.data import ImageSet
-from fedsynth.data.format import SPLITS, STRATA
+from fedsynth.data.format import SPLITS
+from fedsynth.data.roles import STRATA
 from fedsynth.data.split import strata
 
 

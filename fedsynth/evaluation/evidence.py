@@ -22,6 +22,8 @@ from fedsynth.evaluation.cohort import Cohort
 from fedsynth.runs import Run, newest_run, open_run
 from fedsynth.training.roles import roles_mark
 
+Given = Run | Path | str | None
+Images = ImageSet | Path | str | None
 TESTED = ("member", "holdout")
 SPLIT_FIRST = "draw them with `fedsynth split` before any training"
 
@@ -56,19 +58,33 @@ class Evidence:
         return sum(bool(self.cohort.member[self.patient_of[row]]) for _, row in self.equal)
 
 
-def open_evidence(run: Path | None = None, real: Path | None = None, synthetic: Path | None = None) -> Evidence:
-    """The sets of a run, of the newest one when nothing is given, or any two sets.
+def open_sets(
+    run: Given = None, real: Images = None, synthetic: Images = None, *, both: bool = False
+) -> tuple[Run | None, ImageSet, ImageSet | None]:
+    """The sets of a run, of the newest when nothing is given, or any two sets; a real set alone will do if not `both`.
 
     `real` or `synthetic` given beside a run stand in for the run's own.
     """
-    if real is not None and synthetic is not None and run is None:
-        return gather(ImageSet.load(real), ImageSet.load(synthetic))
-    if run is None and (real is None) != (synthetic is None):
-        missing = "--real" if real is None else "--synthetic"
-        raise ConfigError(f"one of two sets is missing: {missing}", remedy="give both, or a run")
-    place = newest_run() if run is None else open_run(run)
-    measured = ImageSet.load(real) if real is not None else real_images_of(place)
-    return gather(measured, ImageSet.load(synthetic) if synthetic is not None else synthetic_images_of(place), place)
+    if run is None and both and real is not None and synthetic is None:
+        raise ConfigError("one of two sets is missing: --synthetic", remedy="give both, or a run")
+    if run is None and real is not None:
+        return None, _loaded(real), None if synthetic is None else _loaded(synthetic)
+    if run is None and synthetic is not None:
+        raise ConfigError("one of two sets is missing: --real", remedy="give both, or a run")
+    place = newest_run() if run is None else run if isinstance(run, Run) else open_run(Path(run))
+    measured = _loaded(real) if real is not None else real_images_of(place)
+    return place, measured, _loaded(synthetic) if synthetic is not None else synthetic_images_of(place)
+
+
+def _loaded(images: ImageSet | Path | str) -> ImageSet:
+    return images if isinstance(images, ImageSet) else ImageSet.load(images)
+
+
+def open_evidence(run: Given = None, real: Images = None, synthetic: Images = None) -> Evidence:
+    """The same for a leakage test, which needs both sets; checked against each other."""
+    place, measured, drawn = open_sets(run, real, synthetic, both=True)
+    assert drawn is not None
+    return gather(measured, drawn, place)
 
 
 def real_images_of(run: Run) -> ImageSet:

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError
-from fedsynth.evaluation.evidence import real_images_of
+from fedsynth.evaluation.evidence import Images, real_images_of
 from fedsynth.evaluation.score import content_hash
 from fedsynth.runs import Run
 from fedsynth.training.roles import roles_mark
 
-Given = ImageSet | Path | None
-
 
 def keeper(
-    run: Run | None, *, real: Given = None, synthetic: Given = None, out: Path | None, option: str
+    run: Run | None, *, real: Images = None, synthetic: Images = None, out: Path | None, option: str
 ) -> Run | None:
     """The run that keeps a result on the given sets: None where one of them is not its own.
 
@@ -33,7 +31,7 @@ def keeper(
     return None
 
 
-def stranger(run: Run | None, *, real: Given = None, synthetic: Given = None) -> str:
+def stranger(run: Run | None, *, real: Images = None, synthetic: Images = None) -> str:
     """Which of the given sets is not the run's own: "synthetic", "real", or "" for neither."""
     if run is None:
         return ""
@@ -58,5 +56,5 @@ def _is_own(real: ImageSet, run: Run) -> bool:
         return not run.roles.is_file() or run.roles.read_text(encoding="utf-8").strip() == roles_mark(real)
 
 
-def _opened(images: ImageSet | Path) -> ImageSet:
+def _opened(images: ImageSet | Path | str) -> ImageSet:
     return images if isinstance(images, ImageSet) else ImageSet.load(images, every_voxel=False)

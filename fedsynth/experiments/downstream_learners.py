@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fedsynth.data import ImageSet
 from fedsynth.federation.strategies import make_strategy
 from fedsynth.models.downstream.tasks import Task
-from fedsynth.training.downstream import TaskSettings, Trained, finished, learn, predictions, task_trainer
+from fedsynth.training.downstream import Trained, finished, learn, predictions, task_trainer
 from fedsynth.training.random_streams import stream_seed
-from fedsynth.training.settings import cpu_threads, open_device
+from fedsynth.training.settings import TaskSettings, cpu_threads, open_device
 from fedsynth.training.stopping import EarlyStopping
 from fedsynth.training.trainer import Trainer
 

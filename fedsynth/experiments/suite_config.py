@@ -5,13 +5,29 @@ Keys are spelled as the options of `fedsynth simulate` and of the benchmarks.
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fedsynth.config import load_toml
+from fedsynth.config import key_of, load_toml
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import ConfigError, nearest
-from fedsynth.federation.settings import PRIVATE_KEYS, run_config_keys
+from fedsynth.evaluation.settings import (
+    ClassificationSettings,
+    FidelitySettings,
+    MembershipSettings,
+    MemorizationSettings,
+    SegmentationSettings,
+)
+from fedsynth.federation.settings import (
+    LOCAL_STEPS,
+    PRIVATE_KEYS,
+    PRIVATE_STEPS,
+    ROUNDS,
+    TWO_STAGE,
+    FederationSettings,
+    run_config_keys,
+)
 
 # A cell of a suite: one way of sharing as the commands that a person could type, in order. It runs none of them.
 
@@ -24,7 +40,6 @@ SHARING = ("partition", "sites")
 """How the set is shared out: one site with all images does not."""
 
 POOLED_KEYS = ("generator", "batch", "rate", "pairing", "seed", "device", "options", *PRIVATE_KEYS)
-ROUNDS, LOCAL_STEPS, PRIVATE_STEPS, COUNT = 40, 50, 10, 400  # what `fedsynth simulate` takes for what is not said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +65,9 @@ class Cell:
     def steps(self) -> int:
         """Steps of each hospital over the whole run."""
         few = PRIVATE_STEPS if self.epsilon and not self.pooled else LOCAL_STEPS
-        return int(self.settings.get("rounds", ROUNDS)) * int(self.settings.get("local-steps", few))
+        of_family = TWO_STAGE if self.settings.get("generator") == "two-stage" else {}
+        said = {"rounds": ROUNDS, "local-steps": few, **of_family, **self.settings}
+        return int(said["rounds"]) * int(said["local-steps"])
 
     def commands(self, data: Path, run: Path) -> dict[str, list[str]]:
         """What a person would type, by the file that each leaves behind in `run`, in order."""
@@ -67,7 +84,7 @@ class Cell:
         """One site trains as many steps as each hospital would."""
         left = {key: value for key, value in self.settings.items() if key in POOLED_KEYS}
         train = ["train", str(data), "--run", str(run), "--steps", str(self.steps), *options(left)]
-        count, out = str(self.settings.get("count", COUNT)), str(run / "synthetic")
+        count, out = str(self.settings.get("count", FederationSettings.count)), str(run / "synthetic")
         draw = ["synthesize", str(run), "--count", count, "--out", out]
         if source := self.settings.get(SOURCE):
             draw += ["--source", str(data.with_name(SOURCE) if source == PHANTOMS else Path(source).resolve())]
@@ -100,7 +117,14 @@ def cell_name(varied: Mapping[str, Any]) -> str:
 
 NOT_FOR_CELLS = ("run", "insecure-seed", "start", "public-start")
 MEMBERS, MEASURED_BY, NAME = "members", "measured-by", "name"
-BENCHMARKS = ("memorization", "membership", "segmentation", "classification", "fidelity")
+BENCHMARKS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "memorization": (MemorizationSettings, ()),
+    "membership": (MembershipSettings, ("reference",)),
+    "segmentation": (SegmentationSettings, ("public",)),
+    "classification": (ClassificationSettings, ("public",)),
+    "fidelity": (FidelitySettings, ()),
+}
+"""Each benchmark with its settings, and the further sets that it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +190,11 @@ class Suite:
                 raise ConfigError("there is no such benchmark", value=name, remedy=nearest(name, BENCHMARKS))
             if not isinstance(self.benchmarks[name], dict):
                 raise ConfigError(f"'benchmarks.{name}' is a table of options", value=self.benchmarks[name])
+            kind, sets = BENCHMARKS[name]
+            _refuse_unknown(f"benchmarks.{name}", self.benchmarks[name], [*_keys(kind), *sets])
+        _refuse_unknown(
+            "phantom", self.phantom, [*(key for key in _keys(PhantomSettings) if key != "shares"), "workers"]
+        )
         for grid in self.grids:
             _refuse_unknown("grid", grid, [*known, MEMBERS, MEASURED_BY, NAME])
             _check_name(grid.get(NAME, "cell"))
@@ -245,6 +274,10 @@ def _check_name(name: Any) -> None:
     """It becomes the name of a folder."""
     if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
         raise ConfigError("'grid.name' is no name of a folder", value=name, remedy="give a text without a slash")
+
+
+def _keys(kind: type, *, leave_out: tuple[str, ...] = ()) -> list[str]:
+    return [key_of(one.name) for one in fields(kind) if one.name not in leave_out]
 
 
 def _refuse_unknown(where: str, table: Mapping[str, Any], known: list[str]) -> None:

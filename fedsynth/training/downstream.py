@@ -15,50 +15,13 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
 from fedsynth.models.base import Tensors, global_randomness
 from fedsynth.models.downstream.tasks import Task, build_task
-from fedsynth.models.generators.catalog import Recipe
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
-from fedsynth.training.settings import Device, cpu_threads, open_device
+from fedsynth.training.settings import TaskSettings, cpu_threads, open_device
 from fedsynth.training.stopping import CHECK, EarlyStopping, has_collapsed
 from fedsynth.training.trainer import PlainGradients, Trainer
 
 BLOCK = 32
-EMA = 20.0
-"""Half-life in steps of the exponential moving average (EMA) of the weights, which is what is scored."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSettings:
-    """How a task network is trained: the same for every arm that is compared. `steps` is the ceiling."""
-
-    network: str = "unet"
-    steps: int = 800
-    batch: int = 16
-    rate: float = 2e-3
-    augment: bool = True
-    seed: int = 0
-    device: Device = "auto"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("batch", self.batch), ("threads", self.threads)):
-            if value < 1:
-                raise ConfigError(f"--{name} must be at least 1", value=value)
-        if not 0 < self.rate < 1:
-            raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
-
-    @property
-    def recipe(self) -> Recipe:
-        """For the training loop."""
-        return Recipe(
-            steps=self.steps,
-            batch=self.batch,
-            rate=self.rate,
-            betas=(0.9, 0.999),
-            ema=EMA,
-            decay=0.0,  # the end is not known beforehand: the moving average stands in for a falling rate
-            augment=False,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

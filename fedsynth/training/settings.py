@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 PRIVACY = "Privacy"  # the panel of the help page
+TASK_EMA = 20.0
+"""Half-life in steps of the exponential moving average (EMA) of a task network's weights, which is what is scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,59 @@ class TrainSettings:
         """The recipe with what was said put in its place; a given rate holds for every network."""
         changed = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch)
         return changed if self.rate is None else replace(changed, rate=self.rate, rates={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """How a task network is trained: the same for every arm that is compared. `steps` is the ceiling."""
+
+    network: str = "unet"
+    steps: int = 800
+    batch: int = 16
+    rate: float = 2e-3
+    augment: bool = True
+    seed: int = 0
+    device: Device = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch", self.batch), ("threads", self.threads)):
+            if value < 1:
+                raise ConfigError(f"--{name} must be at least 1", value=value)
+        if not 0 < self.rate < 1:
+            raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
+
+    @property
+    def recipe(self) -> Recipe:
+        """For the training loop."""
+        return Recipe(
+            steps=self.steps,
+            batch=self.batch,
+            rate=self.rate,
+            betas=(0.9, 0.999),
+            ema=TASK_EMA,
+            decay=0.0,  # the end is not known beforehand: the moving average stands in for a falling rate
+            augment=False,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings:
+    """What is drawn from a trained generator."""
+
+    count: int = setting(help="How many images.")
+    mix: str | None = setting(None, "Shares of the classes, as in high-grade=0.5,healthy=0.5.")
+    source: Path | None = setting(None, "The image set that a paired generator starts from.")
+    edit: tuple[str, ...] = setting(
+        (), "Edit the label maps: grow=1.5, shrink=0.7 or shift=10,0 (mm).", repeated="EDIT"
+    )
+    transplant: bool = setting(False, "Put the source's tumours into its healthy brains.")
+    seed: int = setting(0, "Image i depends on the seed and i only.")
+    format: Literal["imageset", "nifti", "png"] = setting("imageset", "The form of the files; nifti is BIDS-like")
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError("--count must be at least 1", value=self.count)
 
 
 def open_device(wanted: Device) -> "torch.device":

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from fedsynth.cli import app
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.evaluation.score import load_result
 from fedsynth.runs import create_run
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+import fedsynth
 from fedsynth.api.evaluation import evaluate
 from fedsynth.cli import app
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.evidence import real_images_of
 from fedsynth.evaluation.score import load_result
@@ -84,7 +86,9 @@ def test_classification_and_fidelity(sets):
     done = run("classification", *sets, "--steps", "3", "--arms", "real", "--seeds", "1", "--json")
     assert "accuracy/real+augmentation" in json.loads(done.stdout)["scores"]
     done = run("fidelity", *sets, "--steps", "2", "--json")
-    assert {"kid/filters", "fd/grid", "ms_ssim", "inception_score"} <= json.loads(done.stdout)["scores"].keys()
+    told = json.loads(done.stdout)["scores"]
+    assert {"kid/filters", "fd/grid", "ms_ssim", "inception_score"} <= told.keys()
+    assert fedsynth.fidelity(real=sets[1], synthetic=sets[3], steps=2).as_json()["scores"] == told
     assert "real against real" in run("fidelity", *sets, "--steps", "0").stdout
 
 

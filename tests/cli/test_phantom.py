@@ -42,7 +42,7 @@ def test_json_is_one_object(tmp_path: Path) -> None:
         (["--sites", "5"], "more sites (5) than patients (4)"),
         (["--slices", "400"], "slices to choose from"),
         (["--labels", "tumor"], "did you mean 'tumour'?"),
-        (["--dimensions", "1"], "'dimensions' must be 2 or 3"),
+        (["--dimensions", "1"], "known: 2, 3"),
         (["--workers", "0"], "workers"),
     ],
 )

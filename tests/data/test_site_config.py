@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fedsynth.config import load_toml, save_toml, to_toml
-from fedsynth.data.format import Shares
 from fedsynth.data.phantoms.appearance import Lesions
-from fedsynth.data.phantoms.cohort import PhantomSettings
 from fedsynth.data.phantoms.scanner import CaseMix, Scanner, default_hospitals
+from fedsynth.data.phantoms.settings import PhantomSettings
+from fedsynth.data.roles import Shares
 from fedsynth.data.site_config import PhantomTable, Select, SiteEntry, SitesFile, default_sites, load_sites
 from fedsynth.errors import ConfigError
 

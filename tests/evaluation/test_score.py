@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.score import Input, Result, Score, content_hash, load_result
 from tests.training.tiny import tiny_set

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.experiments.downstream_learners import TaskLearner
-from fedsynth.training.downstream import TaskSettings, task_trainer
+from fedsynth.training.downstream import task_trainer
 from fedsynth.training.random_streams import stream_seed
+from fedsynth.training.settings import TaskSettings
 
 SETTINGS = TaskSettings(network="densenet", steps=4, batch=4)
 

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.cli.benchmark_utility import ARMS
 from fedsynth.config import save_toml
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.fidelity.benchmark import run_fidelity
+from fedsynth.evaluation.settings import UtilitySettings
 from fedsynth.evaluation.utility.arm_trainings import Plan
 from fedsynth.evaluation.utility.benchmark import run_utility
 from fedsynth.experiments.suite import CELLS, data_commands, failed_steps, jobs_of, run_suite, runs_in, spending
@@ -81,6 +81,8 @@ def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
     assert train[:6] == ["train", "data", "--run", "run", "--steps", "3"]
     assert "--rounds" not in train
     assert draw[:4] == ["synthesize", "run", "--count", "24"]
+    (cell,) = suite_of(text.replace('"dcgan"', '"two-stage"').replace("local-steps = 1\n", ""), tmp_path).cells()
+    assert cell.steps == 3 * 25, "as simulate takes for a two-stage generator"
 
 
 def test_a_source_of_label_maps_is_made_of_other_phantoms(tmp_path):
@@ -127,8 +129,10 @@ def test_options_are_spelled_for_the_command_line():
         ("local-steps", "local-stps", "local-steps"),
         ("generator = [", "generater = [", "generator"),
         ("benchmarks.fidelity", "benchmarks.fidelty", "fidelity"),
+        ("steps = 0", "stps = 0", "did you mean 'steps'"),
+        ("slices = 1", "slces = 1", "did you mean 'slices'"),
         ('["dcgan"]', "[]", "no value"),
-        ("patients = 6", "clip = 1.0", "declared number"),
+        ("[private]\npatients = 6", "[private]\nclip = 1.0", "declared number"),
         ("[grid]", "[by-generator.dcgn]\nrounds = 2\n[grid]", "did you mean 'dcgan'"),
         ("[grid]", '[grid]\nmeasured-by = ["membership"]', "fidelity"),
         ("[grid]", '[grid]\npartition = ["iid"]', "number of hospitals"),
@@ -249,7 +253,7 @@ def test_what_stands_beside_a_published_number_is_measured(path, measured):
         assert measure in measured[benchmark], figure
         for cell in cells:
             given = cell.benchmarks[benchmark]
-            arms = given.get("arms", ARMS)
+            arms = given.get("arms", ",".join(UtilitySettings.arms))
             assert arm.removesuffix("+augmentation") in (arms.split(",") if isinstance(arms, str) else arms), figure
             assert given.get("augmentation", "classical") in ("both", "classical" if "+aug" in arm else "none"), figure
 
@@ -267,7 +271,7 @@ def test_a_misspelled_option_is_found_before_anything_runs(tmp_path):
     file.write_text(QUICK.replace("steps = 0", "stesp = 0"))
     done = CliRunner().invoke(app, ["suite", str(file), "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
-    assert "--stesp" in done.stderr
+    assert "did you mean 'steps'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import ConfigError
-from fedsynth.training.downstream import PooledBatches, TaskSettings, learn, predictions
+from fedsynth.training.downstream import PooledBatches, learn, predictions
 from fedsynth.training.patient_batches import PatientBatches
+from fedsynth.training.settings import TaskSettings
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.models.base import ImageShape
 from fedsynth.models.downstream.tasks import build_task
 from fedsynth.training import stopping
-from fedsynth.training.downstream import TaskSettings, learn
+from fedsynth.training.downstream import learn
 from fedsynth.training.patient_batches import PatientBatches
+from fedsynth.training.settings import TaskSettings
 from fedsynth.training.stopping import FEWEST, PATIENCE, EarlyStopping, has_collapsed, tally
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedsynth import atomic_files
-from fedsynth.data.format import HEADER, ROLES, Header, Shares, Split
+from fedsynth.data.format import HEADER, Header
 from fedsynth.data.image_set import ImageSet
 from fedsynth.data.importers import ReadOptions, reader
 from fedsynth.data.importers.source import Plan
@@ -23,6 +23,7 @@ from fedsynth.data.intensity_scaling import Scaling, parse_scaling
 from fedsynth.data.label_groups import regroup
 from fedsynth.data.parallel import Progress, ordered_map, silent
 from fedsynth.data.preprocessing import Item, Missing, Preparation, Prepared, Slicing
+from fedsynth.data.roles import ROLES, Shares, Split
 from fedsynth.data.split import draw_roles
 from fedsynth.data.writer import ImageSetWriter
 from fedsynth.errors import ConfigError, SourceError

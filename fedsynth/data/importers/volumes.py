@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.data.format import ROLES
 from fedsynth.data.importers import ReadOptions, chosen_channels
 from fedsynth.data.importers.mask_labels import MaskLabels, declared_labels
 from fedsynth.data.importers.source import Plan, Raw, Source
 from fedsynth.data.importers.volume import Volume, require_path, require_same_grid
 from fedsynth.data.importers.volume_decoding import open_volume
+from fedsynth.data.roles import ROLES
 from fedsynth.errors import ConfigError, SourceError, nearest
 
 # Reads a CSV manifest into checked rows: whole lines, known columns, one site and role per patient, nothing twice.

@@ -1,10 +1,10 @@
 """A cohort of phantom patients over several hospitals, written as an image set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from fedsynth.atomic_files import refuse_existing
 from fedsynth.config import as_table
-from fedsynth.data.format import COLUMNS, HEADER, Header, Shares, Split
+from fedsynth.data.format import COLUMNS, HEADER, Header
 from fedsynth.data.image_set import ImageSet
 from fedsynth.data.parallel import Progress, ordered_map, silent
 from fedsynth.data.phantoms.acquisition import CHANNELS
 from fedsynth.data.phantoms.atlas import load_atlas
 from fedsynth.data.phantoms.patient import (
-    LABELS,
-    Labels,
     chosen_planes,
     draw_class,
     draw_patient,
@@ -29,58 +27,15 @@ from fedsynth.data.phantoms.patient import (
 )
 from fedsynth.data.phantoms.random_fields import Viewport, as_volume
 from fedsynth.data.phantoms.scanner import CLASSES, Hospital, default_hospitals
+from fedsynth.data.phantoms.settings import LABELS, PhantomSettings
 from fedsynth.data.phantoms.style import PUBLIC, draw_style
+from fedsynth.data.roles import Split
 from fedsynth.data.split import draw_roles
 from fedsynth.data.writer import ImageSetWriter
-from fedsynth.errors import ConfigError, nearest
+from fedsynth.errors import ConfigError
 
-Styles = Literal["hospitals", "public"]
-SMALLEST = 16
 FEW = 16
 """Fewer patients than this are made before other processes would have started."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhantomSettings:
-    """What to make. `slices` per patient count in two dimensions only; `size` is the edge of an image in pixels.
-
-    With `head` pictures show skull, scalp and eyes. With the styles `public` every patient is seen in a style of its
-    own from a wide family that knows nothing of the hospitals.
-    """
-
-    patients: int = 200
-    slices: int = 5
-    size: int = 64
-    sites: int = 4
-    seed: int = 0
-    dimensions: Literal[2, 3] = 2
-    labels: Labels = "tumour"
-    head: bool = False
-    styles: Styles = "hospitals"
-    shares: Shares = field(default_factory=Shares)
-
-    def __post_init__(self) -> None:
-        for key in ("patients", "slices", "sites"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key!r} must be at least 1", value=getattr(self, key))
-        if self.size < SMALLEST:
-            raise ConfigError(f"'size' must be at least {SMALLEST} pixels: a brain needs them", value=self.size)
-        if self.seed < 0:
-            raise ConfigError("'seed' must not be negative", value=self.seed)
-        if self.dimensions not in (2, 3):
-            raise ConfigError("'dimensions' must be 2 or 3", value=self.dimensions)
-        if self.labels not in LABELS:
-            raise ConfigError("'labels' has an unknown value", value=self.labels, remedy=nearest(self.labels, LABELS))
-        if self.styles not in get_args(Styles):
-            remedy = nearest(self.styles, get_args(Styles)) or "hospitals or public"
-            raise ConfigError("'styles' has an unknown value", value=self.styles, remedy=remedy)
-        if self.sites > self.patients:
-            problem = f"there are more sites ({self.sites}) than patients ({self.patients})"
-            raise ConfigError(problem, remedy="every site needs a patient")
-        planes = len(Viewport(size=self.size).planes)
-        if self.dimensions == 2 and self.slices > planes:
-            problem = f"a brain of {self.size} pixels has {planes} slices to choose from"
-            raise ConfigError(problem, value=self.slices, remedy="ask for fewer slices or a larger size")
 
 
 def make_phantoms(

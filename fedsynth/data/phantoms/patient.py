@@ -18,15 +18,10 @@ from fedsynth.data.phantoms.distractors import Distractors, draw_distractors, sh
 from fedsynth.data.phantoms.head import framed, show_head
 from fedsynth.data.phantoms.random_fields import Viewport
 from fedsynth.data.phantoms.scanner import CLASSES, CaseMix, Hospital
+from fedsynth.data.phantoms.settings import Labels
 from fedsynth.data.phantoms.style import Style, draw_head
 from fedsynth.data.phantoms.tumour_growth import Grade, Growth, Tumour, draw_tumour, grow, push_tissue
 
-Labels = Literal["tumour", "whole-tumour", "tissue+tumour"]
-LABELS: dict[Labels, tuple[str, ...]] = {
-    "tumour": ("background", "edema", "core", "enhancing"),
-    "whole-tumour": ("background", "tumour"),
-    "tissue+tumour": ("background", "csf", "grey", "white", "edema", "core", "enhancing"),
-}
 Purpose = Literal["class", "anatomy", "tumour", "scan", "noise", "distractors", "style"]
 
 

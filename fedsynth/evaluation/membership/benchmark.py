@@ -17,7 +17,7 @@ from fedsynth.errors import ImageSetError
 from fedsynth.evaluation.blind_baseline import facts_of_images, patient_facts
 from fedsynth.evaluation.evidence import Evidence
 from fedsynth.evaluation.feature_spaces.space import Space, spaces_named
-from fedsynth.evaluation.membership.inference import HALVES, PERMUTATIONS, Membership, Released, infer_membership
+from fedsynth.evaluation.membership.inference import Membership, Released, infer_membership
 from fedsynth.evaluation.membership.verdict import (
     MembershipVerdict,
     details_of,
@@ -26,23 +26,13 @@ from fedsynth.evaluation.membership.verdict import (
     site_scores,
 )
 from fedsynth.evaluation.score import Input, Result
+from fedsynth.evaluation.settings import MembershipSettings
 
 NAME = "membership"
-SPACES = ("pixels", "components", "encoder")
 MOST_PAIRS = 2.5e7
 """With more pairs of a real and a synthetic image, mirrored and turned views are not looked at."""
 
 Scoring = Callable[[ImageSet], NDArray[np.floating]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a user may choose. `spaces` empty means pixels, components and encoder."""
-
-    spaces: tuple[str, ...] = ()
-    halves: int = HALVES
-    permutations: int = PERMUTATIONS
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +40,7 @@ class Attacked:
     """Everything that was found, for the result, the table and the picture."""
 
     evidence: Evidence
-    settings: Settings
+    settings: MembershipSettings
     found: Membership
     told: MembershipVerdict
     reference: ImageSet | None
@@ -59,7 +49,7 @@ class Attacked:
 
 def run_membership(
     evidence: Evidence,
-    settings: Settings | None = None,
+    settings: MembershipSettings | None = None,
     *,
     discriminator: Scoring | None = None,
     reference: ImageSet | None = None,
@@ -70,13 +60,13 @@ def run_membership(
     `discriminator` scores images, larger for members: what the run's networks think of them. `reference` is a synthetic
     set of a generator that was fitted on the reference patients; without it every other real patient is the reference.
     """
-    settings = settings or Settings()
+    settings = settings or MembershipSettings()
     begun = time.perf_counter()
     if reference is not None:
         _check_reference(evidence, reference)
     release = evidence.synthetic.rows(np.flatnonzero(~evidence.blank))
     released, facts = {}, [facts_of_images(evidence.real, evidence.cohort)]
-    for space in spaces_named(settings.spaces or SPACES, evidence.real):
+    for space in spaces_named(settings.spaces, evidence.real):
         step(f"space {space.name}")
         space.fit(evidence.real, seed=settings.seed)
         released[space.name] = _in_space(space, evidence, release, reference)

@@ -17,6 +17,7 @@ from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.membership.attacks import Attacked, Targets, attack_by_density, attack_by_distance
 from fedsynth.evaluation.permutation_test import assignments, marginal_p, min_p, permute_roles
 from fedsynth.evaluation.roc import aucs
+from fedsynth.evaluation.settings import MembershipSettings
 
 # Controls of membership attacks: where nothing was released about anybody, an attack must single out nobody.
 #
@@ -90,8 +91,6 @@ def _reached(
     return aucs(centred, np.vstack([member[asked][None], roles]))
 
 
-HALVES = 10
-PERMUTATIONS = 1999
 LEVEL = 0.05
 Z_POWER = 0.8416
 """80 % of a normal distribution lie below it."""
@@ -152,8 +151,8 @@ def infer_membership(
     *,
     seed: int,
     discriminator: NDArray[np.floating] | None = None,
-    halves: int = HALVES,
-    permutations: int = PERMUTATIONS,
+    halves: int = MembershipSettings.halves,
+    permutations: int = MembershipSettings.permutations,
 ) -> Membership:
     """Attack every patient of `cohort` in every space.
 

@@ -47,6 +47,7 @@ from fedsynth.evaluation.memorization.replication import Copies, Reference, find
 from fedsynth.evaluation.memorization.verdict import Findings, MemorizationVerdict, bound, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.score import Score
+from fedsynth.evaluation.settings import MemorizationSettings
 
 MASKS = "masks"
 """Positive controls keep their masks; what the masks give away is no power to find copied images, and distinguished."""
@@ -54,23 +55,12 @@ MOST_SHOWN = 1000
 """So many real images are passed off as synthetic in controls."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a user may choose. `spaces` empty means all that fit; `full` inserts every kind of positive control."""
-
-    tolerance: float = 0.01
-    spaces: tuple[str, ...] = ()
-    full: bool = False
-    seed: int = 0
-    control_repeats: int = negative.REPEATS
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Memorization:
     """Everything that was found, for the result, the table and the pictures."""
 
     evidence: Evidence
-    settings: Settings
+    settings: MemorizationSettings
     measured: Mapping[str, MeasuredSpace]
     reference: Reference
     dependence: Dependence
@@ -92,13 +82,13 @@ class Memorization:
 
 def run_memorization(
     evidence: Evidence,
-    settings: Settings | None = None,
+    settings: MemorizationSettings | None = None,
     *,
     spaces: Sequence[Space] | None = None,
     step: Step = lambda text: None,
 ) -> Memorization:
     """Hold both deciding tests, positive controls and controls on `evidence`. `step` is told what begins."""
-    settings = settings or Settings()
+    settings = settings or MemorizationSettings()
     begun = time.perf_counter()
     people, seed = evidence.cohort, settings.seed
     chosen = list(spaces) if spaces is not None else choose_spaces(evidence, settings.spaces)
@@ -171,7 +161,7 @@ def _all_positive_controls(
     evidence: Evidence,
     measured: Mapping[str, MeasuredSpace],
     reference: Reference,
-    settings: Settings,
+    settings: MemorizationSettings,
     step: Step,
 ) -> dict[str, Power]:
     powers = {}
@@ -206,7 +196,7 @@ def _least_power(powers: Mapping[str, Power], n_synthetic: int) -> tuple[str, fl
 
 
 def _controls(
-    evidence: Evidence, measured: Mapping[str, MeasuredSpace], reference: Reference, settings: Settings
+    evidence: Evidence, measured: Mapping[str, MeasuredSpace], reference: Reference, settings: MemorizationSettings
 ) -> tuple[dict[str, Control], Blind]:
     people, owners = evidence.cohort, evidence.patient_of
     whole = of_whole_images(measured)

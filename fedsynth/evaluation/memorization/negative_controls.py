@@ -19,7 +19,6 @@ from fedsynth.evaluation.memorization.replication import find_copies, learn_refe
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.permutation_test import permute_roles
 
-REPEATS = 20
 PERMUTATIONS = 99
 MOST_ROWS = 2000
 BLIND_LEVEL = 1 - CONTROLS_LEVEL

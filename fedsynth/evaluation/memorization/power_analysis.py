@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsynth.data.format import Shares
+from fedsynth.data.roles import Shares
 from fedsynth.data.split import draw_roles, strata
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.bootstrap import trials_for_bound, zero_hit_bound

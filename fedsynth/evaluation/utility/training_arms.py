@@ -105,9 +105,9 @@ class Material:
         return self.members.select(patient=chosen)
 
 
-def parse_arms(text: str, *, augmentation: str, material: Material) -> list[tuple[str, bool]]:
-    """`real,synthetic` as (arm, augmented) pairs; an arm that cannot be trained is refused."""
-    known = [name.strip() for name in text.split(",") if name.strip()]
+def parse_arms(named: Sequence[str], *, augmentation: str, material: Material) -> list[tuple[str, bool]]:
+    """The named arms as (arm, augmented) pairs; an arm that cannot be trained is refused."""
+    known = [name.strip() for name in named if name.strip()]
     for name in known:
         if name not in ARMS:
             raise ConfigError("there is no arm of that name", value=name, remedy=nearest(name, ARMS))

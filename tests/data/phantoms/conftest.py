@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 
 
 @pytest.fixture(scope="session")

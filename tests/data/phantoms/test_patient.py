@@ -10,10 +10,11 @@ from scipy import ndimage
 from fedsynth.data.phantoms.acquisition import CHANNELS
 from fedsynth.data.phantoms.appearance import Lesions
 from fedsynth.data.phantoms.atlas import load_atlas
-from fedsynth.data.phantoms.cohort import PhantomSettings, phantom_images
-from fedsynth.data.phantoms.patient import LABELS, Patient, draw_patient, show_plane
+from fedsynth.data.phantoms.cohort import phantom_images
+from fedsynth.data.phantoms.patient import Patient, draw_patient, show_plane
 from fedsynth.data.phantoms.random_fields import Viewport
 from fedsynth.data.phantoms.scanner import CaseMix, Hospital, Scanner, default_hospitals
+from fedsynth.data.phantoms.settings import LABELS, PhantomSettings
 from fedsynth.data.preprocessing import upright
 
 VIEW = Viewport(size=64)

@@ -8,7 +8,8 @@ import torch
 from monai.metrics.regression import MultiScaleSSIMMetric
 from torch.nn import functional
 
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import ImageSetError
 from fedsynth.evaluation.fidelity.benchmark import run_fidelity
 from fedsynth.evaluation.fidelity.distances import KernelDistance, cover, frechet

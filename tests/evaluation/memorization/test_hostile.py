@@ -7,16 +7,18 @@ import pytest
 from scipy import ndimage
 
 from fedsynth.data import ImageSet, Shares
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.evaluation.anonymous_result import withhold
 from fedsynth.evaluation.evidence import gather
 from fedsynth.evaluation.feature_spaces import spaces_named
-from fedsynth.evaluation.memorization.benchmark import Settings, run_memorization
+from fedsynth.evaluation.memorization.benchmark import run_memorization
 from fedsynth.evaluation.memorization.result import as_result
 from fedsynth.evaluation.score import load_result
+from fedsynth.evaluation.settings import MemorizationSettings
 
 SPACES = ("pixels", "components", "left", "right")
-FEW = Settings(control_repeats=2, tolerance=0.05)
+FEW = MemorizationSettings(control_repeats=2, tolerance=0.05)
 
 
 def phantoms(folder, seed, **settings):

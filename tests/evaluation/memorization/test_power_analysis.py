@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedsynth.data.format import Shares
+from fedsynth.data.roles import Shares
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.memorization.power_analysis import plan
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.utility import patient_scores
 from fedsynth.evaluation.utility.arm_cache import ArmCache
@@ -13,7 +14,7 @@ from fedsynth.evaluation.utility.arm_trainings import Plan
 from fedsynth.evaluation.utility.benchmark import prepare, run_utility
 from fedsynth.evaluation.utility.training_arms import Material, parse_arms
 from fedsynth.experiments.downstream_learners import TaskLearner
-from fedsynth.training.downstream import TaskSettings
+from fedsynth.training.settings import TaskSettings
 
 
 @pytest.fixture(scope="module")
@@ -248,12 +249,12 @@ def test_a_tenth_has_a_patient_of_every_hospital(real):
 )
 def test_arms_that_cannot_be_are_refused(real, text, augmentation, said):
     with pytest.raises(FedSynthError, match=said):
-        parse_arms(text, augmentation=augmentation, material=Material(members=real, synthetic=None))
+        parse_arms(text.split(","), augmentation=augmentation, material=Material(members=real, synthetic=None))
 
 
 def test_arms_come_with_and_without_augmentation(real):
     material = Material(members=real, synthetic=None)
-    found = parse_arms("real,real-local", augmentation="both", material=material)
+    found = parse_arms(["real", "real-local"], augmentation="both", material=material)
     assert found == [("real", False), ("real-local", False), ("real", True), ("real-local", True)]
 
 

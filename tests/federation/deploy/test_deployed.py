@@ -24,7 +24,8 @@ from safetensors.numpy import load_file
 
 from fedsynth import config
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import PhantomSettings, make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.data.site_config import SiteEntry, SitesFile
 from fedsynth.federation.deploy.certificates import make_node_key
 from fedsynth.federation.deploy.cost_estimate import count_cost
