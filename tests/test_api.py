@@ -8,7 +8,7 @@ import pytest
 import fedsynth
 from fedsynth.data.phantoms.cohort import make_phantoms
 from fedsynth.data.phantoms.settings import PhantomSettings
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import FedSynthError, RefusedError
 
 
 def test_importing_fedsynth_imports_nothing_heavy():
@@ -27,7 +27,12 @@ def test_simulate_evaluate_and_compare(tmp_path):
     assert "kid/filters" in set(found["score"])
     table = fedsynth.compare(run)
     assert table.loc["run", "generator"] == "two-stage"
-    made = fedsynth.ImageSet.load(run.synthetic)
+    assert len(fedsynth.load(fedsynth.generate(run, count=3, out=tmp_path / "more"))) == 3
+    assert fedsynth.report(run, out=tmp_path / "page.html").is_file()
+    with pytest.raises(RefusedError, match="memorization was not run"):
+        fedsynth.release(run, tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+    made = fedsynth.load(run.synthetic)
     assert len(made) == 24
     arms = fedsynth.evaluate(real=tmp_path / "data", synthetic=made, benchmarks=["segmentation"], steps=1, seeds=1)
     assert "dice/synthetic+augmentation" in set(arms["score"])
