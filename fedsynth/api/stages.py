@@ -6,7 +6,7 @@ from typing import Any
 from fedsynth.errors import ConfigError
 from fedsynth.models.facts import known_family
 
-TWO_STAGE = "two-stage"
+TWO_STAGE, LABEL_TO_IMAGE = "two-stage", "label-to-image"
 
 
 def with_stages(given: Mapping[str, Any], maps: str | None, renderer: str | None) -> dict[str, Any]:
@@ -14,8 +14,6 @@ def with_stages(given: Mapping[str, Any], maps: str | None, renderer: str | None
 
     A renderer that is named as the generator of label-to-image is the second of two: maps are drawn in the same run.
     """
-    from fedsynth.models.pairing import LABEL_TO_IMAGE
-
     table, named = dict(given), given.get("generator")
     if named is not None and given.get("pairing") == LABEL_TO_IMAGE and known_family(named).kind != "training-free":
         renderer, named = table.pop("generator"), None
