@@ -10,7 +10,7 @@ from typing import Any
 
 from fedsynth.errors import ConfigError, nearest
 
-FAMILIES = Path(__file__).parent / "families"
+FAMILIES = Path(__file__).parent / "generators"
 CONDITIONING = {
     "joint": "class",
     "maps": "class",
