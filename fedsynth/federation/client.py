@@ -146,12 +146,12 @@ class SiteWork:
         if not 0 <= number < self.fitting.exchanges:
             raise NeutralError(ErrorCode.SETTINGS)
         self._restore(before=order.round)
-        self._moved, average = True, self.trainer.ema
+        self._moved, ema = True, self.trainer.ema
         if number == self.fitting.passes:
             self.prepared.fit(but=self.fitting.nets)
-            arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(average.values).items()}
+            arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(ema.values).items()}
         else:
-            with average.in_place(self.family):
+            with ema.in_place(self.family):
                 self._copy(received, self.fitting.shown(self.family))
                 sums = sums_of(self.family, self.prepared.dataset, number, pairing=self.prepared.pairing)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.pooled(sums).items()}

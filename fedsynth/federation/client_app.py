@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ COPIES = 4  # of every weight: itself, two moments of its optimiser, a moving av
 
 app = ClientApp()
 _works: "OrderedDict[tuple[Any, ...], SiteWork]" = OrderedDict()
-_lock = Lock()
+_lock, _phase = Lock(), Lock()
 
 
 @app.query("hello")
@@ -86,16 +86,20 @@ def _answer(
     context: Context, experiment: str, number: int, do: Callable[[SiteContext, FederationSettings], RecordDict]
 ) -> RecordDict:
     site: SiteContext | None = None
-    began, private = time.monotonic(), False
     try:
         settings, run = _told(tuple(sorted(context.run_config.items())))
-        private = settings.privacy is not None
         site = entered(open_site_context(context.node_config, run, experiment))
-        content = do(site, settings)
     except Exception as error:
-        content = _refuse(context, site, error, f"round {number}" if number else "hello", number)
-    if private and site is not None and not site.simulated:  # refusals too: what fails may depend on patients
-        wait_for_slot(site.folder, began, site.policy.answer_every)
+        return _refuse(context, site, error, f"round {number}" if number else "hello", number)
+    timed = settings.privacy is not None and not site.simulated
+    with _phase if timed else nullcontext():  # "busy" would tell when the work on another message is done
+        began = time.monotonic()
+        try:
+            content = do(site, settings)
+        except Exception as error:
+            content = _refuse(context, site, error, f"round {number}" if number else "hello", number)
+        if timed:  # refusals too: what fails may depend on patients
+            wait_for_slot(site.folder, began, site.policy.answer_every)
     return content
 
 

@@ -70,27 +70,23 @@ def exchanged(settings: FederationSettings, family: Model) -> dict[str, Tensor]:
     return _of([net for net in nets if net not in family.fitted], family.nets.state_dict())
 
 
-def fitted(family: Model, number: int, average: Arrays, replies: Sequence[Arrays]) -> Arrays:
+def fitted(family: Model, number: int, ema: Arrays, replies: Sequence[Arrays]) -> Arrays:
     """The sampler after pass `number`, from what it was before and the sums of every site."""
-    load(family, average)
+    load(family, ema)
     total = {name: sum((reply[name] for reply in replies[1:]), replies[0][name]) for name in replies[0]}
     family.fit(number, {name: torch.from_numpy(np.array(value)) for name, value in total.items()})
     state = family.nets.state_dict()
-    return {name: state[name].numpy().copy() for name in average}
+    return {name: state[name].numpy().copy() for name in ema}
 
 
-def load(family: Model, average: Arrays) -> None:
+def load(family: Model, ema: Arrays) -> None:
     """Give a family these values."""
-    family.nets.load_state_dict(
-        {name: torch.from_numpy(np.array(value)) for name, value in average.items()}, strict=False
-    )
+    family.nets.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in ema.items()}, strict=False)
 
 
-def mixture(average: Arrays, replies: Sequence[Arrays]) -> Arrays:
+def mixture(ema: Arrays, replies: Sequence[Arrays]) -> Arrays:
     """The samplers of all sites as one, by `<number>-<network>`; what was fitted in common is everybody's."""
-    return {
-        f"{number}-{name}": value for number, reply in enumerate(replies) for name, value in (average | reply).items()
-    }
+    return {f"{number}-{name}": value for number, reply in enumerate(replies) for name, value in (ema | reply).items()}
 
 
 def _of(nets: Sequence[str], values: Mapping[str, Value]) -> dict[str, Value]:

@@ -55,7 +55,7 @@ def test_the_smallest_run_is_allowed_and_a_bare_one_clips_to_one_and_shows_one_v
         ({"patients": 0, "batch": 1}, "declared number of patients"),
         ({"batch": 0}, "batch must lie"),
         ({"batch": 401}, "400 is the full batch"),
-        ({"slices_per_patient": 0}, "at least one view"),
+        ({"slices_per_patient": 0}, "at least one slice"),
         ({"clip": 0.0}, "clip norm"),
         ({"epsilon": 0.0}, "epsilon must be"),
         ({"delta": 0.0}, "delta must lie"),
