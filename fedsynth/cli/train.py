@@ -31,9 +31,10 @@ def train(
 ) -> None:
     """Train one generator on one image set: the centralised baseline that a federation is compared with."""
     from fedsynth.api.training import train as run_train
-    from fedsynth.training.checkpoint import load_card
 
     place = run_train(images, maps=maps, renderer=renderer, run=run, resume=resume, progress=ScreenProgress(), **given)
+    from fedsynth.training.checkpoint import load_card
+
     card = load_card(place.checkpoints)
     if as_json:
         told = {"run": str(place.folder), "generator": card.generator, "steps": card.steps, "privacy": card.privacy}

@@ -20,6 +20,9 @@ CONDITIONING = {
 }
 
 
+PAIRED = "its sources are patients too; train a joint family privately instead"  # the settings refuse any pairing
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """The texts of a family's `Entry`: `private` tells how it is trained privately, `not_private` why it is not."""
@@ -37,8 +40,8 @@ class Facts:
             "kind": self.kind,
             "conditioning": CONDITIONING.get(self.kind, "class, source or none"),
             "dimensions": "2, 3",
-            "private": not self.not_private,
-            "how": self.not_private or self.private,
+            "private": bool(self.private),
+            "how": self.private or self.not_private or PAIRED,
             "summary": self.summary,
         }
 

@@ -219,7 +219,7 @@ def test_a_public_warm_start_is_named_and_a_secret_one_refused(tmp_path: Path) -
         ({"delta": 0.5}, "delta"),
         ({"patients": 0}, "declared number of patients"),
         ({"expected_batch_size": 9}, "the batch must lie within the declared patients"),
-        ({"slices_per_patient": 0}, "at least one view"),
+        ({"slices_per_patient": 0}, "at least one slice"),
         ({"clip": 0.0}, "the clip norm"),
         ({"fakes": 0}, "at least one fake image"),
     ],

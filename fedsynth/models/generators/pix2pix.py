@@ -94,7 +94,6 @@ register(
         name="pix2pix",
         summary="one image to another, or to a label map: close to its source, little variety",
         kind="paired",
-        not_private="its sources are patients too; train a joint family privately instead",
         build=build,
         recipe=Recipe(rate=5e-4, rates={"discriminator": 2e-4}, betas=(0.5, 0.99), augment=False),
         check_size=patch_problem,

@@ -168,7 +168,6 @@ register(
         name="spade",
         summary="GauGAN: many sharp images for one label map; privately it needs public or synthetic maps",
         kind="paired",
-        not_private="its sources are patients too; train a joint family privately instead",
         build=build,
         recipe=Recipe(rate=2e-4, rates={"discriminator": 4e-4}, betas=(0.0, 0.99), augment=True),
         check_size=patch_problem,
