@@ -263,6 +263,15 @@ def test_of_two_processes_that_make_a_salt_the_first_counts(store):
     assert not list(store.glob(".salt*"))
 
 
+def test_a_store_that_was_made_for_a_hash_is_the_owners_alone(store):
+    """Whoever reads the salt can try names, and contents."""
+    assert len(Identities(store).fingerprint("x")) == 32
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (store, store / "salt")] == [0o700, 0o600]
+    other = store.parent / "empty"
+    other.mkdir()
+    assert Identities(other).fingerprint("x") != Identities(store).fingerprint("x")
+
+
 def test_a_site_without_a_name_is_refused(store):
     with pytest.raises(RefusedError, match="name of its site"):
         Ledger("", store)

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from fedsynth.errors import ConfigError
-from fedsynth.privacy.accounting import Mechanism, epsilon_of
+from fedsynth.privacy.accounting import Mechanism, compose, epsilon_of, renyi_noise
 from fedsynth.privacy.feasibility import gauge, noise_ratio
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings, make_plan
 
@@ -87,6 +89,41 @@ def test_the_gauge_says_what_the_published_runs_say(epsilon, patients, batch, st
     assert found.ratio == pytest.approx(ratio, rel=0.13)
     assert found.verdict == verdict
     assert bool(found.advice) == (verdict != "likely")
+
+
+def planned(*, noise: float, batch: int, patients: int = 500, steps: int = 1000) -> PrivatePlan:
+    claim = compose([Mechanism(rate=1.0, noise=1.0, steps=1)], 1e-5)
+    return PrivatePlan(settings=settings(patients=patients, batch=batch), steps=steps, noise=noise, claim=claim)
+
+
+@pytest.mark.parametrize(
+    ("noise", "verdict"), [(5.0, "likely"), (5.1, "doubtful"), (36.0, "doubtful"), (36.1, "hopeless")]
+)
+def test_the_verdict_changes_at_the_published_ratios(noise, verdict):
+    assert gauge(planned(noise=noise, batch=100), 10_000).verdict == verdict
+
+
+@pytest.mark.parametrize(("sites", "where", "small"), [(1, "in all", ()), (4, "a site", ("3,906",))])
+def test_advice_by_hand(sites, where, small):
+    """Ratio 8 sqrt(40,000) / 50 / sqrt(sites). A full batch has 100 patients, a quarter of the steps is 250, and a
+    critic of fewer than 1,000 parameters is none."""
+    found = gauge(planned(noise=8.0, batch=50, patients=100), 40_000, sites=sites)
+    assert found.ratio == pytest.approx(32 / sites**0.5)
+    whole, few = (renyi_noise(settings().budget, 1.0, steps) * 200 / 100 / sites**0.5 for steps in (1000, 250))
+    assert found.advice == (
+        *([f"With the full batch it would be {whole:.2g}."] if whole < 0.95 * found.ratio else []),
+        f"With 250 private steps in full batches it would be {few:.2g}.",
+        *(f"A critic of {size} parameters instead of 40,000 would bring it to 5." for size in small),
+        f"{math.ceil(100 * few / 5 / 10) * 10} patients {where} would do with 250 full-batch steps.",
+    )
+
+
+def test_advice_that_does_not_help_is_not_given():
+    (only,) = gauge(planned(noise=8.0, batch=50, patients=50), 1001).advice
+    assert only == "64 patients in all would do with 250 full-batch steps."
+    first, second = gauge(planned(noise=20.0, batch=500, steps=4), 40_000).advice
+    assert first == "With 1 private steps in full batches it would be 0.26."
+    assert second == "A critic of 15,625 parameters instead of 40,000 would bring it to 5."
 
 
 def test_advice_followed_brings_the_ratio_down_to_what_it_says():

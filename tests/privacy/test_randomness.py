@@ -73,9 +73,18 @@ def test_uniform_and_integers_cover_their_ranges_evenly():
     assert uniform.min() >= 0
     assert uniform.max() < 1
     assert stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-9
-    counts = np.bincount(source.integers(7, (70_000,)).numpy(), minlength=7)
-    assert len(counts) == 7
-    assert stats.chisquare(counts).pvalue > 1e-9
+    for high in (2, 7):
+        counts = np.bincount(source.integers(high, (70_000,)).numpy(), minlength=high)
+        assert len(counts) == high
+        assert stats.chisquare(counts).pvalue > 1e-9
+
+
+def test_no_uniform_value_rounds_up_to_one():
+    class Largest(InsecureRandomness):
+        def _uniform(self, n):
+            return torch.full((n,), 1 - 2.0**-53, dtype=torch.float64)
+
+    assert Largest(1).uniform((3,)).max() < 1
 
 
 def test_nothing_secret_is_seeded_by_the_experiment():
