@@ -343,3 +343,24 @@ def test_an_insecure_round_asked_for_twice_is_paid_once_even_when_nothing_is_lef
     assert secret.left_for(1) == 0
     with pytest.raises(RefusedError):
         secret.charge({"critic": 20, "generator": 10}, round=1)
+
+
+def test_networks_are_looked_at_again_in_every_block():
+    """A server may send any weights: what they open is found before a patient is drawn for them."""
+    net = network()
+    gate = net[2]
+
+    def loss(batch, noise, progress):
+        score = net(batch["image"])
+        return score + torch.relu(gate.bias.sum() - 50) * score.mean()
+
+    probe = {"image": torch.randn(4, 5)}, {}
+    turns = {"critic": PatientGradients(net, loss, clip=SETTINGS.clip, views=SETTINGS.views, probe=probe)}
+    door = Door(PLAN, turns, patients=["p0", "p1"], randomness=SecretRandomness(), run="r")
+    door.charge({"critic": 2}, round=0)
+    assert all(value.dtype == torch.float32 for value in door.step("critic", images()).values())
+    with torch.no_grad():
+        gate.bias.fill_(60.0)
+    door.charge({"critic": 2}, round=1)
+    with pytest.raises(RefusedError, match="mixes samples"):
+        door.step("critic", images())
