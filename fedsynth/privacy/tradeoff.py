@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.privacy.accounting import Mechanism
+from fedsynth.privacy.accounting import LARGEST_EPSILON, Mechanism, epsilon_of
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -38,7 +38,8 @@ def advantage(mechanism: Mechanism) -> float:
 def proven_epsilon(mechanism: Mechanism, delta: float, *, false_positives: float, false_negatives: float) -> float:
     """The epsilon at `delta` that error rates of at most these prove for such steps, whatever noise they had.
 
-    Of all noise multipliers the largest that is not refuted counts; rate and number of steps are those of `mechanism`.
+    The largest noise multiplier that is not refuted counts, up to epsilon 50; rate and number of steps are those of
+    `mechanism`.
     """
 
     def refuted(noise: float) -> bool:
@@ -54,7 +55,7 @@ def proven_epsilon(mechanism: Mechanism, delta: float, *, false_positives: float
     while high > 1.0005 * low:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if refuted(middle) else (middle, high)
-    return float(_loss(replace(mechanism, noise=high)).get_epsilon_for_delta(delta))
+    return min(LARGEST_EPSILON, epsilon_of([replace(mechanism, noise=high)], delta))
 
 
 @lru_cache(maxsize=256)

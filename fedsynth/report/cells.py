@@ -127,7 +127,7 @@ def leakage_cells(results: Mapping[str, Result]) -> dict[str, Cell]:
     memory = results.get("memorization")
     verdict = Cell(text=NOT_RUN, why=NOT_RUN) if memory is None else Cell(text=str(memory.verdict))
     return {
-        "audit": _cell(results.get("audit"), "epsilon_lower_bound", interval=False),
+        "audit": _cell(results.get("audit-mechanism", results.get("audit")), "epsilon_lower_bound", interval=False),
         "verdict": verdict,
         "copied": _cell(memory, "copied_share"),
         "detectable": _cell(memory, "minimal_detectable_share", interval=False),

@@ -30,7 +30,10 @@ from fedsynth.run import Run, open_run
 from fedsynth.study.suite import SUITE, is_trained, runs_in
 from fedsynth.training.checkpoint import CARD
 
-BENCHMARKS = ("memorization", "membership", "audit", "segmentation", "classification", "fidelity", "readers")
+BENCHMARKS = (
+    *("memorization", "membership", "audit", "audit-mechanism"),
+    *("segmentation", "classification", "fidelity", "readers"),
+)
 UNFINISHED = "not finished"
 ELSEWHERE = "the set was made elsewhere, and nothing here says how"
 

@@ -21,7 +21,7 @@ from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
 
 VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
 LEAKAGE = ("memorization", "membership")
-JUDGED = ("memorization", "membership", "audit")
+JUDGED = ("memorization", "membership", "audit", "audit-mechanism")
 STRONGEST = "strongest"
 KINDS = ("real", "synthetic")
 TOLD: dict[str, tuple[str, ...]] = {

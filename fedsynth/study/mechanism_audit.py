@@ -23,7 +23,7 @@ from fedsynth.privacy.tradeoff import advantage, proven_epsilon
 from fedsynth.study import mechanism_checks as checks
 from fedsynth.study.mechanism_training import UNIT, Training
 
-NAME, CANARIES = "audit-mechanism", 16_384
+NAME, CANARIES = "audit-mechanism", 8_192
 CURVE, ONE_RUN, PROPERTY = 0.02, 0.005, 0.005
 """How the 5 % are shared: the bound by the curve, the one-run bound, and each of five properties."""
 

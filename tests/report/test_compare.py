@@ -48,6 +48,18 @@ def add_result(run, name, scores, sha="x", seed=0, **more):
     result.save(run.benchmark(name))
 
 
+def test_the_audit_of_the_mechanism_stands_in_the_table_and_is_no_difference(tmp_path):
+    one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    add_result(one, "audit", {"epsilon_lower_bound": Score(value=0.1)}, verdict="no contradiction found")
+    add_result(other, "audit", {"epsilon_lower_bound": Score(value=0.1)}, verdict="no contradiction found")
+    proven = {"epsilon_lower_bound": Score(value=7.5)}
+    bare = Result(benchmark="audit-mechanism", scores=proven, inputs={}, seed=0, settings={}, seconds=1.0)
+    bare.save(one.benchmark("audit-mechanism"))
+    rows = [read_facts(run.folder) for run in (one, other)]
+    assert [row.cells["audit"].value for row in rows] == [7.5, 0.1]
+    assert differences(rows) == []
+
+
 def test_every_number_stands_in_its_cell(tmp_path):
     run = make_run(tmp_path / "a", epsilon=8.0)
     scores = {"copied_share": Score(value=0.0, low=0.0, high=0.004), "minimal_detectable_share": Score(value=0.005)}

@@ -70,7 +70,7 @@ def test_private_hospitals_are_charged_each_in_its_own_ledger(tmp_path: Path) ->
 def test_a_policy_binds_the_audit_too(tmp_path: Path) -> None:
     audited = start(tmp_path, SETTINGS)
     for site in ("site-0", "site-1"):
-        audited.site(site).mkdir(parents=True)
+        audited.site(site).mkdir(parents=True, exist_ok=True)
         (audited.site(site) / "policy.toml").write_text("allow-plain = false\n")
     place = create_run(SETTINGS, generator="mlp", folder=tmp_path / "audit")
     with pytest.raises(Exception, match="polic"):
