@@ -61,7 +61,7 @@ class PrivateParts:
             return self.family.private_loss(turn, batch, noise, progress)
 
         net, settings = self.family.nets[turn.net], self.settings
-        probe = (made_up_batch(self.family.shape, PROBES), self.noise(PROBES, SeededDraws(0)))
+        probe = self._probe(made_up_batch(self.family.shape, PROBES))
         check_independence(self.family, net, loss, probe, stages=self.family.stages())
         growing = len(self.family.stages()) > 1
         return PatientGradients(
@@ -73,10 +73,16 @@ class PrivateParts:
             return self.family.free_loss(turn, condition, noise, progress)
 
         condition = {key: value for key, value in made_up_batch(self.family.shape, PROBES).items() if key == "label"}
-        probe = (condition, self.noise(PROBES, SeededDraws(0)))
+        probe = self._probe(condition)
         growing = len(self.family.stages()) > 1
         net = self.family.nets[turn.net]
         return PatientGradients(net, loss, clip=self.settings.clip, probe=probe, growing=growing, whole=self.family)
+
+    def _probe(self, batch: Tensors) -> tuple[Tensors, Tensors]:
+        """A made-up batch and its noise, where the networks are."""
+        device = next(self.family.parameters()).device
+        noise = self.noise(PROBES, SeededDraws(0))
+        return {k: v.to(device) for k, v in batch.items()}, {k: v.to(device) for k, v in noise.items()}
 
 
 class PrivateGradients:

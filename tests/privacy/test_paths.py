@@ -98,6 +98,13 @@ def test_rows_that_are_not_the_samples_are_found_behind_a_closed_gate(build):
     assert 0.9 < most_moved(gradients) <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("build", [Positions, Folded])
+def test_how_many_rows_there_are_is_seen_whatever_the_weights(build):
+    path = setting(build(sill=60.0)).path()
+    assert not path.fast
+    assert path.reason == "a layer's rows are not the samples"
+
+
 def test_rows_that_are_the_samples_keep_the_fast_path():
     gradients = setting(Gated())
     assert gradients.path().fast
