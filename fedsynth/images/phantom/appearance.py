@@ -26,13 +26,13 @@ class Lesions:
     """
 
     t1: float = 1.25
-    t2: float = 0.88
+    t2: float = 0.75
     flair: float = 0.45
     rim: float = 1.0
     texture: float = 0.3
     edge: float = 1.0
     size: float = 1.0
-    distractors: float = 4.5
+    distractors: float = 5.5
 
     def __post_init__(self) -> None:
         factor = (0.2, 3.0)

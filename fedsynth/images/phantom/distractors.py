@@ -26,8 +26,8 @@ _SHIFTS = {
 }
 """What each kind adds to the grey values of the tissue below it, in the order of the channels."""
 KINDS = tuple(_SHIFTS)
-_SHARES = (0.14, 0.30, 0.14, 0.14, 0.14, 0.14)
-"""How often each kind is: most often the one that looks like a tumour in T2 and FLAIR alone."""
+_SHARES, _SIZES = (0.13, 0.36, 0.13, 0.12, 0.13, 0.13), (1.0, 1.4, 1.0, 1.0, 1.0, 1.0)
+"""How often each kind is and how large: most often and largest the one that T2 and FLAIR alone take for a tumour."""
 _OLD_WHITE = np.array((-0.10, 0.22, 0.30, -0.10), np.float32)[:, None, None]
 
 
@@ -51,12 +51,13 @@ class Distractors:
 
 def draw_distractors(rng: np.random.Generator, atlas: Atlas, height_mm: float, span_mm: float) -> Distractors:
     """As many spots as any style shows, all within `span_mm` of the height that pictures are cut around."""
+    kinds = rng.choice(len(KINDS), MOST, p=_SHARES)
     near = atlas.deep_white[np.abs(atlas.deep_white[:, 2] - height_mm) < max(span_mm, 10)]
     centres = near[rng.integers(len(near), size=MOST)] * np.float32(1) + rng.normal(0, 7, (MOST, 3)).astype(np.float32)
     return Distractors(
         centres_mm=centres.astype(np.float32),
-        radii_mm=rng.uniform(4.5, 13.0, MOST).astype(np.float32),
-        kinds=rng.choice(len(KINDS), MOST, p=_SHARES),
+        radii_mm=(rng.uniform(4.5, 13.0, MOST) * np.array(_SIZES)[kinds]).astype(np.float32),
+        kinds=kinds,
         strengths=rng.uniform(0.55, 1.1, MOST).astype(np.float32),
         chances=np.cumsum(rng.exponential(1.0, MOST)),
         shape=draw_lattice(rng, 9.0),
