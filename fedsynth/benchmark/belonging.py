@@ -9,8 +9,8 @@ from fedsynth.benchmark.leakage.evidence import real_images_of
 from fedsynth.benchmark.score import content_hash
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.images import ImageSet
-from fedsynth.images.split import roles_digest
 from fedsynth.run import Run
+from fedsynth.training.roles import roles_mark
 
 Given = ImageSet | Path | None
 
@@ -55,7 +55,7 @@ def _is_own(real: ImageSet, run: Run) -> bool:
     try:
         return content_hash(real) == content_hash(real_images_of(run))
     except FedSynthError:
-        return not run.roles.is_file() or run.roles.read_text(encoding="utf-8").strip() == roles_digest(real.cases)
+        return not run.roles.is_file() or run.roles.read_text(encoding="utf-8").strip() == roles_mark(real)
 
 
 def _opened(images: ImageSet | Path) -> ImageSet:

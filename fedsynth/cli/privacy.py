@@ -45,13 +45,20 @@ def _store_of(source: Path | None) -> Path | None:
 
 
 def _lineage_of(source: Path | None) -> "Lineage | None":
-    """Of a finished run."""
+    """Of a finished run. Of one that goes on from another and does not say what that cost whom, nothing is known."""
+    from fedsynth.privacy.lineage import Lineage, LineageRun
     from fedsynth.run import Run
     from fedsynth.training.checkpoint import CARD
     from fedsynth.training.lineage import lineage_of
 
     run = None if source is None else Run(folder=source)
-    return lineage_of(run) if run is not None and (run.checkpoints / CARD).is_file() else None
+    found = lineage_of(run) if run is not None and (run.checkpoints / CARD).is_file() else None
+    start = run.settings().get("start") if run is not None and run.config.is_file() else None
+    if run is None or start is None or (found is not None and len(found.runs) > 1):
+        return found
+    names = (Path(start).name, run.folder.name)
+    runs = (LineageRun(run=name, generator="?", images="?", steps=0, training="unknown") for name in names)
+    return Lineage(runs=tuple(runs))
 
 
 def spent_over_all(run: "Run", card: "Card") -> float | None:

@@ -35,6 +35,8 @@ class Screen(Rounds):
 
     def watch(self, progress: "Progress") -> None:
         """A round begins, or has ended."""
+        from fedsynth.privacy.accounting import rounded_up
+
         self.seconds = time.monotonic() - self.begun
         self.round = progress.round
         for site, code in progress.failed.items():
@@ -53,7 +55,7 @@ class Screen(Rounds):
             epsilon = progress.epsilon.get(reply.site)
             self.rows[reply.site] = {
                 "losses": "  ".join(f"{name} {value:.3f}" for name, value in losses.items() if value == value),
-                "epsilon": "" if epsilon is None or epsilon != epsilon else f"{epsilon:.3g}",
+                "epsilon": "" if epsilon is None or epsilon != epsilon else f"{rounded_up(epsilon, 3):g}",
                 "state": "answered" if reply.reason is None else reply.reason.value,
             }
         self.after_round(progress)

@@ -36,6 +36,7 @@ def result_of(settings: "FederationSettings", place: "Run", products: "Products"
 def say_what_happened(settings: "FederationSettings", place: "Run", products: "Products", seconds: float) -> None:
     """For people, in one screen."""
     from fedsynth.federation.record import summary
+    from fedsynth.privacy.accounting import rounded_up
 
     told = summary([place.rounds])
     how = {"none": "each on its own", "central-generator": "one generator at the server"}
@@ -54,7 +55,7 @@ def say_what_happened(settings: "FederationSettings", place: "Run", products: "P
         typer.echo(f"from       {line}")
     say_spent_over_all(place, products.card, column=11)
     if told["epsilon"]:
-        spent = ", ".join(f"{site} {value:.3g}" for site, value in told["epsilon"].items())
+        spent = ", ".join(f"{site} {rounded_up(value, 3):g}" for site, value in told["epsilon"].items())
         typer.echo(f"spent      epsilon by site: {spent}")
     typer.echo(f"run        {place.folder}")
     for sheet in products.sheets:

@@ -17,17 +17,19 @@ def wait_for_slot(folder: Path, began: float, seconds: float) -> None:
     """Sleep until the slot ends that began at `began`, by `time.monotonic`. A slot has `seconds`, or what `folder`
     remembers.
 
-    Work that outlasts its slot doubles all later ones of the run. So even a server that chooses how long rounds are
-    learns at most how often the length was doubled.
+    Work that outlasts its slot doubles it until it holds the work, and all later slots of the run are as long. So even
+    a server that chooses how long rounds are learns at most how often the length was doubled.
     """
     if not seconds:
         return
-    slot = max(seconds, _remembered(folder))
+    before = slot = max(seconds, _remembered(folder))
     elapsed = time.monotonic() - began
-    if elapsed > slot:
+    while slot < elapsed:
+        slot *= 2
+    if slot > before:
         with suppress(FedSynthError):
-            files.write_text(folder / CLOCK, f"{2 * slot!r}\n")
-    time.sleep(-elapsed % slot)
+            files.write_text(folder / CLOCK, f"{slot!r}\n")
+    time.sleep(max(0.0, slot - (time.monotonic() - began)))
 
 
 def _remembered(folder: Path) -> float:

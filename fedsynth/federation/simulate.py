@@ -24,13 +24,13 @@ from fedsynth.images.parallel import Progress as Making
 from fedsynth.images.parallel import silent
 from fedsynth.images.sites import Federation, Site, open_federation
 from fedsynth.images.sites_file import SiteEntry, SitesFile
-from fedsynth.images.split import roles_digest
 from fedsynth.privacy.lineage import PatientGroup
 from fedsynth.run import RUNS, Run, create_run
 from fedsynth.training.disk import Disk
 from fedsynth.training.holder import Holder
 from fedsynth.training.lineage import PATIENTS, origin_of
 from fedsynth.training.preparing import Prepared, default_generator, prepare, refuse_empty_maps, training_members
+from fedsynth.training.roles import roles_mark
 from fedsynth.training.settings import cpu_threads
 
 Engine = Literal["local", "ray"]
@@ -97,7 +97,7 @@ def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | Non
     run = create_run(settings, generator=settings.generator, seed=settings.seed, folder=folder, base=base)
     if hospitals.made is not None:
         hospitals.made.rename(run.folder / PHANTOMS)
-    files.write_text(run.roles, roles_digest(hospitals.federation.pooled.cases) + "\n")
+    files.write_text(run.roles, roles_mark(hospitals.federation.pooled) + "\n")
     groups = [_group(site, settings, run) for site in hospitals.federation.sites]
     config.save_toml(run.folder / PATIENTS, {"group": groups})
     config.save_toml(run.folder / ASKED, hospitals.asked)

@@ -22,6 +22,7 @@ from fedsynth.federation.deploy.checks import read_authority, read_node_key
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_file import SiteFile, load_site_file
 from fedsynth.images import ImageSet
+from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.identity import SALT
 from fedsynth.privacy.ledger import Ledger, folder_of, read_ledger, sites_of
 
@@ -141,9 +142,9 @@ def _budget(site: SiteFile) -> str:
     account = Ledger(site.name, store).account(cap.delta) if sites_of(store) else None  # where none is, no lock is left
     spent = 0.0 if account is None else account.spent.epsilon
     if spent >= cap.epsilon:
-        problem = f"epsilon {spent:.3g} of {cap.epsilon:g} is spent: no private run fits any more"
+        problem = f"epsilon {rounded_up(spent, 3):g} of {cap.epsilon:g} is spent: no private run fits any more"
         raise RefusedError(problem, remedy="more patients, or a higher max-epsilon")
-    return f"epsilon {spent:.3g} of {cap.epsilon:g} is spent"
+    return f"epsilon {rounded_up(spent, 3):g} of {cap.epsilon:g} is spent"
 
 
 def _disk(folder: Path, what: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from fedsynth import files
 from fedsynth.errors import BudgetSpentError, FedSynthError, RefusedError
-from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, fits
+from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, fits, rounded_up
 from fedsynth.privacy.identity import Group, Identities
 from fedsynth.run import Run
 
@@ -162,7 +162,7 @@ class Ledger:
             after = compose([*mechanisms, *planned], cap.delta).epsilon
             raise BudgetSpentError(
                 f"site {self.site} allows epsilon {cap.epsilon:g} per patient at delta {cap.delta:g}: "
-                f"{before:.3g} is spent and this would make it {after:.3g}",
+                f"{rounded_up(before, 3):g} is spent and this would make it {rounded_up(after, 3):g}",
                 remedy="fewer steps, more noise, or a higher cap in the site's policy",
             )
 

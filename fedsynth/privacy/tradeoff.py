@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.privacy.accounting import LARGEST_EPSILON, Mechanism, epsilon_of
+from fedsynth.privacy.accounting import LARGEST_EPSILON, Mechanism
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -55,7 +55,8 @@ def proven_epsilon(mechanism: Mechanism, delta: float, *, false_positives: float
     while high > 1.0005 * low:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if refuted(middle) else (middle, high)
-    return min(LARGEST_EPSILON, epsilon_of([replace(mechanism, noise=high)], delta))
+    proven = float(_loss(replace(mechanism, noise=high), rounded_up=False).get_epsilon_for_delta(delta))
+    return min(LARGEST_EPSILON, proven)
 
 
 @lru_cache(maxsize=256)
@@ -64,10 +65,17 @@ def _deltas(mechanism: Mechanism) -> NDArray[np.float64]:
     return np.array([loss.get_delta_for_epsilon(float(epsilon)) for epsilon in _EPSILONS])
 
 
-def _loss(mechanism: Mechanism) -> "PrivacyLossDistribution":
-    """Rounded up between grid points (Doroshenko et al. 2022): the curve lies nowhere above the true one."""
+def _loss(mechanism: Mechanism, *, rounded_up: bool = True) -> "PrivacyLossDistribution":
+    """Rounded up between grid points (Doroshenko et al. 2022) for a curve that lies nowhere above the true one; down
+    for an epsilon that is not above the true one."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    grid = max(1e-4, 1e-2 / math.sqrt(mechanism.steps))
-    one = pld.from_gaussian_mechanism(mechanism.noise, sampling_prob=mechanism.rate, value_discretization_interval=grid)
+    grid = max(1e-4, 1e-2 / math.sqrt(mechanism.steps)) / (1 if rounded_up else 8)
+    one = pld.from_gaussian_mechanism(
+        mechanism.noise,
+        sampling_prob=mechanism.rate,
+        value_discretization_interval=grid,
+        pessimistic_estimate=rounded_up,
+        use_connect_dots=rounded_up,
+    )
     return one.self_compose(mechanism.steps)

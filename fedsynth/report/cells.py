@@ -73,7 +73,8 @@ def privacy_cells(
     if declared.get("insecure-seed") is not None:
         return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
     spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
-    here = max(spent) if spent else float(declared["epsilon"])
+    own = lineage.runs[-1].patients if lineage.runs and lineage.runs[-1].training == "private" else ()
+    here = max([*(spent or [float(declared["epsilon"])]), *(group.epsilon for group in own)])
     if "start" in settings and len(lineage.runs) < 2:
         unknown = Cell(text=NO_GUARANTEE, why="the run goes on from another and does not say what that cost whom")
         return {"epsilon": unknown, "cumulative": unknown}

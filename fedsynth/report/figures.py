@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from fedsynth.privacy.accounting import rounded_up
+
 COLOURS = ("#0b6e99", "#c8553d", "#588157", "#8a5a9e", "#b08900", "#444444")
 BAND = "#dce1ea"
 STYLE = {
@@ -104,7 +106,7 @@ def scatter(
             axes.annotate(
                 f"{level[0]} {level[1]:.3g}", (0.01, level[1]), xycoords=("axes fraction", "data"), va="bottom"
             )
-        marks = {**{value: f"{value:.3g}" for value in known}, **({end: beyond} if beyond else {})}
+        marks = {**{value: f"{rounded_up(value, 3):g}" for value in known}, **({end: beyond} if beyond else {})}
         axes.set_xticks(list(marks), list(marks.values()))
         axes.minorticks_off()
     return _chart(axes, f"{y} by {x}")

@@ -6,6 +6,7 @@ A run without a guarantee has no place on the axis of epsilon: it stands beyond 
 from collections import defaultdict
 from collections.abc import Sequence
 
+from fedsynth.privacy.accounting import rounded_up
 from fedsynth.report.facts import Facts
 from fedsynth.report.figures import Chart, Point, scatter
 
@@ -78,7 +79,7 @@ def _drawn(points: Sequence[Point], name: str, level: tuple[str, float] | None) 
         if point.low is not None and point.high is not None:
             line[at(point.low) : at(point.high) + 1] = "-" * (at(point.high) - at(point.low) + 1)
         line[at(point.y)] = "o"
-        epsilon = "" if level and point is shown[-1] else NONE if point.x is None else f"{point.x:.3g}"
+        epsilon = "" if level and point is shown[-1] else NONE if point.x is None else f"{rounded_up(point.x, 3):g}"
         lines.append((epsilon, "".join(line), f"{point.y:.3g}  {point.name}"))
     head = f"{low:.3g}".ljust(LINE // 2) + f"{low + span:.3g}".rjust(LINE - LINE // 2)
     rows = [("epsilon", head, name), *lines]

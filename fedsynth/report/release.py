@@ -14,6 +14,7 @@ from fedsynth.benchmark.score import Result, Score, content_hash
 from fedsynth.config import parse_toml
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.images import ImageSet
+from fedsynth.privacy.accounting import rounded_up
 from fedsynth.report.answer import NOT_PRIVATE_OUTPUT, lineage_lines
 from fedsynth.report.compare import mixed
 from fedsynth.report.facts import BENCHMARKS, ELSEWHERE, Facts
@@ -230,7 +231,7 @@ def _about_epsilon(facts: Facts, criteria: Criteria) -> list[str]:
     total = facts.cells["cumulative"]
     worst = max(spent.value, total.value or 0.0)
     if worst > criteria.max_epsilon:
-        return [f"patients have spent epsilon {worst:.3g}, more than {criteria.max_epsilon:g}"]
+        return [f"patients have spent epsilon {rounded_up(worst, 3):g}, more than {criteria.max_epsilon:g}"]
     if facts.public or criteria.this_run_alone or (total.value is not None and not total.why):
         return []
     return [

@@ -12,12 +12,12 @@ from fedsynth.errors import FedSynthError
 from fedsynth.generators.family import Family
 from fedsynth.images import ImageSet
 from fedsynth.images.sheet import contact_sheet
-from fedsynth.images.split import roles_digest
 from fedsynth.run import Run
 from fedsynth.training.checkpoint import Card, load_state, save_generator, save_state
 from fedsynth.training.disk import HOLDER, STATE, Disk
 from fedsynth.training.preparing import Prepared, prepare, refuse_empty_maps, training_members
 from fedsynth.training.record import LossRecord
+from fedsynth.training.roles import roles_mark
 from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.sources import choose_sources
 from fedsynth.training.synthetic import Drawing
@@ -56,9 +56,9 @@ def run_training(
 
 def _keep_roles(run: Run, images: ImageSet) -> None:
     """Write down who had which role; a run does not go on with others."""
-    digest = roles_digest(images.cases)
+    digest = roles_mark(images)
     if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != digest:
-        remedy = "bring the set back to what it was, or start a new run"
+        remedy = "bring the set (or the store, which has the key) back to what it was, or start a new run"
         raise FedSynthError(
             "the patients or their roles have changed since the run began", file=run.roles, remedy=remedy
         )

@@ -12,8 +12,8 @@ from fedsynth.benchmark.readers.key import load_key
 from fedsynth.cli import app
 from fedsynth.errors import ConfigError
 from fedsynth.images import ImageSet
-from fedsynth.images.split import roles_digest
 from fedsynth.run import create_run
+from fedsynth.training.roles import roles_mark
 from tests.benchmark.readers.sets import real_and_synthetic
 from tests.benchmark.readers.test_scoring import right, written
 
@@ -50,7 +50,7 @@ def test_where_the_run_has_no_images_its_roles_decide(tmp_path):
     real, _ = real_and_synthetic()
     place = create_run({"generator": "x"}, generator="x", folder=tmp_path / "run")
     assert stranger(place, real=real) == ""
-    place.roles.write_text(roles_digest(real.cases) + "\n")
+    place.roles.write_text(roles_mark(real) + "\n")
     assert stranger(place, real=real) == ""
     swapped = real.cases["role"].map({"member": "holdout", "holdout": "member"})
     assert stranger(place, real=real.with_cases(real.cases.assign(role=swapped))) == "real"

@@ -12,8 +12,8 @@ from fedsynth.benchmark.score import load_result
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
 from fedsynth.images.phantom.cohort import PhantomSettings, make_phantoms
-from fedsynth.images.split import roles_digest
 from fedsynth.run import create_run
+from fedsynth.training.roles import roles_mark
 from tests.benchmark.readers.sets import real_and_synthetic
 
 
@@ -72,7 +72,7 @@ def test_rows_of_one_suite_share_the_arms_on_real_images(tmp_path):
     for name in ("a", "b"):
         place = create_run({"images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "cells" / name)
         made.save(place.synthetic)
-        place.roles.write_text(roles_digest(real.cases) + "\n")
+        place.roles.write_text(roles_mark(real) + "\n")
         done = run("classification", str(place.folder), "--steps", "1", "--seeds", "1", "--arms", "real,synthetic")
         assert done.exit_code == 0, done.output
     assert len(list((tmp_path / "cells" / "cache" / "arms").glob("*.json"))) == 1
@@ -118,7 +118,7 @@ def exchanged(tmp_path):
     real.save(tmp_path / "real")
     place = create_run({"images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "run")
     made.save(place.synthetic)
-    place.roles.write_text(roles_digest(real.cases) + "\n")
+    place.roles.write_text(roles_mark(real) + "\n")
     assert real_images_of(place).patients["role"].value_counts()["member"] == 12
     roles = real.cases["role"].map({"member": "holdout", "holdout": "member"})
     real.with_cases(real.cases.assign(role=roles)).save(tmp_path / "real", overwrite=True)

@@ -34,8 +34,16 @@ def test_an_answer_leaves_when_its_slot_ends_whatever_the_work_took(tmp_path: Pa
 def test_work_that_outlasts_its_slot_doubles_it_for_the_rest_of_the_run(tmp_path: Path) -> None:
     assert 0.4 <= waited(tmp_path, 0.25, 0.2) < 0.5
     assert 0.4 <= waited(tmp_path, 0.0, 0.2) < 0.5
-    assert 1.2 <= waited(tmp_path, 1.0, 0.2) < 1.3
-    assert float((tmp_path / CLOCK).read_text()) == 0.8
+    assert float((tmp_path / CLOCK).read_text()) == 0.4
+
+
+@pytest.mark.parametrize("elapsed", [0.85, 1.05, 1.25])
+def test_an_answer_far_too_late_tells_how_often_its_slot_was_doubled_and_no_more(
+    tmp_path: Path, elapsed: float
+) -> None:
+    """At the next multiple of the first slot it would tell how many of them the work took."""
+    assert 1.6 <= waited(tmp_path, elapsed, 0.2) < 1.7
+    assert float((tmp_path / CLOCK).read_text()) == 1.6
 
 
 def test_without_a_slot_nothing_waits(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.special import ndtr
@@ -175,3 +176,25 @@ def test_budgets_out_of_range_are_refused(epsilon, delta):
 def test_mechanisms_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError):
         Mechanism(**{"rate": 0.5, "noise": 1.0, "steps": 1} | wrong)
+
+
+@pytest.mark.parametrize("delta", [1e-8, 1e-5])
+@pytest.mark.parametrize("parts", [[(5.0, 100)], [(100.0, 10_000)], [(5.0, 30), (11.0, 77), (80.0, 999)]])
+def test_full_batches_cost_what_the_closed_form_says_and_never_less(parts, delta):
+    true = gaussian_epsilon(math.sqrt(sum(steps / noise**2 for noise, steps in parts)), delta)
+    claim = compose([Mechanism(rate=1.0, noise=noise, steps=steps) for noise, steps in parts], delta).epsilon
+    assert true * (1 - 1e-9) <= claim <= 1.0004 * true
+
+
+@pytest.mark.parametrize(("rate", "noise"), [(0.25, 0.7), (0.01, 0.5), (0.9, 1.0)])
+def test_one_subsampled_step_costs_what_quadrature_says_and_never_less(rate, noise):
+    x = np.linspace(-40 * noise, 40 * noise + 1, 400_001)
+    out, moved = (np.exp(-0.5 * ((x - mean) / noise) ** 2) / (noise * math.sqrt(2 * math.pi)) for mean in (0, 1))
+    inside = (1 - rate) * out + rate * moved
+
+    def excess(epsilon):
+        pairs = ((inside, out), (out, inside))
+        return max(np.trapezoid(np.maximum(p - math.exp(epsilon) * q, 0), x) for p, q in pairs) - 1e-4
+
+    claim, true = compose([Mechanism(rate=rate, noise=noise, steps=1)], 1e-4).epsilon, brentq(excess, 0, 50)
+    assert true * (1 - 1e-7) <= claim <= 1.0004 * true

@@ -1,5 +1,6 @@
 """Table, page, gate and card state what the whole lineage of a run promises, not the run's own part of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from fedsynth.privacy.accounting import Mechanism, compose, rounded_up
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.lineage import Lineage, LineageRun, PatientGroup
 from fedsynth.report.answer import answer
+from fedsynth.report.cells import Cell
 from fedsynth.report.compare import as_markdown, reasons
 from fedsynth.report.facts import read_facts
+from fedsynth.report.frontier import frontier_text
 from fedsynth.report.page import report_page
 from fedsynth.report.release import Criteria, card, objections
 from fedsynth.run import Run
@@ -78,7 +81,7 @@ def test_a_gate_of_8_5_sees_both_runs_where_patients_may_be_in_both(tmp_path: Pa
     facts = facts_of(tmp_path, FIRST, SECOND)
     total = compose([*TWENTY.mechanisms, *EIGHT.mechanisms], 1e-5).epsilon
     assert facts.cells["epsilon"].value == total > TWENTY.epsilon + 1
-    assert f"spent epsilon {total:.3g}, more than 8.5" in asked(facts, 8.5)[0]
+    assert f"spent epsilon {rounded_up(total, 3):g}, more than 8.5" in asked(facts, 8.5)[0]
     assert asked(facts, TWENTY.epsilon + 0.5)
     assert asked(facts, total + 0.1) == []
     for told in statements(facts).values():
@@ -142,6 +145,33 @@ def test_the_gate_says_that_its_answer_is_not_private(tmp_path: Path) -> None:
     passed = CliRunner().invoke(app, call)
     assert (refused.exit_code, passed.exit_code) == (1, 0)
     assert all("one bit about them" in done.stderr for done in (refused, passed))
+
+
+def test_an_epsilon_that_was_edited_in_the_settings_of_a_run_is_not_stated(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epsilon=1.0)
+    save_toml(run.checkpoints / "generator.toml", {"generator": "dcgan", "lineage": Lineage(runs=(SECOND,))})
+    assert read_facts(run.folder).cells["epsilon"].value == EIGHT.epsilon
+
+
+def test_no_statement_rounds_what_was_spent_down(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epsilon=8.004)
+    other = make_run(tmp_path / "other", epsilon=2.0)
+    told = frontier_text([read_facts(run.folder), read_facts(other.folder)])
+    assert "8.01" in told
+    assert "8.00 " not in told
+    facts = replace(facts_of(tmp_path / "gate", SECOND), lineage=Lineage(runs=(SECOND,)))
+    cells = {**facts.cells, "epsilon": Cell(text="8.01", value=8.004)}
+    assert "spent epsilon 8.01, more than 8" in asked(replace(facts, cells=cells), 8.0)[0]
+
+
+def test_privacy_of_an_unfinished_run_does_not_forget_what_it_goes_on_from(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "store"))
+    run = make_run(tmp_path / "run", epsilon=8.0, start="runs/first")
+    (run.checkpoints / "generator.toml").unlink()
+    spend(tmp_path / "store", "a", ["p"], "this", 2).copy("this", run.site("a") / "ledger.jsonl")
+    found = json.loads(CliRunner().invoke(app, ["privacy", str(run.folder), "--json"]).stdout)
+    assert found["largest"] is None
+    assert found["lineage"]["why"] == "first (?): none: the run does not say how it was trained"
 
 
 def test_privacy_states_the_lineage_of_a_run_without_a_ledger(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_run_of_patients_does_not_become_public_by_resuming(tmp_path: Path) ->
     run_training(tiny_set(), SETTINGS, run)
     images = tiny_set()
     phantoms = replace(images, header=replace(images.header, provenance={"phantom": {}}))
-    with pytest.raises(FedSynthError, match="trained on patients, and the images are phantoms"):
+    with pytest.raises(FedSynthError, match="patients or their roles have changed"):
         run_training(phantoms, SETTINGS, run, resume=True)
     assert not load_generator(run.checkpoints)[1].lineage.public
 

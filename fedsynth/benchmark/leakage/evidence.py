@@ -19,8 +19,8 @@ from fedsynth.images.check import TABLE
 from fedsynth.images.rows import Stack, blocks
 from fedsynth.images.sites import open_federation
 from fedsynth.images.sites_file import load_sites
-from fedsynth.images.split import roles_digest
 from fedsynth.run import Run, newest_run, open_run
+from fedsynth.training.roles import roles_mark
 
 TESTED = ("member", "holdout")
 SPLIT_FIRST = "draw them with `fedsynth split` before any training"
@@ -95,9 +95,9 @@ def _opened(run: Run) -> ImageSet:
 
 def _refuse_other_roles(real: ImageSet, run: Run) -> None:
     """Roles drawn after training say nothing of who was trained on."""
-    if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != roles_digest(real.cases):
+    if run.roles.is_file() and run.roles.read_text(encoding="utf-8").strip() != roles_mark(real):
         problem = "the patients or their roles are not those that the run was trained with"
-        remedy = "bring the set back to what it was, or train again: roles are drawn before training"
+        remedy = "bring the set (or the store, which has the key) back to what it was, or train again"
         raise ImageSetError(problem, file=real.folder or run.roles, remedy=remedy)
 
 

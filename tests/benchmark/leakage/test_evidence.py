@@ -9,8 +9,8 @@ import pytest
 from fedsynth.benchmark.leakage.evidence import gather, open_evidence
 from fedsynth.errors import ConfigError, ImageSetError
 from fedsynth.images import Header, ImageSet, Shares, Split
-from fedsynth.images.split import roles_digest
 from fedsynth.run import create_run
+from fedsynth.training.roles import roles_mark
 
 ROLES = ["member", "member", "holdout", "holdout", "reference"]
 
@@ -178,7 +178,7 @@ def test_strata_are_those_of_the_recorded_split():
 def test_roles_drawn_anew_after_training_are_noticed(tmp_path):
     real = image_set().save(tmp_path / "real")
     run = create_run({"images": str(tmp_path / "real")}, generator="x", folder=tmp_path / "run")
-    run.roles.write_text(roles_digest(real.cases) + "\n")
+    run.roles.write_text(roles_mark(real) + "\n")
     synthetic().save(run.synthetic)
     assert open_evidence(run.folder).run == run
     swapped = real.cases["role"].map({"member": "holdout", "holdout": "member"}).fillna(real.cases["role"])
