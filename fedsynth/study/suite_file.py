@@ -15,7 +15,7 @@ from fedsynth.federation.settings import run_config_keys
 from fedsynth.study.suite_cell import PHANTOMS, POOLED, SHARING, SOURCE, Cell, cell_name
 
 NOT_FOR_CELLS = ("run", "insecure-seed", "start", "public-start")
-MEMBERS, MEASURED_BY = "members", "measured-by"
+MEMBERS, MEASURED_BY, NAME = "members", "measured-by", "name"
 BENCHMARKS = ("memorization", "membership", "segmentation", "classification", "fidelity")
 
 
@@ -57,7 +57,8 @@ class Suite:
     the federation `pooled` one holder of all images, and `members` how many member patients are trained on (holdout
     and reference stay as they are). `source` is what a pooled generator that turns label maps into images starts from:
     an image set, or `phantoms` who are nobody else's. A grid's `measured-by` names the benchmarks of its cells; without
-    it all are run. `benchmarks` maps each benchmark to its options.
+    it all are run. Its `name` is what its cell is called in tables; of several cells it is followed by what differs.
+    `benchmarks` maps each benchmark to its options.
     """
 
     name: str
@@ -82,9 +83,10 @@ class Suite:
             if not isinstance(self.benchmarks[name], dict):
                 raise ConfigError(f"'benchmarks.{name}' is a table of options", value=self.benchmarks[name])
         for grid in self.grids:
-            _refuse_unknown("grid", grid, [*known, MEMBERS, MEASURED_BY])
+            _refuse_unknown("grid", grid, [*known, MEMBERS, MEASURED_BY, NAME])
+            _check_name(grid.get(NAME, "cell"))
             for key, values in grid.items():
-                if not isinstance(values, list) or not values:
+                if key != NAME and not (isinstance(values, list) and values):
                     raise ConfigError(f"'grid.{key}' has no value", value=values, remedy="give a list")
             _refuse_unknown(f"grid.{MEASURED_BY}", dict.fromkeys(grid.get(MEASURED_BY, [])), list(self.benchmarks))
         if self.images is not None and self.phantom:
@@ -121,10 +123,14 @@ class Suite:
         for grid in self.grids:
             asked = grid.get(MEASURED_BY, self.benchmarks)
             measured = {name: given for name, given in self.benchmarks.items() if name in asked}
-            axes = {key: values for key, values in grid.items() if key != MEASURED_BY}
+            axes = {key: values for key, values in grid.items() if key not in (MEASURED_BY, NAME)}
+            several = {key for key, values in axes.items() if NAME not in grid or len(values) > 1}
             for values in itertools.product(*axes.values()):
                 varied = dict(zip(axes, values, strict=True))
-                name, members = cell_name(varied), varied.pop(MEMBERS, None)
+                differs = {key: value for key, value in varied.items() if key in several}
+                parts = [grid[NAME]] if NAME in grid else []
+                parts += [cell_name(differs)] if differs or not parts else []
+                name, members = ", ".join(parts), varied.pop(MEMBERS, None)
                 yield Cell(name=name, settings=self._settings(varied), benchmarks=measured, members=members)
 
     @property
@@ -149,6 +155,12 @@ def load_suite(path: Path) -> Suite:
     if suite.images is None or suite.images.is_absolute():
         return suite
     return replace(suite, images=(path.parent / suite.images).resolve())
+
+
+def _check_name(name: Any) -> None:
+    """It becomes the name of a folder."""
+    if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+        raise ConfigError("'grid.name' is no name of a folder", value=name, remedy="give a text without a slash")
 
 
 def _refuse_unknown(where: str, table: Mapping[str, Any], known: list[str]) -> None:

@@ -93,6 +93,30 @@ def test_a_source_of_label_maps_is_made_of_other_phantoms(tmp_path):
     assert job.commands["synthetic/imageset.toml"][-2:] == ["--source", "out/source"]
 
 
+def test_a_grid_with_a_name_is_called_so_in_the_table(tmp_path):
+    head, _, tail = QUICK.partition("[grid]")
+    text = f"""{head}[[grid]]
+name = "GAN, FedAvg"
+generator = ["dcgan"]
+rounds = [3]
+[[grid]]
+name = "GAN, DP-SGD"
+generator = ["dcgan"]
+epsilon = [2.0, 8.0]
+{tail[tail.index("[benchmarks") :]}"""
+    suite = suite_of(text, tmp_path)
+    assert [cell.name for cell in suite.cells()] == [
+        "GAN, FedAvg",
+        "GAN, DP-SGD, epsilon-2.0",
+        "GAN, DP-SGD, epsilon-8.0",
+    ]
+    assert next(suite.cells()).settings["rounds"] == 3
+    assert "name" not in next(suite.cells()).settings
+    for wrong in ("../out", ".hidden", ""):
+        with pytest.raises(FedSynthError, match="name of a folder"):
+            suite_of(text.replace("GAN, FedAvg", wrong), tmp_path)
+
+
 def test_options_are_spelled_for_the_command_line():
     given = {"full": True, "export": False, "arms": ["real", "synthetic"], "options": {"latent": 3}}
     assert options(given) == ["--full", "--arms", "real,synthetic", "--option", "latent=3"]
