@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +41,7 @@ COPIES = 4  # of every weight: itself, two moments of its optimiser, a moving av
 
 app = ClientApp()
 _works: "OrderedDict[tuple[Any, ...], SiteWork]" = OrderedDict()
-_lock = Lock()
+_lock, _turn = Lock(), Lock()
 
 
 @app.query("hello")
@@ -92,16 +92,20 @@ def _answer(
     context: Context, experiment: str, number: int, do: Callable[[SitePlace, FederationSettings], RecordDict]
 ) -> RecordDict:
     place: SitePlace | None = None
-    began, private = time.monotonic(), False
     try:
         settings, run = _told(tuple(sorted(context.run_config.items())))
-        private = settings.privacy is not None
         place = entered(open_place(context.node_config, run, experiment))
-        content = do(place, settings)
     except Exception as error:
-        content = _refuse(context, place, error, f"round {number}" if number else "hello", number)
-    if private and place is not None and not place.simulated:  # refusals too: what fails may depend on patients
-        wait_for_slot(place.folder, began, place.policy.answer_every)
+        return _refuse(context, place, error, f"round {number}" if number else "hello", number)
+    timed = settings.privacy is not None and not place.simulated
+    with _turn if timed else nullcontext():  # "busy" would tell when the work on another message is done
+        began = time.monotonic()
+        try:
+            content = do(place, settings)
+        except Exception as error:
+            content = _refuse(context, place, error, f"round {number}" if number else "hello", number)
+        if timed:  # refusals too: what fails may depend on patients
+            wait_for_slot(place.folder, began, place.policy.answer_every)
     return content
 
 

@@ -158,7 +158,7 @@ class Lineage:
             before = "; ".join(str(run) for run in self.counted[:-1])
             alone = max(group.epsilon for group in own.patients)
             said.append(f"counts the whole lineage ({before}; this run alone epsilon {rounded_up(alone, 3):g})")
-        if len(own.patients) > 1:
+        if any(len(run.patients) > 1 for run in self.counted):
             said.append("at every site alike, where no patient is in two of them")
         return "; ".join([*said, *self.caveats()])
 

@@ -1,8 +1,10 @@
 """When answers of private runs leave: what a server sees of the time tells nothing of the patients who were drawn."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from flwr.app import Context, Message, RecordDict
@@ -12,6 +14,7 @@ from fedsynth.federation.clock import CLOCK, wait_for_slot
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.messages import hello_content, order_contents
+from fedsynth.federation.refusals import Code, NeutralError
 from fedsynth.federation.settings import FederationSettings
 from tests.federation.hospital import Hospital
 from tests.federation.tiny import private
@@ -78,3 +81,38 @@ def test_a_real_hospital_answers_private_runs_by_the_clock_and_others_at_once(tm
     answer, seconds = asked(tmp_path, plain, "query.hello", hello_content("x"))
     assert answer.content.config_records["words"]["refused"] == "refused by its policy: allow-plain"
     assert seconds < 1
+
+
+def test_a_second_message_does_not_tell_when_the_work_on_the_first_is_done(tmp_path: Path) -> None:
+    """Sent at another time again and again it was answered "busy", or was not."""
+    client_app.forget_everything()
+    settings = private(tmp_path, insecure=False)
+    hospital = Hospital(tmp_path)
+    tiny_set(patients=9).save(tmp_path / "tiny")
+    hospital.write(images="tiny")
+    (tmp_path / "policy.toml").write_text("max-epsilon = 9\ndelta = 0.001\nanswer-every = 1\n")
+    asked(tmp_path, settings, "query.hello", hello_content("x"))
+    (work,) = client_app._works.values()
+    doing, goes_on = Event(), Event()
+
+    def slow(*_: object, **__: object) -> None:
+        doing.set()
+        goes_on.wait(30)
+        raise NeutralError(Code.SETTINGS)
+
+    train, order = work._train, Order(round=1, first_step=0, steps=1, experiment="x")
+    work._train = slow  # type: ignore[method-assign]
+    told = settings.to_run_config(Path("run"))
+    context = Context(
+        run_id=1, node_id=7, node_config={"site-file": str(tmp_path / "site.toml")}, state=RecordDict(), run_config=told
+    )
+    with identity(), ThreadPoolExecutor(2) as sites:
+        contents = [order_contents({"here": order}, {})["here"] for _ in range(2)]
+        first = sites.submit(client_app.app, number(Message(contents[0], 7, "train"), "a"), context)
+        assert doing.wait(30)
+        second = sites.submit(client_app.app, number(Message(contents[1], 7, "train"), "b"), context)
+        time.sleep(1.2)
+        work._train = train  # type: ignore[method-assign]
+        goes_on.set()
+        answers = [one.result(30).content.config_records["words"]["refused"] for one in (first, second)]
+    assert "busy" not in str(answers[1]).lower()

@@ -186,3 +186,9 @@ def test_privacy_states_the_lineage_of_a_run_without_a_ledger(tmp_path: Path) ->
     told = CliRunner().invoke(app, ["privacy", str(tmp_path / "run")]).stdout
     assert "lineage: first: dcgan, 9 steps on a, epsilon" in told
     assert f"whole lineage: epsilon {rounded_up(TWENTY.epsilon, 3):g}\n" in told
+
+
+def test_a_start_of_several_sites_says_that_its_sites_are_taken_for_disjoint() -> None:
+    several = replace(FIRST, patients=(TWENTY, replace(TWENTY, site="b", digest="z" * 32)))
+    assert "where no patient is in two of them" in Lineage(runs=(several, APART)).claim()
+    assert "where no patient is in two of them" not in Lineage(runs=(FIRST, APART)).claim()
