@@ -92,8 +92,14 @@ class Door:
             gradients.renew()  # a block begins: the weights may be others than before
 
     def check_resumed(self, steps: int) -> None:
-        """Refuse to go on from networks that have taken more private steps than the ledger knows of this run."""
-        if self._ledger is None or steps <= self._charged:
+        """Refuse to go on from networks that have taken more private steps than the ledger knows of this run.
+
+        Without a ledger (phantoms) these steps are counted on from.
+        """
+        if steps <= self._charged:
+            return
+        if self._ledger is None:
+            self._charged, self._remaining = steps, max(0, self.plan.steps - steps)
             return
         problem = f"the run has taken {steps} private steps and the ledger knows {self._charged} of them"
         remedy = "name the store that it was charged in (--store or $FEDSYNTH_STORE), or start a new run"
