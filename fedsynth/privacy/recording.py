@@ -30,18 +30,13 @@ class Call:
 
 
 def layers_of(net: nn.Module) -> dict[str, nn.Module]:
-    """The modules that own parameters, by name; raises where one has no rule or a parameter has two owners."""
+    """The modules that own parameters, by name; raises where one has no rule."""
     owners: dict[str, nn.Module] = {}
-    seen: set[int] = set()
     for name, module in net.named_modules():
-        own = list(module.parameters(recurse=False))
-        if not any(parameter.requires_grad for parameter in own):
+        if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             continue
         if reason := unsupported(module):
             raise NotFollowedError(reason)
-        if any(id(parameter) in seen for parameter in own):
-            raise NotFollowedError("a parameter is shared by two layers")
-        seen.update(id(parameter) for parameter in own)
         owners[name] = module
     return owners
 

@@ -223,6 +223,25 @@ def test_an_infinite_pixel_harms_nothing(bad, wrap):
     assert all(value.isfinite().all() for value in only_bad.values())
 
 
+@pytest.mark.parametrize("line", [nn.Linear, type("Foreign", (nn.Linear,), {})])
+def test_an_infinite_slice_silences_its_own_patient_alone_and_everybody_has_noise_of_their_own(line):
+    """Three slices each, whose noise is multiplied onto them; the others are added as if nothing had been."""
+    net = nn.Sequential(line(6, 3), nn.Tanh(), nn.Linear(3, 1), nn.Flatten(0))
+    torch.manual_seed(1)
+    probe = {"image": torch.randn(4, 6)}, {"u": torch.rand(4, 1)}
+    loss = lambda batch, noise, progress: net(batch["image"] * noise["u"])  # noqa: E731
+    gradients = PatientGradients(net, loss, clip=CLIP, probe=probe, views=3)
+    assert gradients.path().fast == (line is nn.Linear)
+    images, noise = 9 * torch.randn(5, 3, 6), torch.rand(5, 3, 1)
+    fetch = lambda indices: ({"image": images[indices]}, {"u": noise[indices]})  # noqa: E731
+    others = torch.tensor([0, 1, 3, 4])
+    found = gradients.clipped_sum(others, fetch)
+    slow = one_by_one(gradients, others, fetch)
+    assert apart(found, slow) < 1e-4 * length(slow)
+    images[2, 1, 0] = math.inf
+    assert apart(gradients.clipped_sum(torch.arange(5), fetch), found) < 1e-12
+
+
 @pytest.mark.parametrize("wrap", [None, penalised])
 def test_nobody_drawn_gives_zeros_of_the_right_shapes_and_fetches_nothing(wrap):
     net = critic(channels=1)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsynth.privacy.layers import share, unsupported
+from fedsynth.privacy.engines import SLACK
+from fedsynth.privacy.layers import SPREAD, share, unsupported
+from fedsynth.privacy.paths import FULL
 
 CLIP = 1.0
 KINDS = {
@@ -130,6 +132,14 @@ def test_ordinary_norms_are_hardly_overstated():
         x = torch.randn(4, *shape)
         norms, true = check("linear", module, x, torch.randn(4, shape[0], module.out_features), 1)
         assert (norms <= true.norm(dim=1) * 1.0001).all()
+
+
+def test_what_is_kept_in_reserve_covers_the_rounding_of_the_sums():
+    """The figures that the module states: 2 n c T u / sqrt(SPREAD) for two million patients, and 2 gamma < SPREAD."""
+    n, full, positions, rounding = 2_000_000, FULL["cpu"], 64, 2.0**-53
+    assert 2 * n * full * positions * rounding / math.sqrt(SPREAD) <= 1 - SLACK
+    assert 2 * 2**30 * rounding <= SPREAD
+    assert 1 - SLACK <= 1e-3, "and patients lose no more than a thousandth to it"
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedsynth.errors import RefusedError
 from fedsynth.privacy.gradients import PatientGradients
-from fedsynth.privacy.variations import VARIATIONS, varied
+from fedsynth.privacy.variations import VARIATIONS, Variation, varied
 
 
 class Gated(nn.Module):
@@ -155,10 +155,44 @@ class Borrowed(nn.Module):
         return self.head(self.line(x))[:, 0] + 0.0 * F.linear(x, self.line.weight).sum(1)
 
 
-def test_a_second_use_of_a_weight_is_seen_in_how_the_loss_is_computed():
-    path = setting(Borrowed()).path()
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.line, self.head, self.twin = nn.Linear(4, 4), nn.Linear(4, 1), nn.Linear(4, 4, bias=False)
+        self.twin.weight = self.line.weight
+
+    def forward(self, x):
+        return self.head(self.twin(self.line(x)))[:, 0]
+
+
+class Baseline(nn.Module):
+    """A pass without gradients beside the one with, and a layer whose output nobody uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.line, self.idle = nn.Linear(4, 1), nn.Linear(4, 1)
+
+    def forward(self, x):
+        self.idle(x)
+        with torch.no_grad():
+            baseline = self.line(x)[:, 0].square()
+        return self.line(x)[:, 0] * baseline
+
+
+@pytest.mark.parametrize("build", [Borrowed, Tied])
+def test_a_second_use_of_a_weight_is_seen_in_how_the_loss_is_computed(build):
+    path = setting(build()).path()
     assert not path.fast
     assert path.reason == "a parameter is used outside its layer"
+
+
+def test_passes_without_gradients_and_idle_layers_keep_the_fast_path():
+    gradients = setting(Baseline())
+    assert gradients.path().fast
+    assert set(gradients.path().parameters) == {"line.weight", "line.bias"}
+    assert 0.9 < most_moved(gradients) <= 1 + 1e-6
 
 
 def test_variations_open_gates_and_put_everything_back():
@@ -176,3 +210,12 @@ def test_variations_open_gates_and_put_everything_back():
     with pytest.raises(ZeroDivisionError), varied(net, VARIATIONS[1]):
         raise ZeroDivisionError
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_variations_are_as_large_as_they_say():
+    net = nn.Sequential(nn.Linear(100, 50), nn.GroupNorm(50, 50))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with varied(net, Variation(2.0, 0.5)):
+        drawn = {name: (value / 2 - before[name]) / 0.5 for name, value in net.state_dict().items()}
+    assert float(drawn["0.weight"].std()) == pytest.approx(float(before["0.weight"].std(correction=0)), rel=0.05)
+    assert float(drawn["1.weight"].std()) == pytest.approx(1.0, rel=0.4), "all entries equal"
