@@ -8,7 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from fedsynth.errors import ConfigError, FedSynthError, RefusedError
+from fedsynth.errors import BudgetSpentError, ConfigError, FedSynthError, RefusedError
 from fedsynth.privacy.accounting import Budget, Mechanism, epsilon_of
 from fedsynth.privacy.identity import Identities
 from fedsynth.privacy.ledger import Charge, Ledger, default_store, read_ledger, sites_of
@@ -106,6 +106,35 @@ def test_a_group_whose_tags_are_lost_counts_for_everybody(store):
     Ledger("north", store).check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30), delta=1e-5))
     with pytest.raises(RefusedError):
         ledger.check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30) * 0.9, delta=1e-5))
+
+
+def test_where_nobody_knows_who_was_in_a_block_one_patient_was_in_all(store):
+    ledger = Ledger("north", store)
+    lost = spend(ledger, names(0, 5), steps=30)
+    (store / "patients" / f"{lost.digest}.tags").unlink()
+    assert ledger.account().steps == 30
+    spend(ledger, names(5, 6), run="b", steps=20)
+    spend(ledger, names(6, 7), run="c", steps=10)
+    assert ledger.account().steps == 60
+
+
+def test_a_charge_is_for_the_group_that_it_names_and_within_the_steps_of_its_run(store):
+    ledger = Ledger("north", store)
+    group = ledger.group(names(0, 5))
+    with pytest.raises(ValueError, match="must name the group"):
+        ledger.charge(charge_of(group), ledger.group(names(0, 4)))
+    ledger.charge(charge_of(group, steps=10), group, most=15)
+    with pytest.raises(BudgetSpentError, match="6 private steps are asked for and 5 are left"):
+        ledger.charge(charge_of(group, steps=6), group, most=15)
+    ledger.charge(charge_of(group, steps=5), group, most=15)
+    ledger.charge(charge_of(group, run="b", steps=15), group, most=15)
+    assert [charge.steps for charge in ledger.charges()] == [10, 5, 15]
+
+
+def test_a_run_directory_is_no_store(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(RefusedError, match="is a run directory"):
+        Ledger("north", tmp_path)
 
 
 def test_tags_that_were_changed_are_not_believed(store):
