@@ -88,7 +88,9 @@ def _show(found: dict[str, Any]) -> None:
 
     from fedsynth.privacy.accounting import rounded_up
 
-    table = Table("site", "run", title=f"{found['unit']} level, {found['adjacency']} adjacency", title_justify="left")
+    table = Table(title=f"{found['unit']} level, {found['adjacency']} adjacency", title_justify="left")
+    for heading in ("site", "run"):
+        table.add_column(heading, overflow="fold")
     for heading in ("epsilon", "Renyi", "replaced", "delta", "steps", "left"):
         table.add_column(heading, justify="right")
     for site, one in found["per_site"].items():

@@ -12,7 +12,7 @@ from fedsynth.federation import client_app
 from tests.training.tiny import tiny_set
 
 SMALL = ["-g", "mlp", "--rounds", "2", "--local-steps", "2", "--batch", "4", "--count", "6"]
-NETS = ["--option", "latent=4", "--option", "hidden=8,8", "--option", "critic_hidden=8,8"]
+NETS = ["--option", "latent=4", "--option", "hidden=8,8", "--option", "discriminator_hidden=8,8"]
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -83,7 +83,8 @@ def test_a_private_run_says_what_it_can_do_and_what_it_claims(place: Path) -> No
     told = call("train", "set", *quiet, *private, "--run", "one")
     assert "times the clip norm" in told
     assert "epsilon 8 at delta 1e-05 per patient, add/remove" in told
-    assert "centralised" in call("privacy", "store")
+    shown = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["privacy", "store"]).stdout
+    assert "centralised" in shown
     spent = json.loads(call("privacy", "one", "--json"))["per_site"]["centralised"]
     assert spent["steps"] == 2
     assert "why" not in spent  # the run knows its store, wherever one is by default

@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.cohort import make_phantoms, phantom_images
 from fedsynth.data.phantoms.patient import draw_class
 from fedsynth.data.phantoms.scanner import default_hospitals
-from fedsynth.data.phantoms.settings import PhantomSettings, phantom_images
+from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import ConfigError, RefusedError
 
 SMALL = PhantomSettings(patients=6, slices=2, size=24, sites=3, seed=5)

@@ -110,8 +110,8 @@ def test_pictures_are_the_pixels_and_hold_no_word():
 
 
 def test_all_are_asked_the_same():
-    real, made = real_and_synthetic()
-    key = draw_key(real, made, count=6)
+    real, made = real_and_synthetic(patients=40)
+    key = draw_key(real, made, count=20)
     radios = read(sheet_page(real, made, key)).radios
     for one in key.shown:
         assert radios[f"kind-{one.number}"] == ["real", "synthetic"]

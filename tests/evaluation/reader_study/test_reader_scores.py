@@ -141,8 +141,8 @@ def test_files_that_went_through_a_spreadsheet_are_read(tmp_path, key):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (",2,", ",13,", "row 3: the sheet has no such image"),
-        (",2,", ",1,", "twice"),
+        ("A,2,", "A,13,", "row 3: the sheet has no such image"),
+        ("A,2,", "A,1,", "twice"),
         (",4,", ",6,", "quality"),
         (",real,", ",maybe,", "kind"),
         ("sheet,reader", "sheet,who", "'reader' is missing"),

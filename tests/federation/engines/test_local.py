@@ -103,7 +103,7 @@ def test_a_deadline_leaves_out_who_is_late_and_the_round_goes_on(
     train = client_app.SiteWork.train
 
     def slow(self, order, received, *, on_step=None):  # type: ignore[no-untyped-def]
-        if self.place.name == "site-1":
+        if self.site.name == "site-1":
             time.sleep(3)
         return train(self, order, received, on_step=on_step)
 
