@@ -40,7 +40,7 @@ test: $(READY)  ## everything that takes seconds
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(READY)  ## what takes minutes
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu'
 
 test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and resumed: a quarter of an hour, mostly waiting
 	$(BIN)/python -m pytest -m deployed tests/federation/deploy
