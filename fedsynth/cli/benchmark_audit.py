@@ -32,7 +32,7 @@ def audit(
         bool, typer.Option("--mechanism", help="Audit sampling, clipping, noise and charges alone: seconds, no images.")
     ] = False,
     canaries: Annotated[
-        int | None, typer.Option(help="Made-up patients, each in or out by a coin: 200, or 8192 of the mechanism.")
+        int | None, typer.Option(help="Made-up patients, each in or out by a coin: 200, or 4096 of the mechanism.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of each training, instead of the run's or family's.")] = None,
     claim: Annotated[

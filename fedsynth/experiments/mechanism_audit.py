@@ -23,7 +23,7 @@ from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.tradeoff import advantage, proven_epsilon
 
-NAME, CANARIES = "audit-mechanism", 8_192
+NAME, CANARIES = "audit-mechanism", 4_096
 CURVE, ONE_RUN, PROPERTY = 0.02, 0.005, 0.005
 """How the 5 % are shared: the bound by the curve, the one-run bound, and each of five properties."""
 

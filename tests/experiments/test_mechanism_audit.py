@@ -109,7 +109,7 @@ def test_a_fault_is_found_in_ten_of_ten_trials(name: str, long: PrivatePlan) -> 
     for _ in range(10):
         with pytest.MonkeyPatch.context() as patch:
             FAULTS[name].make_positive_control(patch)
-            assert FAULTS[name].broken in named(audit_mechanism(long, canaries=2048))
+            assert FAULTS[name].broken in named(audit_mechanism(long, canaries=1024))
 
 
 @pytest.mark.slow
