@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from fedsynth import cli
 from fedsynth.federation import client_app
 from fedsynth.privacy.ledger import Ledger
+from tests.experiments.repeatable import repeat_coins
 from tests.federation.tiny import SETTINGS, start
 from tests.federation.tiny import private as private_federation
 from tests.training.tiny import tiny_set
@@ -119,6 +120,7 @@ DECLARED = ("--mechanism", "--patients", "40", "--expected-batch-size", "40", "-
 def test_a_declared_mechanism_is_audited_without_images_or_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    repeat_coins(monkeypatch)
     monkeypatch.chdir(tmp_path)
     found = audit(*DECLARED, "--epsilon", "2", "--epsilon", "8", "--out", "kept")
     assert found.exit_code == 0, found.output
@@ -131,7 +133,10 @@ def test_a_declared_mechanism_is_audited_without_images_or_runs(
     assert "epsilon: at least" in wrong.stdout
 
 
-def test_the_mechanism_of_a_run_is_audited_and_costs_nobody_anything(real: Path, tmp_path: Path) -> None:
+def test_the_mechanism_of_a_run_is_audited_and_costs_nobody_anything(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeat_coins(monkeypatch)
     private = ("--epsilon", "2", "--patients", "40", "--steps", "2", "--sheets", "0")
     assert run("train", real, "-g", "dcgan", *private, "--run", "runs/one").exit_code == 0
     before = Ledger("centralised", tmp_path / "store").charges()
@@ -145,6 +150,7 @@ def test_the_mechanism_of_a_run_is_audited_and_costs_nobody_anything(real: Path,
 
 
 def test_every_mechanism_of_a_federation_is_audited_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repeat_coins(monkeypatch)
     monkeypatch.chdir(tmp_path)
     place = start(tmp_path, private_federation(tmp_path, insecure=False))
     found = audit(place.folder, "--mechanism", "--json")

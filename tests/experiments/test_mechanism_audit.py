@@ -9,6 +9,7 @@ from fedsynth.experiments.mechanism_audit import MechanismAudit, as_result, audi
 from fedsynth.privacy.accounting import Spent
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings, make_plan
 from tests.experiments.faults import FAULTS
+from tests.experiments.repeatable import repeat_coins
 
 PROPERTIES = ["sampling", "noise", "reuse", "contribution", "division", "charges"]
 ASKED_FOR = list(FAULTS)[: list(FAULTS).index("steps_taken_twice") + 1]
@@ -41,7 +42,9 @@ def long() -> PrivatePlan:
 
 @pytest.fixture(scope="module")
 def honest(short: PrivatePlan) -> MechanismAudit:
-    return audit_mechanism(short, canaries=1024)
+    with pytest.MonkeyPatch.context() as patch:
+        repeat_coins(patch)
+        return audit_mechanism(short, canaries=1024)
 
 
 def named(found: MechanismAudit) -> set[str]:
@@ -56,7 +59,8 @@ def test_an_honest_mechanism_proves_most_of_its_claim(honest: MechanismAudit) ->
     assert 1 < honest.one_run < honest.proven
 
 
-def test_a_claim_below_what_is_spent_is_false(short: PrivatePlan) -> None:
+def test_a_claim_below_what_is_spent_is_false(short: PrivatePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    repeat_coins(monkeypatch)
     found = audit_mechanism(short, canaries=1024, claim=4.0)
     assert found.verdict == "fail"
     assert named(found) == {"epsilon"}
@@ -64,6 +68,7 @@ def test_a_claim_below_what_is_spent_is_false(short: PrivatePlan) -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named(name: str, short: PrivatePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    repeat_coins(monkeypatch)
     fault = FAULTS[name]
     fault.make_positive_control(monkeypatch)
     found = audit_mechanism(short, canaries=1024)
@@ -72,13 +77,15 @@ def test_a_fault_is_named(name: str, short: PrivatePlan, monkeypatch: pytest.Mon
 
 
 def test_dividing_by_the_true_number_shows_where_as_many_are_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    repeat_coins(monkeypatch)
     FAULTS["divided_by_the_true_number"].make_positive_control(monkeypatch)
     found = audit_mechanism(uncalibrated(4, 2.0, patients=500, batch=400), canaries=1024)
     assert "division" in named(found)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_few_steps_at_full_batches_can_be_audited(steps: int) -> None:
+def test_few_steps_at_full_batches_can_be_audited(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    repeat_coins(monkeypatch)
     found = audit_mechanism(uncalibrated(steps, 3.0, patients=40, batch=40), canaries=1)
     assert found.verdict == "no contradiction found", found.contradictions
     assert found.canaries == 1024
