@@ -121,7 +121,8 @@ class Model(nn.Module, ABC):
 
     What is fitted rather than trained takes `passes` over all images after the last step. In each `sums` tells sums
     over samples, which sites can add up, and `fit` turns those of everybody into buffers of the networks in `fitted`;
-    those in `pooled` ask nothing of trained weights.
+    those in `pooled` ask nothing of trained weights. What is fitted `per_patient` takes one bounded vector of each
+    patient instead, so that the sum can be released with noise.
     """
 
     phases: tuple[Phase, ...]
@@ -130,6 +131,7 @@ class Model(nn.Module, ABC):
     passes: int = 0
     fitted: tuple[str, ...] = ()
     pooled: tuple[str, ...] = ()
+    per_patient: bool = False
     mixes_samples: bool = False
     augment: Callable[[Tensor, Tensors], Tensor] | None = None
 
@@ -157,6 +159,12 @@ class Model(nn.Module, ABC):
     def sums(self, number: int, batch: Tensors) -> Tensors:
         """What pass `number` needs, added up over the samples: float64 values by `<network>.<name>`."""
         return {}
+
+    def statistics(self, batch: Tensors) -> Tensor:
+        """Of a family that is fitted `per_patient`: float64 vectors (n, length) of the images of a batch, centred,
+        whitened and divided by a public radius. The sum over patients of their mean, clipped to norm 1, is all that
+        a fit takes."""
+        raise NotImplementedError
 
     def fit(self, number: int, sums: Tensors) -> None:
         """Set the fitted buffers from the sums of pass `number` over all images."""
