@@ -259,7 +259,7 @@ def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivateP
         remedy = "draw from the public simulator alone (`generate --arm public`), which needs no patient"
         raise ConfigError(problem, value=declared.patients, remedy=remedy)
     whole = replace(declared, batch=declared.patients, clip=1.0, slices_per_patient=1)
-    return make_plan(whole, {RELEASE: 1})
+    return replace(make_plan(whole, {RELEASE: 1}), release=True)
 
 
 def _prepare_private(
