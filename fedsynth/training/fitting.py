@@ -17,12 +17,13 @@ BLOCK = 32  # images at a time; sums run over them in their order
 def sums_of(
     family: Model, dataset: PatientBatches, number: int, *, pairing: Pairing | None = None, seed: int = 0
 ) -> Tensors:
-    """The sums of pass `number` over all images of one site."""
+    """The sums of pass `number` over all images of one site, or over its patients where a family is fitted by them."""
     total: Tensors = {}
-    for start in range(0, dataset.count, BLOCK):
-        batch = dataset.fetch(np.arange(start, min(start + BLOCK, dataset.count)))
+    blocks = [np.arange(start, min(start + BLOCK, dataset.count)) for start in range(0, dataset.count, BLOCK)]
+    for rows in dataset.rows if family.per_patient else blocks:
+        batch = dataset.fetch(rows)
         if pairing is not None:
-            rng = SeededSource(stream_seed(seed, "fitting", start))
+            rng = SeededSource(stream_seed(seed, "fitting", int(rows[0])))
             batch = pairing.pair(batch, dataset.images.header.channels, rng)
         for name, value in family.sums(number, batch).items():
             total[name] = total[name] + value.double() if name in total else value.double()
