@@ -79,4 +79,6 @@ class Facts:
             n_classes=len(self.classes),
             n_labels=len(self.mask_labels),
             channel_names=self.channels,
+            class_names=self.classes,
+            label_names=self.mask_labels,
         )

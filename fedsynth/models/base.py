@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import RLock
 from typing import Protocol, TypeAlias
 
@@ -74,7 +74,8 @@ class ImageShape:
 
     `n_labels` counts background. `source_channels` is 0 for joint families; a paired family turns a source of that
     many channels into an image, or into a mask where `channels` is 0. The names of channels (of the image, and of the
-    source: contrasts or labels) serve families that are not trained but know what a name looks like.
+    source: contrasts or labels), of classes and of labels serve families that know what a name looks like; shapes that
+    differ in the names of classes or labels alone are equal.
     """
 
     channels: int
@@ -84,6 +85,8 @@ class ImageShape:
     source_channels: int = 0
     channel_names: tuple[str, ...] = ()
     source_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = field(default=(), compare=False)
+    label_names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def dimensions(self) -> int:
@@ -121,8 +124,8 @@ class Model(nn.Module, ABC):
 
     What is fitted rather than trained takes `passes` over all images after the last step. In each `sums` tells sums
     over samples, which sites can add up, and `fit` turns those of everybody into buffers of the networks in `fitted`;
-    those in `pooled` ask nothing of trained weights. What is fitted `per_patient` takes one bounded vector of each
-    patient instead, so that the sum can be released with noise.
+    those in `pooled` ask nothing of trained weights. With `per_patient` what is fitted takes one bounded vector per
+    patient (see `statistics`) rather than sums over images.
     """
 
     phases: tuple[Phase, ...]
@@ -157,13 +160,18 @@ class Model(nn.Module, ABC):
         """
 
     def sums(self, number: int, batch: Tensors) -> Tensors:
-        """What pass `number` needs, added up over the samples: float64 values by `<network>.<name>`."""
+        """What pass `number` needs, added up over the samples: float64 values by `<network>.<name>`.
+
+        A family that is fitted `per_patient` takes the images of one patient as the batch.
+        """
         return {}
 
     def statistics(self, batch: Tensors) -> Tensor:
-        """Of a family that is fitted `per_patient`: float64 vectors (n, length) of the images of a batch, centred,
-        whitened and divided by a public radius. The sum over patients of their mean, clipped to norm 1, is all that
-        a fit takes."""
+        """(n, d) float64 vectors of the images of a batch in the order of the batch.
+
+        They are centred, whitened and divided by a public radius: the sum over patients of their mean, clipped to
+        norm 1, is all that a fit needs.
+        """
         raise NotImplementedError
 
     def fit(self, number: int, sums: Tensors) -> None:

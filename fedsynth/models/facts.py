@@ -33,6 +33,7 @@ class Facts:
     kind: str
     private: str = ""
     not_private: str = ""
+    dimensions: str = "2, 3"
 
     def row(self) -> dict[str, Any]:
         """For tables and JSON."""
@@ -40,7 +41,7 @@ class Facts:
             "name": self.name,
             "kind": self.kind,
             "conditioning": CONDITIONING.get(self.kind, "class, source or none"),
-            "dimensions": "2, 3",
+            "dimensions": self.dimensions,
             "private": bool(self.private),
             "how": self.private or self.not_private or PAIRED,
             "summary": self.summary,

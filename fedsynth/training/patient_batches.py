@@ -39,6 +39,8 @@ class PatientBatches:
             n_classes=len(header.classes),
             n_labels=len(header.mask_labels),
             channel_names=header.channels,
+            class_names=header.classes,
+            label_names=header.mask_labels,
         )
 
     @cached_property

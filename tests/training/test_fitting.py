@@ -14,7 +14,7 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
 from fedsynth.runs import Run, create_run
 from fedsynth.training.centralised import run_training
-from fedsynth.training.checkpoint import load_generator
+from fedsynth.training.checkpoint import load_generator, save_generator
 from fedsynth.training.fitting import expected_sums, sums_of
 from fedsynth.training.generate import Drawing
 from fedsynth.training.session import default_generator, prepare
@@ -123,3 +123,31 @@ def test_drawn_maps_are_edited_and_rendered_again(tmp_path: Path, options: list[
     changed = (np.asarray(sets["edited"].masks) != np.asarray(sets["plain"].masks)).any((1, 2))
     same = (np.asarray(sets["edited"].images) == np.asarray(sets["plain"].images)).all((1, 2, 3))
     assert not same[changed].any()
+
+
+def test_a_family_that_is_fitted_per_patient_gets_one_vector_of_each(tmp_path: Path) -> None:
+    from fedsynth.data.phantoms.cohort import make_phantoms
+    from fedsynth.data.phantoms.settings import PhantomSettings
+
+    images = make_phantoms(tmp_path / "set", PhantomSettings(patients=12, slices=2, size=16, sites=1), workers=1)
+    options = {"pool": 40, "slices": 1, "children": 20, "generations": 1}
+    settings = TrainSettings(generator="fitted-simulator", images=tmp_path / "set", steps=1, options=options)
+    prepared = prepare(images, settings)
+    family, dataset = prepared.trainer.family, prepared.dataset
+    found = sums_of(family, dataset, 0)
+    assert float(found["simulator.patients"]) == pytest.approx(len(dataset.patients), abs=1e-4)
+    assert len(dataset.patients) > 5
+    each = [family.statistics(dataset.fetch(rows)).mean(0) for rows in dataset.rows]
+    total = torch.stack([vector / vector.norm().clamp(min=1) for vector in each]).sum(0)
+    torch.testing.assert_close(found["simulator.total"], total, rtol=0, atol=1e-5)
+    expected = expected_sums(family, 0, device=torch.device("cpu"))
+    assert {name: value.shape for name, value in found.items()} == {name: v.shape for name, v in expected.items()}
+    prepared.fit()
+    run = create_run(settings, generator="fitted-simulator", folder=tmp_path / "run")
+    save_generator(run.checkpoints, prepared.trainer, prepared.card())
+    loaded, card = load_generator(run.checkpoints)
+    assert card.shape.class_names == ("healthy", "low-grade", "high-grade")
+    assert card.shape.label_names == ("background", "edema", "core", "enhancing")
+    drawn = Drawing(loaded, card, count=6, mix="healthy=1").in_memory("drawn")
+    assert not np.asarray(drawn.masks).any()
+    assert np.asarray(drawn.images).max() > 50

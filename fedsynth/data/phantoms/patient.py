@@ -55,8 +55,13 @@ def draw_patient(seed: int, index: int, hospital: Hospital, atlas: Atlas, *, hea
     return style_patient(seed, index, hospital.case_mix, style, atlas)
 
 
-def style_patient(seed: int, index: int, case_mix: CaseMix, style: Style, atlas: Atlas) -> Patient:
-    """Patient `index` of the cohort `seed` in any style. The style decides nothing of who the patient is."""
+def style_patient(
+    seed: int, index: int, case_mix: CaseMix, style: Style, atlas: Atlas, *, scan: Scan | None = None
+) -> Patient:
+    """Patient `index` of the cohort `seed` in any style. The style decides nothing of who the patient is.
+
+    Another `scan` than the patient's own is another visit.
+    """
     label, chance = draw_class(seed, index, case_mix)
     high = label == "high-grade" or (label == "healthy" and chance < 0.5)
     grade: Grade = "high-grade" if high else "low-grade"
@@ -71,7 +76,7 @@ def style_patient(seed: int, index: int, case_mix: CaseMix, style: Style, atlas:
         anatomy=anatomy if style.head is None else framed(anatomy, style.head),
         lesion=lesion,
         distractors=draw_distractors(stream(seed, index, "distractors"), atlas, height, span),
-        scan=draw_scan(stream(seed, index, "scan")),
+        scan=draw_scan(stream(seed, index, "scan")) if scan is None else scan,
     )
 
 

@@ -25,7 +25,8 @@ class Entry:
     private run that goes on from another takes `private_started_recipe`.
     `derived` makes the plain recipe of a family of families from its options.
     `private` says by which path each network that reads patients gets its gradients, `not_private` why private training
-    is refused; one of them is empty. `facts.py` reads the texts from the file: they are written as plain literals.
+    is refused; one of them is empty. `dimensions` says of which images there can be. `facts.py` reads the texts from
+    the file: they are written as plain literals.
     `check_size` returns the reason why a size cannot be made, or an empty text.
     """
 
@@ -39,6 +40,7 @@ class Entry:
     derived: Callable[..., Recipe] | None = None
     private: str = ""
     not_private: str = ""
+    dimensions: str = "2, 3"
     check_size: Callable[[tuple[int, ...]], str] = lambda size: ""
 
 
