@@ -98,7 +98,7 @@ class TwoStage(Family):
             maps = one_hot(drawn.argmax(1), self.shape.n_labels)
         source = maps
         if self.tissue:
-            drawn = self._by_stage[TISSUE].sample(condition, _under(TISSUE, noise))["mask"]
+            drawn = self._by_stage[TISSUE].sample({}, _under(TISSUE, noise))["mask"]
             source = _beside(maps, drawn[:, 1:].to(maps))
         made = self._by_stage[RENDERER].sample(condition | {"source": source}, _under(RENDERER, noise))
         return {"image": made["image"], "mask": maps}
@@ -109,7 +109,7 @@ class TwoStage(Family):
             return batch | {"image": batch["image"][:, :0]}
         tissue = tissue_of(batch["image"], self.tissue) if self.tissue else batch["mask"][:, :0]
         if stage == TISSUE:
-            return batch | {"image": batch["image"][:, :0], "mask": _filled(tissue, batch["mask"])}
+            return {"image": batch["image"][:, :0], "mask": _filled(tissue, batch["mask"])}
         rest = {name: value for name, value in batch.items() if name != "mask"}
         return rest | {"source": _beside(batch["mask"], tissue)}
 
@@ -169,7 +169,8 @@ def build(
     of_images = replace(shape, n_labels=0, source_channels=shape.n_labels + classes)
     if renderer == DEFAULTS[RENDERER]:
         options["tissue"] = classes
-    of_tissue = catalog.build(DEFAULTS[MAPS], replace(of_maps, n_labels=classes + 1)) if classes else None
+    heads = replace(of_maps, n_labels=classes + 1, n_classes=0)  # of all classes together: more maps, better shapes
+    of_tissue = catalog.build(DEFAULTS[MAPS], heads) if classes else None
     return TwoStage(shape, catalog.build(maps, of_maps), catalog.build(renderer, of_images, **options), of_tissue)
 
 
