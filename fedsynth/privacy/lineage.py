@@ -27,7 +27,8 @@ class PatientGroup:
     """The patients of one site that one run read, and what that run alone promised each of them.
 
     `digest` is the group's keyed name in the site's store, empty where there is none. `disjoint_from` are the digests
-    of groups of earlier runs that have no patient in common with it, as the store knows.
+    of groups of earlier runs that have no patient in common with it, as the store knows. `assumption` says against whom
+    the promise holds, where not against everybody.
     """
 
     site: str
@@ -38,6 +39,7 @@ class PatientGroup:
     replace_one: float = math.inf
     renyi: float = math.inf
     delta: float = 0.0
+    assumption: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +165,12 @@ class Lineage:
         return "; ".join([*said, *self.caveats()])
 
     def caveats(self) -> list[str]:
-        """What rests on a user's word, in every statement."""
+        """What rests on a user's word or on whom a secure sum trusts, in every statement."""
+        trusted = {(run.run, group.assumption) for run in self.counted for group in run.patients if group.assumption}
         return [
             f"counts the images of {run.run} ({run.images}) as public on the word of {run.public}: they are not covered"
             for run in self.declared
-        ]
+        ] + [f"{run or 'this run'} is private only against {against}" for run, against in sorted(trusted)]
 
     def history(self) -> list[str]:
         """A line for every run, the root first: who trained it on what, and what its patients are promised in all."""
