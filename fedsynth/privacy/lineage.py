@@ -164,13 +164,19 @@ class Lineage:
             said.append("at every site alike, where no patient is in two of them")
         return "; ".join([*said, *self.caveats()])
 
+    @property
+    def assumptions(self) -> tuple[tuple[str, str], ...]:
+        """The runs whose promise does not hold against everybody, each with whom it holds against."""
+        rests = {(run.run or "this run", group.assumption) for run in self.counted for group in run.patients}
+        return tuple(sorted((run, against) for run, against in rests if against))
+
     def caveats(self) -> list[str]:
-        """What rests on a user's word or on whom a secure sum trusts, in every statement."""
-        trusted = {(run.run, group.assumption) for run in self.counted for group in run.patients if group.assumption}
-        return [
+        """What rests on a user's word, or on whom a secure sum trusts, in every statement."""
+        said = [
             f"counts the images of {run.run} ({run.images}) as public on the word of {run.public}: they are not covered"
             for run in self.declared
-        ] + [f"{run or 'this run'} is private only against {against}" for run, against in sorted(trusted)]
+        ]
+        return said + [f"the promise of {run} holds only against {against}" for run, against in self.assumptions]
 
     def history(self) -> list[str]:
         """A line for every run, the root first: who trained it on what, and what its patients are promised in all."""

@@ -106,7 +106,9 @@ def private_sums(
     """The one noised sum of a private fit. It is kept, so that it is sent again rather than taken again."""
     path = None if storage is None else storage.release
     if path is not None and path.exists():
-        return _kept(path, mechanism.plan.added)
+        sums = _kept(path, mechanism.plan.added)
+        mechanism.check_resumed(1)
+        return sums
     if mechanism.left_for(round) < 1:
         problem = "the release was charged and is not here: the run was stopped between the two"
         remedy = "start a new run, which is charged again; or put the file back"

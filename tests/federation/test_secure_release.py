@@ -4,6 +4,7 @@ told, what is charged and said, and what happens when a hospital goes missing.""
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,15 @@ from fedsynth.federation.error_codes import ErrorCode, NeutralError
 from fedsynth.federation.exchange import Order
 from fedsynth.federation.messages import TRAIN, read_order, read_outcome
 from fedsynth.federation.outputs import finish
-from fedsynth.federation.secure_sum import Roster, as_bytes, unmasked
+from fedsynth.federation.secure_sum import Roster, Secrets, as_bytes, masked, unmasked
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.simulation import run_rounds
 from fedsynth.privacy.ledger import Ledger
-from fedsynth.privacy.patient_statistics import LARGEST
+from fedsynth.privacy.mechanism import GaussianMechanism
+from fedsynth.privacy.patient_statistics import GRID, LARGEST, RELEASE, PatientStatistics
+from fedsynth.privacy.plan import PrivateSettings, make_plan
 from fedsynth.privacy.report import statement
+from fedsynth.privacy.secure_rng import InsecureRandomness
 from fedsynth.runs import Run
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.fitting import to_grid
@@ -102,15 +106,15 @@ def test_the_server_sees_masked_vectors_and_fits_to_their_exact_sum(tmp_path: Pa
     run, wire = start(tmp_path, settings, images=patients), Wire()
     go(run, settings, wire)
     own = {site: to_grid(sums).numpy() for site, sums in kept(run).items()}
-    masked = wire.of("masked", "simulator.masked")
+    hidden = wire.of("masked", "simulator.masked")
     for site in SITES:
-        assert np.abs(masked[site].view(np.int64) - own[site]).min() > 2**40
+        assert np.abs(hidden[site].view(np.int64) - own[site]).min() > 2**40
         assert set(wire.sent["keys", 0, site].arrays) == {"secure-sum.key"}
         assert wire.sent["masked", 0, site].metrics == {"steps": 0.0, "charged": 1.0}
-    spread = np.concatenate(list(masked.values())).astype(float) / 2**64
+    spread = np.concatenate(list(hidden.values())).astype(float) / 2**64
     assert abs(spread.mean() - 0.5) < 6 / math.sqrt(12 * len(spread))
     seeds = {site: as_bytes(seed) for site, seed in wire.of("seeds", "secure-sum.seed").items()}
-    total = unmasked(masked, seeds, wire.roster)
+    total = unmasked(hidden, seeds, wire.roster)
     assert np.array_equal(total, sum(own.values()))
 
     (charge,) = Ledger("site-0", tmp_path / "store").charges()
@@ -124,7 +128,7 @@ def test_the_server_sees_masked_vectors_and_fits_to_their_exact_sum(tmp_path: Pa
         torch.allclose(value.double(), fitted[name].double())
         for name, value in family.nets["simulator"].state_dict().items()
     )
-    assert f"is private only against {AGAINST}" in card.privacy
+    assert f"the promise of run holds only against {AGAINST}" in card.privacy
 
 
 def test_charge_record_and_documents_say_what_the_promise_rests_on(tmp_path: Path, patients: ImageSet) -> None:
@@ -147,6 +151,28 @@ def test_charge_record_and_documents_say_what_the_promise_rests_on(tmp_path: Pat
     made = {name: ImageSet.load(run.folder / name).header.provenance for name in ("synthetic", "public")}
     assert AGAINST in made["synthetic"]["privacy"]
     assert "no patient" in made["public"]["privacy"]
+
+
+def test_the_noise_of_all_sites_together_is_near_that_of_one_curator(tmp_path: Path) -> None:
+    """Four sites of nobody: what is left in their sum is noise, 1.15 times the planned, where it was twice that."""
+    settings, length = settings_for(tmp_path), 500
+    declared = PrivateSettings(epsilon=8.0, delta=1e-5, patients=12, batch=12)
+    plan = replace(make_plan(declared, {RELEASE: 1}), release=True, shares=settings.shares)
+    secrets = {site: Secrets.fresh() for site in SITES}
+    roster = Roster(experiment="r", round=1, attempt=0, keys={site: one.public for site, one in secrets.items()})
+    sent = {}
+    for number, site in enumerate(SITES):
+        nothing = PatientStatistics(lambda batch: batch["image"], length=length - 1)
+        mechanism = GaussianMechanism(
+            plan, {RELEASE: nothing}, patients=[], randomness=InsecureRandomness(number), run="r"
+        )
+        mechanism.charge({RELEASE: 1}, round=1)
+        noised = mechanism.step(RELEASE, lambda patients: ({}, {}))[RELEASE] * plan.settings.batch
+        sent[site] = masked((noised / GRID).round().to(torch.int64).numpy(), secrets[site], site, roster)
+    total = unmasked(sent, {site: one.seed for site, one in secrets.items()}, roster) * GRID
+    within = 4 / math.sqrt(2 * length)  # four standard errors
+    assert total.std() == pytest.approx(plan.noise * math.sqrt(4 / 3), rel=within)
+    assert total.std() < (1 - within) * 2 * plan.noise
 
 
 def test_a_hospital_that_goes_missing_is_left_out_and_the_noise_is_still_enough(
