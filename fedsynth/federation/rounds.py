@@ -147,7 +147,7 @@ class Rounds:
         summed = exchange.collect()
         self._record.add(row, self._rows(exchange.replies))
         if summed is None:
-            raise self._too_few(row, exchange.replies)
+            raise exchange.waiting() or self._too_few(row, exchange.replies)
         ema = fitted(self.agreement.family, number, self.at.ema, [summed.arrays(self.agreement.plans)])
         self.at = replace(self.at, round=self.at.round + 1, ema=ema, sites=summed.sites)
         save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)

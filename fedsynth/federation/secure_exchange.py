@@ -86,6 +86,15 @@ class SecureExchange:
                 return self._summed(roster, vectors, seeds)
         return None
 
+    def waiting(self) -> FedSynthError | None:
+        """Why only some sites can help any more, where seeds were asked for; None where others could take part."""
+        missing = [reply.site for reply in self.replies if reply.site in self._fixed() and reply.reason is not None]
+        if not missing:
+            return None
+        problem = f"the secure sum of {', '.join(self._fixed())} was begun and is finished by no others"
+        remedy = "bring back who is missing and go on with --resume, or start a new run, which is charged again"
+        return FedSynthError(problem, value=f"missing: {', '.join(missing)}", remedy=remedy)
+
     def _keys(self, attempt: int) -> Roster | None:
         """Who is there, under new keys; None where that is not enough."""
         fixed = self._fixed()

@@ -58,15 +58,15 @@ class SecureSite:
         Raises:
             RefusedError: it is not this exchange's turn, or the list of sites is not one that the site can be in.
         """
+        if order.stage not in STAGES:
+            raise RefusedError("a noised sum never leaves a secure sum without its masks", value=order.stage)
+        vector = to_grid(sums()).numpy()  # before keys are agreed on, so that what can fail has failed by then
         if order.stage == KEYS:
-            _ = sums()  # whatever can fail fails before masks are agreed on
             return {KEY_NAME: as_array(self._begin(order))}
         roster = self._roster(order, received)
         if order.stage == MASKED:
-            return {VECTOR_NAME: self._mask(roster, to_grid(sums()).numpy())}
-        if order.stage == SEEDS:
-            return {SEED_NAME: as_array(self._close(roster))}
-        raise RefusedError("a noised sum never leaves a secure sum without its masks", value=order.stage)
+            return {VECTOR_NAME: self._mask(roster, vector)}
+        return {SEED_NAME: as_array(self._close(roster))}
 
     @property
     def memory(self) -> Memory:

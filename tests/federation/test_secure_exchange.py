@@ -108,7 +108,7 @@ def test_an_answer_that_comes_late_opens_no_second_sum(tmp_path: Path) -> None:
     assert np.abs(opened - np.array(hospitals.total())).min() > 2**40
     for name in "abc":  # nor will the sites send those seeds any more
         with pytest.raises(RefusedError, match="no key for this attempt"):
-            hospitals.site(name).answer(_staged("seeds", 0), {n: as_array(key) for n, key in keys.items()}, dict)
+            hospitals.site(name).answer(_staged("seeds", 0), {n: as_array(key) for n, key in keys.items()}, _sums)
 
 
 def test_where_all_are_needed_the_same_sites_are_asked_again(tmp_path: Path) -> None:
@@ -126,6 +126,7 @@ def test_too_few_sites_are_no_sum(tmp_path: Path) -> None:
     hospitals = Hospitals(tmp_path, fewest=3, drops=lambda order, name: name in "cd")
     exchange = hospitals.exchange()
     assert exchange.collect() is None
+    assert exchange.waiting() is None
     assert not any(stage == "masked" for stage, _, _ in hospitals.told)
     assert [reply.site for reply in exchange.replies if reply.reason is not None] == ["c", "d"]
 

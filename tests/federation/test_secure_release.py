@@ -201,7 +201,7 @@ def test_a_hospital_that_goes_missing_at_the_end_is_waited_for(tmp_path: Path, p
     settings = settings_for(tmp_path, min_sites=3)
     run = start(tmp_path, settings, images=patients)
     gone = Wire(lambda order, site: site == 3 and (order.stage == "seeds" or order.attempt > 0))
-    with pytest.raises(FedSynthError, match="in round 1 3 of 4 sites answered"):
+    with pytest.raises(FedSynthError, match="is finished by no others"):
         go(run, settings, gone)
     assert newest_checkpoint(run.checkpoints) is None
     first = kept(run)
@@ -233,6 +233,16 @@ def test_a_share_of_noise_never_leaves_as_a_whole_one(tmp_path: Path, patients: 
     whole.release.write_bytes(other.release.read_bytes())
     with pytest.raises(RefusedError, match="other noise than this run plans"):
         fresh.sums(0)
+
+
+def test_a_hospital_whose_policy_does_not_allow_it_takes_no_part(tmp_path: Path, patients: ImageSet) -> None:
+    settings = settings_for(tmp_path)
+    run = start(tmp_path, settings, images=patients)
+    run.site("site-2").mkdir(parents=True, exist_ok=True)
+    (run.site("site-2") / "policy.toml").write_text("max-epsilon = 10\n")
+    with pytest.raises(FedSynthError, match="site-2: refused by its policy: secure-sum"):
+        run_rounds(settings, run)
+    assert not (tmp_path / "store" / "site-2" / "ledger.jsonl").exists()
 
 
 @pytest.mark.parametrize(
