@@ -104,6 +104,9 @@ def _show(found: dict[str, Any]) -> None:
     for site, one in found["per_site"].items():
         if "why" in one:
             console.print(f"{escape(site)}: {escape(one['why'])}")
+        for run, cost in one["runs"].items():
+            if "holds_against" in cost:
+                console.print(f"{escape(site)}: {escape(run)} holds only against {escape(cost['holds_against'])}")
     for line in found.get("lineage", {}).get("runs", ()):
         console.print(f"lineage: {escape(line)}")
     if found.get("lineage"):

@@ -27,6 +27,7 @@ from fedsynth.federation.error_codes import ErrorCode, NeutralError
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
 from fedsynth.federation.fitting import Fitting, exchanged
 from fedsynth.federation.policy import Asked
+from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
 from fedsynth.federation.strategies import proximal_pull
@@ -146,7 +147,10 @@ class SiteWork:
             raise NeutralError(ErrorCode.SETTINGS)
         self._restore(before=order.round)
         self._moved, ema = True, self.trainer.ema
-        if number == self.fitting.passes:
+        if self.settings.secure_sum:
+            place = SecureSite(self.site.folder, self.site.name, fewest=self.settings.quorum, most=self.settings.sites)
+            arrays = place.answer(order, received, lambda: self.prepared.sums(number, round=order.round))
+        elif number == self.fitting.passes:
             self.prepared.fit(but=self.fitting.nets)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(ema.values).items()}
         else:
@@ -223,7 +227,7 @@ class SiteWork:
         )
         streams = stream_seed(self.settings.seed, "site", site.name)
         recipe = recipe_of(self.settings.training())
-        return prepare(images, settings, storage=storage, streams=streams, recipe=recipe)
+        return prepare(images, settings, storage=storage, streams=streams, recipe=recipe, shares=self.settings.shares)
 
     def _path(self, round: int) -> Path:  # noqa: A002
         return self.site.folder / f"state-{round:06d}.safetensors"
@@ -279,7 +283,7 @@ class SiteWork:
 
 def _within(order: Order, settings: FederationSettings) -> bool:
     """Whether it is a round of this run: beyond its last step rates turn negative, and counts run for ever."""
-    numbers = (order.round, order.first_step, order.steps)
+    numbers = (order.round, order.first_step, order.steps, order.attempt)
     whole = all(isinstance(number, int) for number in numbers)
     return whole and min(numbers) >= 0 and order.round > 0 and order.first_step + order.steps <= settings.total_steps
 
@@ -310,6 +314,7 @@ def _asked(
         patients=settings.patients_of(site) if privacy is not None else None,
         networks=networks,
         metrics=metrics,
+        secure_sum=settings.secure_sum,
     )
 
 

@@ -26,6 +26,7 @@ from fedsynth.federation.error_codes import ErrorCode, NeutralError, keep_to_its
 from fedsynth.federation.exchange import Order, Outcome
 from fedsynth.federation.fault_injection import Fault, Faults
 from fedsynth.federation.messages import facts_content, outcome_content, read_handshake, read_order, refusal_content
+from fedsynth.federation.secure_site import STAGES
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.site_context import SiteContext, open_site_context, spare_site_context
 from fedsynth.federation.site_observers import entered, opened, watcher
@@ -183,7 +184,8 @@ def _fault(settings: FederationSettings, site: SiteContext, order: Order) -> Fau
     if not site.simulated:
         return ""
     number = zlib.crc32(site.name.encode())
-    return Faults.parse(settings.inject).of(settings.seed, number, order.round + 1_000_000 * order.attempt)
+    asked = order.round + 1_000_000 * order.attempt + 1_000_000_000 * ("", *STAGES).index(order.stage)
+    return Faults.parse(settings.inject).of(settings.seed, number, asked)
 
 
 def _spoilt(outcome: Outcome) -> Outcome:

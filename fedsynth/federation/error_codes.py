@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     POLICY_GENERATORS = "refused by its policy: generators"
     POLICY_NETWORKS = "refused by its policy: networks"
     POLICY_METRICS = "refused by its policy: metrics"
+    POLICY_SECURE_SUM = "refused by its policy: secure-sum"
     BUDGET = "privacy budget spent"
     REFUSED = "refused"
     SETTINGS = "settings do not fit the site"

@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 class Order:
     """A round: `steps` steps from step `first_step` of the whole run. `attempt` counts how often it was asked for.
 
-    `experiment` names the run, unlike any other.
+    `experiment` names the run, unlike any other; `stage` one of the three exchanges of a secure sum.
     """
 
     round: int
@@ -25,6 +25,7 @@ class Order:
     steps: int
     experiment: str
     attempt: int = 0
+    stage: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

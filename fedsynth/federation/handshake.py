@@ -96,7 +96,9 @@ def _plans(settings: FederationSettings, sites: Sequence[str], family: Model) ->
     training, privacy = settings.training(), settings.privacy
     sizes = {site: settings.patients_of(site) for site in sites}
     by_size = {
-        size: plan_privacy(replace(training, privacy=replace(privacy, patients=size)), family, settings.total_steps)
+        size: plan_privacy(
+            replace(training, privacy=replace(privacy, patients=size)), family, settings.total_steps, settings.shares
+        )
         for size in sorted(set(sizes.values()))
     }
     return {site: by_size[size] for site, size in sizes.items()}

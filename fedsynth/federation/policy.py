@@ -18,7 +18,7 @@ class Asked:
     """What a run wants of a site. `private` is False for runs with a repeatable seed too: they protect nobody.
 
     `patients` is the declared number of a private run; `networks` names what would leave, `metrics` the numbers that
-    the run cannot do without.
+    the run cannot do without. The promise of a `secure_sum` holds only against a server with few accomplices.
     """
 
     generator: str
@@ -28,6 +28,7 @@ class Asked:
     patients: int | None = None
     networks: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    secure_sum: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Policy:
     `max-epsilon` is per patient, over all runs of all times, at `delta`; 0 forbids private training too. Training
     without privacy is allowed only where `allow-plain` says so. A number that `metrics` does not name is left out of
     every reply; a run that needs it is refused. Answers of private runs leave every `answer-every` seconds; 0: at once.
+    `secure-sum` allows promises that hold only while the server colludes with no more sites than the run says.
     """
 
     max_epsilon: float | None = None
@@ -47,6 +49,7 @@ class Policy:
     networks: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = None
     answer_every: float = 10.0
+    secure_sum: bool = False
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -72,6 +75,9 @@ class Policy:
             self._check_promise(asked)
         elif not self.allow_plain:
             raise PolicyRefusedError("training without privacy", ErrorCode.POLICY_PLAIN)
+        if asked.secure_sum and not self.secure_sum:
+            problem = "a promise that holds only against a server with few accomplices (secure-sum)"
+            raise PolicyRefusedError(problem, ErrorCode.POLICY_SECURE_SUM)
         _check_name("generator", asked.generator, self.generators, ErrorCode.POLICY_GENERATORS)
         for name in asked.networks:
             _check_name("network leaving", name, self.networks, ErrorCode.POLICY_NETWORKS)
@@ -106,7 +112,7 @@ class Policy:
             raise PolicyRefusedError(problem, ErrorCode.POLICY_PATIENTS)
 
 
-OPEN = Policy(allow_plain=True, delta=LARGEST_DELTA)
+OPEN = Policy(allow_plain=True, delta=LARGEST_DELTA, secure_sum=True)
 """Where a site has no policy: simulated hospitals."""
 
 

@@ -23,6 +23,7 @@ from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixtur
 from fedsynth.federation.handshake import Agreement, Sites
 from fedsynth.federation.messages import Reply
 from fedsynth.federation.round_log import RoundLog, merged
+from fedsynth.federation.secure_exchange import SecureExchange
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.strategies import ServerStrategy, make_strategy
 from fedsynth.privacy.accounting import compose
@@ -111,6 +112,9 @@ class Rounds:
         if only:
             watch(Progress(round=number + 1, rounds=self._fitting.exchanges))
         load(family, self.at.ema)
+        if self.settings.secure_sum:
+            self._sum_securely(number, sites)
+            return
         sent = {name: value.numpy().copy() for name, value in self._fitting.shown(family).items()}
         replies = self._ask(self.at.round + 1, sites, sent, self._fitting.expected(family, number))
         self._record.add(self.settings.rounds_of_training + number + 1, self._rows(replies))
@@ -129,6 +133,23 @@ class Rounds:
                 mixture=tuple(weight / sum(weights) for weight in weights),
                 sites=tuple(reply.site for reply in answered),
             )
+        save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+
+    def _sum_securely(self, number: int, sites: Sites) -> None:
+        """The same for one noised sum of which the server sees the total alone: three exchanges in place of one."""
+
+        def ask(order: Order, asked: Sequence[str], sent: Arrays, expected: Arrays) -> list[Reply]:
+            replies = sites.ask(dict.fromkeys(asked, order), sent)
+            return [self._counted(self._checked(reply, expected), order) for reply in replies]
+
+        row, order = self.settings.rounds_of_training + number + 1, self._order(self.at.round + 1, 0)
+        exchange = SecureExchange.of(self.settings, self.agreement, number, order, self.run.folder, ask)
+        summed = exchange.collect()
+        self._record.add(row, self._rows(exchange.replies))
+        if summed is None:
+            raise exchange.waiting() or self._too_few(row, exchange.replies)
+        ema = fitted(self.agreement.family, number, self.at.ema, [summed.arrays(self.agreement.plans)])
+        self.at = replace(self.at, round=self.at.round + 1, ema=ema, sites=summed.sites)
         save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
 
     def _rows(self, collected: Sequence[Reply]) -> list[Reply]:

@@ -14,7 +14,8 @@ from fedsynth import config
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
 from fedsynth.models.facts import known_family, stated_facts
-from fedsynth.training.settings import Device, Privacy, TrainSettings
+from fedsynth.privacy.noise_shares import NoiseShares
+from fedsynth.training.settings import PRIVACY, Device, Privacy, TrainSettings
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
@@ -53,8 +54,17 @@ class FederationSettings:
     weighting: str = setting(
         "auto", "auto (by patients; uniform in private runs), uniform, patients or declared:NAME=N,...: public sizes."
     )
+    secure_sum: bool = setting(
+        False, "A release: the server sees the sum over all hospitals alone, and each adds less noise.", panel=PRIVACY
+    )
+    colluding: int | None = setting(
+        None,
+        "How many hospitals may help the server against a secure sum; a quarter, and at least one, if not given.",
+        panel=PRIVACY,
+        metavar="N",
+    )
     min_sites: int | None = setting(
-        None, "How many must answer in a round; more than half if not given.", panel=FAILURES
+        None, "How many must answer in a round; more than half if not given, all of a secure sum.", panel=FAILURES
     )
     deadline: float | None = setting(
         None, "Who takes longer for a round is left out.", metavar="SECONDS", panel=FAILURES
@@ -102,7 +112,21 @@ class FederationSettings:
         if self.start is not None and self.federation == "none":
             problem = "sites that train each alone receive no networks, so the run cannot go on from another"
             raise ConfigError(problem, remedy="leave --from away, or take --federation average")
+        self._check_secure_sum()
         self.training()  # checks what belongs to the sites
+
+    def _check_secure_sum(self) -> None:
+        """Refuse a secure sum of what is no release, and a number of colluding sites without one."""
+        if not self.secure_sum:
+            if self.colluding is not None:
+                problem = "--colluding is for a secure sum"
+                raise ConfigError(problem, value=self.colluding, remedy="give --secure-sum too")
+            return
+        if self.privacy is None or _kind(self.generator) != "fitted" or self.federation != "average":
+            problem = "--secure-sum is for one noised sum per hospital: a private run of a fitted family"
+            remedy = "take --generator fitted-simulator with --epsilon and --patients, and --federation average"
+            raise ConfigError(problem, value=self.generator, remedy=remedy)
+        _ = self.shares
 
     def training(self) -> TrainSettings:
         """What each site is told: the whole run, so that budgets and schedules know its length."""
@@ -139,8 +163,22 @@ class FederationSettings:
 
     @property
     def quorum(self) -> int:
-        """How many sites must answer: most of them where nothing is said."""
-        return self.sites // 2 + 1 if self.min_sites is None else self.min_sites
+        """How many sites must answer: most of them where nothing is said, and all of those whose noise is shared."""
+        if self.min_sites is not None:
+            return self.min_sites
+        return self.sites if self.secure_sum else self.sites // 2 + 1
+
+    @property
+    def shares(self) -> NoiseShares | None:
+        """How the noise of a secure sum is shared; None where every site adds all of it.
+
+        The more may collude, the more noise. With a quarter of the sites it is 15 % more than one trusted curator would
+        add, whatever their number. It is at least one, for a site knows its own noise and can subtract it.
+        """
+        if not self.secure_sum:
+            return None
+        colluding = max(1, self.sites // 4) if self.colluding is None else self.colluding
+        return NoiseShares(sites=self.sites, fewest=self.quorum, colluding=colluding)
 
     @property
     def half_life(self) -> float:

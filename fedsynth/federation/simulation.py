@@ -88,7 +88,7 @@ def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
         origin_of(holder, settings.training(), None)
     refuse_empty_maps([site.images for site in sites], settings.generator)
     with cpu_threads(1):
-        return prepare(sites[0].images, settings.training())
+        return prepare(sites[0].images, settings.training(), shares=settings.shares)
 
 
 def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | None, base: Path = RUNS) -> Run:

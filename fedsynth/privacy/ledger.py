@@ -5,10 +5,12 @@ One store per machine: `<store>/<site>/ledger.jsonl`, one line per charged block
 
 import fcntl
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -27,7 +29,8 @@ LEDGER = "ledger.jsonl"
 class Charge:
     """One line of a ledger: `steps` draws at `rate` with `noise`, by `run` in `round`, on the group `patients`.
 
-    `insecure` stands only in lines of runs whose randomness somebody could repeat: those protect nobody.
+    `insecure` stands only in lines of runs whose randomness somebody could repeat: those protect nobody. `assumption`
+    and `joint` stand only in lines of secure sums: against whom the noise holds, and the name of the sum that it is on.
     """
 
     rate: float
@@ -40,6 +43,8 @@ class Charge:
     unit: str = UNIT
     adjacency: str = ADJACENCY
     insecure: bool = False
+    assumption: str = ""
+    joint: str = ""
 
     @property
     def mechanism(self) -> Mechanism:
@@ -50,7 +55,7 @@ class Charge:
         """The charge as one line of JSON."""
         keys = ("unit", "adjacency", "rate", "noise", "steps", "delta", "run", "round", "patients")
         values = asdict(self)
-        record = {key: values[key] for key in keys} | ({"insecure": True} if self.insecure else {})
+        record = {key: values[key] for key in (*keys, "insecure", "assumption", "joint") if values[key] or key in keys}
         return json.dumps(record) + "\n"
 
 
@@ -112,7 +117,7 @@ class Ledger:
             if most is not None:
                 refuse_above(most - self._steps_of(charge.run), charge.steps)
             if cap is not None:
-                self._refuse_above(cap, group, [charge.mechanism])
+                self._refuse_above(cap, group, [], [charge])
             self.identities.remember(group)
             _append(self.path, charge.line())
 
@@ -124,7 +129,7 @@ class Ledger:
     def forecast(self, group: Group, planned: Iterable[Mechanism], delta: float) -> tuple[float, float]:
         """The most that any patient of `group` has spent, over all sites and runs, and would have after `planned`."""
         with self._locked():
-            met = [[one.mechanism for one in charges] for charges in self._histories(group)]
+            met = [mechanisms_of(charges) for charges in self._histories(group)]
         more = list(planned)
         return (
             max(compose(one, delta).epsilon for one in met),
@@ -153,13 +158,14 @@ class Ledger:
     def _steps_of(self, run: str) -> int:
         return sum(charge.steps for charge in read_ledger(self.path) if charge.run == run)
 
-    def _refuse_above(self, cap: Budget, group: Group, planned: list[Mechanism]) -> None:
+    def _refuse_above(
+        self, cap: Budget, group: Group, planned: list[Mechanism], charges: Sequence[Charge] = ()
+    ) -> None:
         for history in self._histories(group):
-            mechanisms = [charge.mechanism for charge in history]
-            if fits([*mechanisms, *planned], cap):
+            then = [*mechanisms_of([*history, *charges]), *planned]
+            if fits(then, cap):
                 continue
-            before = compose(mechanisms, cap.delta).epsilon
-            after = compose([*mechanisms, *planned], cap.delta).epsilon
+            before, after = compose(mechanisms_of(history), cap.delta).epsilon, compose(then, cap.delta).epsilon
             raise BudgetSpentError(
                 f"site {self.site} allows epsilon {cap.epsilon:g} per patient at delta {cap.delta:g}: "
                 f"{rounded_up(before, 3):g} is spent and this would make it {rounded_up(after, 3):g}",
@@ -228,6 +234,17 @@ def read_ledger(path: Path) -> list[Charge]:
     return charges
 
 
+def mechanisms_of(charges: Iterable[Charge]) -> list[Mechanism]:
+    """What charges that one patient met cost together. The sites of one secure sum share its noise: who is a patient
+    of k of them moves that sum by k times the clip norm, as k releases with 1 / sqrt(k) of the noise each would."""
+    met = list(charges)
+    sites = Counter(charge.joint for charge in met if charge.joint)
+    return [
+        replace(charge.mechanism, noise=charge.noise / math.sqrt(sites[charge.joint] if charge.joint else 1))
+        for charge in met
+    ]
+
+
 def histories(tags: Iterable[str], charges: list[Charge], identities: Identities) -> list[list[Charge]]:
     """The different lists of charges that patients of `tags` have met; each patient's is among them.
 
@@ -251,7 +268,7 @@ def account_of(
     met = histories(known, everywhere, identities)
     if any(tags is None for tags in groups):
         met.append(list(own))  # nobody can say who they were: one patient may have been in every block
-    costs = [(compose([charge.mechanism for charge in one], at), one) for one in met] or [(compose([], at), [])]
+    costs = [(compose(mechanisms_of(one), at), one) for one in met] or [(compose([], at), [])]
     spent, worst = max(costs, key=lambda cost: cost[0].epsilon)
     return Account(
         site=site,

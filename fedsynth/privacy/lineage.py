@@ -27,7 +27,8 @@ class PatientGroup:
     """The patients of one site that one run read, and what that run alone promised each of them.
 
     `digest` is the group's keyed name in the site's store, empty where there is none. `disjoint_from` are the digests
-    of groups of earlier runs that have no patient in common with it, as the store knows.
+    of groups of earlier runs that have no patient in common with it, as the store knows. `assumption` says against whom
+    the promise holds, where not against everybody.
     """
 
     site: str
@@ -38,6 +39,7 @@ class PatientGroup:
     replace_one: float = math.inf
     renyi: float = math.inf
     delta: float = 0.0
+    assumption: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +164,19 @@ class Lineage:
             said.append("at every site alike, where no patient is in two of them")
         return "; ".join([*said, *self.caveats()])
 
+    @property
+    def assumptions(self) -> tuple[tuple[str, str], ...]:
+        """The runs whose promise does not hold against everybody, each with whom it holds against."""
+        rests = {(run.run or "this run", group.assumption) for run in self.counted for group in run.patients}
+        return tuple(sorted((run, against) for run, against in rests if against))
+
     def caveats(self) -> list[str]:
-        """What rests on a user's word, in every statement."""
-        return [
+        """What rests on a user's word, or on whom a secure sum trusts, in every statement."""
+        said = [
             f"counts the images of {run.run} ({run.images}) as public on the word of {run.public}: they are not covered"
             for run in self.declared
         ]
+        return said + [f"the promise of {run} holds only against {against}" for run, against in self.assumptions]
 
     def history(self) -> list[str]:
         """A line for every run, the root first: who trained it on what, and what its patients are promised in all."""

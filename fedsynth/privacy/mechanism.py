@@ -43,6 +43,7 @@ class GaussianMechanism:
 
     Without a ledger (phantoms) charges are counted in this object alone. `run` must be unlike any other run's name:
     it finds this run's earlier charges after a restart. With a `cap`, the whole rest of the run must fit under it.
+    `joint` names the sum over sites that a plan with shares is for.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class GaussianMechanism:
         run: str,
         ledger: Ledger | None = None,
         cap: Budget | None = None,
+        joint: str = "",
     ) -> None:
         _check_phases(plan, phases)
         if len(set(patients)) < len(patients):
@@ -64,6 +66,9 @@ class GaussianMechanism:
         self.plan, self.randomness = plan, randomness
         self._phases, self._n = dict(phases), len(patients)
         self._ledger, self._run, self._cap = ledger, run, cap
+        if bool(joint) != (plan.shares is not None and ledger is not None):
+            raise ValueError("shares of noise are charged under the name of their sum, and nothing else is")
+        self._joint = joint
         self._prepaid = dict.fromkeys(phases, 0)
         self.on_release: Callable[[str, Sums, float], None] | None = None
         self._group = None if ledger is None else ledger.group(patients)
@@ -143,7 +148,7 @@ class GaussianMechanism:
         settings = self.plan.settings
         drawn = self.randomness.chosen(self._n, settings.rate)
         sums = self._phases[phase].clipped_sum(drawn, fetch, progress)
-        scale, grid = self.plan.noise * settings.clip, self._phases[phase].grid
+        scale, grid = self.plan.added * settings.clip, self._phases[phase].grid
         noised = {name: self._noised(value, scale, grid) for name, value in sums.items()}
         released = {name: value / settings.batch for name, value in noised.items()}
         if self.on_release is not None:
@@ -174,6 +179,8 @@ class GaussianMechanism:
             round=round,
             patients=self._group.digest,
             insecure=not self.private,
+            assumption=self.plan.assumption,
+            joint=self._joint,
         )
         self._ledger.charge(charge, self._group, cap=self._cap, most=self.plan.steps)
 
@@ -191,8 +198,9 @@ def _refuse_better_claim(plan: PrivatePlan, earlier: Sequence[Charge], *, insecu
     """A run promises what its weakest steps keep: none of them may have had less noise than the plan says."""
     for charge in earlier:
         weaker = charge.noise < plan.noise or charge.rate > plan.settings.rate or charge.delta > plan.settings.delta
-        if weaker or charge.insecure != insecure:
+        if weaker or charge.insecure != insecure or charge.assumption != plan.assumption:
             stamp = ", insecure" if charge.insecure else ""
+            stamp += f", against {charge.assumption}" if charge.assumption else ""
             was = f"noise {charge.noise:g}, rate {charge.rate:g}, delta {charge.delta:g}{stamp}"
             remedy = "resume with the settings that it was started with, or start a new run"
             raise RefusedError(f"this run was charged under other settings ({was})", remedy=remedy)

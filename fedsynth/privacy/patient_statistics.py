@@ -69,3 +69,9 @@ def read_sum(released: Tensor, noise: float) -> NoisedSum:
     """Undo the scaling of `bounded`. `noise` is the deviation that was added to the scaled sum."""
     values = released.double() * LARGEST
     return NoisedSum(total=values[:-1], patients=float(values[-1]) / COUNT, variance=(noise * LARGEST) ** 2)
+
+
+def grid_steps(read: NoisedSum) -> Tensor:
+    """The sum that `read_sum` was given, in whole steps of the grid: exact, for rounding undoes what scaling lost."""
+    values = torch.cat([read.total, torch.tensor([read.patients * COUNT], dtype=torch.float64)])
+    return (values / LARGEST / GRID).round().to(torch.int64)

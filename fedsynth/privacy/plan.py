@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fedsynth.errors import ConfigError
 from fedsynth.privacy.accounting import Budget, Mechanism, Spent, calibrate, compose
+from fedsynth.privacy.noise_shares import NoiseShares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ class PrivateSettings:
 class PrivatePlan:
     """The calibrated mechanism: `steps` private updates of all phases together, `noise` times the clip norm on each.
 
-    A `release` takes one bounded vector of every patient, once, instead of gradients.
+    A `release` takes one bounded vector of every patient, once, instead of gradients. With `shares` it is summed over
+    sites that each add a part of the noise; `noise` is that of the fewest honest ones together.
 
     `claim` holds epsilon by the numerical accountant, the Renyi bound and the replace-one epsilon beside it.
     """
@@ -66,6 +68,17 @@ class PrivatePlan:
     noise: float
     claim: Spent
     release: bool = False
+    shares: NoiseShares | None = None
+
+    @property
+    def added(self) -> float:
+        """The noise that this site itself adds, in clip norms."""
+        return self.noise if self.shares is None else self.noise * self.shares.part
+
+    @property
+    def assumption(self) -> str:
+        """Against whom the claim holds, where not against everybody."""
+        return "" if self.shares is None else self.shares.assumption
 
     @property
     def mechanism(self) -> Mechanism:
@@ -79,7 +92,10 @@ class PrivatePlan:
     def summary(self) -> dict[str, float | int | str]:
         """Plain values for records, cards and tables; adjacency and unit included."""
         settings = self.settings
-        return {
+        shared: dict[str, float | int | str] = {}
+        if self.shares is not None:
+            shared = {"holds-against": self.assumption, "noise-of-a-site": self.added}
+        return shared | {
             "unit": "patient",
             "adjacency": "add/remove",
             "epsilon": self.claim.epsilon,

@@ -119,7 +119,9 @@ def _run(charges: list[Charge], delta: float) -> dict[str, Any]:
     spent = compose([charge.mechanism for charge in charges], delta)
     insecure = any(charge.insecure for charge in charges)
     epsilon = None if insecure else _finite(spent.epsilon)
-    return {"epsilon": epsilon, "steps": sum(charge.steps for charge in charges), "private": not insecure}
+    against = "; ".join(sorted({charge.assumption for charge in charges if charge.assumption}))
+    told = {"epsilon": epsilon, "steps": sum(charge.steps for charge in charges), "private": not insecure}
+    return told | ({"holds_against": against} if against else {})
 
 
 def _by_run(charges: list[Charge]) -> dict[str, list[Charge]]:

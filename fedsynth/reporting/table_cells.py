@@ -149,12 +149,13 @@ def privacy_cells(
 
 
 def _of_lineage(here: float, lineage: Lineage) -> Cell:
-    """The run's own epsilon, or the whole lineage's where others count, and what rests on a user's word."""
+    """The run's own epsilon, or the whole lineage's where others count; what rests on a user's word or a secure sum."""
     earlier = len(lineage.counted) > 1
     total = lineage.guarantee().epsilon if earlier else here
     assert total is not None  # exposed lineages are told before
     notes = [f"this run alone {rounded_up(here, 3):g}"] if earlier else []
     notes += ["declared public: " + ", ".join(run.run for run in lineage.declared)] if lineage.declared else []
+    notes += sorted({f"only against {against}" for _, against in lineage.assumptions})
     return Cell(text=f"{rounded_up(total, 3):g}" + (f" ({'; '.join(notes)})" if notes else ""), value=total)
 
 

@@ -4,6 +4,7 @@ Sums are over images; or, for families that are fitted `per_patient`, over one b
 second kind can be released with noise, once.
 """
 
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fedsynth.errors import RefusedError
 from fedsynth.models.base import Model, SeededSource, Tensors
 from fedsynth.models.pairing import Pairing
 from fedsynth.privacy.mechanism import GaussianMechanism
-from fedsynth.privacy.patient_statistics import RELEASE, PatientStatistics, read_sum
+from fedsynth.privacy.patient_statistics import GRID, RELEASE, NoisedSum, PatientStatistics, grid_steps, read_sum
 from fedsynth.privacy.per_patient_gradients import Fetch
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
@@ -105,17 +106,30 @@ def private_sums(
     """The one noised sum of a private fit. It is kept, so that it is sent again rather than taken again."""
     path = None if storage is None else storage.release
     if path is not None and path.exists():
-        return _kept(path)
+        sums = _kept(path, mechanism.plan.added)
+        mechanism.check_resumed(1)
+        return sums
     if mechanism.left_for(round) < 1:
         problem = "the release was charged and is not here: the run was stopped between the two"
         remedy = "start a new run, which is charged again; or put the file back"
         raise RefusedError(problem, file=path, remedy=remedy)
     mechanism.charge({RELEASE: 1}, round=round)
     released = mechanism.step(RELEASE, fetch_from(dataset))[RELEASE] * mechanism.plan.settings.batch
-    sums = _named(released, noise=mechanism.plan.noise)
+    sums = _named(released, noise=mechanism.plan.added)
     if path is not None:
         atomic_files.write_bytes(path, save(sums))
     return sums
+
+
+def to_grid(sums: Tensors) -> Tensor:
+    """Patient sums as whole steps of their grid: what a secure sum adds up."""
+    total, patients = sums[f"{FITTED}.total"], float(sums[f"{FITTED}.patients"])
+    return grid_steps(NoisedSum(total=total.double(), patients=patients, variance=0.0))
+
+
+def from_grid(steps: Tensor, *, noise: float) -> Tensors:
+    """Patient sums of these whole steps, on which lies noise of this deviation in all."""
+    return _named(steps.double() * GRID, noise=noise)
 
 
 def _named(scaled: Tensor, *, noise: float) -> Tensors:
@@ -125,9 +139,14 @@ def _named(scaled: Tensor, *, noise: float) -> Tensors:
     return {f"{FITTED}.{name}": value for name, value in parts.items()}
 
 
-def _kept(path: Path) -> Tensors:
+def _kept(path: Path, noise: float) -> Tensors:
+    """The kept sum, where its noise is the plan's: a share of a secure sum's noise must never leave as a whole one."""
+    remedy = "start a new run, which is charged again"
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        remedy = "start a new run, which is charged again"
+        sums = load_file(path)
+        kept = float(sums[f"{FITTED}.variance"])
+    except (OSError, SafetensorError, KeyError) as error:
         raise RefusedError("the kept release cannot be read", file=path, remedy=remedy) from error
+    if not math.isclose(kept, read_sum(torch.zeros(1), noise).variance, rel_tol=1e-9):
+        raise RefusedError("the kept release has other noise than this run plans", file=path, remedy=remedy)
+    return sums

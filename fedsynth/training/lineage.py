@@ -138,6 +138,7 @@ def promised(group: PatientGroup, plan: PrivatePlan) -> PatientGroup:
         replace_one=claim.replace_one,
         renyi=claim.renyi,
         delta=claim.delta,
+        assumption=plan.assumption,
     )
 
 

@@ -22,7 +22,8 @@ from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.lineage import Lineage, Training
 from fedsynth.privacy.mechanism import ClippedSum, GaussianMechanism
-from fedsynth.privacy.patient_statistics import RELEASE
+from fedsynth.privacy.noise_shares import NoiseShares
+from fedsynth.privacy.patient_statistics import GRID, RELEASE
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.secure_rng import InsecureRandomness, Randomness, SecretRandomness
 from fedsynth.training.checkpoint import Card
@@ -211,12 +212,13 @@ def prepare(
     storage: SiteStorage | None = None,
     streams: int | None = None,
     recipe: Recipe | None = None,
+    shares: NoiseShares | None = None,
 ) -> Prepared:
     """Build and check everything. Without a disk nothing is written and nothing can be charged.
 
     `streams` is the seed of batches and noise where it is not the run's own: in a federation networks start alike,
     and every site shuffles for itself. `recipe` is for sites whose networks come from the server, which alone knows
-    what they go on from.
+    what they go on from. `shares` is for sites whose releases are summed under masks.
     """
     recipe = recipe_of(settings) if recipe is None else recipe
     streams = settings.seed if streams is None else streams
@@ -230,7 +232,7 @@ def prepare(
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(
-            images, settings, settings.privacy, recipe, dataset, family, augmentation, origin, storage
+            images, settings, settings.privacy, recipe, dataset, family, augmentation, origin, storage, shares
         )
     own = recipe.precision if computes_bfloat16(dataset.device) else "float32"
     precision = torch.bfloat16 if (settings.precision or own) == "bfloat16" else None
@@ -248,18 +250,26 @@ def prepare(
     return Prepared(images=images, settings=settings, trainer=trainer, dataset=dataset, origin=origin, pairing=pairing)
 
 
-def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
-    """The mechanism of the whole run, from declared numbers: private steps, or one release of statistics."""
+def plan_privacy(settings: TrainSettings, family: Model, steps: int, shares: NoiseShares | None = None) -> PrivatePlan:
+    """The mechanism of the whole run, from declared numbers: private steps, or one release of statistics.
+
+    With `shares` it is a release whose noise several sites add together.
+    """
     assert settings.privacy is not None
     declared = settings.privacy.settings()
     if not family.per_patient:
+        if shares is not None:
+            raise ConfigError("only a family that is fitted to one sum over patients has a secure sum")
         return make_plan(declared, steps_by_phase(family, steps))
     if declared.patients < FEWEST_PATIENTS:
         problem = f"statistics of fewer than {FEWEST_PATIENTS} patients would be noise"
         remedy = "make images of nobody with `fedsynth phantom --styles public`, which needs no patient"
         raise ConfigError(problem, value=declared.patients, remedy=remedy)
     whole = replace(declared, batch=declared.patients, clip=1.0, slices_per_patient=1)
-    return replace(make_plan(whole, {RELEASE: 1}), release=True)
+    plan = replace(make_plan(whole, {RELEASE: 1}), release=True, shares=shares)
+    if shares is not None:
+        shares.check(plan.noise, GRID)
+    return plan
 
 
 def _prepare_private(
@@ -272,12 +282,13 @@ def _prepare_private(
     augmentation: Augmentation | None,
     origin: Origin,
     storage: SiteStorage | None,
+    shares: NoiseShares | None,
 ) -> Prepared:
     if settings.precision == "bfloat16":
         raise ConfigError(
             "private runs are in full precision", value=settings.precision, remedy="leave out --precision"
         )
-    plan = plan_privacy(settings, family, recipe.steps)
+    plan = plan_privacy(settings, family, recipe.steps, shares)
     parts = PrivateParts(family, plan.settings, augmentation=augmentation)
     sums: dict[str, ClippedSum] = {RELEASE: statistics_of(family)} if family.per_patient else {**parts.real}
     insecure = privacy.insecure_seed
@@ -290,9 +301,10 @@ def _prepare_private(
         run="rehearsal" if storage is None else storage.ledger_name(phantoms=images.header.phantoms),
         ledger=None if storage is None or images.header.phantoms else Ledger(storage.site, privacy.store),
         cap=None if storage is None else storage.cap,
+        joint="" if storage is None or images.header.phantoms or shares is None else storage.run,
     )
-    shares = _class_shares(dataset, counted=False)
-    gradients = PrivateGradients(parts, dataset, mechanism, class_shares=shares, fakes=privacy.fakes)
+    classes = _class_shares(dataset, counted=False)
+    gradients = PrivateGradients(parts, dataset, mechanism, class_shares=classes, fakes=privacy.fakes)
     trainer = Trainer(
         family, recipe, seed=settings.seed, total_steps=recipe.steps, gradients=gradients, device=dataset.device
     )

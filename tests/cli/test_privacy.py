@@ -84,3 +84,10 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(arguments, store, tmp_
     result = run(*arguments)
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_a_secure_sum_rests_on_is_said(tmp_path):
+    against = "a server that colludes with at most 1 of the 4 sites"
+    spend(tmp_path / "store", "north", ["a"], "one", 1, assumption=against, joint="sum")
+    shown = run(tmp_path / "store").stdout
+    assert f"north: one holds only against {against}" in shown

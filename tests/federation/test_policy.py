@@ -47,6 +47,7 @@ def test_every_key_is_read(write):
     networks = ["generator"]
     metrics = []
     answer-every = 60
+    secure-sum = true
     """
     assert write(text) == Policy(
         max_epsilon=3.0,
@@ -56,6 +57,7 @@ def test_every_key_is_read(write):
         networks=("generator",),
         metrics=(),
         answer_every=60.0,
+        secure_sum=True,
     )
 
 
@@ -64,6 +66,7 @@ def test_a_site_without_a_policy_allows_everything():
     OPEN.check(PLAIN)
     OPEN.check(PRIVATE)
     OPEN.check(replace(PRIVATE, delta=1e-2))
+    OPEN.check(replace(PRIVATE, secure_sum=True))
     OPEN.check_patients(1)
     assert OPEN.cap is None
 
@@ -111,6 +114,8 @@ def test_the_guide_names_every_key_and_no_other():
         ("metrics = ['steps']", PRIVATE, replace(PRIVATE, metrics=("steps", "patients")), ErrorCode.POLICY_METRICS),
         ("max-epsilon = 0", None, PRIVATE, ErrorCode.POLICY_EPSILON),
         ("max-epsilon = 0", None, PLAIN, ErrorCode.POLICY_PLAIN),
+        ("", PRIVATE, replace(PRIVATE, secure_sum=True), ErrorCode.POLICY_SECURE_SUM),
+        ("secure-sum = true", replace(PRIVATE, secure_sum=True), PLAIN, ErrorCode.POLICY_PLAIN),
     ],
 )
 def test_every_key_binds(write, text, passes, refused, code):

@@ -107,6 +107,17 @@ def test_a_release_that_was_charged_and_lost_is_refused(tmp_path: Path, patients
     assert len(Ledger("centralised", tmp_path / "store").charges()) == 1
 
 
+def test_a_kept_release_counts_as_charged_where_there_is_no_ledger(tmp_path: Path) -> None:
+    made = make_phantoms(tmp_path / "made", PhantomSettings(patients=12, slices=1, size=16, sites=1), workers=1)
+    phantoms = made.with_cases(made.cases.assign(role="member"))
+    storage = SiteStorage(folder=tmp_path / "site", run="run")
+    for _ in range(2):
+        prepared = prepare(phantoms, alone(tmp_path), storage=storage)
+        prepared.sums(0)
+        assert prepared.mechanism is not None
+        assert prepared.mechanism.remaining == 0
+
+
 def test_nothing_is_charged_where_the_pool_cannot_be_made(tmp_path: Path, patients: ImageSet) -> None:
     header = replace(patients.header, channels=("ct", "t2", "flair", "t1ce"))
     images = ImageSet(header=header, cases=patients.cases, images=patients.images, masks=patients.masks)

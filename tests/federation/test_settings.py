@@ -36,8 +36,14 @@ FULL = FederationSettings(
     privacy=Privacy(epsilon=3.5, patients=40, insecure_seed=0, store=Path("/srv/store")),
 )
 
+SECURE = FederationSettings(
+    generator="fitted-simulator", privacy=Privacy(epsilon=1.0, patients=40), secure_sum=True, colluding=0
+)
 
-@pytest.mark.parametrize("settings", [FULL, FederationSettings(), replace(FederationSettings(), pairing="t1-to-t2")])
+
+@pytest.mark.parametrize(
+    "settings", [FULL, SECURE, FederationSettings(), replace(FederationSettings(), pairing="t1-to-t2")]
+)
 def test_nothing_is_lost_on_the_way_through_flower(settings: FederationSettings) -> None:
     table = settings.to_run_config(Path("/data/run"))
     assert from_run_config(table) == (settings, Path("/data/run"))

@@ -105,3 +105,12 @@ def test_many_unlike_sites_are_added_in_time() -> None:
 def test_a_private_run_without_a_group_is_refused() -> None:
     with pytest.raises(ConfigError, match="promises nobody"):
         replace(run("a", group(1)), patients=())
+
+
+def test_a_promise_under_an_assumption_says_so_wherever_it_counts() -> None:
+    against = "a server that colludes with at most 1 of the 4 sites"
+    summed = run("a", replace(group(5, "x"), assumption=against), replace(group(5, "y"), assumption=against))
+    said = f"the promise of a holds only against {against}"
+    assert Lineage(runs=(summed,)).claim().count(said) == 1
+    assert said in Lineage(runs=(summed, run("b", group(3, "z")))).claim()
+    assert "holds only against" not in Lineage(runs=(run("b", group(3, "z")),)).claim()

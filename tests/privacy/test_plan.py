@@ -5,6 +5,7 @@ import pytest
 from fedsynth.errors import ConfigError
 from fedsynth.privacy.accounting import Mechanism, compose, epsilon_of, renyi_noise
 from fedsynth.privacy.feasibility import gauge, noise_ratio
+from fedsynth.privacy.noise_shares import NoiseShares
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings, make_plan
 
 
@@ -149,7 +150,8 @@ def test_a_plan_takes_no_number_from_data():
         "clip",
         "slices_per_patient",
     }
-    assert set(PrivatePlan.__dataclass_fields__) == {"settings", "steps", "noise", "claim"}
+    assert set(PrivatePlan.__dataclass_fields__) == {"settings", "steps", "noise", "claim", "release", "shares"}
+    assert set(NoiseShares.__dataclass_fields__) == {"sites", "fewest", "colluding"}
 
 
 @pytest.mark.parametrize(("patients", "warned"), [(7_500, False), (20_000, True)])

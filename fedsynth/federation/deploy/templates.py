@@ -81,6 +81,10 @@ delta = 1e-5
 # Answers of private runs leave every so many seconds after their message came, that their time tells nothing of who
 # was drawn. Longer than a round takes, where it can be; work that outlasts it doubles it for the rest of the run.
 # answer-every = 10.0
+
+# Whether a promise may rest on a secure sum: it then holds only against a server that colludes with no more hospitals
+# than the run says, and not against every server.
+# secure-sum = false
 """
 
 SERVER = """\

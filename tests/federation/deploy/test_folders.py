@@ -88,9 +88,10 @@ def test_the_commented_lines_of_the_policy_are_its_defaults(made: Path) -> None:
     commented = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ") and " = " in line]
     shown = tomllib.loads("\n".join(commented))
     default = load_policy(made / "hospital-1/policy.toml")
-    numbers = (shown["allow-plain"], shown["min-patients"], shown["answer-every"])
-    assert numbers == (default.allow_plain, default.min_patients, default.answer_every)
-    assert set(shown) == {"allow-plain", "min-patients", "generators", "networks", "metrics", "answer-every"}
+    numbers = (shown["allow-plain"], shown["min-patients"], shown["answer-every"], shown["secure-sum"])
+    assert numbers == (default.allow_plain, default.min_patients, default.answer_every, default.secure_sum)
+    named = {"allow-plain", "min-patients", "generators", "networks", "metrics", "answer-every", "secure-sum"}
+    assert set(shown) == named
 
 
 def test_scripts_are_thin_and_units_wait_for_the_old_heartbeat(made: Path, tmp_path: Path) -> None:
