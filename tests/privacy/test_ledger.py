@@ -230,6 +230,29 @@ def test_a_line_cut_off_by_a_crash_neither_stops_nor_loses_the_others(store, cut
     assert ledger.path.read_text().endswith("\n")
 
 
+def test_a_charge_and_the_folders_of_a_new_ledger_are_on_the_disk_when_it_returns(store, monkeypatch):
+    """A line that only the system's memory holds is lost with the power, after the step has left."""
+    ledger, synced, sync = Ledger("north", store), [], os.fsync
+
+    def noting(handle):
+        synced.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        sync(handle)
+
+    group = spend(ledger, names(0, 5))
+    for path in (ledger.path, ledger.path.parent):
+        assert path.exists()
+    ledger.path.unlink()
+    monkeypatch.setattr(os, "fsync", noting)
+    ledger.charge(charge_of(group), group)
+    file = (ledger.path.stat().st_ino, ledger.path.stat().st_size)
+    folders = [path.stat().st_ino for path in (store / "north", store)]
+    assert synced[0] == file
+    assert [inode for inode, _ in synced[1:]] == folders
+    synced.clear()
+    ledger.charge(charge_of(group), group)
+    assert synced == [(ledger.path.stat().st_ino, ledger.path.stat().st_size)]
+
+
 WRONG_RATE = '{"rate": 2, "noise": 1, "steps": 1, "delta": 1e-5, "run": "a", "round": 0, "patients": ""}'
 
 
