@@ -146,6 +146,26 @@ def test_weights_from_elsewhere_that_mix_samples_are_refused():
         most_moved(gradients)
 
 
+@pytest.mark.parametrize(("views", "memory", "parts"), [(1, 2**20, [16, 4]), (4, 2**20, [4] * 5), (4, 1, [1] * 20)])
+def test_patients_come_in_chunks_that_the_memory_holds(views, memory, parts):
+    """Sixteen samples at once, as many as `FULL` says, and one patient where there is room for nobody."""
+    net, sizes = nn.Linear(4, 1), []
+
+    def fetch(indices):
+        sizes.append(len(indices))
+        return {"image": torch.zeros(len(indices), views, 4)}, {}
+
+    PatientGradients(
+        net,
+        lambda batch, noise, progress: net(batch["image"])[:, 0],
+        clip=1.0,
+        probe=({"image": torch.randn(4, 4)}, {}),
+        slices_per_patient=views,
+        memory=memory,
+    ).clipped_sum(torch.arange(20), fetch)
+    assert sizes == parts
+
+
 class Borrowed(nn.Module):
     """A layer's weight is used a second time, outside the layer, behind a constant of zero."""
 

@@ -29,6 +29,18 @@ def test_a_point_of_the_curve_proves_its_epsilon_and_no_more(mechanism: Mechanis
         assert 0.995 * true < proven <= true
 
 
+def test_less_is_proven_than_was_declared_where_the_attack_shows_less() -> None:
+    """Error rates of five times the noise: the search must go up from the declared one."""
+    missed, less = least_false_negatives(GAUSSIAN, 0.3), Mechanism(rate=1.0, noise=1.0, steps=25)
+    proven, true = proven_epsilon(less, 1e-5, false_positives=0.3, false_negatives=missed), epsilon_of([GAUSSIAN], 1e-5)
+    assert 0.995 * true < proven <= true
+
+
+def test_no_more_than_fifty_is_ever_proven() -> None:
+    once = Mechanism(rate=1.0, noise=0.2, steps=1)
+    assert proven_epsilon(once, 1e-5, false_positives=1e-9, false_negatives=1e-9) == 50
+
+
 def test_guessing_proves_nothing_and_certainty_much() -> None:
     assert proven_epsilon(SUBSAMPLED, 1e-5, false_positives=0.5, false_negatives=0.5) == 0
     assert proven_epsilon(SUBSAMPLED, 1e-5, false_positives=0.05, false_negatives=0.05) > 15
