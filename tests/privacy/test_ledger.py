@@ -315,6 +315,23 @@ def test_of_two_processes_that_make_a_salt_the_first_counts(store):
     assert not list(store.glob(".salt*"))
 
 
+def test_a_salt_is_whole_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle)) or sync(handle))
+    salt = tmp_path / "new" / "store" / "salt"
+    assert len(Identities(salt.parent).fingerprint("x")) == 32
+    ((inode, size),) = {(one.st_ino, one.st_size) for one in synced}
+    assert (inode, size) == (salt.stat().st_ino, 64), "32 bytes in hexadecimal"
+
+
+def test_whether_somebody_is_in_a_group_is_unknown_without_its_tags(store):
+    group, identities = spend(Ledger("north", store), names(0, 5)), Identities(store)
+    assert identities.shares(names(4, 9), group.digest) is True
+    assert identities.shares(names(5, 9), group.digest) is False
+    assert identities.shares(names(4, 9), "0" * 32) is None
+    assert identities.shares(names(4, 9), "") is None
+
+
 def test_a_store_that_was_made_for_a_hash_is_the_owners_alone(store):
     """Whoever reads the salt can try names, and contents."""
     assert len(Identities(store).fingerprint("x")) == 32

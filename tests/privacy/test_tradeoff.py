@@ -5,6 +5,7 @@ import math
 import pytest
 from scipy.stats import norm
 
+from fedsynth.privacy import tradeoff
 from fedsynth.privacy.accounting import Mechanism, epsilon_of
 from fedsynth.privacy.tradeoff import advantage, least_false_negatives, proven_epsilon
 
@@ -36,9 +37,10 @@ def test_less_is_proven_than_was_declared_where_the_attack_shows_less() -> None:
     assert 0.995 * true < proven <= true
 
 
-def test_no_more_than_fifty_is_ever_proven() -> None:
-    once = Mechanism(rate=1.0, noise=0.2, steps=1)
-    assert proven_epsilon(once, 1e-5, false_positives=1e-9, false_negatives=1e-9) == 50
+def test_no_more_is_proven_than_the_largest_epsilon_that_is_ever_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tradeoff, "LARGEST_EPSILON", 2.0)
+    missed = least_false_negatives(GAUSSIAN, 0.3)  # the rates prove about 5
+    assert proven_epsilon(GAUSSIAN, 1e-5, false_positives=0.3, false_negatives=missed) == 2.0
 
 
 def test_guessing_proves_nothing_and_certainty_much() -> None:
