@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from fedsynth.errors import RefusedError
 from tests.privacy.test_per_patient_gradients import patients, setting
 
 TF32 = (torch.backends.cudnn, torch.backends.cuda.matmul)
@@ -58,3 +60,21 @@ def test_a_network_is_fully_grown_where_no_progress_is_given():
     gradients.renew()
     gradients.clipped_sum(indices, fetch)
     assert seen == {1.0}
+
+
+def test_weights_from_elsewhere_are_looked_at_in_the_stage_that_is_asked_for():
+    """At these weights an early stage mixes samples, and the last does not."""
+    net = nn.Linear(3, 1)
+
+    def loss(batch, noise, progress):
+        score = net(batch["image"])[:, 0]
+        return score if progress == 1.0 else score + F.relu(net.weight.sum() - 60) * score.mean()
+
+    gradients, (indices, fetch) = setting(net, (3,), loss=loss, growing=True), patients(3, (3,))
+    with torch.no_grad():
+        net.weight.fill_(30.0)
+    gradients.renew()
+    gradients.clipped_sum(indices, fetch)
+    gradients.renew()
+    with pytest.raises(RefusedError, match="mixes samples"):
+        gradients.clipped_sum(indices, fetch, 0.2)

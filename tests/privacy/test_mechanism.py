@@ -341,7 +341,7 @@ def test_who_has_no_name_has_no_protection():
         )
 
 
-@pytest.mark.parametrize("wrong", [{"denoiser": 1}, {"discriminator": -1}])
+@pytest.mark.parametrize("wrong", [{"denoiser": 1}, {"discriminator": -1}, {"discriminator": 2, "generator": -1}])
 def test_unknown_turns_and_negative_steps_are_not_charged(wrong):
     with pytest.raises(ValueError, match="private phases are"):
         opened().charge(wrong, round=0)

@@ -39,6 +39,8 @@ def test_every_distribution_reads_the_keystream_word_by_word_also_across_chunks(
     words = keystream(key, n + 1)
     source = lambda: secure_rng._KeyedRandomness(key)  # noqa: E731
     np.testing.assert_array_equal(source().uniform((n,)).numpy(), (words[:n] >> np.uint64(40)) * 2.0**-24)
+    draws = torch.cat([one.uniform((k,)) for one in (source(),) for k in (5, 7)])
+    np.testing.assert_array_equal(draws.numpy(), (words[:12] >> np.uint64(40)) * 2.0**-24)
     np.testing.assert_array_equal(source().chosen(n, 0.25).numpy(), np.flatnonzero(words[:n] < 2**62))
     np.testing.assert_array_equal(source().integers(1000, (n,)).numpy(), words[:n] % np.uint64(2**63) % np.uint64(1000))
     half, passes = (n + 1) // 2, [0, secure_rng._CHUNK // 2]

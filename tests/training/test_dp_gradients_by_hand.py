@@ -4,9 +4,12 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from fedsynth.errors import RefusedError
+from fedsynth.models.augmentation import Augmentation
 from fedsynth.models.base import ImageShape, Phase, SeededSource, Tensors
 from fedsynth.privacy.accounting import Mechanism, compose
 from fedsynth.privacy.mechanism import GaussianMechanism
@@ -51,6 +54,14 @@ class GrowingGan(TinyGan):
             net.grown = progress >= 0.5  # type: ignore[assignment]
 
 
+class EarlyMixer(GrowingGan):
+    """Its first stage subtracts the mean over the batch, as no private loss may."""
+
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> torch.Tensor:
+        losses = super().real_loss(phase, batch, noise, progress)
+        return losses - losses.mean() if progress < 0.5 else losses
+
+
 def guarded(family: TinyGan, dataset: PatientBatches, **declared: int) -> PrivateGradients:
     """A family's gradients under noise of a millionth of the clip norm, where everybody is drawn."""
     settings = PrivateSettings(epsilon=4.0, delta=1e-4, patients=6, batch=6, **declared)
@@ -73,6 +84,24 @@ def test_a_stage_of_growth_that_waits_is_left_alone_by_real_fake_and_free_losses
             _, found = gradients(phase, 0, progress, SeededSource(0))
             names = [name for name, _ in family.nets[phase.net].named_parameters()]
             assert [one is None for one in found] == [name.startswith(waits) for name in names]
+
+
+def test_a_family_that_mixes_samples_at_an_early_stage_is_refused() -> None:
+    settings = PrivateSettings(epsilon=4.0, delta=1e-4, patients=6, batch=6)
+    with pytest.raises(RefusedError, match="mixes samples"):
+        PrivateParts(EarlyMixer(PatientBatches(tiny_set()).shape), settings, augmentation=None)
+
+
+def test_an_augmentation_draws_beside_the_family_and_a_set_without_classes_has_no_label() -> None:
+    dataset = PatientBatches(tiny_set())
+    family, settings = TinyGan(dataset.shape), PrivateSettings(epsilon=4.0, delta=1e-4, patients=6, batch=6)
+    parts = PrivateParts(family, settings, augmentation=Augmentation(image_channels=1))
+    drawn = parts.noise(5, InsecureRandomness(1))
+    own = {"z", *Augmentation(image_channels=1).noise(5, 2, InsecureRandomness(1))}
+    assert {key: len(value) for key, value in drawn.items()} == dict.fromkeys(own, 5)
+    gradients = guarded(TinyGan(dataset.shape), dataset)
+    gradients.family.shape = replace(dataset.shape, n_classes=0)
+    assert gradients._condition() == {}
 
 
 def test_both_halves_of_a_private_gradient_by_hand() -> None:
