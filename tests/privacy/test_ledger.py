@@ -52,8 +52,10 @@ def test_a_line_has_the_agreed_keys_and_names_no_patient(store):
 
 def test_salt_and_tags_are_the_owners_alone_and_another_store_has_other_tags(tmp_path, store):
     group = spend(Ledger("north", store), names(0, 2))
-    for path in (store / "salt", store / "patients" / f"{group.digest}.tags"):
+    for path in (store / "salt", store / ".lock", store / "patients" / f"{group.digest}.tags"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with Ledger("north", tmp_path / "new" / "store")._locked():
+        assert stat.S_IMODE((tmp_path / "new" / "store").stat().st_mode) == 0o700
     assert Ledger("north", tmp_path / "other").group(names(0, 2)).tags.isdisjoint(group.tags)
 
 
@@ -106,6 +108,16 @@ def test_a_group_whose_tags_are_lost_counts_for_everybody(store):
     Ledger("north", store).check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30), delta=1e-5))
     with pytest.raises(RefusedError):
         ledger.check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30) * 0.9, delta=1e-5))
+
+
+def test_a_forecast_is_that_of_the_patient_who_has_spent_most(store):
+    """By hand: of 4-9 only patient 4 met run a."""
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), run="a", steps=20)
+    spend(ledger, names(8, 20), run="b", steps=5)
+    group = ledger.group(names(4, 9))
+    assert ledger.forecast(group, [charge_of(group, steps=10).mechanism], 1e-5) == (epsilon(20), epsilon(30))
+    assert [charge.run for charge in ledger.charges()] == ["a", "b"]
 
 
 def test_where_nobody_knows_who_was_in_a_block_one_patient_was_in_all(store):
@@ -265,6 +277,14 @@ def test_a_damaged_line_in_the_middle_stops_everything_with_its_row(store, damag
         ledger.account()
 
 
+def test_a_ledger_that_is_no_text_stops_everything(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5))
+    ledger.path.write_bytes(b"\xff" + ledger.path.read_bytes())
+    with pytest.raises(FedSynthError, match="the ledger cannot be read"):
+        ledger.account()
+
+
 def test_a_ledger_of_another_unit_is_not_composed(store):
     ledger = Ledger("north", store)
     spend(ledger, names(0, 5))
@@ -362,6 +382,8 @@ def test_nobody_to_charge_is_refused(store):
 def test_an_unknown_ledger_is_empty_and_reading_makes_nothing(store):
     assert read_ledger(store / "north" / "ledger.jsonl") == []
     assert not store.exists()
+    account = Ledger("north", store).account()
+    assert (account.spent.epsilon, account.spent.delta, account.steps, account.runs) == (0, 1e-5, 0, ())
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):
