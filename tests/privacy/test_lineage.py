@@ -147,3 +147,28 @@ def test_without_a_private_run_of_patients_the_last_run_says_what_holds() -> Non
     assert Lineage(runs=(made, drawn)).claim() == UNTRAINED
     assert Lineage(runs=(run("a", group(8)), run("b", training="plain"))).claim() == PLAIN
     assert Lineage().claim() == Lineage().guarantee().why == UNKNOWN
+
+
+def test_sites_that_cost_the_same_are_told_apart_by_whom_they_share() -> None:
+    """By hand: nobody of one site is in the second run, and somebody of the other may be."""
+    first = run("a", group(1, "x", site="north"), group(1, "y", site="south"))
+    assert total(first, run("b", group(5, "u", "x"))) == 6
+    assert total(first, run("b", group(5, "u", "x", "y"))) == 5
+    assert total(first, run("b", group(5, "u", "x", site="north"), group(2, "v", "y", site="south"))) == 6
+
+
+def test_mechanisms_are_composed_at_the_smallest_delta() -> None:
+    mechanism = Mechanism(rate=1.0, noise=2.0, steps=2)
+    early = replace(group(3), mechanisms=(mechanism,), delta=1e-6)
+    found = Lineage(runs=(run("a", early), run("b", replace(early, delta=1e-4)))).guarantee()
+    assert (found.epsilon, found.delta) == (compose([mechanism, mechanism], 1e-6).epsilon, 1e-6)
+
+
+def test_statements_of_three_runs_name_each_in_its_place() -> None:
+    runs = [run(name, group(epsilon)) for name, epsilon in (("a", 1), ("b", 2), ("c", 3))]
+    assert "(a: g, 1 steps on set of a, epsilon 1 at delta 1e-05; b: g, 1 steps" in Lineage(runs=tuple(runs)).claim()
+    assert Lineage(runs=tuple(runs)).digests == ()
+    plain = [run(name, training="plain") for name in "ab"]
+    assert Lineage(runs=(*plain, runs[2])).claim().startswith("none: it goes on from a (set of a)")
+    last = replace(plain[1], patients=(), training="untrained")
+    assert Lineage(runs=(runs[0], runs[1], last)).claim() == UNTRAINED
