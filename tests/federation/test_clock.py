@@ -9,7 +9,7 @@ from threading import Event
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from fedsynth.federation import client_app
+from fedsynth.federation import client_app, clock
 from fedsynth.federation.clock import CLOCK, wait_for_slot
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.error_codes import ErrorCode, NeutralError
@@ -47,6 +47,13 @@ def test_an_answer_far_too_late_tells_how_often_its_slot_was_doubled_and_no_more
     """At the next multiple of the first slot it would tell how many of them the work took."""
     assert 1.6 <= waited(tmp_path, elapsed, 0.2) < 1.7
     assert float((tmp_path / CLOCK).read_text()) == 1.6
+
+
+def test_a_slot_that_ends_while_its_length_is_written_down_is_answered_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock.atomic_files, "write_text", lambda *_: time.sleep(0.06))
+    assert 0.2 <= waited(tmp_path, 0.15, 0.1) < 0.3
 
 
 def test_without_a_slot_nothing_waits(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
 
 from fedsynth.errors import ConfigError
@@ -16,6 +16,7 @@ from fedsynth.privacy.accounting import (
     epsilon_of,
     fits,
     group_of_two,
+    rounded_up,
     said_beside,
 )
 from tests.privacy.prv import prv_bounds
@@ -115,6 +116,25 @@ def test_group_privacy_by_hand():
     mechanism = Mechanism(rate=1.0, noise=100.0, steps=100)
     half = group_of_two([mechanism], 1e-5) / 2
     assert accounting._renyi((mechanism,), 1e-5 / (1 + math.exp(half))) <= half * 1.0001
+    less = half * 0.998
+    assert accounting._renyi((mechanism,), 1e-5 / (1 + math.exp(less))) > less, "and hardly more than is needed"
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.0])
+def test_group_privacy_is_infinite_where_numerics_end(noise):
+    assert group_of_two([Mechanism(rate=1.0, noise=noise, steps=1)], 1e-5) == math.inf
+
+
+@pytest.mark.parametrize("sensitivity", [0.05, 0.5, 2.0, 6.0, 9.0])
+def test_the_renyi_bound_of_full_batches_is_the_least_over_all_orders(sensitivity):
+    """By hand: order a costs a / 2 sensitivities squared (Balle et al. 2020, theorem 21)."""
+
+    def bound(order):
+        return order * sensitivity**2 / 2 - math.log(1e-5 * order) / (order - 1) + math.log(1 - 1 / order)
+
+    least = minimize_scalar(bound, bounds=(1.01, 600), method="bounded", options={"xatol": 1e-6}).fun
+    found = accounting._renyi((Mechanism(rate=1.0, noise=1 / sensitivity, steps=1),), 1e-5)
+    assert least * (1 - 1e-9) <= found <= 1.005 * least
 
 
 def test_both_accountants_are_shown_where_they_differ_by_more_than_one_percent():
@@ -123,6 +143,26 @@ def test_both_accountants_are_shown_where_they_differ_by_more_than_one_percent()
     said = [said_beside(one.epsilon, one.renyi, one.replace_one) for one in (apart, close)]
     assert said[0] == "replace-one 18.9; 9.07 by Renyi accounting"
     assert "Renyi" not in said[1]
+    assert said_beside(10.0, 10.09, 20.001) == "replace-one 20.1"
+    assert said_beside(10.0, 10.15, 20.0) == "replace-one 20; 10.2 by Renyi accounting"
+    assert said_beside(10.0, math.inf, 20.0) == "replace-one 20"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "told"),
+    [
+        (1.2341, 4, 1.235),
+        (1.234, 4, 1.234),
+        (0.0012341, 3, 0.00124),
+        (99.91, 3, 100.0),
+        (712.1, 2, 720.0),
+        (0.0, 3, 0.0),
+        (math.inf, 3, math.inf),
+        (-1.234, 2, -1.234),
+    ],
+)
+def test_what_people_are_told_they_spend_is_rounded_up_by_hand(value, digits, told):
+    assert rounded_up(value, digits) == told
 
 
 def test_hopeless_runs_keep_a_finite_upper_bound_by_renyi_and_no_noise_is_infinite():
@@ -170,6 +210,12 @@ def test_budgets_out_of_range_are_refused(epsilon, delta):
         Budget(epsilon=epsilon, delta=delta)
 
 
+def test_the_ends_of_the_ranges_are_allowed():
+    assert Budget(epsilon=50.0, delta=0.01).delta == 0.01
+    assert Budget(epsilon=1e-3, delta=1e-12).epsilon == 1e-3
+    assert Mechanism(rate=1.0, noise=0.0, steps=0).rate == 1.0
+
+
 @pytest.mark.parametrize(
     "wrong", [{"rate": 0.0}, {"rate": 1.1}, {"noise": -1.0}, {"noise": math.inf}, {"steps": -1}, {"rate": math.nan}]
 )
@@ -179,7 +225,9 @@ def test_mechanisms_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.parametrize("delta", [1e-8, 1e-5])
-@pytest.mark.parametrize("parts", [[(5.0, 100)], [(100.0, 10_000)], [(5.0, 30), (11.0, 77), (80.0, 999)]])
+@pytest.mark.parametrize(
+    "parts", [[(5.0, 100)], [(100.0, 10_000)], [(5.0, 30), (11.0, 77), (80.0, 999)], [(1.0, 30)], [(40.0, 4)]]
+)
 def test_full_batches_cost_what_the_closed_form_says_and_never_less(parts, delta):
     true = gaussian_epsilon(math.sqrt(sum(steps / noise**2 for noise, steps in parts)), delta)
     claim = compose([Mechanism(rate=1.0, noise=noise, steps=steps) for noise, steps in parts], delta).epsilon

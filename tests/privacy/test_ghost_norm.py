@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsynth.privacy.clipping_engines import SLACK
-from fedsynth.privacy.ghost_norm import SPREAD, share, unsupported
+from fedsynth.privacy.ghost_norm import SPREAD, exact_bytes, share, unsupported
 from fedsynth.privacy.paths import FULL
 
 CLIP = 1.0
@@ -31,6 +31,8 @@ KINDS = {
     "layer norm": (lambda: nn.LayerNorm(12), (3, 12)),
     "layer norm of everything": (lambda: nn.LayerNorm((2, 6)), (2, 6)),
     "instance norm": (lambda: nn.InstanceNorm2d(3, affine=True), (3, 5, 5)),
+    "layer norm, wide of zero": (lambda: nn.LayerNorm(12, eps=0.5), (3, 12)),
+    "instance norm, wide of zero": (lambda: nn.InstanceNorm1d(3, eps=0.5, affine=True), (3, 7)),
     "group norm without scale": (lambda: nn.GroupNorm(1, 4), (4,)),
 }
 PATTERNS = ["noise", "flat", "cancelling", "nearly cancelling", "one pixel", "huge", "tiny", "huge beside tiny"]
@@ -159,3 +161,39 @@ def test_what_is_not_finite_has_no_finite_norm(kind, bad, side):
         g[2] = 1.0
     norms = share(module, x, g, 3).squared.sqrt()
     assert norms.isfinite().tolist() == [True, False, True]
+
+
+def frozen(module):
+    module.weight.requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (lambda: nn.Conv2d(2, 2, 3, padding_mode="circular"), "Conv2d with groups or special padding"),
+        (lambda: nn.Conv2d(2, 2, 3, groups=2), "Conv2d with groups or special padding"),
+        (lambda: nn.Conv1d(2, 2, 3, padding="same"), "Conv1d with groups or special padding"),
+        (lambda: nn.InstanceNorm2d(2, track_running_stats=True), "InstanceNorm2d with running statistics"),
+        (lambda: nn.ConvTranspose2d(2, 2, 3), "ConvTranspose2d has no rule"),
+        (lambda: frozen(nn.Linear(2, 2)), "Linear is partly frozen"),
+    ],
+)
+def test_layers_whose_share_would_be_wrong_have_no_rule(build, why):
+    assert unsupported(build()) == why
+
+
+def test_the_bytes_of_float64_copies_by_hand():
+    """Two images, three positions, fan-in 32 x 4 and fan-out 32; nothing where gradients are held, nor for lines."""
+    module = nn.Conv1d(32, 32, 4, 4)
+    assert exact_bytes(module, module(torch.randn(2, 32, 12))) == 2 * 3 * (128 + 32) * 8
+    module = nn.Conv1d(2, 3, 3)
+    assert exact_bytes(module, module(torch.randn(2, 2, 18))) == 0
+    assert exact_bytes(nn.Linear(3, 3), torch.randn(2, 3)) == 0
+
+
+def test_a_small_ghost_norm_is_its_own_size():
+    """By hand: positions (1, 0) and (0, 1), each with a gradient of 0.1: the norm is 0.1 sqrt(2), and not one."""
+    x, g = torch.eye(2)[None].repeat(1, 1, 64), torch.full((1, 2, 1), 0.1)
+    squared = share(nn.Linear(128, 1, bias=False), x, g, 1).squared
+    assert float(squared) == pytest.approx(2 * 64 * 0.01, rel=1e-5)

@@ -52,8 +52,10 @@ def test_a_line_has_the_agreed_keys_and_names_no_patient(store):
 
 def test_salt_and_tags_are_the_owners_alone_and_another_store_has_other_tags(tmp_path, store):
     group = spend(Ledger("north", store), names(0, 2))
-    for path in (store / "salt", store / "patients" / f"{group.digest}.tags"):
+    for path in (store / "salt", store / ".lock", store / "patients" / f"{group.digest}.tags"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with Ledger("north", tmp_path / "new" / "store")._locked():
+        assert stat.S_IMODE((tmp_path / "new" / "store").stat().st_mode) == 0o700
     assert Ledger("north", tmp_path / "other").group(names(0, 2)).tags.isdisjoint(group.tags)
 
 
@@ -106,6 +108,16 @@ def test_a_group_whose_tags_are_lost_counts_for_everybody(store):
     Ledger("north", store).check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30), delta=1e-5))
     with pytest.raises(RefusedError):
         ledger.check(ledger.group(names(90, 95)), [], Budget(epsilon=epsilon(30) * 0.9, delta=1e-5))
+
+
+def test_a_forecast_is_that_of_the_patient_who_has_spent_most(store):
+    """By hand: of 4-9 only patient 4 met run a."""
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5), run="a", steps=20)
+    spend(ledger, names(8, 20), run="b", steps=5)
+    group = ledger.group(names(4, 9))
+    assert ledger.forecast(group, [charge_of(group, steps=10).mechanism], 1e-5) == (epsilon(20), epsilon(30))
+    assert [charge.run for charge in ledger.charges()] == ["a", "b"]
 
 
 def test_where_nobody_knows_who_was_in_a_block_one_patient_was_in_all(store):
@@ -230,6 +242,29 @@ def test_a_line_cut_off_by_a_crash_neither_stops_nor_loses_the_others(store, cut
     assert ledger.path.read_text().endswith("\n")
 
 
+def test_a_charge_and_the_folders_of_a_new_ledger_are_on_the_disk_when_it_returns(store, monkeypatch):
+    """A line that only the system's memory holds is lost with the power, after the step has left."""
+    ledger, synced, sync = Ledger("north", store), [], os.fsync
+
+    def noting(handle):
+        synced.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        sync(handle)
+
+    group = spend(ledger, names(0, 5))
+    for path in (ledger.path, ledger.path.parent):
+        assert path.exists()
+    ledger.path.unlink()
+    monkeypatch.setattr(os, "fsync", noting)
+    ledger.charge(charge_of(group), group)
+    file = (ledger.path.stat().st_ino, ledger.path.stat().st_size)
+    folders = [path.stat().st_ino for path in (store / "north", store)]
+    assert synced[0] == file
+    assert [inode for inode, _ in synced[1:]] == folders
+    synced.clear()
+    ledger.charge(charge_of(group), group)
+    assert synced == [(ledger.path.stat().st_ino, ledger.path.stat().st_size)]
+
+
 WRONG_RATE = '{"rate": 2, "noise": 1, "steps": 1, "delta": 1e-5, "run": "a", "round": 0, "patients": ""}'
 
 
@@ -239,6 +274,14 @@ def test_a_damaged_line_in_the_middle_stops_everything_with_its_row(store, damag
     spend(ledger, names(0, 5))
     ledger.path.write_text(damage + "\n" + ledger.path.read_text())
     with pytest.raises(FedSynthError, match=r"row 1: the ledger is damaged"):
+        ledger.account()
+
+
+def test_a_ledger_that_is_no_text_stops_everything(store):
+    ledger = Ledger("north", store)
+    spend(ledger, names(0, 5))
+    ledger.path.write_bytes(b"\xff" + ledger.path.read_bytes())
+    with pytest.raises(FedSynthError, match="the ledger cannot be read"):
         ledger.account()
 
 
@@ -292,6 +335,23 @@ def test_of_two_processes_that_make_a_salt_the_first_counts(store):
     assert not list(store.glob(".salt*"))
 
 
+def test_a_salt_is_whole_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle)) or sync(handle))
+    salt = tmp_path / "new" / "store" / "salt"
+    assert len(Identities(salt.parent).fingerprint("x")) == 32
+    ((inode, size),) = {(one.st_ino, one.st_size) for one in synced}
+    assert (inode, size) == (salt.stat().st_ino, 64), "32 bytes in hexadecimal"
+
+
+def test_whether_somebody_is_in_a_group_is_unknown_without_its_tags(store):
+    group, identities = spend(Ledger("north", store), names(0, 5)), Identities(store)
+    assert identities.shares(names(4, 9), group.digest) is True
+    assert identities.shares(names(5, 9), group.digest) is False
+    assert identities.shares(names(4, 9), "0" * 32) is None
+    assert identities.shares(names(4, 9), "") is None
+
+
 def test_a_store_that_was_made_for_a_hash_is_the_owners_alone(store):
     """Whoever reads the salt can try names, and contents."""
     assert len(Identities(store).fingerprint("x")) == 32
@@ -322,6 +382,8 @@ def test_nobody_to_charge_is_refused(store):
 def test_an_unknown_ledger_is_empty_and_reading_makes_nothing(store):
     assert read_ledger(store / "north" / "ledger.jsonl") == []
     assert not store.exists()
+    account = Ledger("north", store).account()
+    assert (account.spent.epsilon, account.spent.delta, account.steps, account.runs) == (0, 1e-5, 0, ())
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from fedsynth.errors import ConfigError
 from fedsynth.privacy.accounting import Mechanism, compose
-from fedsynth.privacy.lineage import PHANTOMS, Guarantee, Lineage, LineageRun, PatientGroup
+from fedsynth.privacy.lineage import PHANTOMS, PLAIN, UNKNOWN, UNTRAINED, Guarantee, Lineage, LineageRun, PatientGroup
 
 
 def group(epsilon: float, digest: str = "", *disjoint: str, site: str = "one") -> PatientGroup:
@@ -114,3 +114,70 @@ def test_a_promise_under_an_assumption_says_so_wherever_it_counts() -> None:
     assert Lineage(runs=(summed,)).claim().count(said) == 1
     assert said in Lineage(runs=(summed, run("b", group(3, "z")))).claim()
     assert "holds only against" not in Lineage(runs=(run("b", group(3, "z")),)).claim()
+
+
+def test_the_claim_of_two_runs_by_hand() -> None:
+    """Whoever was in the first may have been at either site of the second: 5 and 3, and the Renyi bounds 6 and 4."""
+    first = run("a", replace(group(5, "x"), renyi=6.0))
+    sites = (replace(group(2, "y", site="north"), renyi=2.5), replace(group(3, "z", site="south"), renyi=4.0))
+    lineage = Lineage(runs=(first, run("b", *sites)))
+    assert lineage.guarantee() == Guarantee(epsilon=8, replace_one=16, renyi=10, delta=2e-5)
+    assert lineage.digests == ("x", "y", "z")
+    assert lineage.claim() == (
+        "epsilon 8 at delta 2e-05 per patient, add/remove (replace-one 16; 10 by Renyi accounting); covers this "
+        "generator and what is drawn from it; counts the whole lineage (a: g, 1 steps on set of a, epsilon 5 at delta "
+        "1e-05; this run alone epsilon 3); at every site alike, where no patient is in two of them"
+    )
+    assert Lineage(runs=(run("a", group(5)),)).claim() == (
+        "epsilon 5 at delta 1e-05 per patient, add/remove (replace-one 10); covers this generator and what is drawn "
+        "from it"
+    )
+
+
+def test_the_history_tells_every_run_and_whose_word_counts() -> None:
+    made, told = run("a", group(9), public=PHANTOMS), run("b", group(7), public="--public-start of c")
+    sites = (group(2, "y", site="north"), group(3, "z", site="south"))
+    lineage = Lineage(runs=(made, told, run("c", *sites)))
+    assert lineage.history() == [
+        "a: g, 1 steps on set of a, epsilon 9 at delta 1e-05; its images are phantoms: nobody",
+        "b: g, 1 steps on set of b, epsilon 7 at delta 1e-05; its images count as public on the word of --public-start "
+        "of c: they are not covered",
+        "c: g, 1 steps on set of c, epsilon 3 at delta 1e-05; its patients over the whole lineage: epsilon 3",
+    ]
+    assert Lineage(runs=(made,)).history()[0].endswith("its patients over the whole lineage: epsilon 9")
+    assert lineage.caveats() == [
+        "counts the images of b (set of b) as public on the word of --public-start of c: they are not covered"
+    ]
+
+
+def test_without_a_private_run_of_patients_the_last_run_says_what_holds() -> None:
+    made, drawn = run("a", public=PHANTOMS, training="plain"), run("b", training="untrained")
+    assert Lineage(runs=(made, drawn)).guarantee() == Guarantee(epsilon=None, why=UNTRAINED)
+    assert Lineage(runs=(made, drawn)).claim() == UNTRAINED
+    assert Lineage(runs=(run("a", group(8)), run("b", training="plain"))).claim() == PLAIN
+    assert Lineage().claim() == Lineage().guarantee().why == UNKNOWN
+
+
+def test_sites_that_cost_the_same_are_told_apart_by_whom_they_share() -> None:
+    """By hand: nobody of one site is in the second run, and somebody of the other may be."""
+    first = run("a", group(1, "x", site="north"), group(1, "y", site="south"))
+    assert total(first, run("b", group(5, "u", "x"))) == 6
+    assert total(first, run("b", group(5, "u", "x", "y"))) == 5
+    assert total(first, run("b", group(5, "u", "x", site="north"), group(2, "v", "y", site="south"))) == 6
+
+
+def test_mechanisms_are_composed_at_the_smallest_delta() -> None:
+    mechanism = Mechanism(rate=1.0, noise=2.0, steps=2)
+    early = replace(group(3), mechanisms=(mechanism,), delta=1e-6)
+    found = Lineage(runs=(run("a", early), run("b", replace(early, delta=1e-4)))).guarantee()
+    assert (found.epsilon, found.delta) == (compose([mechanism, mechanism], 1e-6).epsilon, 1e-6)
+
+
+def test_statements_of_three_runs_name_each_in_its_place() -> None:
+    runs = [run(name, group(epsilon)) for name, epsilon in (("a", 1), ("b", 2), ("c", 3))]
+    assert "(a: g, 1 steps on set of a, epsilon 1 at delta 1e-05; b: g, 1 steps" in Lineage(runs=tuple(runs)).claim()
+    assert Lineage(runs=tuple(runs)).digests == ()
+    plain = [run(name, training="plain") for name in "ab"]
+    assert Lineage(runs=(*plain, runs[2])).claim().startswith("none: it goes on from a (set of a)")
+    last = replace(plain[1], patients=(), training="untrained")
+    assert Lineage(runs=(runs[0], runs[1], last)).claim() == UNTRAINED

@@ -243,12 +243,8 @@ def test_a_run_does_not_go_on_under_a_better_claim_than_its_first_steps_kept(tmp
     with pytest.raises(RefusedError, match="charged under other settings"):
         GaussianMechanism(PLAN, {"discriminator": gradients(network())}, randomness=InsecureRandomness(1), **options)
     worse = replace(PLAN, noise=PLAN.noise / 2)
-    assert (
-        GaussianMechanism(
-            worse, {"discriminator": gradients(network())}, randomness=SecretRandomness(), **options
-        ).remaining
-        == 20
-    )
+    again = GaussianMechanism(worse, {"discriminator": gradients(network())}, randomness=SecretRandomness(), **options)
+    assert again.remaining == 20
 
 
 def test_networks_do_not_go_on_that_took_more_steps_than_the_ledger_knows(tmp_path):
@@ -267,6 +263,21 @@ def test_networks_do_not_go_on_that_took_more_steps_than_the_ledger_knows(tmp_pa
     opened().copy_charges(tmp_path / "none")
     assert not (tmp_path / "none").exists()
     assert opened(ledger=ledger).remaining == 0
+
+
+def test_where_more_steps_were_taken_than_the_plan_holds_none_are_left(tmp_path):
+    """Less than none would refuse even a block without a private step."""
+    ledger = Ledger("north", tmp_path)
+    charged(ledger=ledger, steps=10)
+    options = {"patients": ["p0"], "randomness": SecretRandomness(), "run": "r", "ledger": ledger}
+    shorter = GaussianMechanism(replace(PLAN, steps=15), {"discriminator": gradients(network())}, **options)
+    phantoms = opened()
+    phantoms.check_resumed(PLAN.steps + 5)
+    for mechanism in (shorter, phantoms):
+        assert mechanism.remaining == 0
+        mechanism.charge({}, round=1)
+        with pytest.raises(RefusedError, match="1 private steps are asked for and 0 are left"):
+            mechanism.charge({"discriminator": 1}, round=1)
 
 
 def test_an_auditor_at_the_mechanism_sees_a_copy_of_what_leaves_and_nothing_else():
@@ -330,7 +341,7 @@ def test_who_has_no_name_has_no_protection():
         )
 
 
-@pytest.mark.parametrize("wrong", [{"denoiser": 1}, {"discriminator": -1}])
+@pytest.mark.parametrize("wrong", [{"denoiser": 1}, {"discriminator": -1}, {"discriminator": 2, "generator": -1}])
 def test_unknown_turns_and_negative_steps_are_not_charged(wrong):
     with pytest.raises(ValueError, match="private phases are"):
         opened().charge(wrong, round=0)
@@ -345,7 +356,8 @@ def test_views_are_drawn_without_repeats_where_a_patient_has_enough_and_evenly()
     assert slices_per_patient[2::3].max() == 0
     counts = slices_per_patient[::3].flatten().bincount(minlength=5)
     assert (counts - 240).abs().max() < 6 * math.sqrt(400 * 0.6 * 0.4)
-    assert sample_slices(source, [], 3).shape == (0, 3)
+    nobody = sample_slices(source, [], 3)
+    assert (nobody.shape, nobody.dtype) == ((0, 3), torch.int64)
 
 
 def test_an_insecure_round_asked_for_twice_is_paid_once_even_when_nothing_is_left():

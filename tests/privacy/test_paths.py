@@ -146,6 +146,50 @@ def test_weights_from_elsewhere_that_mix_samples_are_refused():
         most_moved(gradients)
 
 
+@pytest.mark.parametrize(("views", "memory", "parts"), [(1, 2**20, [16, 4]), (4, 2**20, [4] * 5), (4, 1, [1] * 20)])
+def test_patients_come_in_chunks_that_the_memory_holds(views, memory, parts):
+    """Sixteen samples at once, as many as `FULL` says, and one patient where there is room for nobody."""
+    net, sizes = nn.Linear(4, 1), []
+
+    def fetch(indices):
+        sizes.append(len(indices))
+        return {"image": torch.zeros(len(indices), views, 4)}, {}
+
+    PatientGradients(
+        net,
+        lambda batch, noise, progress: net(batch["image"])[:, 0],
+        clip=1.0,
+        probe=({"image": torch.randn(4, 4)}, {}),
+        slices_per_patient=views,
+        memory=memory,
+    ).clipped_sum(torch.arange(20), fetch)
+    assert sizes == parts
+
+
+def test_patients_go_one_by_one_where_a_gradient_depends_on_the_place_in_a_chunk():
+    """A patient who is left out moves the others to other places: the sum would move by more than the clip norm."""
+    net, sizes = nn.Linear(4, 1), []
+    gradients = setting(
+        net, lambda batch, noise, progress: net(batch["image"])[:, 0] * (1 + 1e-6 * torch.arange(len(batch["image"])))
+    )
+
+    def fetch(indices):
+        sizes.append(len(indices))
+        return {"image": torch.ones(len(indices), 1, 4)}, {}
+
+    assert gradients.path().fast
+    gradients.clipped_sum(torch.arange(3), fetch)
+    assert sizes == [1, 1, 1]
+
+
+def test_frozen_parameters_have_no_gradient_and_no_part_in_the_norm():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1), nn.Flatten(0))
+    net[0].requires_grad_(False)
+    gradients = setting(net)
+    assert gradients.path().parameters == ("1.weight", "1.bias")
+    assert 0.9 < most_moved(gradients) <= 1 + 1e-6
+
+
 class Borrowed(nn.Module):
     """A layer's weight is used a second time, outside the layer, behind a constant of zero."""
 

@@ -58,6 +58,7 @@ def test_the_smallest_run_is_allowed_and_a_bare_one_clips_to_one_and_shows_one_v
         ({"batch": 401}, "400 is the full batch"),
         ({"slices_per_patient": 0}, "at least one slice"),
         ({"clip": 0.0}, "clip norm"),
+        ({"clip": math.inf}, "clip norm"),
         ({"epsilon": 0.0}, "epsilon must be"),
         ({"delta": 0.0}, "delta must lie"),
         ({"delta": 0.0026}, "one patient to be published"),

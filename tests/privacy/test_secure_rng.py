@@ -29,6 +29,31 @@ def test_gaussian_is_box_muller_of_the_aes_keystream(n):
     np.testing.assert_allclose(made.numpy(), 2 * np.array(by_hand)[:n], rtol=1e-9, atol=1e-12)
 
 
+def keystream(key, n):
+    return np.frombuffer(Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(8 * n)), np.uint64)
+
+
+def test_every_distribution_reads_the_keystream_word_by_word_also_across_chunks():
+    """Slow oracle, past one full pass: no word is skipped, read twice or left from before."""
+    key, n = bytes(range(32)), secure_rng._CHUNK + 3
+    words = keystream(key, n + 1)
+    source = lambda: secure_rng._KeyedRandomness(key)  # noqa: E731
+    np.testing.assert_array_equal(source().uniform((n,)).numpy(), (words[:n] >> np.uint64(40)) * 2.0**-24)
+    draws = torch.cat([one.uniform((k,)) for one in (source(),) for k in (5, 7)])
+    np.testing.assert_array_equal(draws.numpy(), (words[:12] >> np.uint64(40)) * 2.0**-24)
+    np.testing.assert_array_equal(source().chosen(n, 0.25).numpy(), np.flatnonzero(words[:n] < 2**62))
+    np.testing.assert_array_equal(source().integers(1000, (n,)).numpy(), words[:n] % np.uint64(2**63) % np.uint64(1000))
+    half, passes = (n + 1) // 2, [0, secure_rng._CHUNK // 2]
+    made, by_hand = source().gaussian((n,), 3.0).numpy(), np.empty(n + 1)
+    for start, stop in zip(passes, [*passes[1:], half], strict=True):
+        first, second = words[2 * start : start + stop], words[start + stop : 2 * stop]
+        radius = 3 * np.sqrt(-2 * np.log((first + 0.5) * 2.0**-64))
+        angle = 2 * np.pi * (second >> np.uint64(11)) * 2.0**-53
+        by_hand[start:stop] = radius * np.cos(angle)
+        by_hand[half + start : half + stop] = radius * np.sin(angle)
+    np.testing.assert_allclose(made, by_hand[:n], rtol=1e-9, atol=1e-11)
+
+
 def test_the_smallest_word_reaches_nine_standard_deviations_and_the_largest_is_finite():
     least, most = secure_rng._positive_uniform(torch.tensor([0, -1]))
     assert least == 2.0**-65

@@ -5,6 +5,7 @@ import math
 import pytest
 from scipy.stats import norm
 
+from fedsynth.privacy import tradeoff
 from fedsynth.privacy.accounting import Mechanism, epsilon_of
 from fedsynth.privacy.tradeoff import advantage, least_false_negatives, proven_epsilon
 
@@ -27,6 +28,19 @@ def test_a_point_of_the_curve_proves_its_epsilon_and_no_more(mechanism: Mechanis
     for declared in (mechanism, Mechanism(rate=mechanism.rate, noise=3 * mechanism.noise, steps=mechanism.steps)):
         proven = proven_epsilon(declared, 1e-5, false_positives=alpha, false_negatives=missed)
         assert 0.995 * true < proven <= true
+
+
+def test_less_is_proven_than_was_declared_where_the_attack_shows_less() -> None:
+    """Error rates of five times the noise: the search must go up from the declared one."""
+    missed, less = least_false_negatives(GAUSSIAN, 0.3), Mechanism(rate=1.0, noise=1.0, steps=25)
+    proven, true = proven_epsilon(less, 1e-5, false_positives=0.3, false_negatives=missed), epsilon_of([GAUSSIAN], 1e-5)
+    assert 0.995 * true < proven <= true
+
+
+def test_no_more_is_proven_than_the_largest_epsilon_that_is_ever_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tradeoff, "LARGEST_EPSILON", 2.0)
+    missed = least_false_negatives(GAUSSIAN, 0.3)  # the rates prove about 5
+    assert proven_epsilon(GAUSSIAN, 1e-5, false_positives=0.3, false_negatives=missed) == 2.0
 
 
 def test_guessing_proves_nothing_and_certainty_much() -> None:
