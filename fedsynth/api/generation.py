@@ -54,7 +54,7 @@ def generate(
     family, card = load_generator(place.checkpoints)
     with cpu_threads(1):
         sources = _open_sources(family, card, read)
-    drawing = Drawing(family, card, count=read.count, mix=read.mix, seed=read.seed, sources=sources)
+    drawing = Drawing(family, card, count=read.count, mix=read.mix, seed=read.seed, sources=sources, arm=read.arm)
     refuse_existing(out, marker=TABLES.get(read.format, HEADER), overwrite=overwrite)
     with cpu_threads(1), progress.bar("drawing images") as advance:
         if read.format == "imageset":

@@ -170,6 +170,8 @@ def open_simulation(
     with progress.bar("making phantoms") as advance, open_hospitals(file, base, progress=advance) as hospitals:
         settings = config.read_table(FederationSettings, with_generator(given, hospitals))
         check_family(settings)
+        if not settings.rounds_of_training:
+            progress.note("rendering the public pool of the simulator; it is kept for later runs")
         prepared = rehearse(settings, hospitals)
         if prepared.feasibility is not None:
             progress.note(str(prepared.feasibility))

@@ -35,6 +35,7 @@ def segmentation(
     real: SetLike = None,
     synthetic: SetLike = None,
     public: SetLike = None,
+    placebo: SetLike = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -45,7 +46,8 @@ def segmentation(
         run: The run; the newest if no sets are given.
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
-        public: Images of nobody in the real set: what do they teach already?
+        public: Images of nobody in the real set, what do they teach already? The run's own if it made some.
+        placebo: Images of a simulator that was fitted to noise alone; the run's own if it made some.
         out: A file for the result, beside the run's own.
         progress: Told how far the work is; log lines if not given.
 
@@ -56,7 +58,7 @@ def segmentation(
         >>> import fedsynth
         >>> found = fedsynth.segmentation("runs/first", seeds=1)  # doctest: +SKIP
     """
-    sets = (real, synthetic, public)
+    sets = (real, synthetic, public, placebo)
     return measure_utility("segmentation", run, *sets, out, progress=progress, **settings).result
 
 
@@ -67,6 +69,7 @@ def classification(
     real: SetLike = None,
     synthetic: SetLike = None,
     public: SetLike = None,
+    placebo: SetLike = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -77,7 +80,8 @@ def classification(
         run: The run; the newest if no sets are given.
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
-        public: Images of nobody in the real set: what do they teach already?
+        public: Images of nobody in the real set, what do they teach already? The run's own if it made some.
+        placebo: Images of a simulator that was fitted to noise alone; the run's own if it made some.
         out: A file for the result, beside the run's own.
         progress: Told how far the work is; log lines if not given.
 
@@ -88,7 +92,7 @@ def classification(
         >>> import fedsynth
         >>> found = fedsynth.classification(real="hospitals", synthetic="made", arms=["real"])  # doctest: +SKIP
     """
-    sets = (real, synthetic, public)
+    sets = (real, synthetic, public, placebo)
     return measure_utility("classification", run, *sets, out, progress=progress, **settings).result
 
 
@@ -127,6 +131,7 @@ def measure_utility(
     real: SetLike,
     synthetic: SetLike,
     public: SetLike = None,
+    placebo: SetLike = None,
     out: Path | str | None = None,
     *,
     progress: Progress | None = None,
@@ -134,13 +139,12 @@ def measure_utility(
 ) -> Measured:
     """Segmentation or classification, with the files that hold the result."""
     read, progress = config.read_table(SETTINGS[kind], as_given(settings)), progress or Progress()
-    from fedsynth.data import ImageSet
     from fedsynth.evaluation.utility.arm_cache import ArmCache
     from fedsynth.evaluation.utility.benchmark import run_utility
     from fedsynth.experiments.downstream_learners import TaskLearner
 
     sets = sets_to_measure(run, real, synthetic, out=as_path(out), option="--out", progress=progress)
-    plan = _plan(kind, read, sets, ImageSet.load(public) if isinstance(public, Path | str) else public)
+    plan = _plan(kind, read, sets, _nobody(sets, public=public, placebo=placebo))
     kept = ArmCache(folder=None if sets.keeps is None else sets.keeps.folder.parent / KEPT)
     with progress.bar(f"{kind} with {read.network}") as bar:
         at = [0, 1]
@@ -157,7 +161,21 @@ def measure_utility(
     return _kept(result, sets, as_path(out))
 
 
-def _plan(kind: "Kind", read: UtilitySettings, sets: Sets, public: "ImageSet | None") -> "Plan":
+def _nobody(sets: Sets, **given: SetLike) -> dict[str, "ImageSet"]:
+    """Images of nobody by arm: those given, or what the run drew beside its synthetic set."""
+    from fedsynth.data import ImageSet
+    from fedsynth.data.format import HEADER
+
+    found: dict[str, ImageSet] = {}
+    for name, images in given.items():
+        own = None if sets.keeps is None else sets.keeps.folder / name
+        chosen = own if images is None and own is not None and (own / HEADER).is_file() else images
+        if chosen is not None:
+            found[name] = ImageSet.load(Path(chosen)) if isinstance(chosen, Path | str) else chosen
+    return found
+
+
+def _plan(kind: "Kind", read: UtilitySettings, sets: Sets, nobody: dict[str, "ImageSet"]) -> "Plan":
     """What to train; a network or an arm that does not fit is refused before the first training."""
     from fedsynth.evaluation.utility.arm_trainings import Plan
     from fedsynth.evaluation.utility.benchmark import prepare
@@ -165,13 +183,13 @@ def _plan(kind: "Kind", read: UtilitySettings, sets: Sets, public: "ImageSet | N
     from fedsynth.models.downstream.tasks import NETWORKS, build_task
     from fedsynth.training.patient_batches import PatientBatches
 
-    material, _ = prepare(sets.real, sets.synthetic, kind, public=public)
+    material, _ = prepare(sets.real, sets.synthetic, kind, nobody=nobody)
     arms = parse_arms(read.arms, augmentation=read.augmentation, material=material)
     build_task(read.network, PatientBatches(sets.real).shape)
     if NETWORKS[read.network] != kind:
         raise ConfigError(f"the network {read.network!r} is for {NETWORKS[read.network]}, not for {kind}")
     table = config.as_table(read.task)
-    return Plan(kind=kind, arms=arms, seeds=read.seeds, seed=read.seed, settings=table, public=public)
+    return Plan(kind=kind, arms=arms, seeds=read.seeds, seed=read.seed, settings=table, nobody=nobody)
 
 
 def measure_fidelity(

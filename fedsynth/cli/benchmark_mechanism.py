@@ -19,12 +19,14 @@ def audit_plans(
     """Audit every plan, show what was found, keep it below `place`, and exit with the verdict's code."""
     from fedsynth.experiments.canary_audit import exit_code
     from fedsynth.experiments.mechanism_audit import CANARIES, NAME, as_result, audit_mechanism
+    from fedsynth.experiments.release_audit import audit_release
     from fedsynth.runs import Run
 
     found, wanted = [], CANARIES if canaries is None else canaries
     for plan in plans:
         typer.echo(f"running {plan.steps} steps of a mechanism of epsilon {plan.claim.epsilon:.2f} ...", err=True)
-        found.append(audit_mechanism(plan, canaries=wanted, claim=claim, comparisons=len(plans)))
+        audit = audit_release if plan.release else audit_mechanism
+        found.append(audit(plan, canaries=wanted, claim=claim, comparisons=len(plans)))
     result = as_result(found)
     if place is not None:
         result.save(Run(folder=place).benchmark(NAME))

@@ -17,7 +17,12 @@ RunArgument = Annotated[Path | None, typer.Argument(help="The run; the newest if
 RealOption = Annotated[Path | None, typer.Option(metavar="SET", help="Real set with roles, instead of the run's.")]
 SyntheticOption = Annotated[Path | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it.")]
 PublicOption = Annotated[
-    Path | None, typer.Option(metavar="SET", help="Images of nobody in the real set: what do they teach already?")
+    Path | None,
+    typer.Option(metavar="SET", help="Images of nobody in the real set: what do they teach? The run's own if any."),
+]
+PlaceboOption = Annotated[
+    Path | None,
+    typer.Option(metavar="SET", help="Images of a simulator that was fitted to noise alone; the run's own if any."),
 ]
 OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result here too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -30,13 +35,14 @@ def segmentation(
     real: RealOption = None,
     synthetic: SyntheticOption = None,
     public: PublicOption = None,
+    placebo: PlaceboOption = None,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation network on each arm and score it on real holdout patients, beside control arms."""
     from fedsynth.api.utility import measure_utility
 
-    sets = (real, synthetic, public)
+    sets = (real, synthetic, public, placebo)
     _show(measure_utility("segmentation", run, *sets, out, progress=ScreenProgress(), **given), as_json=as_json)
 
 
@@ -47,13 +53,14 @@ def classification(
     real: RealOption = None,
     synthetic: SyntheticOption = None,
     public: PublicOption = None,
+    placebo: PlaceboOption = None,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a classifier on each arm and score it on real holdout patients, beside the majority class."""
     from fedsynth.api.utility import measure_utility
 
-    sets = (real, synthetic, public)
+    sets = (real, synthetic, public, placebo)
     _show(measure_utility("classification", run, *sets, out, progress=ScreenProgress(), **given), as_json=as_json)
 
 
@@ -103,15 +110,16 @@ def _print_by_arm(result: "Result") -> None:
     main = way.COMPARED[0]
     lead = [*way.LEAD, f"{main}_ratio", f"{main}_skill"]
     rest = [name for name in dict.fromkeys(name.split("/")[0] for name in result.scores) if name not in lead]
-    for names in (lead, [name for name in rest if not name.endswith("_over_public")]):
+    for names in (lead, [name for name in rest if "_over_" not in name]):
         rows = [[arm, *(_cell(result.scores.get(f"{name}/{arm}")) for name in names)] for arm in arms]
         print_table(["trained on", *(HEADS.get(name, name) for name in names)], rows)
         typer.echo("")
     typer.echo(f"scored on {result.inputs['real'].roles.get('holdout', 0)} real holdout patients; 95 % intervals")
     typer.echo(f"intervals are {result.details['intervals']}")
     typer.echo("ratio: to training on real images; skill: 0 is the best control, 1 is real")
-    for arm, said in result.details["over_public"].items():
-        typer.echo(f"{arm}, {HEADS.get(main, main)}: {said}")
+    for name in ("public", "placebo"):
+        for arm, said in result.details[f"over_{name}"].items():
+            typer.echo(f"{arm}, {HEADS.get(main, main)}, beside {name}: {said}")
     _print_trainings(result)
     if why := result.details.get("why_no_tests"):
         typer.echo(f"no difference is claimed: {why}")

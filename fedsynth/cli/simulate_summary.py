@@ -40,11 +40,14 @@ def say_what_happened(settings: "FederationSettings", place: "Run", outputs: "Ou
 
     told = summary([place.rounds])
     how = {"none": "each on its own", "central-generator": "one generator at the server"}
-    typer.echo(
-        f"trained    {settings.generator} for {settings.rounds} rounds of {settings.local_steps} steps at "
-        f"{_sites(len(told['trained']), settings.sites)}, {how.get(settings.federation, settings.strategy)}, "
-        f"in {_minutes(seconds)}"
-    )
+    sites = _sites(len(told["trained"]), settings.sites)
+    if settings.rounds_of_training:
+        typer.echo(
+            f"trained    {settings.generator} for {settings.rounds} rounds of {settings.local_steps} steps at {sites}, "
+            f"{how.get(settings.federation, settings.strategy)}, in {_minutes(seconds)}"
+        )
+    else:
+        typer.echo(f"fitted     {settings.generator} to one sum over patients of {sites}, in {_minutes(seconds)}")
     left_out = ", ".join(f"{one['site']} {one['rounds']}x ({one['reason']})" for one in told["left_out"])
     typer.echo(
         f"answered   {told['answered']} of {told['asked']} times" + (f"; left out: {left_out}" if left_out else "")

@@ -19,6 +19,7 @@ from fedsynth.evaluation.bootstrap import clopper_pearson
 from fedsynth.evaluation.score import Result, Score, Verdict
 from fedsynth.experiments import mechanism_checks as checks
 from fedsynth.experiments.mechanism_training import UNIT, Training
+from fedsynth.privacy.accounting import Mechanism
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.tradeoff import advantage, proven_epsilon
@@ -87,7 +88,7 @@ def audit_mechanism(
     guessed, coins = seen.odds > 0, seen.included
     n, n_in, n_out = len(coins), int(coins.sum()), int((~coins).sum())
     found, wrong = int(guessed[coins].sum()), int(guessed[~coins].sum())
-    error = (1 - advantage(plan.mechanism)) / 2
+    error, delta = (1 - advantage(plan.mechanism)) / 2, plan.settings.delta
     right = count_right(seen.odds, coins, n // 10, np.random.default_rng(0))
     return MechanismAudit(
         plan=plan,
@@ -96,24 +97,27 @@ def audit_mechanism(
         included=n_in,
         found=found,
         wrong=wrong,
-        proven=_proven(plan, (wrong, n_out), (n_in - found, n_in), comparisons),
-        expected=_proven(plan, (round(error * n_out), n_out), (round(error * n_in), n_in), comparisons),
-        one_run=one_run_bound(
-            canaries=n, guesses=n // 10, right=right, delta=plan.settings.delta, level=1 - ONE_RUN / comparisons
+        proven=proven_by(plan.mechanism, delta, (wrong, n_out), (n_in - found, n_in), comparisons),
+        expected=proven_by(
+            plan.mechanism, delta, (round(error * n_out), n_out), (round(error * n_in), n_in), comparisons
         ),
+        one_run=one_run_bound(canaries=n, guesses=n // 10, right=right, delta=delta, level=1 - ONE_RUN / comparisons),
         checks=(*_properties(training, PROPERTY / comparisons), _charges(training)),
         seconds=time.monotonic() - started,
     )
 
 
-def _proven(plan: PrivatePlan, wrong: tuple[int, int], missed: tuple[int, int], comparisons: int) -> float:
-    """Both rates lie below their Clopper-Pearson limits at once: an honest mechanism's canaries are independent."""
+def proven_by(
+    mechanism: Mechanism, delta: float, wrong: tuple[int, int], missed: tuple[int, int], comparisons: int
+) -> float:
+    """The epsilon that canaries prove of which so many (of how many) were guessed wrongly to be in, or missed.
+
+    Both rates lie below their Clopper-Pearson limits at once: an honest mechanism's canaries are independent.
+    """
     false_positives, false_negatives = (
         clopper_pearson(*counts, 1 - CURVE / comparisons)[1] for counts in (wrong, missed)
     )
-    return proven_epsilon(
-        plan.mechanism, plan.settings.delta, false_positives=false_positives, false_negatives=false_negatives
-    )
+    return proven_epsilon(mechanism, delta, false_positives=false_positives, false_negatives=false_negatives)
 
 
 def _properties(training: Training, error: float) -> list[Check]:

@@ -24,8 +24,8 @@ from fedsynth.federation.settings import (
     PRIVATE_KEYS,
     PRIVATE_STEPS,
     ROUNDS,
-    TWO_STAGE,
     FederationSettings,
+    length_of,
     run_config_keys,
 )
 
@@ -65,7 +65,7 @@ class Cell:
     def steps(self) -> int:
         """Steps of each hospital over the whole run."""
         few = PRIVATE_STEPS if self.epsilon and not self.pooled else LOCAL_STEPS
-        of_family = TWO_STAGE if self.settings.get("generator") == "two-stage" else {}
+        of_family = length_of(str(self.settings.get("generator", "")))
         said = {"rounds": ROUNDS, "local-steps": few, **of_family, **self.settings}
         return int(said["rounds"]) * int(said["local-steps"])
 
@@ -120,8 +120,8 @@ MEMBERS, MEASURED_BY, NAME = "members", "measured-by", "name"
 BENCHMARKS: dict[str, tuple[type, tuple[str, ...]]] = {
     "memorization": (MemorizationSettings, ()),
     "membership": (MembershipSettings, ("reference",)),
-    "segmentation": (SegmentationSettings, ("public",)),
-    "classification": (ClassificationSettings, ("public",)),
+    "segmentation": (SegmentationSettings, ("public", "placebo")),
+    "classification": (ClassificationSettings, ("public", "placebo")),
     "fidelity": (FidelitySettings, ()),
 }
 """Each benchmark with its settings, and the further sets that it takes."""

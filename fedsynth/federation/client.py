@@ -33,7 +33,6 @@ from fedsynth.federation.strategies import proximal_pull
 from fedsynth.models.base import Model, Phase, RandomSource
 from fedsynth.privacy.secure_rng import InsecureRandomness
 from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
-from fedsynth.training.fitting import sums_of
 from fedsynth.training.loss_log import LossLog
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import Prepared, prepare, recipe_of, training_members
@@ -153,7 +152,7 @@ class SiteWork:
         else:
             with ema.in_place(self.family):
                 self._copy(received, self.fitting.shown(self.family))
-                sums = sums_of(self.family, self.prepared.dataset, number, pairing=self.prepared.pairing)
+                sums = self.prepared.sums(number, round=order.round)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.pooled(sums).items()}
         told = {name: value for name, value in self._metrics({}, 0).items() if not name.endswith("_loss")}
         return Outcome(arrays=arrays, metrics=self.site.policy.telling(told))

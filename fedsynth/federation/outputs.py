@@ -19,9 +19,10 @@ from fedsynth.data.sites import Site
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import simulated_federation
+from fedsynth.models.generators.catalog import find
 from fedsynth.runs import Run
 from fedsynth.training.checkpoint import Card, load_generator
-from fedsynth.training.generate import Drawing
+from fedsynth.training.generate import NOBODY, Drawing
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.sampler import class_counts
 from fedsynth.training.session import training_members
@@ -54,7 +55,18 @@ def finish(settings: FederationSettings, run: Run, advance: Advance = lambda don
             made = _pooled(settings, run, sites)
         else:
             made = drawing.write(run.synthetic, overwrite=True, progress=advance)
+            _draw_nobody(settings, run, card)
         return Outputs(card=card, images=made, sheets=_sheets(run, sites, made))
+
+
+def _draw_nobody(settings: FederationSettings, run: Run, card: Card) -> None:
+    """Images of nobody beside those of a fitted simulator: what patients added is measured against them."""
+    if find(card.generator).kind != "fitted":
+        return
+    for arm in NOBODY:
+        family, _ = load_generator(run.checkpoints)
+        seed = stream_seed(settings.seed, "draw", arm)
+        Drawing(family, card, count=settings.count, seed=seed, arm=arm).write(run.folder / arm, overwrite=True)
 
 
 def drawing_of(folder: Path, *, count: int, seed: int) -> Drawing | None:

@@ -26,6 +26,7 @@ from fedsynth.federation.round_log import RoundLog, merged
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.strategies import ServerStrategy, make_strategy
 from fedsynth.privacy.accounting import compose
+from fedsynth.privacy.patient_statistics import RELEASE
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.runs import Run
 from fedsynth.training.dp_gradients import steps_by_phase
@@ -101,19 +102,21 @@ class Rounds:
                 watch(self._told(number, self._rows(collected)))
                 collected = []
         while (number := self.at.round - self.settings.training_exchanges) < self._fitting.exchanges:
-            self._fit(number, sites)
+            self._fit(number, sites, watch)
         return self.at
 
-    def _fit(self, number: int, sites: Sites) -> None:
+    def _fit(self, number: int, sites: Sites, watch: Watch) -> None:
         """One exchange after training; in the table it is a round more."""
-        family = self.agreement.family
+        family, only = self.agreement.family, not self.settings.rounds_of_training
+        if only:
+            watch(Progress(round=number + 1, rounds=self._fitting.exchanges))
         load(family, self.at.ema)
         sent = {name: value.numpy().copy() for name, value in self._fitting.shown(family).items()}
         replies = self._ask(self.at.round + 1, sites, sent, self._fitting.expected(family, number))
-        self._record.add(self.settings.rounds + number + 1, self._rows(replies))
+        self._record.add(self.settings.rounds_of_training + number + 1, self._rows(replies))
         answered = [reply for reply in replies if reply.reason is None]
         if len(answered) < self.settings.quorum:
-            raise self._too_few(self.settings.rounds + number + 1, replies)
+            raise self._too_few(self.settings.rounds_of_training + number + 1, replies)
         arrays = [reply.outcome.arrays for reply in answered]
         if number < self._fitting.passes:
             self.at = replace(self.at, round=self.at.round + 1, ema=fitted(family, number, self.at.ema, arrays))
@@ -215,6 +218,7 @@ class Rounds:
         metrics, before = reply.outcome.metrics, self._charged.get(reply.site, 0.0)
         if "charged" not in metrics:
             steps = steps_by_phase(self.agreement.family, order.steps, first=order.first_step)
+            steps |= {RELEASE: 1} if self.agreement.family.per_patient else {}
             idle = reply.reason is ErrorCode.BUSY or (reply.reason is not None and reply.reason.is_decision)
             most = before if idle else min(before + sum(steps.values()), float(self.agreement.plan.steps))
             metrics = {**metrics, "charged": most}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fedsynth import config
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.models.facts import known_family
+from fedsynth.models.facts import known_family, stated_facts
 from fedsynth.training.settings import Device, Privacy, TrainSettings
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
@@ -21,6 +21,7 @@ Share = Literal["all", "generator"]
 Way = Literal["average", "one-shot", "none", "central-generator"]
 ROUNDS, LOCAL_STEPS, PRIVATE_STEPS = 40, 50, 10
 TWO_STAGE = {"rounds": 20, "local-steps": 25}  # its steps cost more than those of a joint family, and it needs fewer
+LENGTHS = {"two-stage": TWO_STAGE, "fitted": {"rounds": 1, "local-steps": 1}}  # by the kind of the family
 FAILURES, ENGINE = "Failures", "Engine"  # panels of the help page
 Scalar = bool | int | float | str
 RUN, NODES, TABLES = "run", "nodes", ("options", "strategy-options")
@@ -108,7 +109,7 @@ class FederationSettings:
         return TrainSettings(
             generator=self.generator,
             images=Path(),
-            steps=self.total_steps,
+            steps=self.total_steps or None,
             batch=self.batch,
             rate=self.rate,
             pairing=self.pairing,
@@ -123,8 +124,13 @@ class FederationSettings:
 
     @property
     def total_steps(self) -> int:
-        """Steps of each site over all rounds."""
-        return self.rounds * self.local_steps
+        """Steps of each site over all rounds; none where sums alone fit the family."""
+        return self.rounds_of_training * self.local_steps
+
+    @cached_property
+    def rounds_of_training(self) -> int:
+        """Rounds before the exchanges that fit what is not trained."""
+        return 0 if _kind(self.generator) == "fitted" else self.rounds
 
     @property
     def exchange_steps(self) -> int:
@@ -180,7 +186,7 @@ class FederationSettings:
     @property
     def training_exchanges(self) -> int:
         """Messages to each site until training ends; those that fit what is not trained come after."""
-        return self.rounds * (self.local_steps // self.exchange_steps)
+        return self.rounds_of_training * (self.local_steps // self.exchange_steps)
 
     def leaving(self, shared: tuple[str, ...], sampler: tuple[str, ...]) -> tuple[str, ...]:
         """The networks that leave a site, of those that a family shares."""
@@ -229,6 +235,16 @@ def run_config_keys() -> tuple[str, ...]:
 def default_run_config() -> dict[str, Scalar]:
     """What `[tool.flwr.app.config]` must hold: Flower takes no key that does not stand there."""
     return FederationSettings().to_run_config(Path("run")) | {RUN: ""}
+
+
+def length_of(generator: str) -> dict[str, int]:
+    """Rounds and local steps of a run where nobody says anything and the family wants others than most."""
+    return dict(LENGTHS.get(_kind(generator), {}))
+
+
+def _kind(generator: str) -> str:
+    facts = stated_facts().get(generator)
+    return "" if facts is None else facts.kind
 
 
 def check_family(settings: FederationSettings) -> None:

@@ -22,7 +22,7 @@ from fedsynth.errors import ConfigError
 from fedsynth.federation import site_observers
 from fedsynth.federation.client import OnStep
 from fedsynth.federation.rounds import Watch
-from fedsynth.federation.settings import TWO_STAGE, FederationSettings
+from fedsynth.federation.settings import FederationSettings, length_of
 from fedsynth.federation.site_context import SITES
 from fedsynth.privacy.lineage import PatientGroup
 from fedsynth.runs import RUNS, Run, create_run
@@ -68,8 +68,7 @@ def with_generator(table: Mapping[str, Any], hospitals: Hospitals) -> dict[str, 
     """The table of settings with the default generator for these images and its length, where it says nothing."""
     images = hospitals.federation.sites[0].images
     chosen = table.get("generator") or default_generator(images, private="privacy" in table, paired="pairing" in table)
-    length = TWO_STAGE if chosen == "two-stage" else {}
-    return {"sites": len(hospitals.federation.sites), "generator": chosen, **length, **table}
+    return {"sites": len(hospitals.federation.sites), "generator": chosen, **length_of(chosen), **table}
 
 
 def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:

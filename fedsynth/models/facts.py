@@ -17,6 +17,7 @@ CONDITIONING = {
     "two-stage": "class",
     "paired": "class, source",
     "training-free": "label map",
+    "fitted": "class",
 }
 
 

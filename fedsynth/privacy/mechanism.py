@@ -6,23 +6,40 @@ by a public expected batch size.
 Knows nothing of families, optimisers or images: `fetch` brings tensors for the patients it is asked for.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fedsynth.errors import RefusedError
 from fedsynth.privacy.accounting import Budget
+from fedsynth.privacy.discrete_gaussian import discrete_gaussian
 from fedsynth.privacy.ghost_norm import Sums
 from fedsynth.privacy.ledger import Charge, Ledger, refuse_above
-from fedsynth.privacy.per_patient_gradients import Fetch, PatientGradients
+from fedsynth.privacy.per_patient_gradients import Fetch
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.secure_rng import Randomness
 
 
+class ClippedSum(Protocol):
+    """What noise is added to: a sum that one patient changes by at most `clip`. Sums on a `grid` get discrete noise."""
+
+    clip: float
+    slices_per_patient: int
+    grid: float | None
+
+    def renew(self) -> None:
+        """A block begins: the weights may be others than before."""
+
+    def clipped_sum(self, patients: Tensor, fetch: Fetch, progress: float = 1.0) -> Sums:
+        """The sum over these patients, in float64."""
+
+
 class GaussianMechanism:
-    """One site's guard for one run. `phases` holds each private phase's gradients; `patients` names the members.
+    """One site's guard for one run. `phases` holds each private phase's sums; `patients` names the members.
 
     Without a ledger (phantoms) charges are counted in this object alone. `run` must be unlike any other run's name:
     it finds this run's earlier charges after a restart. With a `cap`, the whole rest of the run must fit under it.
@@ -31,7 +48,7 @@ class GaussianMechanism:
     def __init__(
         self,
         plan: PrivatePlan,
-        phases: Mapping[str, PatientGradients],
+        phases: Mapping[str, ClippedSum],
         *,
         patients: Sequence[str],
         randomness: Randomness,
@@ -91,8 +108,8 @@ class GaussianMechanism:
             if not self.private:
                 self._replayed.add(round)
         self._prepaid = {phase: steps.get(phase, 0) for phase in self._phases}
-        for gradients in self._phases.values():
-            gradients.renew()  # a block begins: the weights may be others than before
+        for sums in self._phases.values():
+            sums.renew()
 
     def check_resumed(self, steps: int) -> None:
         """Refuse to go on from networks that have taken more private steps than the ledger knows of this run.
@@ -114,7 +131,7 @@ class GaussianMechanism:
             self._ledger.copy(self._run, path)
 
     def step(self, phase: str, fetch: Fetch, progress: float = 1.0) -> Sums:
-        """One private gradient of a phase: draw patients, clip and sum, add noise, divide by the public batch size.
+        """One private sum of a phase: draw patients, clip and sum, add noise, divide by the public batch size.
 
         Each call draws anew. The result may be used without further care; add the fake half to it and step.
         Parameters that this stage of growth does not use are not among the keys. `on_release` is shown a copy of what
@@ -126,14 +143,21 @@ class GaussianMechanism:
         settings = self.plan.settings
         drawn = self.randomness.chosen(self._n, settings.rate)
         sums = self._phases[phase].clipped_sum(drawn, fetch, progress)
-        scale = self.plan.noise * settings.clip
-        released = {name: self._noised(value, scale) / settings.batch for name, value in sums.items()}
+        scale, grid = self.plan.noise * settings.clip, self._phases[phase].grid
+        noised = {name: self._noised(value, scale, grid) for name, value in sums.items()}
+        released = {name: value / settings.batch for name, value in noised.items()}
         if self.on_release is not None:
             self.on_release(phase, {name: value.clone() for name, value in released.items()}, progress)
         return released
 
-    def _noised(self, value: Tensor, scale: float) -> Tensor:
-        """Added in float64, so that the noise is not cut to the few digits of the sum before it has hidden it."""
+    def _noised(self, value: Tensor, scale: float, grid: float | None) -> Tensor:
+        """Added in float64, so that the noise is not cut to the few digits of the sum before it has hidden it.
+
+        A sum on a grid stays there, exactly; its noise has at least the planned deviation.
+        """
+        if grid is not None:
+            steps = discrete_gaussian(self.randomness, value.numel(), math.ceil(scale / grid))
+            return value + steps.reshape(value.shape).double() * grid
         noise = self.randomness.gaussian(tuple(value.shape), scale).to(value.device)
         return noise.add_(value).float()
 
@@ -174,7 +198,7 @@ def _refuse_better_claim(plan: PrivatePlan, earlier: Sequence[Charge], *, insecu
             raise RefusedError(f"this run was charged under other settings ({was})", remedy=remedy)
 
 
-def _check_phases(plan: PrivatePlan, phases: Mapping[str, PatientGradients]) -> None:
+def _check_phases(plan: PrivatePlan, phases: Mapping[str, ClippedSum]) -> None:
     for name, gradients in phases.items():
         if (gradients.clip, gradients.slices_per_patient) != (plan.settings.clip, plan.settings.slices_per_patient):
             raise ValueError(

@@ -45,6 +45,7 @@ class PatientGradients:
         whole: nn.Module | None = None,
         memory: int = 512 * 2**20,
     ) -> None:
+        self.grid: float | None = None  # gradients lie on none
         if not (clip > 0 and math.isfinite(clip)):
             raise RefusedError("the clip norm must be a positive number", value=clip)
         self.net, self.loss, self.clip, self.slices_per_patient = net, loss, clip, slices_per_patient

@@ -56,6 +56,8 @@ class PrivateSettings:
 class PrivatePlan:
     """The calibrated mechanism: `steps` private updates of all phases together, `noise` times the clip norm on each.
 
+    A `release` takes one bounded vector of every patient, once, instead of gradients.
+
     `claim` holds epsilon by the numerical accountant, the Renyi bound and the replace-one epsilon beside it.
     """
 
@@ -63,6 +65,7 @@ class PrivatePlan:
     steps: int
     noise: float
     claim: Spent
+    release: bool = False
 
     @property
     def mechanism(self) -> Mechanism:

@@ -212,8 +212,9 @@ def _use(facts: Facts) -> list[str]:
         beside = "" if area.control is None else f" ({area.control:.3g} after training on real images)"
         found.append(f"False positives: {area.bare} pixels in an image without a lesion{beside}.")
     for name in [name for name in TASKS if name in facts.results]:
-        for arm, said in facts.results[name].details.get("over_public", {}).items():
-            found.append(f"Beside public images, {name}, {arm}: {said}.")
+        for nobody, whose in (("public", "public images"), ("placebo", "the placebo")):
+            for arm, said in facts.results[name].details.get(f"over_{nobody}", {}).items():
+                found.append(f"Beside {whose}, {name}, {arm}: {said}.")
         for arm, of in facts.results[name].details.get("trainings", {}).items():
             if of["repeated"]:
                 again = f", and {of['collapsed']} again" if of["collapsed"] else ""

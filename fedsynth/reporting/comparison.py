@@ -5,12 +5,12 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fedsynth.reporting.summary import COLUMNS, Facts
+from fedsynth.reporting.summary import BESIDE_NOBODY, COLUMNS, Facts
 
 
 def shown_columns(rows: Sequence[Facts]) -> list[str]:
-    """All columns but those in which no run has anything, and public images where they were not asked for."""
-    empty = {name: ("not run", "-") if name == "over_public" else ("not run",) for name in COLUMNS}
+    """All columns but those in which no run has anything, and images of nobody where none were measured."""
+    empty = {name: ("not run", "-") if name in BESIDE_NOBODY else ("not run",) for name in COLUMNS}
     return [name for name in COLUMNS if any(row.cells[name].text not in empty[name] for row in rows)]
 
 

@@ -87,6 +87,7 @@ COLUMNS = {
     "accuracy_ratio": "accuracy ratio to real",
     "accuracy_skill": "accuracy skill",
     "over_public": "Dice over public images",
+    "over_placebo": "Dice over placebo",
     "kid": "KID, own filters (real)",
     "readers": "readers distinguished",
     "megabytes": "MB exchanged",
@@ -95,10 +96,11 @@ COLUMNS = {
 """The columns of the table, by their short names. In brackets: what stands in brackets behind the number, which is what
 the best control gives, or what real images give in the synthetic ones' place. Of skill 0 is the control and 1 real."""
 
+BESIDE_NOBODY = ("over_public", "over_placebo")
 COLUMNS_OF = {
     "memorization": ("verdict", "copied", "detectable"),
     "membership": ("membership",),
-    "segmentation": ("dice", "fp_area", "dice_mean", "slice_dice", "dice_ratio", "dice_skill", "over_public"),
+    "segmentation": ("dice", "fp_area", "dice_mean", "slice_dice", "dice_ratio", "dice_skill", *BESIDE_NOBODY),
     "classification": ("accuracy", "accuracy_ratio", "accuracy_skill"),
     "fidelity": ("kid",),
     "readers": ("readers",),

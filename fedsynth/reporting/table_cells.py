@@ -224,6 +224,7 @@ def utility_cells(results: Mapping[str, Result], arm: str) -> dict[str, Cell]:
         "accuracy_ratio": of(classification, "accuracy_ratio"),
         "accuracy_skill": of(classification, "accuracy_skill"),
         "over_public": of(segmentation, "dice_over_public"),
+        "over_placebo": of(segmentation, "dice_over_placebo"),
         "kid": _beside_real(_cell(results.get("fidelity"), "kid/filters")),
         "readers": _cell(results.get("readers"), "accuracy"),
     }

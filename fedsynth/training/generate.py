@@ -18,6 +18,11 @@ from fedsynth.training.checkpoint import Card
 from fedsynth.training.paired_sources import Sources
 from fedsynth.training.sampler import class_counts, parse_mix, sample_blocks
 
+FITTED = "fitted"
+NOBODY = {
+    "public": "drawn from the public simulator, which has met no patient",
+    "placebo": "drawn from the simulator as fitted to noise in place of patients",
+}
 Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
 """An image and its mask."""
 
@@ -68,6 +73,15 @@ def synthetic_cases(card: Card, labels: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
 
 
+def _choose_arm(family: Family, arm: str) -> None:
+    """Let a simulator, or those of every site, draw from that arm; other families have one only."""
+    parts = [part for part in family.modules() if hasattr(part, "arm")]
+    if not parts and arm != FITTED:
+        raise ConfigError("only a fitted simulator has such an arm", value=arm, remedy="leave --arm away")
+    for part in parts:
+        part.arm = arm  # type: ignore[assignment]
+
+
 class Drawing:
     """Images to be drawn: how many of which class, from which seed and, for paired families, from what."""
 
@@ -80,6 +94,7 @@ class Drawing:
         mix: str | None = None,
         seed: int = 0,
         sources: Sources | None = None,
+        arm: str = FITTED,
     ) -> None:
         if count < 1:
             raise ConfigError("--count must be at least 1", value=count)
@@ -88,12 +103,15 @@ class Drawing:
             raise ConfigError(problem, remedy="give --source SET")
         if sources is not None and not card.pairing and not card.two_stage:
             raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
-        self.family, self.card, self.seed, self.sources = family, card, seed, sources
+        self.family, self.card, self.seed, self.sources, self.arm = family, card, seed, sources, arm
+        _choose_arm(family, arm)
         self.labels = plan_labels(card, count, mix) if sources is None else sources.labels(card.classes)
 
     def header(self, name: str) -> Header:
         """What the drawn set says about itself."""
         header = synthetic_header(self.card, name=name, seed=self.seed, masked=self._masked)
+        if self.arm != FITTED:
+            header = replace(header, provenance=header.provenance | {"arm": self.arm, "privacy": NOBODY[self.arm]})
         if self.sources is None:
             return header
         made = header.provenance | {"pairing": self.sources.pairing.name, "source": self.sources.images.header.name}

@@ -12,27 +12,29 @@ import numpy as np
 import torch
 
 from fedsynth.data import ImageSet
-from fedsynth.errors import ConfigError
+from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.models.augmentation import Augmentation
-from fedsynth.models.base import ImageShape, Model, global_randomness
+from fedsynth.models.base import ImageShape, Model, Tensors, global_randomness
 from fedsynth.models.downstream.tasks import NETWORKS, build_task
 from fedsynth.models.generators.catalog import Recipe, build, find, recipe_for
 from fedsynth.models.pairing import Pairing, read_pairing
 from fedsynth.privacy.feasibility import Feasibility, gauge
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.lineage import Lineage, Training
-from fedsynth.privacy.mechanism import GaussianMechanism
+from fedsynth.privacy.mechanism import ClippedSum, GaussianMechanism
+from fedsynth.privacy.patient_statistics import RELEASE
 from fedsynth.privacy.plan import PrivatePlan, make_plan
 from fedsynth.privacy.secure_rng import InsecureRandomness, Randomness, SecretRandomness
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, private_parameters, steps_by_phase
-from fedsynth.training.fitting import fit_alone
+from fedsynth.training.fitting import fit_alone, private_sums, statistics_of, sums_of
 from fedsynth.training.lineage import Origin, origin_of, start_networks
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.settings import Privacy, TrainSettings, computes_bfloat16, open_device
 from fedsynth.training.site_storage import SiteStorage
 from fedsynth.training.trainer import PlainGradients, Trainer
 
+FEWEST_PATIENTS = 10
 TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
 
 
@@ -50,6 +52,7 @@ class Prepared:
     mechanism: GaussianMechanism | None = None
     plan: PrivatePlan | None = None
     charges: Path | None = None
+    storage: SiteStorage | None = None
     origin: Origin
     pairing: Pairing | None = None
 
@@ -61,7 +64,11 @@ class Prepared:
     @property
     def feasibility(self) -> Feasibility | None:
         """Whether the plan of a private run can work, from declared numbers; None in plain runs."""
-        return None if self.plan is None else gauge(self.plan, private_parameters(self.trainer.family))
+        if self.plan is None:
+            return None
+        family = self.trainer.family
+        numbers = statistics_of(family).length + 1 if family.per_patient else private_parameters(family)
+        return gauge(self.plan, numbers)
 
     def restart_insecure(self, randomness: InsecureRandomness) -> None:
         """Let a round of a run that can be repeated draw from a stream of its own; nothing in other runs."""
@@ -70,7 +77,19 @@ class Prepared:
 
     def fit(self, but: Collection[str] = ()) -> None:
         """Fit to this site's images what is not trained, except the networks in `but`."""
-        fit_alone(self.trainer, self.dataset, pairing=self.pairing, but=but)
+        fit_alone(self.trainer, self.sums, but=but)
+
+    def sums(self, number: int, *, round: int = 0) -> Tensors:  # noqa: A002
+        """What pass `number` of a fit takes from this site; in private runs one noised sum, charged in `round`."""
+        family = self.trainer.family
+        if self.mechanism is None:
+            return sums_of(family, self.dataset, number, pairing=self.pairing, seed=self.trainer.seed)
+        if not family.per_patient:
+            raise RefusedError("sums over images have no bound per patient: they never leave a private run")
+        sums = private_sums(self.mechanism, self.dataset, self.storage, round=round)
+        if self.charges is not None:
+            self.mechanism.copy_charges(self.charges)
+        return sums
 
     def check_resumed(self) -> None:
         """Refuse to go on from a state whose private steps the ledger does not know."""
@@ -230,9 +249,17 @@ def prepare(
 
 
 def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivatePlan:
-    """The mechanism of the whole run, from declared numbers."""
+    """The mechanism of the whole run, from declared numbers: private steps, or one release of statistics."""
     assert settings.privacy is not None
-    return make_plan(settings.privacy.settings(), steps_by_phase(family, steps))
+    declared = settings.privacy.settings()
+    if not family.per_patient:
+        return make_plan(declared, steps_by_phase(family, steps))
+    if declared.patients < FEWEST_PATIENTS:
+        problem = f"statistics of fewer than {FEWEST_PATIENTS} patients would be noise"
+        remedy = "draw from the public simulator alone (`generate --arm public`), which needs no patient"
+        raise ConfigError(problem, value=declared.patients, remedy=remedy)
+    whole = replace(declared, batch=declared.patients, clip=1.0, slices_per_patient=1)
+    return replace(make_plan(whole, {RELEASE: 1}), release=True)
 
 
 def _prepare_private(
@@ -252,11 +279,12 @@ def _prepare_private(
         )
     plan = plan_privacy(settings, family, recipe.steps)
     parts = PrivateParts(family, plan.settings, augmentation=augmentation)
+    sums: dict[str, ClippedSum] = {RELEASE: statistics_of(family)} if family.per_patient else {**parts.real}
     insecure = privacy.insecure_seed
     randomness: Randomness = SecretRandomness() if insecure is None else InsecureRandomness(insecure)
     mechanism = GaussianMechanism(
         plan,
-        parts.real,
+        sums,
         patients=dataset.patients,
         randomness=randomness,
         run="rehearsal" if storage is None else storage.ledger_name(phantoms=images.header.phantoms),
@@ -277,6 +305,7 @@ def _prepare_private(
         plan=plan,
         origin=origin,
         charges=None if storage is None else storage.charges,
+        storage=storage,
     )
 
 

@@ -168,6 +168,9 @@ class GenerateSettings:
         (), "Edit the label maps: grow=1.5, shrink=0.7 or shift=10,0 (mm).", repeated="EDIT"
     )
     transplant: bool = setting(False, "Put the source's tumours into its healthy brains.")
+    arm: Literal["fitted", "placebo", "public"] = setting(
+        "fitted", "Of a simulator: as fitted, as fitted to noise alone, or the public one that no patient has met"
+    )
     seed: int = setting(0, "Image i depends on the seed and i only.")
     format: Literal["imageset", "nifti", "png"] = setting("imageset", "The form of the files; nifti is BIDS-like")
 

@@ -11,6 +11,7 @@ from fedsynth.privacy.ledger import LEDGER
 from fedsynth.runs import Run
 
 CENTRALISED, STATE, RUN_NAME = "centralised", "state.safetensors", "ledger-name"
+RELEASE = "release.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class SiteStorage:
     def charges(self) -> Path:
         """The copy of the run's charges."""
         return self.folder / LEDGER
+
+    @property
+    def release(self) -> Path:
+        """The noised sum of a private fit, as it was released."""
+        return self.folder / RELEASE
 
     def ledger_name(self, *, phantoms: bool) -> str:
         """What this run is called in ledgers: unlike any other run, whatever its folder is called, and kept in it.

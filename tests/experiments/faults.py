@@ -43,16 +43,18 @@ def around(patch: pytest.MonkeyPatch, owner: type, name: str, changed: Callable[
 
 @fault("noise")
 def half_noise(patch):
-    around(patch, GaussianMechanism, "_noised", lambda real, self, value, scale: real(self, value, scale / 2))
+    around(
+        patch, GaussianMechanism, "_noised", lambda real, self, value, scale, grid: real(self, value, scale / 2, grid)
+    )
 
 
 @fault("noise")
 def one_tensor_without_noise(patch):
     calls = []
 
-    def noised(real, self, value, scale):
+    def noised(real, self, value, scale, grid):
         calls.append(value)
-        return real(self, value, scale if len(calls) % 3 else 0.0)
+        return real(self, value, scale if len(calls) % 3 else 0.0, grid)
 
     around(patch, GaussianMechanism, "_noised", noised)
 
@@ -110,7 +112,7 @@ def divided(patch, count):
         drawn = self.randomness.chosen(self._n, settings.rate)
         sums = self._phases[phase].clipped_sum(drawn, fetch, progress)
         released = {
-            name: self._noised(value, self.plan.noise * settings.clip) / count(self, drawn)
+            name: self._noised(value, self.plan.noise * settings.clip, None) / count(self, drawn)
             for name, value in sums.items()
         }
         if self.on_release is not None:

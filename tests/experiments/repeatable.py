@@ -6,6 +6,7 @@ often. These tests repeat one audit; the slow tests measure how often chance con
 
 import hashlib
 import itertools
+from types import ModuleType
 
 import pytest
 
@@ -13,7 +14,7 @@ from fedsynth.experiments import mechanism_training
 from fedsynth.privacy import secure_rng
 
 
-def repeat_coins(patch: pytest.MonkeyPatch, seed: int = 0) -> None:
+def repeat_coins(patch: pytest.MonkeyPatch, seed: int = 0, *, where: ModuleType = mechanism_training) -> None:
     """The audit's own randomness, keyed by `seed` and the order of its sources."""
     order = itertools.count()
 
@@ -23,4 +24,4 @@ def repeat_coins(patch: pytest.MonkeyPatch, seed: int = 0) -> None:
             key = hashlib.sha256(f"repeated {seed} {next(order)}".encode()).digest()
             self._stream = secure_rng._keyed_stream(key)
 
-    patch.setattr(mechanism_training, "SecretRandomness", Repeated)
+    patch.setattr(where, "SecretRandomness", Repeated)

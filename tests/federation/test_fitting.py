@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
-from fedsynth.federation import client, client_app
+from fedsynth.federation import client_app
 from fedsynth.federation.egress_log import read_egress
 from fedsynth.federation.outputs import finish
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.runs import Run
+from fedsynth.training import session
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.fitting import sums_of
 from fedsynth.training.random_streams import stream_seed
@@ -157,7 +158,7 @@ def test_each_on_its_own_fits_its_own_maps(tmp_path: Path) -> None:
 
 def test_a_site_that_sends_sums_of_another_shape_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, min_sites=1)
-    true_sums = client.sums_of
+    true_sums = session.sums_of
 
     def sums(family, dataset, number, **rest):  # type: ignore[no-untyped-def]
         found = true_sums(family, dataset, number, **rest)
@@ -167,7 +168,7 @@ def test_a_site_that_sends_sums_of_another_shape_is_left_out(tmp_path: Path, mon
         return found
 
     sums.spoil = True
-    monkeypatch.setattr(client, "sums_of", sums)
+    monkeypatch.setattr(session, "sums_of", sums)
     told = rows(federated(tmp_path, settings))
     assert sorted(row["reason"] for row in told if row["round"] == "3") == ["", "sent another shape"]
 

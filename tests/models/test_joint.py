@@ -16,7 +16,7 @@ DIMENSIONS = pytest.mark.parametrize("dimensions", [2, 3])
 
 def test_every_joint_gan_of_the_catalog_is_tested() -> None:
     joint = {name for name, entry in catalog().items() if entry.kind == "joint"}
-    assert joint - {"vae", "fitted-simulator"} == set(NAMES)
+    assert joint - {"vae"} == set(NAMES)
 
 
 @FAMILIES

@@ -16,7 +16,6 @@ from fedsynth.evaluation.utility.training_arms import (
     MAJORITY,
     MEAN_IMAGE,
     OF_SYNTHETIC,
-    PUBLIC,
     THRESHOLD,
     Arm,
     Learner,
@@ -33,7 +32,7 @@ OnArm = Callable[[str, int, int], None]
 class Plan:
     """What to run: `arms` with whether each is augmented, and how many trainings of each, with which first seed.
 
-    The controls are added to them, and the arm on `public` images where there are any.
+    The controls are added to them, and the arms on images of `nobody`.
     """
 
     kind: Kind
@@ -41,7 +40,7 @@ class Plan:
     seeds: int = 3
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    public: ImageSet | None = None
+    nobody: Mapping[str, ImageSet] = field(default_factory=dict)
 
 
 def arm_name(arm: str, augmented: bool) -> str:
@@ -71,8 +70,8 @@ def train_all(
         arm, augmented, number = job
         on_arm(arm_name(arm, augmented), len(found), len(jobs))
         cache = ArmCache() if arm in OF_SYNTHETIC else kept
-        public = {PUBLIC: content_hash(plan.public)} if arm == PUBLIC and plan.public is not None else {}
-        own = {**facts, **public, "arm": arm, "augmented": augmented, "seed": plan.seed + number}
+        shown = {arm: content_hash(plan.nobody[arm])} if arm in plan.nobody else {}
+        own = {**facts, **shown, "arm": arm, "augmented": augmented, "seed": plan.seed + number}
         made = cache.get(own, lambda: make(*job), wait=wait)
         if made is not None:
             found[job] = made
@@ -90,7 +89,7 @@ def train_all(
 
 def _all_arms(material: Material, plan: Plan) -> list[tuple[str, bool]]:
     """The arms that were asked for, and beside them those that are trained for comparison, augmented alike."""
-    beside = [PUBLIC] if material.public is not None else []
+    beside = list(material.nobody)
     beside += [MEAN_IMAGE] if plan.kind == "segmentation" and has_lesions(material.reference) else []
     ways = dict.fromkeys(augmented for _, augmented in plan.arms)
     return list(dict.fromkeys([*plan.arms, *((arm, augmented) for augmented in ways for arm in beside)]))

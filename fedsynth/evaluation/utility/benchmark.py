@@ -23,8 +23,8 @@ from fedsynth.evaluation.utility.training_arms import (
     AUGMENTED,
     CONTROLS,
     MEAN_IMAGE,
+    NOBODY,
     OF_SYNTHETIC,
-    PUBLIC,
     REAL,
     UNTRAINED,
     Learner,
@@ -49,7 +49,7 @@ def run_utility(
     Arms that do not depend on the synthetic set are taken from `kept` where they are in it, and put there.
     """
     begun = time.monotonic()
-    material, holdout = prepare(real, synthetic, plan.kind, public=plan.public)
+    material, holdout = prepare(real, synthetic, plan.kind, nobody=plan.nobody)
     trained = train_all(real, material, holdout, plan, learner, ArmCache() if kept is None else kept, on_arm)
     way = WAYS[plan.kind]
     found = {name: way.measures([one.table for one in of]) for name, of in trained.items()}
@@ -58,7 +58,7 @@ def run_utility(
         for name, of in trained.items()
         if _arm(name) not in UNTRAINED
     }
-    sets = {"real": real, "synthetic": synthetic, "public": plan.public}
+    sets = {"real": real, "synthetic": synthetic, **plan.nobody}
     scores = _scores(found, plan)
     return Result(
         benchmark=plan.kind,
@@ -73,22 +73,26 @@ def run_utility(
 
 
 def prepare(
-    real: ImageSet, synthetic: ImageSet | None, kind: Kind, *, public: ImageSet | None = None
+    real: ImageSet, synthetic: ImageSet | None, kind: Kind, *, nobody: Mapping[str, ImageSet] | None = None
 ) -> tuple[Material, ImageSet]:
     """What there is to learn from, and the holdout to be scored on; what does not fit is refused."""
     for role in ("member", "holdout"):
         if role not in set(real.cases["role"]):
             remedy = "draw roles with `fedsynth split`"
             raise ImageSetError(f"the real set has no {role} patients", file=real.folder, remedy=remedy)
-    for images in (real, synthetic, public):
+    for images in (real, synthetic, *(nobody or {}).values()):
         if images is not None:
             _refuse_without_targets(images, kind)
     holdout = real.select(role="holdout")
     if kind == "classification" and holdout.cases["class"].replace("", pd.NA).nunique() < 2:
         raise ImageSetError("the holdout has one class only: there is nothing to tell apart", file=real.folder)
-    others = [None if images is None else _aligned(images, real) for images in (synthetic, public)]
     reference = real.select(role="reference") if "reference" in set(real.cases["role"]) else None
-    material = Material(members=real.select(role="member"), synthetic=others[0], reference=reference, public=others[1])
+    material = Material(
+        members=real.select(role="member"),
+        synthetic=None if synthetic is None else _aligned(synthetic, real),
+        reference=reference,
+        nobody={name: _aligned(images, real) for name, images in (nobody or {}).items()},
+    )
     return material, holdout
 
 
@@ -131,10 +135,10 @@ def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str,
             if _arm(arm) not in CONTROLS:
                 others = [one[name] for one in controls]
                 scores[f"{name}_skill/{arm}"] = skill(measures[name], to, others, seed=plan.seed)
-        public = found.get(arm_name(PUBLIC, arm.endswith(AUGMENTED)))
-        if public is not None and _arm(arm) in OF_SYNTHETIC:
-            main = MAIN[plan.kind]
-            scores[f"{main}_over_public/{arm}"] = difference(measures[main], public[main], seed=plan.seed)
+        for name in NOBODY if _arm(arm) in OF_SYNTHETIC else ():
+            if (other := found.get(arm_name(name, arm.endswith(AUGMENTED)))) is not None:
+                main = MAIN[plan.kind]
+                scores[f"{main}_over_{name}/{arm}"] = difference(measures[main], other[main], seed=plan.seed)
     return scores
 
 
@@ -149,21 +153,23 @@ def _site_scores(home: Mapping[str, Mapping[str, Measure]], site: str, plan: Pla
     return scores
 
 
-def _over_public(gain: Score) -> str:
-    """What the patients added to public images, in words that the interval allows."""
+def _over_nobody(gain: Score, name: str) -> str:
+    """What the patients added to images of nobody, in words that the interval allows."""
     if gain.value is None or gain.low is None or gain.high is None:
         return f"not known: {gain.why or 'there is no interval'}"
     if gain.low > 0:
         return f"patients added {gain}"
-    return f"worse than public images: {gain}" if gain.high < 0 else f"no gain shown over public images: {gain}"
+    told = f"images of nobody ({name}): {gain}"
+    return f"worse than {told}" if gain.high < 0 else f"no gain shown over {told}"
 
 
 def _gains(scores: Mapping[str, Score], plan: Plan) -> dict[str, Any]:
-    start = f"{MAIN[plan.kind]}_over_public/"
     return {
-        "over_public": {
-            name.removeprefix(start): _over_public(gain) for name, gain in scores.items() if name.startswith(start)
+        f"over_{name}": {
+            of.removeprefix(start): _over_nobody(gain, name) for of, gain in scores.items() if of.startswith(start)
         }
+        for name in NOBODY
+        for start in [f"{MAIN[plan.kind]}_over_{name}/"]
     }
 
 

@@ -1,6 +1,6 @@
 """The arms that are compared: which images a task network is trained on. All are scored on the same real holdout."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,8 +18,10 @@ THRESHOLD, MEAN_IMAGE, MAJORITY = "threshold", "mean-image", "majority-class"
 CONTROLS = (THRESHOLD, MEAN_IMAGE, MAJORITY)
 UNTRAINED = (THRESHOLD, MAJORITY)
 """Controls that learn nothing from images: the same in every training and with every augmentation."""
-PUBLIC = "public"
-"""Images that show none of the patients: what they teach already is no merit of the patients."""
+PUBLIC, PLACEBO = "public", "placebo"
+NOBODY = (PUBLIC, PLACEBO)
+"""Images that show none of the patients, and those of a simulator that was fitted to noise in place of patients: what
+they teach already is no merit of the patients."""
 OF_SYNTHETIC = (SYNTHETIC, BOTH, TUNED)
 """The arms that depend on the synthetic set; the others can be kept for the next one."""
 AUGMENTED = "+augmentation"
@@ -78,12 +80,13 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What there is to train on: real members with their sites, synthetic and public images; `reference` chooses."""
+    """What there is to train on: real members with their sites, synthetic images, and images of `nobody` by arm;
+    `reference` chooses."""
 
     members: ImageSet
     synthetic: ImageSet | None
     reference: ImageSet | None = None
-    public: ImageSet | None = None
+    nobody: Mapping[str, ImageSet] = field(default_factory=dict)
 
     @property
     def sites(self) -> list[str]:
@@ -177,7 +180,7 @@ def _sets(arm: str, material: Material) -> list[ImageSet | None]:
     sets: dict[str, list[ImageSet | None]] = {
         REAL: [material.members],
         SYNTHETIC: [material.synthetic],
-        PUBLIC: [material.public],
         BOTH: [material.members, material.synthetic],
+        **{name: [images] for name, images in material.nobody.items()},
     }
     return sets[arm]

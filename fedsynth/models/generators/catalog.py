@@ -13,7 +13,8 @@ from fedsynth.models.recipe import PRIVATE, PRIVATE_STARTED, Precision, Recipe
 
 __all__ = ["PRIVATE", "PRIVATE_STARTED", "Entry", "Precision", "Recipe", "build", "catalog", "find", "register"]
 
-Kind = Literal["joint", "paired", "joint or paired", "training-free", "maps", "two-stage"]
+Kind = Literal["joint", "paired", "joint or paired", "training-free", "maps", "two-stage", "fitted"]
+"""`fitted`: it has nothing to train, one exchange of sums fits it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def build(name: str, shape: ImageShape, *, private: bool = False, **options: Any
     if entry.kind == "two-stage" and shape.n_labels < 2:
         problem = f"{name} draws label maps first, and this image set has no masks"
         raise ConfigError(problem, remedy="choose a joint family such as dcgan")
-    if entry.kind in ("joint", "two-stage") and shape.source_channels:
+    if entry.kind in ("joint", "two-stage", "fitted") and shape.source_channels:
         raise ConfigError(f"{name} makes images from noise alone and takes no pairs", remedy="leave out --pairing")
     if problem := entry.check_size(shape.size):
         raise ConfigError(f"{name} cannot make images of this size: {problem}", value=shape.size)

@@ -19,7 +19,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.models import image_statistics, phantom_simulator, public_pool
 from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.moment_matching import Target, Whitening, clipped
+from fedsynth.models.moment_matching import Target, Whitening
 from fedsynth.models.phantom_simulator import PhantomSimulator, PseudoPatient, Vector
 from fedsynth.models.public_pool import PoolSettings
 
@@ -100,13 +100,6 @@ class FittedSimulator(Family):
         layout = self.simulator.layout
         found = [image_statistics.measured(image, mask, layout) for image, mask in zip(images, masks, strict=True)]
         return torch.from_numpy(self.whitening(np.stack(found)))
-
-    def sums(self, number: int, batch: Tensors) -> Tensors:
-        """The clipped vector of the one patient whose images the batch holds, a count, and no noise."""
-        vector = self.statistics(batch).mean(0, keepdim=True).numpy()
-        none, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-        total = torch.from_numpy(clipped(vector)[0])
-        return {f"{NET}.total": total, f"{NET}.patients": one, f"{NET}.variance": none}
 
     def fit(self, number: int, sums: Tensors) -> None:
         """Fit the simulator to the sum over patients, and the placebo to noise like that on it."""
@@ -208,7 +201,7 @@ register(
     Entry(
         name="fitted-simulator",
         summary="brain phantoms in wide public styles, fitted to patients by one sum; unknown classes draw from all",
-        kind="joint",
+        kind="fitted",
         build=build,
         recipe=Recipe(steps=1, augment=False),
         private="one noised sum of bounded statistics, one vector per patient",

@@ -50,8 +50,8 @@ def synthetic_of(members, **changes):
     return replace(members, **{"header": header, "cases": blank, **changes})
 
 
-def scores_of(real, synthetic, *arms, kind="segmentation", network="unet", seeds=1, steps=60, public=None):
-    plan = Plan(kind=kind, arms=[(arm, False) for arm in arms], seeds=seeds, public=public)
+def scores_of(real, synthetic, *arms, kind="segmentation", network="unet", seeds=1, steps=60):
+    plan = Plan(kind=kind, arms=[(arm, False) for arm in arms], seeds=seeds)
     learner = TaskLearner(TaskSettings(network=network, steps=steps, batch=8, rate=5e-3))
     return run_utility(real, synthetic, plan, learner)
 
@@ -90,11 +90,11 @@ class Known:
             yield (kept[None] == np.arange(4)[:, None, None]).astype(np.float32)
 
 
-def known(real, teaches, *, collapses=(), public=None, kept=None, seeds=1):
+def known(real, teaches, *, collapses=(), nobody=None, kept=None, seeds=1):
     learner = Oracle({"phantom": 0.9, "mean-image": 0.3, **teaches}, collapses)
     synthetic = synthetic_of(real.select(role="member"))
     synthetic = replace(synthetic, header=replace(synthetic.header, name="made"))
-    plan = Plan(kind="segmentation", arms=[("real", False), ("synthetic", False)], seeds=seeds, public=public)
+    plan = Plan(kind="segmentation", arms=[("real", False), ("synthetic", False)], seeds=seeds, nobody=nobody or {})
     return run_utility(real, synthetic, plan, learner, kept=kept), learner
 
 
@@ -166,17 +166,18 @@ def test_a_collapsed_training_is_repeated_once_in_whichever_arm_and_counted(real
 
 @pytest.mark.parametrize(
     ("made", "public", "said"),
-    [(0.8, 0.4, "patients added"), (0.4, 0.8, "worse than public"), (0.6, 0.6, "no gain shown")],
+    [(0.8, 0.4, "patients added"), (0.4, 0.8, "worse than images of nobody"), (0.6, 0.6, "no gain shown")],
 )
-def test_what_patients_add_to_public_images(real, made, public, said):
+@pytest.mark.parametrize("name", ["public", "placebo"])
+def test_what_patients_add_to_images_of_nobody(real, made, public, said, name):
     nobody = synthetic_of(real.select(role="member").rows(np.arange(9)))
     nobody = replace(nobody, header=replace(nobody.header, name="nobody"))
-    result, _ = known(real, {"made": made, "nobody": public}, public=nobody)
-    assert result.details["over_public"]["synthetic"].startswith(said)
-    assert result.scores["dice_over_public/synthetic"].value == pytest.approx(
-        result.scores["dice/synthetic"].value - result.scores["dice/public"].value
+    result, _ = known(real, {"made": made, "nobody": public}, nobody={name: nobody})
+    assert result.details[f"over_{name}"]["synthetic"].startswith(said)
+    assert result.scores[f"dice_over_{name}/synthetic"].value == pytest.approx(
+        result.scores["dice/synthetic"].value - result.scores[f"dice/{name}"].value
     )
-    assert result.inputs["public"].images == 9
+    assert result.inputs[name].images == 9
 
 
 def test_arms_without_the_synthetic_set_are_trained_once_for_all_rows(real, tmp_path):
