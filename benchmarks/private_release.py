@@ -30,7 +30,7 @@ from scipy import stats
 from fedsynth.data import Header, ImageSet
 from fedsynth.data.format import COLUMNS
 from fedsynth.evaluation.utility.segmentation import score_masks
-from fedsynth.evaluation.utility.training_arms import PUBLIC, REAL, SYNTHETIC, Arm, Material, train_arm
+from fedsynth.evaluation.utility.training_arms import NOBODY, PLACEBO, PUBLIC, REAL, SYNTHETIC, Arm, Material, train_arm
 from fedsynth.experiments.downstream_learners import TaskLearner
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.fitted_simulator import NET, FittedSimulator
@@ -40,7 +40,7 @@ from fedsynth.training.sampler import sample_blocks
 from fedsynth.training.settings import TaskSettings
 
 KEPT = ("split", "members", "epsilon", "start", "arm", "patient", "site", "dice", "repeated", "collapsed", "seconds")
-FITTED, PLACEBO = "fitted", "placebo"
+FITTED = "fitted"
 DELTA = 1e-5
 
 
@@ -177,8 +177,9 @@ class Bench:
     def _trained(self, arm: str, drawn: Split, shown: ImageSet | None, split: int, start: int) -> Arm:
         if arm == PUBLIC and start in self.public:
             return self.public[start]
-        material = Material(members=drawn.members, synthetic=shown, public=shown)
-        name, of = {REAL: REAL, PUBLIC: PUBLIC}.get(arm, SYNTHETIC), PUBLIC_SEED if arm == PUBLIC else split
+        nobody = {arm: shown} if shown is not None and arm in NOBODY else {}
+        material = Material(members=drawn.members, synthetic=shown, nobody=nobody)
+        name, of = SYNTHETIC if arm == FITTED else arm, PUBLIC_SEED if arm == PUBLIC else split
         made = train_arm(name, material, self.learner, seed=10 * of + start, augment=True)
         if arm == PUBLIC:
             self.public[start] = made
