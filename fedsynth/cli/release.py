@@ -19,12 +19,15 @@ def release(
 ) -> None:
     """Copy a synthetic set out, with its card, when every criterion holds; else exit code 1 and the reasons."""
     from fedsynth.api.reporting import at_gate
+    from fedsynth.reporting.answer import patients_added
     from fedsynth.reporting.release_gate import GATE_ANSWER
     from fedsynth.reporting.release_gate import release as copy_out
 
     gate = at_gate(run, out, criteria=criteria, synthetic=synthetic)
     for reason in gate.objections:
         typer.echo(f"not released: {reason}", err=True)
+    for sentence in patients_added(gate.facts.results):
+        typer.echo(f"note: {sentence}", err=True)
     if not gate.facts.public:
         typer.echo(f"note: {GATE_ANSWER}", err=True)
     if gate.objections:

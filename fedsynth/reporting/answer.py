@@ -19,6 +19,10 @@ from fedsynth.reporting.table_cells import INSECURE, NO_BETTER, NO_GUARANTEE, PL
 TASKS = {"segmentation": "dice", "classification": "accuracy"}
 """What can be learned from images, by benchmark, and the column that says how well."""
 
+ADDED = "patients added"
+NOBODY = {"public": "public images", "placebo": "the placebo"}
+"""Arms on images that no patient has touched."""
+
 ALIKE = 0.1
 """Images are one image over and over where pairs differ by less than this share of what real pairs differ by."""
 
@@ -50,6 +54,18 @@ def use_of(facts: Facts) -> Use:
                 reasons.append(said)
                 failed.add(name)
     return Use(measured=measured, failed=[name for name in measured if name in failed], reasons=reasons)
+
+
+def patients_added(results: Mapping[str, Result]) -> list[str]:
+    """What the patients' own images gave beyond images of nobody, where those were measured."""
+    found = []
+    for name in [name for name in TASKS if name in results]:
+        by_arm: dict[str, list[str]] = {}
+        for nobody, whose in NOBODY.items():
+            for arm, said in results[name].details.get(f"over_{nobody}", {}).items():
+                by_arm.setdefault(arm, []).append(f"{said} over {whose}" if said.startswith(ADDED) else said)
+        found += [f"What patients gave, {name}, {arm}: {'; '.join(said)}." for arm, said in by_arm.items()]
+    return found
 
 
 def variety(results: Mapping[str, Result]) -> list[str]:
@@ -114,7 +130,7 @@ def answer(facts: Facts) -> Answer:
         headline, tone = _without_copies(None if membership is None else membership.verdict, use_of(facts))
     else:
         headline, tone = _headline(verdict)
-    said = [_leak(facts), *_membership(facts), _guarantee(facts), *lineage_lines(facts)]
+    said = [_leak(facts), *patients_added(facts.results), *_membership(facts), _guarantee(facts), *lineage_lines(facts)]
     sentences = [*said, *_hospitals(facts), *_use(facts)]
     return Answer(headline=headline, tone=tone, sentences=sentences)
 
@@ -212,9 +228,6 @@ def _use(facts: Facts) -> list[str]:
         beside = "" if area.control is None else f" ({area.control:.3g} after training on real images)"
         found.append(f"False positives: {area.bare} pixels in an image without a lesion{beside}.")
     for name in [name for name in TASKS if name in facts.results]:
-        for nobody, whose in (("public", "public images"), ("placebo", "the placebo")):
-            for arm, said in facts.results[name].details.get(f"over_{nobody}", {}).items():
-                found.append(f"Beside {whose}, {name}, {arm}: {said}.")
         for arm, of in facts.results[name].details.get("trainings", {}).items():
             if of["repeated"]:
                 again = f", and {of['collapsed']} again" if of["collapsed"] else ""

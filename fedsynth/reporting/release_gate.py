@@ -15,7 +15,7 @@ from fedsynth.errors import ConfigError, nearest
 from fedsynth.evaluation.result_owner import synthetic_hash
 from fedsynth.evaluation.score import Result, Score, content_hash
 from fedsynth.privacy.accounting import rounded_up
-from fedsynth.reporting.answer import NOT_PRIVATE_OUTPUT, lineage_lines
+from fedsynth.reporting.answer import NOT_PRIVATE_OUTPUT, lineage_lines, patients_added
 from fedsynth.reporting.comparison import mixed
 from fedsynth.reporting.summary import BENCHMARKS, ELSEWHERE, Facts
 from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
@@ -134,6 +134,7 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         "",
         "## What was measured",
         *(f"- {name}: {_told(facts, name)}" for name in BENCHMARKS if name in facts.results),
+        *(f"- {sentence}" for sentence in patients_added(facts.results)),
         "",
         "## Limits",
         f"- {NOT_PRIVATE_OUTPUT}",

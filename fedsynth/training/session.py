@@ -256,7 +256,7 @@ def plan_privacy(settings: TrainSettings, family: Model, steps: int) -> PrivateP
         return make_plan(declared, steps_by_phase(family, steps))
     if declared.patients < FEWEST_PATIENTS:
         problem = f"statistics of fewer than {FEWEST_PATIENTS} patients would be noise"
-        remedy = "draw from the public simulator alone (`generate --arm public`), which needs no patient"
+        remedy = "make images of nobody with `fedsynth phantom --styles public`, which needs no patient"
         raise ConfigError(problem, value=declared.patients, remedy=remedy)
     whole = replace(declared, batch=declared.patients, clip=1.0, slices_per_patient=1)
     return replace(make_plan(whole, {RELEASE: 1}), release=True)

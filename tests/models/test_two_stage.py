@@ -1,5 +1,7 @@
 """Two stages as one family: each learns as it does alone, and what is drawn by the first is rendered by the second."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from fedsynth.models.augmentation import Augmentation
 from fedsynth.models.base import Family, ImageShape, SeededSource, Tensors, global_randomness
 from fedsynth.models.generators.catalog import build, find, recipe_for
 from fedsynth.models.mixture import SiteMixture
+from fedsynth.models.tissue import tissue_of
 from tests.models.test_pca_maps import maps
 
 SHAPE = ImageShape(channels=2, size=(16, 16), n_classes=3, n_labels=3)
@@ -64,8 +67,8 @@ def test_networks_are_registered_once_and_move_together() -> None:
     family = two_stage()
     names = [name for name, _ in family.named_parameters()]
     assert all(name.startswith("nets.") for name in names)
-    assert family.fitted == ("maps-maps", "renderer-prior")
-    assert family.pooled == ("maps-maps",)
+    assert family.fitted == ("maps-maps", "renderer-prior", "tissue-maps")
+    assert family.pooled == ("maps-maps", "tissue-maps")
     family.nets.load_state_dict({name: value + 1 for name, value in family.nets.state_dict().items()})
     assert float(family._by_stage["maps"].statistics.counts[0, 0]) == 1  # type: ignore[attr-defined]
 
@@ -133,3 +136,40 @@ def test_a_mixture_draws_each_image_by_one_site_and_by_its_share() -> None:
     by = np.array([torch.isclose(made, one, atol=1e-4).all(1).numpy() for one in each])
     assert (by.sum(0) == 1).all()
     assert 0.1 < by[1].mean() < 0.3
+
+
+def test_the_renderer_is_told_tissue_where_no_lesion_is() -> None:
+    family = two_stage()
+    shown = batch()
+    told = family._for_stage("renderer", shown)["source"]  # type: ignore[attr-defined]
+    assert torch.equal(told[:, :3], shown["mask"])
+    assert torch.equal(told[:, 3:], tissue_of(shown["image"], 3) * shown["mask"][:, :1])
+    learnt = family._for_stage("tissue", shown)["mask"]  # type: ignore[attr-defined]
+    assert torch.equal(learnt.sum(1), torch.ones(60, 16, 16))
+    assert learnt[:, 2][shown["mask"][:, 0] == 0].all(), "what a lesion hides is taken for the middle class"
+
+
+def test_another_lesion_is_drawn_into_the_same_anatomy() -> None:
+    family = fit(two_stage(), batch())
+    noise, label = family.noise(8, SeededSource(1)), torch.eye(3)[torch.arange(8) % 2]
+    seen: list[torch.Tensor] = []
+    renderer = family._by_stage["renderer"]  # type: ignore[attr-defined]
+    real = renderer.sample
+    renderer.sample = lambda condition, own: seen.append(condition["source"]) or real(condition, own)
+    blank = torch.eye(3)[torch.zeros(8, 16, 16, dtype=torch.int64)].movedim(-1, 1)
+    with torch.no_grad():
+        made = family.sample({"label": label}, noise)
+        family.sample({"label": label, "source": blank}, noise)
+    here = made["mask"][:, :1]
+    assert torch.equal(seen[0][:, 3:], seen[1][:, 3:] * here)
+    assert seen[1][:, 3:].any()
+
+
+def test_tissue_is_not_looked_for_where_labels_name_it_or_nobody_wants_it() -> None:
+    named = replace(SHAPE, label_names=("background", "white", "tumour"))
+    assert build("two-stage", named, base=4).tissue == 0  # type: ignore[attr-defined]
+    assert two_stage(tissue=0).tissue == 0  # type: ignore[attr-defined]
+    assert two_stage(renderer="pix2pix").tissue == 0  # type: ignore[attr-defined]
+    assert two_stage(tissue=2, renderer="pix2pix").tissue == 2  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="tissue"):
+        two_stage(tissue=7)

@@ -195,12 +195,14 @@ def test_public_images_and_collapsed_trainings_are_told(tmp_path):
     run = make_run(tmp_path / "a")
     passing(run)
     trainings = {"synthetic": {"steps": [50], "repeated": 2, "collapsed": 1}, "real": {"repeated": 0, "collapsed": 0}}
-    details = {"over_public": {"synthetic": "no gain shown over public images: 0"}, "trainings": trainings}
+    gains = {"over_public": {"synthetic": "patients added 0.1"}, "over_placebo": {"synthetic": "no gain shown over it"}}
+    details = gains | {"trainings": trainings}
     scores = {"dice/synthetic": Score(value=0.7), "dice_over_public/synthetic": Score(value=0.0, low=-0.1, high=0.1)}
     add_result(run, "segmentation", scores, details=details)
     facts = read_facts(run.folder)
     told = answer(facts).sentences
-    assert "Beside public images, segmentation, synthetic: no gain shown over public images: 0." in told
+    gave = "What patients gave, segmentation, synthetic: patients added 0.1 over public images; no gain shown over it."
+    assert told.index(gave) == 1, "it stands beside the answer on leakage"
     assert any("segmentation, synthetic: 2 collapsed" in sentence and "1 again" in sentence for sentence in told)
     assert facts.cells["over_public"].text == "0 [-0.1, 0.1]"
     assert "over_public" in shown_columns([facts])

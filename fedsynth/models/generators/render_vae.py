@@ -136,10 +136,19 @@ class RenderVae(Family):
     fitted = (PRIOR,)
 
     def __init__(
-        self, shape: ImageShape, *, latent: int, base: int, lesion: float, divergence: float, texture: float
+        self,
+        shape: ImageShape,
+        *,
+        latent: int,
+        base: int,
+        lesion: float,
+        divergence: float,
+        texture: float,
+        tissue: int = 0,
     ) -> None:
         super().__init__(shape, {NET: Autoencoder(shape, latent, base), PRIOR: Prior(shape, latent)})
         self.latent, self.lesion, self.divergence, self.texture = latent, lesion, divergence, texture
+        self.tissue = tissue
         if shape.dimensions == 2:
             self.nets[NET].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -169,7 +178,7 @@ class RenderVae(Family):
 
     def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """The negative bound; the divergence fades in over the first fifth."""
-        source, image = seen_anew(batch["source"], batch["image"], noise["view"])
+        source, image = seen_anew(batch["source"], batch["image"], noise["view"], self.tissue)
         condition = batch | {"source": source}
         mean, log_variance = self.autoencoder.encode(image, condition)
         code = mean + torch.exp(log_variance / 2) * noise["code"]
@@ -190,7 +199,7 @@ class RenderVae(Family):
             mean, log_variance = self.autoencoder.encode(batch["image"], batch)
             blank = torch.zeros_like(batch["image"][:, :1])
             made = self.autoencoder.decoder(mean, batch, blank).clamp(-1, 1)
-        f, z = features(batch, self.shape).double(), mean.double()
+        f, z = features(batch, self.shape, self.tissue).double(), mean.double()
         found = {"ff": f.T @ f, "fz": f.T @ z, "zz": z.T @ z, "variance": log_variance.double().exp().sum(0)}
         found |= missing_spectrum(batch["image"], made)
         return {f"{PRIOR}.{name}": value for name, value in found.items()}
@@ -205,7 +214,7 @@ class RenderVae(Family):
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """An image for each map."""
-        code = self.prior.draw(features(condition, self.shape).to(noise["code"]), noise["code"])
+        code = self.prior.draw(features(condition, self.shape, self.tissue).to(noise["code"]), noise["code"])
         made = self.autoencoder.decoder(code, condition, noise["channel"]).clamp(-1, 1)
         return {"image": made + self.texture * self.prior.texture.field(made, noise["texture"])}
 
@@ -215,10 +224,13 @@ def n_features(shape: ImageShape) -> int:
     return shape.n_classes + 3 + 2 * shape.dimensions + max(0, shape.source_channels - 2)
 
 
-def features(condition: Tensors, shape: ImageShape) -> Tensor:
-    """One, the class, whether there is a lesion, its area and place, and the area of each label but one: (n, f)."""
+def features(condition: Tensors, shape: ImageShape, tissue: int = 0) -> Tensor:
+    """One, the class, whether there is a lesion, its area and place, and the area of each label but one: (n, f).
+
+    The last `tissue` channels of the map are classes of tissue, of which the areas are told alone.
+    """
     source, d = condition["source"].float(), shape.dimensions
-    named = source[:, 1:].sum(1)
+    named = source[:, 1 : source.shape[1] - tissue].sum(1)
     area, scale = named.flatten(1).sum(1), math.prod(shape.size) ** ((d - 1) / d)
     found = [torch.ones_like(area), (area > 0).float(), area / scale]
     for axis, side in enumerate(shape.size):
@@ -231,7 +243,7 @@ def features(condition: Tensors, shape: ImageShape) -> Tensor:
     return torch.cat([torch.stack(found, 1), *([] if label is None else [label.float()])], 1)
 
 
-def seen_anew(source: Tensor, image: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+def seen_anew(source: Tensor, image: Tensor, view: Tensor, tissue: int = 0) -> tuple[Tensor, Tensor]:
     """Map and image under the same small turn, stretch and shift; `view` holds n values each in [-1, 1]."""
     d = image.dim() - 2
     matrix = torch.eye(d, device=view.device) * (1 + SCALE * view[:, :1, None])
@@ -246,7 +258,8 @@ def seen_anew(source: Tensor, image: Tensor, view: Tensor) -> tuple[Tensor, Tens
     grid = functional.affine_grid(moved, list(image.shape), align_corners=False)
     maps = functional.grid_sample(source[:, 1:], grid, mode="nearest", align_corners=False)
     shown = functional.grid_sample(image + 1, grid, align_corners=False) - 1  # black comes in from outside
-    return torch.cat([1 - maps.sum(1, keepdim=True), maps], 1), shown
+    named = maps[:, : maps.shape[1] - tissue].sum(1, keepdim=True)
+    return torch.cat([1 - named, maps], 1), shown
 
 
 def folded(x: Tensor) -> Tensor:
@@ -288,12 +301,18 @@ def build(
     lesion: float = 2.0,
     divergence: float = 0.3,
     texture: float = 0.5,
+    tissue: int = 0,
 ) -> RenderVae:
-    """A new one. `lesion` is how much more a named pixel counts, `texture` the strength of the added field."""
+    """A new one. `lesion` is how much more a named pixel counts, `texture` the strength of the added field.
+
+    The last `tissue` channels of a map are classes of tissue.
+    """
     if shape.source_channels < 2 or not shape.channels:
         raise ConfigError("render-vae makes images of label maps", remedy="give --pairing label-to-image")
     chosen = base or (32 if shape.dimensions == 2 else 16)
-    return RenderVae(shape, latent=latent, base=chosen, lesion=lesion, divergence=divergence, texture=texture)
+    return RenderVae(
+        shape, latent=latent, base=chosen, lesion=lesion, divergence=divergence, texture=texture, tissue=tissue
+    )
 
 
 register(

@@ -2,11 +2,15 @@
 
 Networks are named `maps-<network>` and `renderer-<network>`, so that one training, one checkpoint and one card hold
 both. Each stage is a family of its own and learns from patients' own maps; maps are drawn only when images are.
+
+A map of lesions says nothing of the anatomy around them. With `tissue` a third stage, `tissue-maps`, draws classes of
+tissue that were found in the images without labels, and the renderer is told both.
 """
 
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedsynth.errors import ConfigError
@@ -15,19 +19,23 @@ from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensor
 from fedsynth.models.generators import catalog
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.pairing import one_hot
+from fedsynth.models.tissue import SHARES, tissue_of
 
-MAPS, RENDERER = "maps", "renderer"
+MAPS, TISSUE, RENDERER = "maps", "tissue", "renderer"
 DEFAULTS = {MAPS: "pca-maps", RENDERER: "render-vae"}
+CLASSES, NAMED = 3, ("csf", "grey", "white")
+"""Classes of tissue, where no label names any."""
 
 
 class TwoStage(Family):
-    """Delegates to the two; a `source` in a condition takes the place of the map that would be drawn."""
+    """Delegates to them; a `source` in a condition takes the place of the map of lesions that would be drawn."""
 
-    def __init__(self, shape: ImageShape, maps: Family, renderer: Family) -> None:
-        by_stage = {MAPS: maps, RENDERER: renderer}
+    def __init__(self, shape: ImageShape, maps: Family, renderer: Family, tissue: Family | None = None) -> None:
+        by_stage = {MAPS: maps, RENDERER: renderer} | ({} if tissue is None else {TISSUE: tissue})
         nets = {f"{name}-{net}": module for name, family in by_stage.items() for net, module in family.nets.items()}
         super().__init__(shape, nets)
         self._by_stage = by_stage  # in a dict, so that no network is registered twice
+        self.tissue = 0 if tissue is None else tissue.shape.n_labels - 1
         self.phases = tuple(
             replace(phase, net=f"{name}-{phase.net}") for name, family in by_stage.items() for phase in family.phases
         )
@@ -53,7 +61,7 @@ class TwoStage(Family):
     def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """That of the phase's stage."""
         stage, own = _split(phase.net)
-        shown = _for_stage(stage, batch)
+        shown = self._for_stage(stage, batch)
         return self._stage(stage).real_loss(replace(phase, net=own), shown, _under(stage, noise), progress)
 
     def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
@@ -67,7 +75,7 @@ class TwoStage(Family):
             f"{stage}-{name}": value
             for stage, family in self._by_stage.items()
             if number < family.passes
-            for name, value in family.sums(number, _for_stage(stage, batch)).items()
+            for name, value in family.sums(number, self._for_stage(stage, batch)).items()
         }
 
     def fit(self, number: int, sums: Tensors) -> None:
@@ -88,8 +96,22 @@ class TwoStage(Family):
         if maps is None:
             drawn = self._by_stage[MAPS].sample(condition, _under(MAPS, noise))["mask"]
             maps = one_hot(drawn.argmax(1), self.shape.n_labels)
-        made = self._by_stage[RENDERER].sample(condition | {"source": maps}, _under(RENDERER, noise))
+        source = maps
+        if self.tissue:
+            drawn = self._by_stage[TISSUE].sample(condition, _under(TISSUE, noise))["mask"]
+            source = _beside(maps, drawn[:, 1:].to(maps))
+        made = self._by_stage[RENDERER].sample(condition | {"source": source}, _under(RENDERER, noise))
         return {"image": made["image"], "mask": maps}
+
+    def _for_stage(self, stage: str, batch: Tensors) -> Tensors:
+        """Maps and class without a picture; or the map as the picture's source."""
+        if stage == MAPS:
+            return batch | {"image": batch["image"][:, :0]}
+        tissue = tissue_of(batch["image"], self.tissue) if self.tissue else batch["mask"][:, :0]
+        if stage == TISSUE:
+            return batch | {"image": batch["image"][:, :0], "mask": _filled(tissue, batch["mask"])}
+        rest = {name: value for name, value in batch.items() if name != "mask"}
+        return rest | {"source": _beside(batch["mask"], tissue)}
 
     def _stage(self, name: str) -> Family:
         """The stage, showing its discriminator augmented samples where this family was told to."""
@@ -111,11 +133,18 @@ def _under(stage: str, noise: Tensors) -> Tensors:
     return {name.removeprefix(f"{stage}/"): value for name, value in own.items()}
 
 
-def _for_stage(stage: str, batch: Tensors) -> Tensors:
-    """Maps and class without a picture; or the map as the picture's source."""
-    if stage == MAPS:
-        return batch | {"image": batch["image"][:, :0]}
-    return {name: value for name, value in batch.items() if name != "mask"} | {"source": batch["mask"]}
+def _beside(maps: Tensor, tissue: Tensor) -> Tensor:
+    """The map of lesions, and tissue where it names nothing."""
+    return torch.cat([maps, tissue * maps[:, :1]], 1)
+
+
+def _filled(tissue: Tensor, maps: Tensor) -> Tensor:
+    """Tissue as label maps, with the middle class where a lesion hides what was there."""
+    lesion = 1 - maps[:, :1]
+    middle = torch.zeros_like(tissue)
+    middle[:, tissue.shape[1] // 2] = 1
+    tissue = torch.where(lesion > 0, middle, tissue)
+    return torch.cat([1 - tissue.sum(1, keepdim=True), tissue], 1)
 
 
 def build(
@@ -124,12 +153,24 @@ def build(
     private: bool = False,
     maps: str = DEFAULTS[MAPS],
     renderer: str = DEFAULTS[RENDERER],
+    tissue: int | None = None,
     **options: Any,
 ) -> TwoStage:
-    """A new one of the families of those names; other options are the renderer's."""
+    """A new one of the families of those names; other options are the renderer's.
+
+    So many classes of `tissue` are told to the renderer: three for render-vae where no label names any, else none.
+    """
+    named = any(name in NAMED for name in shape.label_names)
+    usual = CLASSES if renderer == DEFAULTS[RENDERER] and not named else 0
+    classes = usual if tissue is None else tissue
+    if classes not in (0, *SHARES):
+        raise ConfigError("'tissue' has an unknown value", value=tissue, remedy=f"take 0 or one of {sorted(SHARES)}")
     of_maps = replace(shape, channels=0, channel_names=())
-    of_images = replace(shape, n_labels=0, source_channels=shape.n_labels)
-    return TwoStage(shape, catalog.build(maps, of_maps), catalog.build(renderer, of_images, **options))
+    of_images = replace(shape, n_labels=0, source_channels=shape.n_labels + classes)
+    if renderer == DEFAULTS[RENDERER]:
+        options["tissue"] = classes
+    of_tissue = catalog.build(DEFAULTS[MAPS], replace(of_maps, n_labels=classes + 1)) if classes else None
+    return TwoStage(shape, catalog.build(maps, of_maps), catalog.build(renderer, of_images, **options), of_tissue)
 
 
 def recipe(maps: str = DEFAULTS[MAPS], renderer: str = DEFAULTS[RENDERER], **_: Any) -> Recipe:
