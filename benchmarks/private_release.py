@@ -30,7 +30,7 @@ from scipy import stats
 from fedsynth.data import Header, ImageSet
 from fedsynth.data.format import COLUMNS
 from fedsynth.evaluation.utility.segmentation import score_masks
-from fedsynth.evaluation.utility.training_arms import PUBLIC, REAL, SYNTHETIC, Material, train_arm
+from fedsynth.evaluation.utility.training_arms import NOBODY, PLACEBO, PUBLIC, REAL, SYNTHETIC, Arm, Material, train_arm
 from fedsynth.experiments.downstream_learners import TaskLearner
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.fitted_simulator import NET, FittedSimulator
@@ -40,7 +40,7 @@ from fedsynth.training.sampler import sample_blocks
 from fedsynth.training.settings import TaskSettings
 
 KEPT = ("split", "members", "epsilon", "start", "arm", "patient", "site", "dice", "repeated", "collapsed", "seconds")
-FITTED, PLACEBO = "fitted", "placebo"
+FITTED = "fitted"
 DELTA = 1e-5
 
 
@@ -130,6 +130,7 @@ class Bench:
         settings = TaskSettings(network="unet", steps=self.args.steps, batch=16)
         self.learner = TaskLearner(settings)
         self.family = self._family()
+        self.public: dict[int, Arm] = {}  # by start: they saw no patient and serve every split
 
     @property
     def scores(self) -> Path:
@@ -159,10 +160,7 @@ class Bench:
             return
         began = time.process_time()
         shown = None if arm == REAL else self._drawn_set(arm, drawn, split, epsilon)
-        name = {REAL: REAL, PUBLIC: PUBLIC}.get(arm, SYNTHETIC)
-        material = Material(members=drawn.members, synthetic=shown, public=shown)
-        seed = 10 * (ALL_START if arm == PUBLIC else split) + start
-        made = train_arm(name, material, self.learner, seed=seed, augment=True)
+        made = self._trained(arm, drawn, shown, split, start)
         [network] = made.networks.values()
         guesses = (chances.argmax(0).astype(np.uint8) for chances in network.predict(drawn.holdout))
         found = score_masks(drawn.holdout, guesses, distances=False)
@@ -175,6 +173,17 @@ class Bench:
                 rest = (made.repeated, int(network.collapsed), seconds)
                 writer.writerow([*key, row["patient"], row["site"], row["dice"], *rest])
         print(f"split {split} start {start} {arm:8} {np.nanmean(found['dice']):.3f}  {seconds:.0f} s", flush=True)
+
+    def _trained(self, arm: str, drawn: Split, shown: ImageSet | None, split: int, start: int) -> Arm:
+        if arm == PUBLIC and start in self.public:
+            return self.public[start]
+        nobody = {arm: shown} if shown is not None and arm in NOBODY else {}
+        material = Material(members=drawn.members, synthetic=shown, nobody=nobody)
+        name, of = SYNTHETIC if arm == FITTED else arm, PUBLIC_SEED if arm == PUBLIC else split
+        made = train_arm(name, material, self.learner, seed=10 * of + start, augment=True)
+        if arm == PUBLIC:
+            self.public[start] = made
+        return made
 
     def _family(self) -> FittedSimulator:
         options = {"head": self.args.head, "pool": self.args.pool, "children": self.args.children}
@@ -219,7 +228,7 @@ class Bench:
         self.family.fit(0, {f"{NET}.{name}": value.double() for name, value in sums.items()})
 
 
-ALL_START = 1000
+PUBLIC_SEED = 1000
 """The networks of the public arm start from seeds of their own."""
 
 

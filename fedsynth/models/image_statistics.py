@@ -23,6 +23,8 @@ PLACES = {2: 4, 3: 3}
 DEPTHS = (0, 1, 2, 3, 5, 8, 12, np.inf)
 CORE = 4.0
 """How deep below the surface of the head the brain surely is."""
+SPOTS = (-0.3, 0.12, 0.2, 0.3)
+"""How far a spot is from the middle of the brain."""
 FEWEST = 4
 """Pixels, with fewer of which a lesion has no texture or edge."""
 
@@ -225,6 +227,16 @@ def _texture(picture: Picture) -> Values:
     return np.array([np.median(np.abs(ndimage.laplace(one)[picture.core])) for one in picture.relative]) * 2.5
 
 
+def _spots(picture: Picture) -> Values:
+    """The share of the brain outside the lesion that is much darker or brighter than its middle, noise apart."""
+    rest = picture.core & ~ndimage.binary_dilation(picture.lesion, iterations=2)
+    if not rest.any():
+        return np.zeros((len(picture.image), len(SPOTS)))
+    smooth = [ndimage.gaussian_filter(one, 1 / picture.unit)[rest] for one in picture.relative]
+    shifts = [one - middle for one, middle in zip(smooth, picture.middle, strict=True)]
+    return 4 * np.stack([[np.mean(shift * np.sign(edge) > abs(edge)) for edge in SPOTS] for shift in shifts])
+
+
 def _lesion_size(picture: Picture) -> Values:
     """Its extent as a share of the image's side, by size; the first says that there is none."""
     share = float(picture.lesion.mean()) ** (1 / picture.layout.dimensions)
@@ -308,6 +320,7 @@ for _one in (
     Statistic(name="head box", length=lambda i: 1 + 2 * i.dimensions, measure=_head_box, low=-1.0),
     Statistic(name="gradient histogram", length=_per_channel(8), measure=_slopes),
     Statistic(name="texture", length=_per_channel(1), measure=_texture),
+    Statistic(name="spots", length=_per_channel(len(SPOTS)), measure=_spots),
     Statistic(name="lesion size", length=lambda i: 9, measure=_lesion_size),
     Statistic(name="label shares", length=lambda i: i.n_labels - 1, measure=_parts),
     Statistic(name="label means", length=lambda i: i.channels * (i.n_labels - 1), measure=_label_means),

@@ -19,7 +19,7 @@ from fedsynth.data.phantoms.patient import Patient, show_plane, style_patient
 from fedsynth.data.phantoms.random_fields import Viewport
 from fedsynth.data.phantoms.scanner import CLASSES, CaseMix
 from fedsynth.data.phantoms.settings import LABELS, SMALLEST, Labels
-from fedsynth.data.phantoms.style import from_vector, limits
+from fedsynth.data.phantoms.style import from_vector, limits, names
 from fedsynth.errors import ConfigError
 from fedsynth.models.base import ImageShape
 from fedsynth.models.image_statistics import Layout
@@ -42,6 +42,10 @@ FRAMING |= {"nod_degrees": (-12.0, 8.0)}
 EXPOSURE, SPREAD = (0.35, 1.0), (0.8, 5.0)
 """What share of the range of stored values a scan fills: sets are stored under any window. How far slices are spread
 about the lesion, as a multiple of its reach: sets hold anything from the lesion's slices to all."""
+DISTRACTORS = (0.0, 5.0)
+"""Spots without a label: from none at all, as most real sets have few that look like a lesion in every channel."""
+HEIGHTS_MM = (-45.0, 70.0)
+"""Of the slices above the centre: from the skull base to the vertex."""
 UNKNOWN_CLASSES = (0.1, 0.45, 0.45)
 """Shares of `CLASSES` where classes have other names: sets with masks are mostly of patients with a tumour."""
 JITTER = 0.05
@@ -84,13 +88,15 @@ class PhantomSimulator:
     def limits(self) -> Vector:
         """Lowest and highest value of every part of a style vector: (2, parts)."""
         own = [*(() if self.head else FRAMING.values()), EXPOSURE, SPREAD]
-        return np.concatenate([limits(head=self.head), np.array(own).T], 1)
+        styles = limits(head=self.head)
+        styles[:, names(head=self.head).index(("lesions", "distractors"))] = DISTRACTORS
+        return np.concatenate([styles, np.array(own).T], 1)
 
     @cached_property
     def classes(self) -> tuple[int | None, ...]:
         """Which of `CLASSES` each class of the shape is; None where the name is not known, and any may be drawn."""
-        names = [name.lower().replace("_", "-") for name in self.shape.class_names]
-        known = [SAME_CLASS.get(name, name) for name in names] or [""] * self.shape.n_classes
+        spelled = [name.lower().replace("_", "-") for name in self.shape.class_names]
+        known = [SAME_CLASS.get(name, name) for name in spelled] or [""] * self.shape.n_classes
         return tuple(CLASSES.index(name) if name in CLASSES else None for name in known)
 
     @cached_property
@@ -124,7 +130,8 @@ class PhantomSimulator:
         middle = float(from_atlas(found.anatomy, found.lesion.centre_mm)[2])
         heights = (np.arange(count) + rng.random(count)) / count - 0.5
         places = (middle + heights * style[-1] * found.lesion.reach_mm) / view.spacing_mm + (view.size - 1) / 2
-        planes = view.planes[0] + (np.rint(places).astype(int) - view.planes[0]) % len(view.planes)
+        allowed = np.flatnonzero((view.offsets_mm >= HEIGHTS_MM[0]) & (view.offsets_mm <= HEIGHTS_MM[1]))
+        planes = allowed[(np.rint(places).astype(int) - allowed[0]) % len(allowed)]
         return [self._slice(found, int(plane), float(style[-2])) for plane in planes]
 
     def _slice(self, found: Patient, plane: int, exposure: float) -> Shown:
@@ -151,8 +158,8 @@ class PhantomSimulator:
 
     @cached_property
     def _channels(self) -> tuple[int, ...]:
-        names = [name.lower().replace("_", "-") for name in self.shape.channel_names]
-        known = [SAME_CHANNEL.get(name, name) for name in names]
+        spelled = [name.lower().replace("_", "-") for name in self.shape.channel_names]
+        known = [SAME_CHANNEL.get(name, name) for name in spelled]
         unknown = [given for given, name in zip(self.shape.channel_names, known, strict=True) if name not in CHANNELS]
         if unknown or len(known) != self.shape.channels:
             _refuse("shows the channels " + ", ".join(CHANNELS), ", ".join(unknown) or "channels without names")
@@ -163,13 +170,13 @@ class PhantomSimulator:
         """What masks hold, and the shape's label for each of the phantom's."""
         if self.shape.n_labels < 2:
             _refuse("needs masks to be fitted to", "a set without masks")
-        names = [name.lower().replace("_", "-") for name in self.shape.label_names[1:]]
-        own = [SAME_LABEL.get(name, name) for name in names]
+        spelled = [name.lower().replace("_", "-") for name in self.shape.label_names[1:]]
+        own = [SAME_LABEL.get(name, name) for name in spelled]
         for kind, known in LABELS.items():
             if len(known) == self.shape.n_labels and (not own or sorted(own) == sorted(known[1:])):
                 order = [0, *(1 + own.index(name) if own else i for i, name in enumerate(known[1:], 1))]
                 return kind, np.array(order, np.uint8)
-        raise _unknown("labels masks as " + " or ".join(", ".join(k[1:]) for k in LABELS.values()), ", ".join(names))
+        raise _unknown("labels masks as " + " or ".join(", ".join(k[1:]) for k in LABELS.values()), ", ".join(spelled))
 
 
 def check_size(size: tuple[int, ...]) -> str:
