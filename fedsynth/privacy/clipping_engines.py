@@ -1,6 +1,6 @@
 """Two ways to the same clipped sum over a few patients: recorded layers, fast, and vmap(grad), which fits any loss.
 
-Norms, weights and sums are float64: `layers` says why no patient then adds more than the clip norm. Knows nothing of
+Norms, weights and sums are float64: `ghost_norm` says why no patient then adds more than the clip norm. Knows nothing of
 how patients were drawn, of noise or of budgets.
 """
 
@@ -19,7 +19,7 @@ Tensors: TypeAlias = Mapping[str, Tensor]
 LossPerSample: TypeAlias = Callable[[dict[str, Tensor], dict[str, Tensor], float], Tensor]
 """`loss(batch, noise, progress)`: tensors with the sample axis first in, one value per sample (n,) out."""
 
-SLACK = 1 - 2.0**-10  # what the rounding of the weighted sums may come to is kept in reserve: see `layers`
+SLACK = 1 - 2.0**-10  # what the rounding of the weighted sums may come to is kept in reserve: see `ghost_norm`
 
 
 @dataclass(frozen=True, kw_only=True)
