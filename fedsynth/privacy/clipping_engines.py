@@ -1,7 +1,7 @@
 """Two ways to the same clipped sum over a few patients: recorded layers, fast, and vmap(grad), which fits any loss.
 
-Norms, weights and sums are float64: `ghost_norm` says why no patient then adds more than the clip norm. Knows nothing of
-how patients were drawn, of noise or of budgets.
+Norms, weights and sums are float64: `ghost_norm` says why no patient then adds more than the clip norm. Knows nothing
+of how patients were drawn, of noise or of budgets.
 """
 
 from collections.abc import Callable, Iterator, Mapping

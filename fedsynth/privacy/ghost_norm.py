@@ -17,8 +17,8 @@ Accuracy and Stability of Numerical Algorithms, ch. 3.1 and 4.2).
   positions do not cancel: S^2 <= T |G|^2.
 - *The weighted sum* of c patients has c T terms and an error of at most gamma_cT times the sum of their w S. The weight
   w = clip / norm keeps w S <= clip / sqrt(SPREAD) = 2^11 clip, even where everything cancels. Over n patients, with and
-  without one of them, that is at most 2 n c T 2^-53 2^11 clip: the reserve of 2^-10 that `clipping_engines.SLACK` keeps holds
-  for n c T <= 2^31 (c = 16 and T = 64: two million patients a step).
+  without one of them, that is at most 2 n c T 2^-53 2^11 clip: the reserve of 2^-10 that `clipping_engines.SLACK` keeps
+  holds for n c T <= 2^31 (c = 16 and T = 64: two million patients a step).
 """
 
 from collections.abc import Callable, Iterator
