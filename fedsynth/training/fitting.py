@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fedsynth import atomic_files
-from fedsynth.errors import RefusedError
+from fedsynth.errors import DamagedError, RefusedError
 from fedsynth.models.base import Model, SeededSource, Tensors
 from fedsynth.models.pairing import Pairing
 from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.privacy.patient_statistics import RELEASE, PatientStatistics, read_sum
 from fedsynth.privacy.per_patient_gradients import Fetch
+from fedsynth.training.checkpoint import load_tensors, save_tensors
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.site_storage import SiteStorage
@@ -114,7 +112,7 @@ def private_sums(
     released = mechanism.step(RELEASE, fetch_from(dataset))[RELEASE] * mechanism.plan.settings.batch
     sums = _named(released, noise=mechanism.plan.noise)
     if path is not None:
-        atomic_files.write_bytes(path, save(sums))
+        save_tensors(path, sums, {})
     return sums
 
 
@@ -127,7 +125,7 @@ def _named(scaled: Tensor, *, noise: float) -> Tensors:
 
 def _kept(path: Path) -> Tensors:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return load_tensors(path)[0]
+    except DamagedError as error:
         remedy = "start a new run, which is charged again"
         raise RefusedError("the kept release cannot be read", file=path, remedy=remedy) from error

@@ -1,0 +1,207 @@
+"""What is lost or damaged between two starts of a run: the run says so, and goes on from what is whole."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedsynth.errors import FedSynthError
+from fedsynth.federation import client_app
+from fedsynth.federation.checkpoints import newest_checkpoint
+from fedsynth.federation.egress_log import read_egress
+from fedsynth.federation.rounds import Progress
+from fedsynth.privacy.ledger import Ledger
+from fedsynth.runs import Run
+from tests.federation.tiny import SETTINGS, assert_same, go, killed_after, private, rows, simulated, start
+
+EARLIER = "its newest state was damaged: it went on from an earlier one"
+ANEW = "it began anew: it has no state of an earlier round"
+LEDGER = "its ledger lacks private steps that it was charged"
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle of the weights."""
+    content = bytearray(path.read_bytes())
+    content[-len(content) // 4] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def notes(run: Run) -> dict[tuple[str, str], str]:
+    return {(row["round"], row["site"]): row["note"] for row in rows(run) if row["note"]}
+
+
+def resumed(run: Run, settings: object) -> list[str]:
+    """Go on, and what a screen is told beside the rows."""
+    said: list[str] = []
+
+    def watch(progress: Progress) -> None:
+        said.extend([*progress.notes, *(f"{reply.site}: {reply.note}" for reply in progress.replies if reply.note)])
+
+    go(run, settings, watch=watch)  # type: ignore[arg-type]
+    return said
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_damaged_checkpoint_of_the_server_is_done_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    whole = simulated(tmp_path, SETTINGS, "whole")
+    broken = killed_after(tmp_path, SETTINGS, 2)
+    damage(broken.checkpoints / "round-0002.safetensors")
+    said = resumed(broken, SETTINGS)
+    assert_same(whole, broken)
+    why = "the server's checkpoint of exchange 2 was damaged: done again"
+    assert said[0] == why
+    assert notes(broken) == {("2", "site-0"): why, ("2", "site-1"): why}
+    assert [row["round"] for row in rows(broken)] == ["1", "1", "2", "2", "3", "3"]
+
+
+def test_a_run_without_any_whole_checkpoint_does_not_begin_from_nothing(tmp_path: Path) -> None:
+    broken = killed_after(tmp_path, SETTINGS, 2)
+    for path in broken.checkpoints.glob("round-*"):
+        flip(path)
+    with pytest.raises(FedSynthError, match="no checkpoint of the run is whole"):
+        go(broken, SETTINGS)
+    for path in broken.checkpoints.glob("round-*"):
+        path.unlink()
+    with pytest.raises(FedSynthError, match="the checkpoints of the run are gone"):
+        go(broken, SETTINGS)
+    assert len(rows(broken)) == 4
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_site_goes_on_from_its_older_state_and_says_so(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    broken = killed_after(tmp_path, SETTINGS, 2)
+    damage(broken.site("site-0") / "state-000002.safetensors")
+    said = resumed(broken, SETTINGS)
+    assert {row["answered"] for row in rows(broken)} == {"true"}
+    assert notes(broken) == {("3", "site-0"): EARLIER}
+    assert said == [f"site-0: {EARLIER}"]
+    assert EARLIER in read_egress(broken.site("site-0") / "egress.jsonl")[-1]["content"]
+    assert "state-000002" in (broken.site("site-0") / "site.log").read_text()
+
+
+@pytest.mark.parametrize("all_damaged", [True, False])
+def test_a_site_that_lost_its_folder_begins_anew_and_says_so(tmp_path: Path, all_damaged: bool) -> None:
+    broken = killed_after(tmp_path, SETTINGS, 2)
+    if all_damaged:
+        for path in broken.site("site-0").glob("state-*"):
+            cut(path)
+    else:
+        shutil.rmtree(broken.site("site-0"))
+    resumed(broken, SETTINGS)
+    assert notes(broken) == {("3", "site-0"): ANEW}
+
+
+def test_a_folder_that_goes_while_the_run_goes_on_is_seen(tmp_path: Path) -> None:
+    run = start(tmp_path, SETTINGS)
+
+    def watch(progress: Progress) -> None:
+        if progress.replies and progress.round == 2:
+            shutil.rmtree(run.site("site-0"))
+
+    go(run, SETTINGS, watch=watch)
+    assert notes(run) == {("3", "site-0"): ANEW}
+
+
+def test_who_comes_later_begins_and_does_not_begin_anew(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, sites=3, min_sites=1, inject="dropout=0.5", rounds=4, seed=3)
+    run = simulated(tmp_path, settings)
+    first = {row["site"]: row["answered"] for row in rows(run) if row["round"] == "1"}
+    assert "false" in first.values()
+    assert notes(run) == {}
+
+
+def test_a_sampler_that_was_never_trained_is_not_sent(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, federation="one-shot", min_sites=1)
+    broken = killed_after(tmp_path, settings, 3)
+    (broken.checkpoints / "round-0004.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(broken.site("site-0"))
+    go(broken, settings)
+    assert {row["site"]: row["reason"] for row in rows(broken) if row["round"] == "4"} == {
+        "site-0": "lost what it had trained",
+        "site-1": "",
+    }
+
+
+def test_a_private_site_that_lost_its_folder_pays_by_its_ledger(tmp_path: Path) -> None:
+    settings = private(tmp_path, insecure=False)
+    broken = killed_after(tmp_path, settings, 2)
+    name = (broken.site("site-0") / "ledger-name").read_text()
+    shutil.rmtree(broken.site("site-0"))
+    go(broken, settings)
+    assert notes(broken) == {("3", "site-0"): ANEW}
+    assert (broken.site("site-0") / "ledger-name").read_text() == name
+    assert sum(charge.steps for charge in Ledger("site-0", tmp_path / "store").charges()) == 6
+    assert [row["charged"] for row in rows(broken) if row["site"] == "site-0"] == ["2", "4", "6"]
+
+
+def test_a_private_site_with_a_damaged_state_never_trains_for_free(tmp_path: Path) -> None:
+    settings = private(tmp_path, insecure=False)
+    broken = killed_after(tmp_path, settings, 2)
+    (broken.checkpoints / "round-0002.safetensors").unlink()
+    flip(broken.site("site-0") / "state-000002.safetensors")
+    go(broken, settings)
+    told = {row["round"]: row for row in rows(broken) if row["site"] == "site-0"}
+    assert (told["2"]["steps"], told["2"]["charged"]) == ("2", "6")  # round 2 was charged again
+    assert (told["3"]["steps"], told["3"]["charged"]) == ("0", "6")
+    assert sum(charge.steps for charge in Ledger("site-0", tmp_path / "store").charges()) == 6
+
+
+def test_a_site_that_lost_folder_and_ledger_is_refused_before_it_trains(tmp_path: Path) -> None:
+    settings = replace(private(tmp_path, insecure=False), min_sites=1)
+    broken = killed_after(tmp_path, settings, 2)
+    before = {row["site"]: float(row["epsilon"]) for row in rows(broken)}
+    shutil.rmtree(broken.site("site-0"))
+    shutil.rmtree(tmp_path / "store" / "site-0")
+    go(broken, settings)
+    last = {row["site"]: row for row in rows(broken) if row["round"] == "3"}
+    assert last["site-0"]["reason"] == LEDGER
+    assert float(last["site-0"]["epsilon"]) == before["site-0"]
+    assert last["site-0"]["charged"] == "4"
+    assert last["site-1"]["charged"] == "6"
+    assert Ledger("site-0", tmp_path / "store").charges() == []
+    assert "put its ledger back" in (broken.site("site-0") / "site.log").read_text()
+
+
+def test_too_few_with_their_ledgers_are_told_what_to_do(tmp_path: Path) -> None:
+    settings = private(tmp_path, insecure=False)
+    broken = killed_after(tmp_path, settings, 2)
+    shutil.copytree(tmp_path / "store", tmp_path / "backup")
+    shutil.copytree(broken.site("site-0"), tmp_path / "folder")
+    shutil.rmtree(broken.site("site-0"))
+    shutil.rmtree(tmp_path / "store" / "site-0")
+    with pytest.raises(FedSynthError, match="put the site's ledger and folder back"):
+        go(broken, settings)
+    client_app.forget_everything()
+    shutil.rmtree(broken.site("site-0"))
+    shutil.copytree(tmp_path / "folder", broken.site("site-0"))
+    shutil.copytree(tmp_path / "backup" / "site-0", tmp_path / "store" / "site-0", dirs_exist_ok=True)
+    go(broken, settings)
+    assert [row["charged"] for row in rows(broken)] == ["2", "2", "4", "4", "6", "6"]
+
+
+def test_the_round_log_is_written_again_from_the_checkpoint(tmp_path: Path) -> None:
+    whole = killed_after(tmp_path, SETTINGS, 2)
+    before = whole.rounds.read_text()
+    whole.rounds.unlink()
+    said = resumed(whole, SETTINGS)
+    assert [row["round"] for row in rows(whole)] == ["1", "1", "2", "2", "3", "3"]
+    assert whole.rounds.read_text().startswith(before)
+    assert said[0] == "the round log lacked rounds: written again from the checkpoint"
+    whole.rounds.write_text(before)  # a finished run too
+    resumed(whole, SETTINGS)
+    assert len(rows(whole)) == 6
+
+
+def test_a_checkpoint_holds_the_totals_that_sites_told(tmp_path: Path) -> None:
+    run = killed_after(tmp_path, private(tmp_path, insecure=False), 2)
+    found, damaged = newest_checkpoint(run.checkpoints)
+    assert found is not None
+    assert (found.charged, damaged) == ({"site-0": 4, "site-1": 4}, [])
+    assert len(found.norms) == 2
+    assert found.log == run.rounds.read_text()
