@@ -4,6 +4,7 @@ A total is a public number. One that is smaller than before comes from a site th
 since then was not in its budget.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ class ChargeTotals:
         self, plan: PrivatePlan | None, family: Model, *, known: Mapping[str, float], most: Mapping[str, float]
     ) -> None:
         self._plan, self._family, self.known = plan, family, dict(known)
+        self._anew: dict[str, tuple[float, float]] = {}  # what a ledger lost, and what the new one last told
         self._most = {site: max(most.get(site, 0.0), known.get(site, 0.0)) for site in most.keys() | known.keys()}
 
     def order_for(self, site: str, order: Order) -> Order:
@@ -40,13 +42,20 @@ class ChargeTotals:
         charged = metrics.get("charged")
         if charged is None:
             self._most[site] = self._at_most(reply, order)
-        elif charged < self.known.get(site, 0.0):  # its ledger began anew: what it knew before was spent as well
-            self._most[site] = self.known[site] = max(self._most[site], self.known[site] + charged)
+        elif charged < self.known.get(site, 0.0):
+            self._most[site] = self.known[site] = self._with_lost(site, charged)
             reply = replace(reply, reason=ErrorCode.LEDGER)
         else:
             self._most[site] = self.known[site] = charged
         metrics = {**metrics, "charged": self._most[site]}
         return replace(reply, outcome=replace(reply.outcome, metrics=metrics))
+
+    def _with_lost(self, site: str, charged: float) -> float:
+        """What a site was charged whose ledger began anew: all that it knew before was spent as well."""
+        lost, last = self._anew.get(site, (0.0, math.inf))
+        lost = self._most[site] if charged < last else lost
+        self._anew[site] = (lost, charged)
+        return lost + charged
 
     def _at_most(self, reply: Reply, order: Order) -> float:
         assert self._plan is not None

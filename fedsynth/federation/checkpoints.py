@@ -63,9 +63,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> Non
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[int]]:
-    """The newest whole one, none where there is no file; and the rounds of newer ones that are damaged.
+    """The newest whole one, none where a run begins; and the rounds of newer ones that are damaged.
 
-    Where all are damaged nobody knows what was trained: that is an error.
+    Where all are damaged the run begins again if the first is among them: sites have what they answered. Otherwise
+    nobody knows what was trained, and that is an error.
     """
     damaged: list[int] = []
     for number in reversed(rounds_of(folder)):
@@ -73,10 +74,10 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[int]]:
             return _load(_path(folder, number)), damaged
         except DamagedError:
             damaged.append(number)
-    if damaged:
+    if damaged and 1 not in damaged:
         remedy = "put one back from a backup, or start a new run"
         raise FedSynthError("no checkpoint of the run is whole", file=folder, value=damaged, remedy=remedy)
-    return None, []
+    return None, damaged
 
 
 def rounds_of(folder: Path) -> list[int]:

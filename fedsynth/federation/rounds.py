@@ -86,15 +86,11 @@ class Rounds:
     def go(self, sites: Sites, watch: Watch) -> Checkpoint:
         """All rounds that are left."""
         if self._notes:
-            watch(
-                Progress(
-                    round=min(self.at.round + 1, self.settings.rounds), rounds=self.settings.rounds, notes=self._notes
-                )
-            )
+            watch(replace(self._beginning(self._number), notes=self._notes))
         per_round = self.settings.local_steps // self._steps
         collected: list[Reply] = []
         while self.at.round < self.settings.training_exchanges:
-            number, place = self.at.round // per_round + 1, self.at.round % per_round
+            number, place = self._number, self.at.round % per_round
             if not place or not collected:
                 watch(self._beginning(number))
             replies = self._ask(self.at.round + 1, sites, self.at.weights, self.at.weights, self._checked_updates)
@@ -114,6 +110,11 @@ class Rounds:
         while (number := self.at.round - self.settings.training_exchanges) < self._fitting.exchanges:
             self._fit(number, sites, watch)
         return self.at
+
+    @property
+    def _number(self) -> int:
+        """The round of training that comes next, or the last one."""
+        return min(self.at.round // (self.settings.local_steps // self._steps) + 1, self.settings.rounds)
 
     def _fit(self, number: int, sites: Sites, watch: Watch) -> None:
         """One exchange after training; in the table it is a round more."""
@@ -161,13 +162,11 @@ class Rounds:
 
     def _found_wrong(self, damaged: Sequence[int]) -> tuple[str, ...]:
         """What is said of the server's own files. Rounds without any checkpoint would be trained again unseen."""
-        if not self.at.round:
-            if self._record.rounds_written() > 1:
-                remedy = "put them back, or start a new run"
-                raise FedSynthError("the checkpoints of the run are gone", file=self.run.checkpoints, remedy=remedy)
-            return ()
+        if not (self.at.round or damaged) and self._record.rounds_written() > 1:
+            remedy = "put them back, or start a new run"
+            raise FedSynthError("the checkpoints of the run are gone", file=self.run.checkpoints, remedy=remedy)
         lost = [f"the server's checkpoint of exchange {number} was damaged: done again" for number in sorted(damaged)]
-        if self._record.restore():
+        if self.at.round and self._record.restore():
             lost.append("the round log lacked rounds: written again from the checkpoint")
         return tuple(lost)
 

@@ -9,11 +9,17 @@ import pytest
 
 from fedsynth.errors import FedSynthError
 from fedsynth.federation import client_app
+from fedsynth.federation.charge_totals import ChargeTotals
 from fedsynth.federation.checkpoints import newest_checkpoint
 from fedsynth.federation.egress_log import read_egress
+from fedsynth.federation.error_codes import ErrorCode
+from fedsynth.federation.exchange import Order, Outcome
+from fedsynth.federation.messages import Reply
 from fedsynth.federation.rounds import Progress
+from fedsynth.models.base import ImageShape
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.runs import Run
+from fedsynth.training.session import fresh_family, plan_privacy
 from tests.federation.tiny import SETTINGS, assert_same, go, killed_after, private, rows, simulated, start
 
 EARLIER = "its newest state was damaged: it went on from an earlier one"
@@ -61,16 +67,27 @@ def test_a_damaged_checkpoint_of_the_server_is_done_again(tmp_path: Path, damage
 
 
 def test_a_run_without_any_whole_checkpoint_does_not_begin_from_nothing(tmp_path: Path) -> None:
-    broken = killed_after(tmp_path, SETTINGS, 2)
+    settings = replace(SETTINGS, rounds=5)
+    broken = killed_after(tmp_path, settings, 4)
     for path in broken.checkpoints.glob("round-*"):
         flip(path)
     with pytest.raises(FedSynthError, match="no checkpoint of the run is whole"):
-        go(broken, SETTINGS)
+        go(broken, settings)
     for path in broken.checkpoints.glob("round-*"):
         path.unlink()
     with pytest.raises(FedSynthError, match="the checkpoints of the run are gone"):
-        go(broken, SETTINGS)
-    assert len(rows(broken)) == 4
+        go(broken, settings)
+    assert len(rows(broken)) == 8
+
+
+def test_a_run_whose_first_checkpoint_is_damaged_begins_again_and_says_so(tmp_path: Path) -> None:
+    whole = simulated(tmp_path, SETTINGS, "whole")
+    broken = killed_after(tmp_path, SETTINGS, 1)
+    flip(broken.checkpoints / "round-0001.safetensors")
+    resumed(broken, SETTINGS)
+    assert_same(whole, broken)
+    why = "the server's checkpoint of exchange 1 was damaged: done again"
+    assert notes(broken) == {("1", "site-0"): why, ("1", "site-1"): why}
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
@@ -205,3 +222,27 @@ def test_a_checkpoint_holds_the_totals_that_sites_told(tmp_path: Path) -> None:
     assert (found.charged, damaged) == ({"site-0": 4, "site-1": 4}, [])
     assert len(found.norms) == 2
     assert found.log == run.rounds.read_text()
+
+
+def test_a_site_that_tells_of_fewer_steps_than_before_is_refused_and_the_total_never_falls(tmp_path: Path) -> None:
+    """One that does not look at its order: what it knew and what it tells of now were both spent."""
+    settings = private(tmp_path)
+    training = settings.training()
+    family = fresh_family(training, ImageShape(channels=1, size=(8, 8), n_classes=2, n_labels=0))
+    plan = plan_privacy(training, family, settings.total_steps)
+    totals = ChargeTotals(plan, family, known={"a": 4.0}, most={"a": 4.0})
+    order = Order(round=3, first_step=4, steps=2, experiment="x")
+    assert totals.order_for("a", order).charged == 4
+    found = []
+    for told in (2.0, 4.0, 6.0, 2.0):  # lost again before the last
+        reply = totals.counted(Reply(site="a", outcome=Outcome(metrics={"charged": told})), order)
+        found.append((reply.reason, reply.outcome.metrics["charged"]))
+    assert found == [
+        (ErrorCode.LEDGER, 6.0),
+        (ErrorCode.LEDGER, 8.0),
+        (ErrorCode.LEDGER, 10.0),
+        (ErrorCode.LEDGER, 12.0),
+    ]
+    late = totals.counted(Reply(site="a", reason=ErrorCode.LATE), order)
+    assert late.outcome.metrics["charged"] == 12.0
+    assert totals.order_for("a", order).charged == 12
