@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fedsynth.cli.rounds_screen import Screen
 from fedsynth.errors import FedSynthError
-from fedsynth.federation import client_app
+from fedsynth.federation import client_app, server_app
 from fedsynth.federation.charge_totals import ChargeTotals
 from fedsynth.federation.checkpoints import newest_checkpoint
 from fedsynth.federation.egress_log import read_egress
@@ -246,3 +247,13 @@ def test_a_site_that_tells_of_fewer_steps_than_before_is_refused_and_the_total_n
     late = totals.counted(Reply(site="a", reason=ErrorCode.LATE), order)
     assert late.outcome.metrics["charged"] == 12.0
     assert totals.order_for("a", order).charged == 12
+
+
+def test_screens_tell_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    reply = Reply(site="north", note=ANEW)
+    for watch in (Screen(SETTINGS).watch, server_app._say):
+        watch(Progress(round=2, rounds=3, notes=("a checkpoint was damaged",)))
+        watch(Progress(round=2, rounds=3, replies=(reply,)))
+        said = "".join(capsys.readouterr())
+        assert "a checkpoint was damaged" in said
+        assert f"north: {ANEW}" in said
