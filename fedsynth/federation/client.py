@@ -257,7 +257,7 @@ class SiteWork:
     def _restore(self, *, before: int) -> SiteNote | None:
         """Be where the newest whole earlier round ended, and say where that is not the newest of all; without any, as
         `prepare` left it."""
-        damaged = False
+        damaged = self._path(before).exists() and not read_notes(self._path(before))
         for number in self._before(before):
             try:
                 if not self._is_in_memory(number):

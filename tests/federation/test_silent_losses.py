@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedsynth.cli.rounds_screen import Screen
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation import client_app, server_app
 from fedsynth.federation.charge_totals import ChargeTotals
 from fedsynth.federation.checkpoints import newest_checkpoint
@@ -21,6 +21,7 @@ from fedsynth.models.base import ImageShape
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.runs import Run
 from fedsynth.training.session import fresh_family, plan_privacy
+from fedsynth.training.site_storage import SiteStorage
 from tests.federation.tiny import SETTINGS, assert_same, go, killed_after, private, rows, simulated, start
 
 EARLIER = "its newest state was damaged: it went on from an earlier one"
@@ -167,6 +168,7 @@ def test_a_private_site_with_a_damaged_state_never_trains_for_free(tmp_path: Pat
     told = {row["round"]: row for row in rows(broken) if row["site"] == "site-0"}
     assert (told["2"]["steps"], told["2"]["charged"]) == ("2", "6")  # round 2 was charged again
     assert (told["3"]["steps"], told["3"]["charged"]) == ("0", "6")
+    assert notes(broken) == {("2", "site-0"): EARLIER}
     assert sum(charge.steps for charge in Ledger("site-0", tmp_path / "store").charges()) == 6
 
 
@@ -257,3 +259,15 @@ def test_screens_tell_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
         said = "".join(capsys.readouterr())
         assert "a checkpoint was damaged" in said
         assert f"north: {ANEW}" in said
+
+
+def test_a_lost_folder_whose_ledger_has_two_names_of_the_run_is_refused(tmp_path: Path) -> None:
+    storage = SiteStorage(folder=tmp_path / "site", run="run-1", states="state-*")
+    first, other = f"run-1-{'0' * 16}", f"run-1-{'1' * 16}"
+    with pytest.raises(RefusedError, match="several names"):
+        storage.find_name([first, other, first])
+    storage.find_name(["run-2", f"run-1-x-{'0' * 16}"])
+    assert not (tmp_path / "site").exists()
+    storage.find_name([first, first])
+    assert storage.ledger_name(phantoms=False) == first
+    storage.find_name([first, other])  # it has one already
