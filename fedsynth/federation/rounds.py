@@ -151,8 +151,12 @@ class Rounds:
 
     def _keep(self) -> None:
         """The checkpoint, with all that a resumed run needs to check and to tell as this one would have."""
-        charged = {site: self._charges.known[site] for site in sorted(self._charges.known)}
-        self.at = replace(self.at, charged=charged, norms=self._checks.norms, log=self._record.text)
+        self.at = replace(self.at, norms=self._checks.norms, log=self._record.text)
+        self._keep_charges()
+
+    def _keep_charges(self) -> None:
+        """The checkpoint with what sites have told of since: also where a round failed, for they were charged."""
+        self.at = replace(self.at, charged=dict(sorted(self._charges.known.items())))
         save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
 
     def _log(self, number: int, replies: Sequence[Reply]) -> None:
@@ -295,6 +299,8 @@ class Rounds:
         return self.at.ema | {name: new[name].copy() for name in self.at.ema.keys() & new.keys()} | moved
 
     def _too_few(self, number: int, replies: Sequence[Reply]) -> FedSynthError:
+        if self.at.round and self.agreement.plan is not None:
+            self._keep_charges()
         missing = ", ".join(f"{reply.site}: {reply.reason.value}" for reply in replies if reply.reason is not None)
         answered = sum(reply.reason is None for reply in replies)
         problem = (

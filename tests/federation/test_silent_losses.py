@@ -188,6 +188,22 @@ def test_a_site_that_lost_folder_and_ledger_is_refused_before_it_trains(tmp_path
     assert "put its ledger back" in (broken.site("site-0") / "site.log").read_text()
 
 
+def test_what_sites_told_in_a_round_that_failed_is_kept(tmp_path: Path) -> None:
+    settings = private(tmp_path, insecure=False)
+    broken = killed_after(tmp_path, settings, 2)
+    place = broken.site("site-1") / "state-000003.safetensors"
+    place.mkdir()  # its disk is not what it should be
+    with pytest.raises(FedSynthError, match="1 of 2 sites answered"):
+        go(broken, settings)
+    found, _ = newest_checkpoint(broken.checkpoints)
+    assert found is not None
+    assert (found.round, found.charged) == (2, {"site-0": 6, "site-1": 4})
+    client_app.forget_everything()
+    place.rmdir()
+    go(broken, settings)
+    assert [row["charged"] for row in rows(broken)] == ["2", "2", "4", "4", "6", "6"]
+
+
 def test_too_few_with_their_ledgers_are_told_what_to_do(tmp_path: Path) -> None:
     settings = private(tmp_path, insecure=False)
     broken = killed_after(tmp_path, settings, 2)
