@@ -48,6 +48,14 @@ class RefusedError(FedSynthError):
     """The request is understood and refused: it would lose data or break a promise."""
 
 
+class DamagedError(FedSynthError):
+    """A file that this program wrote is not what was written: cut short, or a bit has changed."""
+
+
+class LostChargesError(RefusedError):
+    """Somebody knows of private steps that the ledger does not: it was lost, or is another store's."""
+
+
 class BudgetSpentError(RefusedError):
     """The steps asked for would spend more than a patient was promised."""
 

@@ -44,6 +44,8 @@ class Screen(Rounds):
                 why = f"why stands in sites/{site}/site.log of the run"
                 typer.echo(f"{site} takes no part: {code.value}; {why}", err=True)
         self.failed |= progress.failed
+        for note in (*progress.notes, *(f"{reply.site}: {reply.note}" for reply in progress.replies if reply.note)):
+            typer.echo(f"round {progress.round}: {note}", err=True)
         if not progress.replies:
             self.first = self.first or progress.round
             self.steps.clear()

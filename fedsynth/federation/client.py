@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsynth.data import ImageSet
-from fedsynth.errors import FedSynthError, RefusedError
+from fedsynth.errors import DamagedError, FedSynthError, RefusedError
 from fedsynth.federation.central_generator import refuse_what_is_not_central
-from fedsynth.federation.error_codes import ErrorCode, NeutralError
-from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
+from fedsynth.federation.error_codes import ErrorCode, NeutralError, keep_to_itself
+from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, exchanged
 from fedsynth.federation.policy import Asked
 from fedsynth.federation.secure_site import SecureSite
@@ -32,6 +32,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
 from fedsynth.federation.strategies import proximal_pull
 from fedsynth.models.base import Model, Phase, RandomSource
+from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.privacy.secure_rng import InsecureRandomness
 from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
 from fedsynth.training.loss_log import LossLog
@@ -97,8 +98,8 @@ class SiteWork:
         self._busy = Lock()
 
     def can_train(self, round: int) -> bool:  # noqa: A002
-        """Whether a round can begin from here: without an earlier state on disk, only in networks that never moved."""
-        return not self._moved or any(number < round for number in self._rounds())
+        """Whether a round can begin from here: without a whole earlier state, only in networks that never moved."""
+        return not self._moved or any(self._usable(number) for number in self._before(round))
 
     def train(self, order: Order, received: Mapping[str, NDArray[Any]], *, on_step: OnStep | None = None) -> Outcome:
         """One round. What was finished and lost on the way is sent again, and costs patients nothing."""
@@ -117,8 +118,9 @@ class SiteWork:
     def _train(
         self, order: Order, received: Mapping[str, NDArray[Any]], digest: str, on_step: OnStep | None
     ) -> Outcome:
-        self._restore(before=order.round)
+        note = self._restore(before=order.round)
         self._in_memory, self._moved = None, True
+        self._check_charged(order)
         self.trainer.remote_updates.clear()
         self._receive(received)
         self.trainer.step = order.first_step
@@ -137,20 +139,23 @@ class SiteWork:
                 on_step(self.site.name, done, order.steps)
         log.save()
         metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
-        self._save(order, digest, metrics)
-        return Outcome(arrays=self._leaving_arrays(), metrics=self.site.policy.telling(metrics))
+        self._save(order, digest, metrics, note)
+        return Outcome(arrays=self._leaving_arrays(), metrics=self.site.policy.telling(metrics), note=note)
 
     def _fit(self, order: Order, received: Mapping[str, NDArray[Any]]) -> Outcome:
         """Sums over this site's images in the networks received; or, last in a one-shot federation, its own sampler."""
         number = order.round - self.settings.training_exchanges - 1
         if not 0 <= number < self.fitting.exchanges:
             raise NeutralError(ErrorCode.SETTINGS)
-        self._restore(before=order.round)
+        note = self._restore(before=order.round)
         self._moved, ema = True, self.trainer.ema
+        self._check_charged(order)
         if self.settings.secure_sum:
             place = SecureSite(self.site.folder, self.site.name, fewest=self.settings.quorum, most=self.settings.sites)
             arrays = place.answer(order, received, lambda: self.prepared.sums(number, round=order.round))
         elif number == self.fitting.passes:
+            if note is SiteNote.ANEW:
+                raise NeutralError(ErrorCode.STATE)
             self.prepared.fit(but=self.fitting.nets)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(ema.values).items()}
         else:
@@ -159,7 +164,12 @@ class SiteWork:
                 sums = self.prepared.sums(number, round=order.round)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.pooled(sums).items()}
         told = {name: value for name, value in self._metrics({}, 0).items() if not name.endswith("_loss")}
-        return Outcome(arrays=arrays, metrics=self.site.policy.telling(told))
+        return Outcome(arrays=arrays, metrics=self.site.policy.telling(told), note=note)
+
+    def _check_charged(self, order: Order) -> None:
+        """Refuse to train on a ledger that lacks what this site has told the server of, before anything is charged."""
+        if self.prepared.mechanism is not None:
+            self.prepared.mechanism.check_resumed(order.charged)
 
     def _metrics(self, losses: Mapping[str, float], steps: int) -> dict[str, float]:
         """What a round says of itself, before the policy withholds any of it. In private runs nothing here is counted
@@ -225,6 +235,9 @@ class SiteWork:
             cap=site.policy.cap,
             store=site.store,
         )
+        if settings.privacy is not None and not images.header.phantoms:
+            charges = read_ledger(Ledger(site.name, settings.privacy.store).path)
+            storage.find_name(charge.run for charge in charges)
         streams = stream_seed(self.settings.seed, "site", site.name)
         recipe = recipe_of(self.settings.training())
         return prepare(images, settings, storage=storage, streams=streams, recipe=recipe, shares=self.settings.shares)
@@ -235,26 +248,45 @@ class SiteWork:
     def _rounds(self) -> list[int]:
         return sorted(int(path.stem.removeprefix("state-")) for path in self.site.folder.glob(STATES))
 
-    def _restore(self, *, before: int) -> None:
-        """Be where the newest earlier round ended; at the first one as `prepare` left it."""
-        earlier = [number for number in self._rounds() if number < before]
-        if not earlier:
-            return
-        path = self._path(earlier[-1])
-        if self._in_memory == (earlier[-1], path.stat().st_mtime_ns):
-            return
-        if read_notes(path).get("promise", self._promise) != self._promise:
+    def _before(self, round: int) -> list[int]:  # noqa: A002
+        """Rounds before this one that have a state, the newest first."""
+        return [number for number in reversed(self._rounds()) if number < round]
+
+    def _is_in_memory(self, number: int) -> bool:
+        return self._in_memory == (number, self._path(number).stat().st_mtime_ns)
+
+    def _usable(self, number: int) -> bool:
+        return self._is_in_memory(number) or bool(read_notes(self._path(number)))
+
+    def _restore(self, *, before: int) -> SiteNote | None:
+        """Be where the newest whole earlier round ended, and say where that is not the newest of all; without any, as
+        `prepare` left it."""
+        damaged = self._path(before).exists() and not read_notes(self._path(before))
+        for number in self._before(before):
+            try:
+                if not self._is_in_memory(number):
+                    self._load(self._path(number))
+            except DamagedError as error:
+                keep_to_itself(error, self.site.folder, doing=f"round {before}")
+                damaged = True
+                continue
+            return SiteNote.EARLIER if damaged else None
+        return SiteNote.ANEW if before > 1 and self.settings.training_exchanges else None
+
+    def _load(self, path: Path) -> None:
+        notes = read_notes(path)
+        if notes.get("promise", self._promise) != self._promise:
             problem = "the state was trained under another promise to patients"
             raise RefusedError(problem, file=path, remedy="start a new run")
         load_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown)
         if self.prepared.mechanism is not None:
-            self.prepared.mechanism.check_resumed(int(read_notes(path).get("charged", "0")))
+            self.prepared.mechanism.check_resumed(int(notes.get("charged", "0")))
 
-    def _save(self, order: Order, digest: str, metrics: Mapping[str, float]) -> None:
+    def _save(self, order: Order, digest: str, metrics: Mapping[str, float], note: SiteNote | None) -> None:
         """Keep this round's end and, for doing it again, the round before."""
         path = self._path(order.round)
         notes = {"received": digest, "metrics": json.dumps(metrics), "charged": str(int(metrics.get("charged", 0)))}
-        notes |= {"promise": self._promise}
+        notes |= {"promise": self._promise, "note": note.value if note else ""}
         save_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown, notes=notes)
         self._in_memory = (order.round, path.stat().st_mtime_ns)
         for old in [number for number in self._rounds() if number < order.round][:-1]:
@@ -272,18 +304,20 @@ class SiteWork:
             self._promise,
         ) or self.trainer.remote_networks:  # a gradient is not kept: it is taken again
             return None
-        if self._in_memory != (order.round, path.stat().st_mtime_ns):
+        if not self._is_in_memory(order.round):
             try:
                 load_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown)
             except FedSynthError:
                 return None
             self._in_memory = (order.round, path.stat().st_mtime_ns)
-        return Outcome(arrays=self._arrays(), metrics=self.site.policy.telling(json.loads(notes["metrics"])))
+        metrics, said = json.loads(notes["metrics"]), notes["note"]
+        note = SiteNote(said) if said else None
+        return Outcome(arrays=self._arrays(), metrics=self.site.policy.telling(metrics), note=note)
 
 
 def _within(order: Order, settings: FederationSettings) -> bool:
     """Whether it is a round of this run: beyond its last step rates turn negative, and counts run for ever."""
-    numbers = (order.round, order.first_step, order.steps, order.attempt)
+    numbers = (order.round, order.first_step, order.steps, order.attempt, order.charged)
     whole = all(isinstance(number, int) for number in numbers)
     return whole and min(numbers) >= 0 and order.round > 0 and order.first_step + order.steps <= settings.total_steps
 

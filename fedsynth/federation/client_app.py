@@ -198,6 +198,8 @@ def _leave(site: SiteContext, order: Order, outcome: Outcome) -> RecordDict:
     content = outcome_content(site.name, outcome)
     names = [*outcome.arrays, *outcome.metrics]
     shapes = [*(value.shape for value in outcome.arrays.values()), *(() for _ in outcome.metrics)]
+    if outcome.note is not None:
+        names, shapes = [*names, outcome.note.value], [*shapes, ()]
     size = sum(value.nbytes for value in outcome.arrays.values())
     EgressLog(site.folder).record("train", names, shapes, size, order.round)
     return content

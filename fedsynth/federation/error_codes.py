@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 
-from fedsynth.errors import BudgetSpentError, ConfigError, ImageSetError, RefusedError, SourceError
+from fedsynth.errors import (
+    BudgetSpentError,
+    ConfigError,
+    ImageSetError,
+    LostChargesError,
+    RefusedError,
+    SourceError,
+)
 from fedsynth.training.divergence_check import DivergedError
 
 LOG = "site.log"
@@ -33,6 +40,8 @@ class ErrorCode(StrEnum):
     POLICY_METRICS = "refused by its policy: metrics"
     POLICY_SECURE_SUM = "refused by its policy: secure-sum"
     BUDGET = "privacy budget spent"
+    LEDGER = "its ledger lacks private steps that it was charged"
+    STATE = "lost what it had trained"
     REFUSED = "refused"
     SETTINGS = "settings do not fit the site"
     DATA = "its images cannot be used"
@@ -45,6 +54,7 @@ class ErrorCode(StrEnum):
     NAME = "its key is another hospital's"
     SHAPE = "sent another shape"
     NOT_FINITE = "sent what is not a number"
+    TOO_LARGE = "sent far too large an update"
 
     @classmethod
     def parse(cls, text: str) -> "ErrorCode":
@@ -120,6 +130,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 _KINDS: tuple[tuple[type[BaseException], ErrorCode], ...] = (
     (BudgetSpentError, ErrorCode.BUDGET),
+    (LostChargesError, ErrorCode.LEDGER),
     (RefusedError, ErrorCode.REFUSED),
     (ConfigError, ErrorCode.SETTINGS),
     (ImageSetError, ErrorCode.DATA),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ Arrays = dict[str, NDArray[Any]]
 class Order:
     """A round: `steps` steps from step `first_step` of the whole run. `attempt` counts how often it was asked for.
 
-    `experiment` names the run, unlike any other; `stage` one of the three exchanges of a secure sum.
+    `experiment` names the run, unlike any other; `stage` one of the three exchanges of a secure sum. `charged` are the
+    private steps that the site last told the server of.
     """
 
     round: int
@@ -26,14 +28,23 @@ class Order:
     experiment: str
     attempt: int = 0
     stage: str = ""
+    charged: int = 0
+
+
+class SiteNote(StrEnum):
+    """What a site says of its own storage beside an answer; these words are all that may be said."""
+
+    EARLIER = "its newest state was damaged: it went on from an earlier one"
+    ANEW = "it began anew: it has no state of an earlier round"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What leaves the site after a round: arrays by `<network>.<parameter>`, and numbers that may leave."""
+    """What leaves the site after a round: arrays by `<network>.<parameter>`, numbers that may leave, and a note."""
 
     arrays: Arrays = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    note: SiteNote | None = None
 
 
 def bounds_of(nets: Iterable[str], *, steps: int, classes: int, planned: int | None) -> dict[str, tuple[float, float]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedsynth.federation.engines.flower_names import GONE
 from fedsynth.federation.error_codes import ErrorCode
-from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome
+from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 
 # Arrays as the bytes that Flower sends, and back: numpy's own file format, its headers read and written once.
 #
@@ -68,7 +68,7 @@ def _parsed(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
 
 ARRAYS, METRICS, WORDS = "arrays", "metrics", "words"
 HELLO, TRAIN = "query.hello", "train"
-REFUSED, SITE, NONCE = "refused", "site", "nonce"
+REFUSED, SITE, NOTE, NONCE = "refused", "site", "note", "nonce"
 _KINDS: dict[str, tuple[type, ...]] = {
     "channels": (str,), "size": (int,), "classes": (str,), "mask_labels": (str,), "spacing_mm": (int, float)
 }  # fmt: skip
@@ -77,7 +77,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """What the server knows of one site's answer; `reason` is empty where it answered, `asked` false where nothing was
-    sent to it."""
+    sent to it. `note` is what the round log adds of its storage."""
 
     site: str
     outcome: Outcome = field(default_factory=Outcome)
@@ -86,6 +86,7 @@ class Reply:
     bytes_up: int = 0
     bytes_down: int = 0
     asked: bool = True
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +122,12 @@ def read_handshake(message: Message) -> str:
 
 def outcome_content(site: str, outcome: Outcome) -> RecordDict:
     """A round's result."""
+    note = {} if outcome.note is None else {NOTE: outcome.note.value}
     return RecordDict(
         {
             ARRAYS: _to_record(outcome.arrays),
             METRICS: MetricRecord(dict(outcome.metrics)),
-            WORDS: ConfigRecord({SITE: site}),
+            WORDS: ConfigRecord({SITE: site, **note}),
         }
     )
 
@@ -136,7 +138,7 @@ def read_outcome(message: Message) -> tuple[Outcome, ErrorCode | None]:
         if (code := _refusal(message)) is not None:
             return Outcome(), code
         metrics = {name: float(value) for name, value in _metrics(message).items()}
-        return Outcome(arrays=_from_record(message), metrics=metrics), None
+        return Outcome(arrays=_from_record(message), metrics=metrics, note=_note(message)), None
     except (KeyError, ValueError, TypeError, OverflowError):
         return Outcome(), ErrorCode.SHAPE
 
@@ -185,6 +187,12 @@ def _refusal(message: Message) -> ErrorCode | None:
         return ErrorCode.UNREACHABLE if message.error.code in GONE else ErrorCode.parse(str(message.error.reason))
     words = _words(message) if WORDS in message.content else {}
     return ErrorCode.parse(str(words[REFUSED])) if REFUSED in words else None
+
+
+def _note(message: Message) -> SiteNote | None:
+    """The site's note; anything else that it may have written is not repeated."""
+    said = str(_words(message).get(NOTE, "")) if WORDS in message.content else ""
+    return SiteNote(said) if said in {note.value for note in SiteNote} else None
 
 
 def _to_record(arrays: Mapping[str, Any]) -> ArrayRecord:

@@ -4,9 +4,7 @@ one.
 
 from pathlib import Path
 
-from safetensors.torch import save
-
-from fedsynth import atomic_files, config
+from fedsynth import config
 from fedsynth.federation.checkpoints import Checkpoint
 from fedsynth.federation.handshake import Agreement, as_agreement
 from fedsynth.federation.rounds import as_tensors
@@ -14,7 +12,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.downstream.tasks import NETWORKS
 from fedsynth.privacy.lineage import PHANTOMS, Lineage, LineageRun, PatientGroup
 from fedsynth.runs import Run
-from fedsynth.training.checkpoint import DISCRIMINATOR, Card, save_sampler
+from fedsynth.training.checkpoint import DISCRIMINATOR, Card, save_sampler, save_tensors
 from fedsynth.training.lineage import PATIENTS, lineage_before, promised
 
 NETWORK = "network.safetensors"
@@ -27,12 +25,11 @@ def release(settings: FederationSettings, folder: Path, agreement: Agreement, en
     if not end.ema:
         return
     if settings.generator in NETWORKS:  # a task network draws nothing and has no card
-        content = save(as_tensors(end.ema), {"network": settings.generator})
-        atomic_files.write_bytes(folder / NETWORK, content)
+        save_tensors(folder / NETWORK, as_tensors(end.ema), {"network": settings.generator})
         return
     seen = {name: value for name, value in end.weights.items() if name.split(".")[0] not in agreement.family.sampler}
     if seen:
-        atomic_files.write_bytes(folder / DISCRIMINATOR, save(as_tensors(seen), {"generator": settings.generator}))
+        save_tensors(folder / DISCRIMINATOR, as_tensors(seen), {"generator": settings.generator})
     save_sampler(folder, as_tensors(end.ema), card_of(settings, agreement, end, run))
 
 

@@ -13,9 +13,11 @@ from fedsynth import atomic_files
 from fedsynth.federation.messages import Reply
 from fedsynth.training.loss_log import COLUMNS
 
+NOTE = "note"
+
 
 class RoundLog:
-    """The table, written whole after every round. What a killed run wrote beyond its checkpoint is cut off.
+    """The table, written whole after every round. A resumed run goes on from `kept`, the table in its checkpoint.
 
     Private runs are not `timed`: a step takes longer the more patients were drawn. `spent` tells the epsilon of a
     number of charged steps at a site, where there is one.
@@ -25,26 +27,45 @@ class RoundLog:
         self,
         path: Path,
         *,
-        rounds: int,
+        kept: str = "",
         timed: bool,
         spent: Callable[[str, float], float] = lambda site, steps: math.nan,
     ) -> None:
         self._path, self._timed, self._spent = path, timed, spent
-        self._rows = [row for row in _read(path) if int(row["round"]) <= rounds]
+        self._rows = _parse(kept)
+
+    @property
+    def text(self) -> str:
+        """The whole table."""
+        losses = sorted({key for row in self._rows for key in row} - {*COLUMNS, NOTE})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*COLUMNS, NOTE, *losses], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        return text.getvalue()
+
+    def restore(self) -> bool:
+        """Write the kept table where the file lacks any of it or goes on beyond it. True where rows were lacking."""
+        there = [_filled(row) for row in _read(self._path)]
+        kept = [_filled(row) for row in self._rows]
+        if there != kept:
+            atomic_files.write_text(self._path, self.text)
+        return there[: len(kept)] != kept
+
+    def rounds_written(self) -> int:
+        """The last round in the file, whatever was kept."""
+        return max((int(row["round"]) for row in _read(self._path)), default=0)
 
     def charged(self) -> dict[str, float]:
         """Private steps by site, as the last row of each has them."""
         return {row["site"]: float(row["charged"]) for row in self._rows if row.get("charged")}
 
-    def add(self, number: int, replies: Sequence[Reply]) -> None:
-        """One round's rows, and the whole table to disk."""
-        self._rows += [self._row(number, reply) for reply in replies]
-        losses = sorted({key for row in self._rows for key in row} - set(COLUMNS))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*COLUMNS, *losses], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        atomic_files.write_text(self._path, text.getvalue())
+    def add(self, number: int, replies: Sequence[Reply], *, note: str = "") -> None:
+        """One round's rows, with a note on each of them, and the whole table to disk."""
+        for reply in replies:
+            notes = "; ".join(filter(None, (note, reply.note)))
+            self._rows.append(self._row(number, reply) | {NOTE: notes})
+        atomic_files.write_text(self._path, self.text)
 
     def _row(self, number: int, reply: Reply) -> dict[str, str]:
         metrics = reply.outcome.metrics
@@ -86,6 +107,7 @@ def _merged(replies: Sequence[Reply]) -> Reply:
         replies[-1],
         outcome=replace(replies[-1].outcome, metrics=metrics | ({"charged": charged[-1]} if charged else {})),
         reason=next((reply.reason for reply in reversed(replies) if reply.reason is not None), None),
+        note="; ".join(dict.fromkeys(reply.note for reply in replies if reply.note)),
         seconds=math.fsum(reply.seconds for reply in replies),
         bytes_up=sum(reply.bytes_up for reply in replies),
         bytes_down=sum(reply.bytes_down for reply in replies),
@@ -117,7 +139,13 @@ def _number(value: float) -> str:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return _parse(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+
+
+def _parse(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _filled(row: dict[str, str]) -> dict[str, str]:
+    """A row without its empty cells: a table gets columns when a site first tells a number."""
+    return {name: value for name, value in row.items() if value}

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.central_generator import CentralGenerator
+from fedsynth.federation.charge_totals import ChargeTotals
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from fedsynth.federation.error_codes import ErrorCode
-from fedsynth.federation.exchange import Arrays, Order, Outcome, bounds_of
+from fedsynth.federation.exchange import Arrays, Order, Outcome, SiteNote, bounds_of
 from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixture
 from fedsynth.federation.handshake import Agreement, Sites
 from fedsynth.federation.messages import Reply
@@ -26,13 +27,13 @@ from fedsynth.federation.round_log import RoundLog, merged
 from fedsynth.federation.secure_exchange import SecureExchange
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.strategies import ServerStrategy, make_strategy
+from fedsynth.federation.update_checks import UpdateChecks, refused_samplers, refused_sums
 from fedsynth.privacy.accounting import compose
-from fedsynth.privacy.patient_statistics import RELEASE
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.runs import Run
-from fedsynth.training.dp_gradients import steps_by_phase
 
 ATTEMPTS = 3
+Check = Callable[[Mapping[str, Reply]], dict[str, Reply]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Progress:
     """What somebody who watches is told before and after each round.
 
     Before it there are no replies. `failed` are sites that broke down when they were greeted: nobody decided so.
+    `notes` say what the server found wrong with its own files when it went on.
     """
 
     round: int
@@ -47,6 +49,7 @@ class Progress:
     replies: tuple[Reply, ...] = ()
     epsilon: Mapping[str, float] = field(default_factory=dict)
     failed: Mapping[str, ErrorCode] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Watch = Callable[[Progress], None]
@@ -69,42 +72,50 @@ class Rounds:
         self._needed = {"patients"} if settings.by_patients else set()
         self._fitting = Fitting.of(settings, agreement.family)
         self._averaging = self._strategy()
-        self.at = newest_checkpoint(run.checkpoints) or self._start()
+        found, damaged = newest_checkpoint(run.checkpoints)
+        self.at = found or self._start()
         self._averaging.start(self.at.weights)
         if self.at.strategy:
             self._averaging.load(self.at.strategy)
         self._refusing = [Reply(site=site, reason=code) for site, code in sorted(agreement.refused.items())]
-        per_round = settings.local_steps // self._steps
-        rounds = min(self.at.round, settings.training_exchanges) // per_round
-        rounds += max(0, self.at.round - settings.training_exchanges)
-        self._record = RoundLog(run.rounds, rounds=rounds, timed=settings.privacy is None, spent=self.spent)
-        self._charged = self._record.charged()
+        self._record = RoundLog(run.rounds, kept=self.at.log, timed=settings.privacy is None, spent=self.spent)
+        self._notes = self._found_wrong(damaged)
+        most = self._record.charged()
+        self._charges = ChargeTotals(agreement.plan, agreement.family, known=self.at.charged, most=most)
+        self._checks = UpdateChecks(settings, agreement.family, self.at.norms)
 
     def go(self, sites: Sites, watch: Watch) -> Checkpoint:
         """All rounds that are left."""
+        if self._notes:
+            watch(replace(self._beginning(self._number), notes=self._notes))
         per_round = self.settings.local_steps // self._steps
         collected: list[Reply] = []
         while self.at.round < self.settings.training_exchanges:
-            number, place = self.at.round // per_round + 1, self.at.round % per_round
+            number, place = self._number, self.at.round % per_round
             if not place or not collected:
                 watch(self._beginning(number))
-            replies = self._ask(self.at.round + 1, sites, self.at.weights, self.at.weights)
+            replies = self._ask(self.at.round + 1, sites, self.at.weights, self.at.weights, self._checked_updates)
             collected += [_without_arrays(reply) for reply in replies]
             answered = [reply for reply in replies if reply.reason is None]
             if len(answered) < self.settings.quorum:
-                self._record.add(number, self._rows(collected))
+                self._log(number, collected)
                 raise self._too_few(number, replies)
             self.at = self._next(self.at.round + 1, answered)
             ends = place + 1 == per_round
             if ends:  # before the checkpoint: a resumed run cuts rows off, and could not add what is lacking
-                self._record.add(number, self._rows(collected))
-            save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+                self._log(number, collected)
+            self._keep()
             if ends:
                 watch(self._told(number, self._rows(collected)))
                 collected = []
         while (number := self.at.round - self.settings.training_exchanges) < self._fitting.exchanges:
             self._fit(number, sites, watch)
         return self.at
+
+    @property
+    def _number(self) -> int:
+        """The round of training that comes next, or the last one."""
+        return min(self.at.round // (self.settings.local_steps // self._steps) + 1, self.settings.rounds)
 
     def _fit(self, number: int, sites: Sites, watch: Watch) -> None:
         """One exchange after training; in the table it is a round more."""
@@ -116,13 +127,20 @@ class Rounds:
             self._sum_securely(number, sites)
             return
         sent = {name: value.numpy().copy() for name, value in self._fitting.shown(family).items()}
-        replies = self._ask(self.at.round + 1, sites, sent, self._fitting.expected(family, number))
-        self._record.add(self.settings.rounds_of_training + number + 1, self._rows(replies))
+        expected, last = self._fitting.expected(family, number), number == self._fitting.passes
+
+        def check(replies: Mapping[str, Reply]) -> dict[str, Reply]:
+            if last:
+                return refused_samplers(replies, expected, self._parameters)
+            return refused_sums(replies, self.agreement.plans)
+
+        replies = self._ask(self.at.round + 1, sites, sent, expected, check)
+        self._log(self.settings.rounds_of_training + number + 1, replies)
         answered = [reply for reply in replies if reply.reason is None]
         if len(answered) < self.settings.quorum:
             raise self._too_few(self.settings.rounds_of_training + number + 1, replies)
         arrays = [reply.outcome.arrays for reply in answered]
-        if number < self._fitting.passes:
+        if not last:
             self.at = replace(self.at, round=self.at.round + 1, ema=fitted(family, number, self.at.ema, arrays))
         else:
             weights = [self.settings.weight(reply.site, reply.outcome.metrics) for reply in answered]
@@ -133,24 +151,52 @@ class Rounds:
                 mixture=tuple(weight / sum(weights) for weight in weights),
                 sites=tuple(reply.site for reply in answered),
             )
+        self._keep()
+
+    def _keep(self) -> None:
+        """The checkpoint, with all that a resumed run needs to check and to tell as this one would have."""
+        self.at = replace(self.at, norms=self._checks.norms, log=self._record.text)
+        self._keep_charges()
+
+    def _keep_charges(self) -> None:
+        """The checkpoint with what sites have told of since: also where a round failed, for they were charged."""
+        self.at = replace(self.at, charged=dict(sorted(self._charges.known.items())))
         save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+
+    def _log(self, number: int, replies: Sequence[Reply]) -> None:
+        """A round's rows; what was found wrong when the run went on stands with the first of them."""
+        self._record.add(number, self._rows(replies), note="; ".join(self._notes))
+        self._notes = ()
+
+    def _found_wrong(self, damaged: Sequence[int]) -> tuple[str, ...]:
+        """What is said of the server's own files. Rounds without any checkpoint would be trained again unseen."""
+        if not (self.at.round or damaged) and self._record.rounds_written() > 1:
+            remedy = "put them back, or start a new run"
+            raise FedSynthError("the checkpoints of the run are gone", file=self.run.checkpoints, remedy=remedy)
+        lost = [f"the server's checkpoint of exchange {number} was damaged: done again" for number in sorted(damaged)]
+        if self.at.round and self._record.restore():
+            lost.append("the round log lacked rounds: written again from the checkpoint")
+        return tuple(lost)
+
+    def _checked_updates(self, replies: Mapping[str, Reply]) -> dict[str, Reply]:
+        return self._checks.refused(replies, self.at.weights)
 
     def _sum_securely(self, number: int, sites: Sites) -> None:
         """The same for one noised sum of which the server sees the total alone: three exchanges in place of one."""
 
         def ask(order: Order, asked: Sequence[str], sent: Arrays, expected: Arrays) -> list[Reply]:
-            replies = sites.ask(dict.fromkeys(asked, order), sent)
-            return [self._counted(self._checked(reply, expected), order) for reply in replies]
+            replies = sites.ask({name: self._charges.order_for(name, order) for name in asked}, sent)
+            return [self._charges.counted(self._noted(self._checked(reply, expected)), order) for reply in replies]
 
         row, order = self.settings.rounds_of_training + number + 1, self._order(self.at.round + 1, 0)
         exchange = SecureExchange.of(self.settings, self.agreement, number, order, self.run.folder, ask)
         summed = exchange.collect()
-        self._record.add(row, self._rows(exchange.replies))
+        self._log(row, exchange.replies)
         if summed is None:
             raise exchange.waiting() or self._too_few(row, exchange.replies)
         ema = fitted(self.agreement.family, number, self.at.ema, [summed.arrays(self.agreement.plans)])
         self.at = replace(self.at, round=self.at.round + 1, ema=ema, sites=summed.sites)
-        save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
+        self._keep()
 
     def _rows(self, collected: Sequence[Reply]) -> list[Reply]:
         """One for every site that is there, also for those that refused when they were greeted."""
@@ -192,18 +238,26 @@ class Rounds:
             }
         return Checkpoint(round=0, weights=weights, ema=ema)
 
-    def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays) -> list[Reply]:
-        """Ask all; where too few answered, ask the others again, a few times."""
+    def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays, check: Check) -> list[Reply]:
+        """Ask all; where too few answered, ask the others again, a few times. `check` compares the answers."""
         replies = {name: Reply(site=name, reason=ErrorCode.UNREACHABLE) for name in self.agreement.sites}
         for attempt in range(ATTEMPTS):
             order = self._order(number, attempt)
             silent = [name for name, reply in replies.items() if reply.reason is not None]
-            for reply in sites.ask(dict.fromkeys(silent, order), sent):
-                checked = self._counted(self._checked(reply, expected), order)
+            for reply in sites.ask({name: self._charges.order_for(name, order) for name in silent}, sent):
+                checked = self._charges.counted(self._noted(self._checked(reply, expected)), order)
                 replies[reply.site] = _adding_bytes(checked, replies[reply.site])
+            replies = check(replies)
             if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
                 break
         return [replies[name] for name in sorted(replies)]
+
+    def _noted(self, reply: Reply) -> Reply:
+        """With the site's note for the round log; who never answered before begins, and does not begin anew."""
+        note = reply.outcome.note
+        if note is None or (note is SiteNote.ANEW and reply.site not in self.at.sites):
+            return reply
+        return replace(reply, note=note.value)
 
     def _order(self, number: int, attempt: int) -> Order:
         training = number <= self.settings.training_exchanges
@@ -231,21 +285,6 @@ class Rounds:
             return replace(reply, reason=ErrorCode.NOT_FINITE)
         return reply
 
-    def _counted(self, reply: Reply, order: Order) -> Reply:
-        """The reply with the private steps that its site has been charged: all that was asked for where it does not
-        say, for a late answer was paid for too."""
-        if self.agreement.plan is None or not reply.asked:
-            return reply
-        metrics, before = reply.outcome.metrics, self._charged.get(reply.site, 0.0)
-        if "charged" not in metrics:
-            steps = steps_by_phase(self.agreement.family, order.steps, first=order.first_step)
-            steps |= {RELEASE: 1} if self.agreement.family.per_patient else {}
-            idle = reply.reason is ErrorCode.BUSY or (reply.reason is not None and reply.reason.is_decision)
-            most = before if idle else min(before + sum(steps.values()), float(self.agreement.plan.steps))
-            metrics = {**metrics, "charged": most}
-        self._charged[reply.site] = metrics["charged"]
-        return replace(reply, outcome=replace(reply.outcome, metrics=metrics))
-
     def _wrong_numbers(self, told: Mapping[str, float]) -> ErrorCode | None:
         """One site's nan, or a weight of nothing, must not end the round for all. A site's policy may withhold what the
         round can do without."""
@@ -258,6 +297,7 @@ class Rounds:
     def _next(self, number: int, answered: Sequence[Reply]) -> Checkpoint:
         weighted = [(self.settings.weight(reply.site, reply.outcome.metrics), reply) for reply in answered]
         old = self.at.weights
+        self._checks.remember(answered, old)
         new = self._averaging.step(old, [(weight, reply.outcome.arrays) for weight, reply in weighted]) if old else {}
         return Checkpoint(
             round=number,
@@ -280,12 +320,16 @@ class Rounds:
         return self.at.ema | {name: new[name].copy() for name in self.at.ema.keys() & new.keys()} | moved
 
     def _too_few(self, number: int, replies: Sequence[Reply]) -> FedSynthError:
+        if self.at.round and self.agreement.plan is not None:
+            self._keep_charges()
         missing = ", ".join(f"{reply.site}: {reply.reason.value}" for reply in replies if reply.reason is not None)
         answered = sum(reply.reason is None for reply in replies)
         problem = (
             f"in round {number} {answered} of {len(replies)} sites answered, {self.settings.quorum} must ({missing})"
         )
-        return FedSynthError(problem, remedy="mend it and go on with --resume")
+        lost = any(reply.reason is ErrorCode.LEDGER for reply in replies)
+        ledger = "put the site's ledger and folder back as they were, or start a new run"
+        return FedSynthError(problem, remedy=ledger if lost else "mend it and go on with --resume")
 
 
 def _adding_bytes(reply: Reply, before: Reply) -> Reply:

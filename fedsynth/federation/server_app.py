@@ -233,6 +233,9 @@ def _as_registered(hello: Hello, name: str) -> Hello:
 
 def _say(progress: Progress) -> None:
     """Lines for the log of an engine that nobody watches."""
+    notes = [*progress.notes, *(f"{reply.site}: {reply.note}" for reply in progress.replies if reply.note)]
+    for note in notes:
+        print(f"round {progress.round} of {progress.rounds}: {note}", flush=True)  # noqa: T201
     if not progress.replies:
         return
     missing = [f"{reply.site} ({reply.reason.value})" for reply in progress.replies if reply.reason is not None]

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedsynth.errors import RefusedError
+from fedsynth.errors import LostChargesError, RefusedError
 from fedsynth.privacy.accounting import Budget
 from fedsynth.privacy.discrete_gaussian import discrete_gaussian
 from fedsynth.privacy.ghost_norm import Sums
@@ -127,8 +127,10 @@ class GaussianMechanism:
             self._charged, self._remaining = steps, max(0, self.plan.steps - steps)
             return
         problem = f"the run has taken {steps} private steps and the ledger knows {self._charged} of them"
-        remedy = "name the store that it was charged in (--store or $FEDSYNTH_STORE), or start a new run"
-        raise RefusedError(problem, file=self._ledger.path, remedy=remedy)
+        remedy = (
+            "name the store that it was charged in (--store or $FEDSYNTH_STORE), put its ledger back, or start anew"
+        )
+        raise LostChargesError(problem, file=self._ledger.path, remedy=remedy)
 
     def copy_charges(self, path: Path) -> None:
         """Write this run's lines of the ledger to `path`, for its run directory; nothing where there is no ledger."""

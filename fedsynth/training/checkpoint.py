@@ -3,24 +3,24 @@
 Nothing is unpickled, and a file of another family or a damaged one is refused before anything is changed.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from fedsynth import atomic_files
 from fedsynth.config import load_toml, save_toml
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import DamagedError, FedSynthError
 from fedsynth.models.base import Family, ImageShape, Model, global_randomness
 from fedsynth.models.generators.catalog import build, find
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.lineage import Lineage
+from fedsynth.training.content_hash import hashed, read_whole
 from fedsynth.training.trainer import Trainer
 
 WEIGHTS, CARD, DISCRIMINATOR = "generator.safetensors", "generator.toml", "discriminator.safetensors"
@@ -65,9 +65,23 @@ def save_generator(folder: Path, trainer: Trainer, card: Card) -> None:
 
 def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None:
     """Write the sampler's weights, wherever they were averaged, and its card."""
-    kept = {name: value.detach().cpu().contiguous() for name, value in values.items()}
-    atomic_files.write_bytes(folder / WEIGHTS, save(kept, {"generator": card.generator}))
+    save_tensors(folder / WEIGHTS, values, {"generator": card.generator})
     save_toml(folder / CARD, card)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """Write tensors with notes and the hash of both, in one step."""
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic_files.write_bytes(path, hashed(save(kept), notes))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `save_tensors` wrote; `DamagedError` where the file holds anything else."""
+    try:
+        content, notes = read_whole(path)
+        return load(content), notes
+    except (SafetensorError, ValueError) as error:
+        raise DamagedError(f"is damaged: {error}", file=path, remedy="use an earlier one") from error
 
 
 def load_card(folder: Path) -> Card:
@@ -103,13 +117,14 @@ def save_state(
             tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
     described = {"generator": generator, "step": str(trainer.step), "total-steps": str(trainer.total_steps)}
     described |= {"shown": shown} | dict(notes or {})
-    atomic_files.write_bytes(
-        path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, described)
-    )
+    save_tensors(path, tensors, described)
 
 
 def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "patients") -> None:
-    """Put a trainer back to where `save_state` left it; nothing is changed when the file does not fit."""
+    """Put a trainer back to where `save_state` left it; nothing is changed when the file does not fit.
+
+    `DamagedError` where it is not what was written: an earlier state may still be whole.
+    """
     tensors, described = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
     ema = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
@@ -130,11 +145,10 @@ def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "pa
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """What was noted beside a state, without reading its tensors; nothing where the file is absent or damaged."""
+    """What was noted beside a state; nothing where the file is absent or damaged."""
     try:
-        with safe_open(path, "pt") as opened:
-            return dict(opened.metadata() or {})
-    except (OSError, SafetensorError):
+        return read_whole(path)[1]
+    except (FileNotFoundError, DamagedError):
         return {}
 
 
@@ -168,14 +182,9 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict
 
 def _read(path: Path, generator: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        content = path.read_bytes()
-        tensors = load(content)
-        length = int.from_bytes(content[:8], "little")
-        described = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        tensors, described = load_tensors(path)
     except FileNotFoundError as error:
         raise FedSynthError("there is no such file", file=path, remedy="the run has not got that far") from error
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FedSynthError(f"is damaged: {error}", file=path, remedy="use an earlier checkpoint") from error
     if described.get("generator") != generator:
         raise FedSynthError(f"holds networks of {described.get('generator')}, not of {generator}", file=path)
     return tensors, described

@@ -10,17 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fedsynth import atomic_files
-from fedsynth.errors import RefusedError
+from fedsynth.errors import DamagedError, RefusedError
 from fedsynth.models.base import Model, SeededSource, Tensors
 from fedsynth.models.pairing import Pairing
 from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.privacy.patient_statistics import GRID, RELEASE, NoisedSum, PatientStatistics, grid_steps, read_sum
 from fedsynth.privacy.per_patient_gradients import Fetch
+from fedsynth.training.checkpoint import load_tensors, save_tensors
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.site_storage import SiteStorage
@@ -117,7 +115,7 @@ def private_sums(
     released = mechanism.step(RELEASE, fetch_from(dataset))[RELEASE] * mechanism.plan.settings.batch
     sums = _named(released, noise=mechanism.plan.added)
     if path is not None:
-        atomic_files.write_bytes(path, save(sums))
+        save_tensors(path, sums, {})
     return sums
 
 
@@ -143,9 +141,9 @@ def _kept(path: Path, noise: float) -> Tensors:
     """The kept sum, where its noise is the plan's: a share of a secure sum's noise must never leave as a whole one."""
     remedy = "start a new run, which is charged again"
     try:
-        sums = load_file(path)
+        sums = load_tensors(path)[0]
         kept = float(sums[f"{FITTED}.variance"])
-    except (OSError, SafetensorError, KeyError) as error:
+    except (DamagedError, KeyError) as error:
         raise RefusedError("the kept release cannot be read", file=path, remedy=remedy) from error
     if not math.isclose(kept, read_sum(torch.zeros(1), noise).variance, rel_tol=1e-9):
         raise RefusedError("the kept release has other noise than this run plans", file=path, remedy=remedy)

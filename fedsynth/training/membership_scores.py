@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError, ImageSetError
 from fedsynth.models.base import Family, SeededSource
 from fedsynth.models.pairing import read_pairing
 from fedsynth.runs import Run
-from fedsynth.training.checkpoint import CARD, DISCRIMINATOR, Card, load_generator, start_from
+from fedsynth.training.checkpoint import CARD, DISCRIMINATOR, Card, load_generator, load_tensors, start_from
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.site_storage import CENTRALISED, STATE
@@ -95,10 +93,7 @@ def membership_scorer(run: Run, *, seed: int = 0) -> MembershipScorer | None:
         return MembershipScorer(family=family.eval(), card=card, seed=seed)
     known = set(family.sampler)
     if discriminator.is_file():
-        try:
-            tensors = load_file(discriminator)
-        except (OSError, SafetensorError) as error:
-            raise FedSynthError(f"is damaged: {error}", file=discriminator) from error
+        tensors, _ = load_tensors(discriminator)
         own = family.nets.state_dict()
         if any(name not in own or own[name].shape != value.shape for name, value in tensors.items()):
             raise FedSynthError(

@@ -1,6 +1,8 @@
 """Where one site keeps what must not leave it, and the names under which its patients are charged."""
 
+import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +68,17 @@ class SiteStorage:
                 )
             atomic_files.write_text(place, f"{self.run}-{secrets.token_hex(8)}\n")
         return place.read_text(encoding="utf-8").strip()
+
+    def find_name(self, charged: Iterable[str]) -> None:
+        """Take the run's name back from the names that its ledger has charged, where the whole folder was lost.
+
+        Only for runs whose readable part is unlike any other's: what they were charged before goes on counting.
+        """
+        pattern = re.compile(re.escape(self.run) + r"-[0-9a-f]{16}")
+        found = sorted({name for name in charged if pattern.fullmatch(name)})
+        if not found or (self.folder / RUN_NAME).exists() or any(self.folder.glob(self.states)):
+            return
+        if len(found) > 1:
+            problem = "the ledger has several names of this run, and the folder that tells which one it is was lost"
+            raise RefusedError(problem, file=self.folder, value=found, remedy="put the folder back, or start a new run")
+        atomic_files.write_text(self.folder / RUN_NAME, f"{found[0]}\n")

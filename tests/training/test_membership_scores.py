@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError
 from fedsynth.models.base import SeededSource, joined
 from fedsynth.runs import Run, create_run
 from fedsynth.training.centralised import run_training
+from fedsynth.training.checkpoint import save_tensors
 from fedsynth.training.membership_scores import BATCH, DISCRIMINATOR, DRAWS, MembershipScorer, membership_scorer
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.random_streams import stream_seed
@@ -64,11 +64,11 @@ def test_the_server_judges_with_what_it_received(trained: tuple[Run, ImageSet], 
     weights = {
         f"discriminator.{name}": value for name, value in scorer.family.nets["discriminator"].state_dict().items()
     }
-    save_file(weights, server.checkpoints / DISCRIMINATOR)
+    save_tensors(server.checkpoints / DISCRIMINATOR, weights, {})
     received = membership_scorer(server)
     assert received is not None
     assert received(images) == pytest.approx(scorer(images), abs=1e-5)
-    save_file({"discriminator.nothing": torch.zeros(3)}, server.checkpoints / DISCRIMINATOR)
+    save_tensors(server.checkpoints / DISCRIMINATOR, {"discriminator.nothing": torch.zeros(3)}, {})
     with pytest.raises(FedSynthError, match="as its card describes"):
         membership_scorer(server)
 

@@ -137,7 +137,8 @@ class Carrier:
         rows = self._rows()
         for row in rows[self.seen :]:
             how = f"answered, {row['steps']} steps" if row["answered"] == "true" else f"left out: {row['reason']}"
-            self.report(f"round {row['round']}: {row['site']} {how}")
+            note = f" ({row['note']})" if row.get("note") else ""
+            self.report(f"round {row['round']}: {row['site']} {how}{note}")
         self.seen = max(len(rows), self.seen)
 
     def _n_rounds(self) -> int:
