@@ -47,7 +47,10 @@ def say_what_happened(settings: "FederationSettings", place: "Run", outputs: "Ou
             f"{how.get(settings.federation, settings.strategy)}, in {_minutes(seconds)}"
         )
     else:
-        typer.echo(f"fitted     {settings.generator} to one sum over patients of {sites}, in {_minutes(seconds)}")
+        alone = ", each its own" if settings.federation == "one-shot" else ""
+        typer.echo(
+            f"fitted     {settings.generator} to one sum over patients of {sites}{alone}, in {_minutes(seconds)}"
+        )
     left_out = ", ".join(f"{one['site']} {one['rounds']}x ({one['reason']})" for one in told["left_out"])
     typer.echo(
         f"answered   {told['answered']} of {told['asked']} times" + (f"; left out: {left_out}" if left_out else "")
@@ -68,6 +71,11 @@ def say_what_happened(settings: "FederationSettings", place: "Run", outputs: "Ou
         return
     masks = " with masks" if outputs.images.masks is not None else ""
     typer.echo(f"synthetic  {place.synthetic}: {len(outputs.images)} images{masks}")
+    if not settings.rounds_of_training:
+        typer.echo(
+            f"beside it  {place.folder / 'public'} and {place.folder / 'placebo'}: images of nobody to compare with"
+        )
+        typer.echo(f"decides    fedsynth benchmark segmentation {place.folder}   # did patients add anything?")
     typer.echo(f"next       fedsynth inspect {place.synthetic}")
     typer.echo(f"           fedsynth benchmark memorization {place.folder}")
 

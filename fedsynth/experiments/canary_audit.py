@@ -128,6 +128,13 @@ def refuse_unauditable(settings: TrainSettings | FederationSettings) -> None:
         raise ConfigError(problem, remedy="`fedsynth benchmark membership` measures what they leak")
 
 
+def refuse_without_steps(settings: TrainSettings | FederationSettings) -> None:
+    """Canary patients are looked for in the gradients of steps: a release has none."""
+    if find(settings.generator).kind == "fitted":
+        problem = f"{settings.generator} takes no steps that canary patients could be seen in"
+        raise ConfigError(problem, remedy="`fedsynth benchmark audit --mechanism` audits its release")
+
+
 def rehearse(images: ImageSet, settings: TrainSettings) -> Prepared:
     """Refuse what cannot work before anything is written or charged."""
     refuse_unauditable(settings)
@@ -179,6 +186,7 @@ def hold_audit(
     operating system does.
     """
     refuse_unauditable(settings)
+    refuse_without_steps(settings)
     started = time.monotonic()
     secret = SecretRandomness() if randomness is None else randomness
     members = training_members(images)

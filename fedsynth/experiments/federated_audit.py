@@ -25,6 +25,7 @@ from fedsynth.experiments.canary_audit import (
     conclude,
     delta_of,
     refuse_unauditable,
+    refuse_without_steps,
 )
 from fedsynth.experiments.white_box_audit import WhiteBoxObserver
 from fedsynth.federation import site_observers
@@ -122,6 +123,7 @@ def hold_federated_audit(
 
     The hospitals' own policies bind here too. Canaries join their images in memory: a kill leaves no image behind.
     """
+    refuse_without_steps(settings)
     started = time.monotonic()
     sites = members_of(audited)
     secret = SecretRandomness() if randomness is None else randomness

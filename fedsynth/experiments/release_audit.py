@@ -21,7 +21,7 @@ from fedsynth.experiments.mechanism_audit import ONE_RUN, PROPERTY, Check, Mecha
 from fedsynth.privacy.accounting import Mechanism
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.mechanism import GaussianMechanism
-from fedsynth.privacy.patient_statistics import COUNT, LARGEST, RELEASE, PatientStatistics
+from fedsynth.privacy.patient_statistics import RELEASE, PatientStatistics
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.secure_rng import SecretRandomness
 from fedsynth.privacy.tradeoff import advantage
@@ -36,8 +36,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(kw_only=True)
 class _Seen:
-    """What left in all releases: by canary the log likelihood ratio and whether it was in, in units of the noise; the
-    untouched numbers; how far the told number of patients was from the true one; and what was granted wrongly."""
+    """What left in all releases, in units of the noise: by canary the log likelihood ratio and whether it was in; the
+    untouched numbers; how far the told number of patients was from the true one; the length of a lone patient's vector;
+    and what was granted wrongly."""
 
     odds: list[Floats] = field(default_factory=list)
     included: list[NDArray[np.bool_]] = field(default_factory=list)
@@ -46,6 +47,7 @@ class _Seen:
     count: list[float] = field(default_factory=list)
     fetched: list[int] = field(default_factory=list)
     charged: list[int] = field(default_factory=list)
+    lone: float = 0.0
     complaint: str = ""
 
 
@@ -59,7 +61,7 @@ def audit_release(
     odds, coins = np.concatenate(seen.odds), np.concatenate(seen.included)
     guessed, n, n_in = odds > 0, len(coins), int(coins.sum())
     found, wrong = int(guessed[coins].sum()), int(guessed[~coins].sum())
-    own = Mechanism(rate=1.0, noise=plan.noise * LARGEST, steps=1)  # of the canary's part of a vector
+    own = Mechanism(rate=1.0, noise=plan.noise / float(_alone()[0]), steps=1)  # of the canary's part of a vector
     error = (1 - advantage(own)) / 2
     right = count_right(odds, coins, n // 10, np.random.default_rng(0))
     expected = (round(error * (n - n_in)), n - n_in), (round(error * n_in), n_in)
@@ -104,14 +106,22 @@ def _release(plan: PrivatePlan, seen: _Seen) -> None:
         left = mechanism.step(RELEASE, fetch)[RELEASE].double().numpy() * plan.settings.batch
         seen.complaint = seen.complaint or _granted_again(mechanism, fetch)
         seen.charged.append(sum(charge.steps for charge in ledger.charges("audit")))
-    own, noise = left[:CANARIES], plan.noise
-    shift = 1 / LARGEST
+    own, noise, lone = left[:CANARIES], plan.noise, _alone()
+    shift, each = float(lone[0]), float(lone[-1])
     seen.odds.append(np.nan_to_num((2 * own - shift) * shift / (2 * noise**2)))
     seen.included.append(included)
     seen.sums.append(float(own[included].sum()) / shift)
     seen.blank.append(left[CANARIES:-1] / noise)
-    seen.count.append((float(left[-1]) - len(members) * COUNT / LARGEST) / noise)
+    seen.count.append((float(left[-1]) - len(members) * each) / noise)
+    seen.lone = max(seen.lone, float(np.linalg.norm(lone)))
     seen.fetched.append(len(touched) - len(members))
+
+
+def _alone() -> Floats:
+    """What one patient adds to the sum."""
+    batch = {"canary": torch.zeros(1, 1, dtype=torch.int64)}
+    statistics = PatientStatistics(_vectors, length=CANARIES + BLANK)
+    return np.asarray(statistics.clipped_sum(torch.tensor([0]), lambda _: (batch, {}))[RELEASE].double().numpy())
 
 
 def _vectors(batch: dict[str, Tensor]) -> Tensor:
@@ -141,6 +151,8 @@ def _properties(plan: PrivatePlan, seen: _Seen, error: float) -> list[Check]:
     squares, members = np.square(blank), int(sum(one.sum() for one in seen.included))
     noise = checks.smallest([checks.variance(squares.sum(), blank.size), checks.normal(blank.ravel())])
     cosine, total = checks.largest_cosine(blank), sum(seen.sums)
+    shift = float(_alone()[0])
+    moved = [checks.contribution(total, members, plan.noise / shift, members), float(seen.lone <= 1 + 1e-6)]
     told = checks.smallest(checks.variance(np.square(count).sum(), len(count)))
     found = {
         "noise": (noise, f"{np.sqrt(squares.mean()):.3f} of the declared deviation"),
@@ -149,8 +161,9 @@ def _properties(plan: PrivatePlan, seen: _Seen, error: float) -> list[Check]:
             f"the noise of two releases has a cosine of {cosine:.3f}",
         ),
         "contribution": (
-            checks.contribution(total, members, plan.noise * LARGEST, members),
-            f"a patient moves the sum by {total / max(members, 1):.3f} clip norms on average",
+            checks.smallest(moved),
+            f"a patient moves the sum by {seen.lone:.3f} clip norms alone, and its own number by "
+            f"{total / max(members, 1):.3f} of that on average",
         ),
         "count": (told, f"the number of patients is told with {count.std():.3f} of the declared noise"),
     }

@@ -150,6 +150,8 @@ class SiteWork:
         note = self._restore(before=order.round)
         self._moved, ema = True, self.trainer.ema
         self._check_charged(order)
+        if self._insecure_seed is not None:
+            self.prepared.restart_insecure(InsecureRandomness(self._insecure_seed, f"{self.site.name} {order.round}"))
         if self.settings.secure_sum:
             place = SecureSite(self.site.folder, self.site.name, fewest=self.settings.quorum, most=self.settings.sites)
             arrays = place.answer(order, received, lambda: self.prepared.sums(number, round=order.round))

@@ -112,6 +112,9 @@ class FederationSettings:
         if self.start is not None and self.federation == "none":
             problem = "sites that train each alone receive no networks, so the run cannot go on from another"
             raise ConfigError(problem, remedy="leave --from away, or take --federation average")
+        if self.federation == "none" and _kind(self.generator) == "fitted":
+            remedy = "take --federation one-shot, in which each hospital fits its own, or `fedsynth train` at each"
+            raise ConfigError("a fitted family has nothing to train apart", value=self.generator, remedy=remedy)
         self._check_secure_sum()
         self.training()  # checks what belongs to the sites
 

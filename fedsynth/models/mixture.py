@@ -17,13 +17,13 @@ class SiteMixture(Family):
     def __init__(self, families: Sequence[Family], shares: Sequence[float]) -> None:
         nets = {f"{number}-{name}": net for number, one in enumerate(families) for name, net in one.nets.items()}
         super().__init__(families[0].shape, nets)
-        self._families = list(families)
+        self.families = tuple(families)
         self._edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)
         self.sampler = tuple(f"{number}-{name}" for number, one in enumerate(families) for name in one.sampler)
 
     def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Whose sampler is taken, and the noise of any of them."""
-        return {"member": rng.uniform((n,))} | self._families[0].noise(n, rng)
+        return {"member": rng.uniform((n,))} | self.families[0].noise(n, rng)
 
     def real_loss(self, turn: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
         """Never called: there are no turns."""
@@ -37,7 +37,7 @@ class SiteMixture(Family):
         """Each image by the sampler of one site."""
         chosen = (noise["member"].cpu()[:, None] * self._edges[-1] >= self._edges).sum(1)
         made: Tensors = {}
-        for number, family in enumerate(self._families):
+        for number, family in enumerate(self.families):
             rows = (chosen == number).nonzero()[:, 0].to(noise["member"].device)
             if not len(rows):
                 continue

@@ -138,7 +138,8 @@ def _made(name: str, make: Callable[[], Pool]) -> Pool:
     """The pool of that name from disk, or made and kept; who asks meanwhile waits."""
     folder = pool_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be the store, which nobody else reads
+        folder.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # nothing can be kept
         return make()

@@ -10,6 +10,7 @@ from fedsynth.privacy.accounting import renyi_noise
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings
 
 LARGE_DELTA = 0.1  # times the declared patients; at 1 the plan is refused
+CLEAR = 0.3  # of a release
 GOOD, DEGRADED = 5.0, 36.0
 """Published runs on 28 x 28 digits: good images at a ratio of 5, degraded ones at 36 (Bie et al. 2023)."""
 
@@ -33,6 +34,8 @@ class Feasibility:
 def gauge(plan: PrivatePlan, parameters: int, *, sites: int = 1) -> Feasibility:
     """Gauge a plan whose private networks have so many `parameters`, averaged over so many equal `sites`."""
     settings = plan.settings
+    if plan.release:
+        return _gauge_release(plan, parameters, sites)
     ratio = noise_ratio(plan.noise, settings.batch, parameters, sites)
     verdict = "likely" if ratio <= GOOD else "doubtful" if ratio <= DEGRADED else "hopeless"
     budget = f"epsilon {settings.epsilon:g} for {settings.patients} declared patients"
@@ -46,6 +49,22 @@ def gauge(plan: PrivatePlan, parameters: int, *, sites: int = 1) -> Feasibility:
     advice = () if verdict == "likely" else tuple(_advice(plan, parameters, sites, ratio))
     advice += tuple(_about_delta(settings))
     return Feasibility(ratio=ratio, verdict=verdict, sentence=sentence, advice=advice)
+
+
+def _gauge_release(plan: PrivatePlan, numbers: int, sites: int) -> Feasibility:
+    """A release is read once: its noise is set against the longest that the patients' mean can be."""
+    settings = plan.settings
+    ratio = noise_ratio(plan.added, settings.patients, numbers, sites)
+    verdict = "likely" if ratio <= CLEAR else "doubtful" if ratio <= 1 else "hopeless"
+    patients = f"{settings.patients} declared patients" + (f" at each of {sites} sites" if sites > 1 else "")
+    meant = {"likely": "can work", "doubtful": "tells little", "hopeless": "tells noise alone"}[verdict]
+    sentence = (
+        f"epsilon {settings.epsilon:g} for {patients} {meant}: the noise on the patients' mean is {ratio:.2g} times "
+        "the longest that it can be."
+    )
+    enough = math.ceil(settings.patients * ratio / CLEAR)
+    advice = () if verdict == "likely" else (f"{enough:,} declared patients would bring it to {CLEAR:g}.",)
+    return Feasibility(ratio=ratio, verdict=verdict, sentence=sentence, advice=advice + tuple(_about_delta(settings)))
 
 
 def _about_delta(settings: PrivateSettings) -> list[str]:

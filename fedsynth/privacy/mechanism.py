@@ -104,7 +104,7 @@ class GaussianMechanism:
         if not set(steps) <= set(self._phases) or min(steps.values(), default=0) < 0:
             raise ValueError(f"charged {dict(steps)} where the private phases are {sorted(self._phases)}")
         replayed = round in self._replayed
-        if not replayed:
+        if total and not replayed:
             refuse_above(self._remaining, total)
             self._remaining -= total
             self._charged += total

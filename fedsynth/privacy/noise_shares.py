@@ -28,8 +28,8 @@ class NoiseShares:
     def __post_init__(self) -> None:
         if not 2 <= self.fewest <= self.sites:
             raise ConfigError("a secure sum takes at least two sites", value=self.fewest)
-        if not 0 <= self.colluding < self.fewest:
-            remedy = f"take 0 to {self.fewest - 1}, or more sites"
+        if not 1 <= self.colluding < self.fewest:
+            remedy = f"take 1 to {self.fewest - 1}, or more sites: every site knows its own share"
             raise ConfigError("--colluding must leave an honest site in every sum", value=self.colluding, remedy=remedy)
 
     @property

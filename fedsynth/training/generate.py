@@ -14,14 +14,15 @@ from fedsynth.data.format import COLUMNS
 from fedsynth.data.writer import ImageSetWriter
 from fedsynth.errors import ConfigError
 from fedsynth.models.base import Family
+from fedsynth.models.mixture import SiteMixture
 from fedsynth.training.checkpoint import Card
 from fedsynth.training.paired_sources import Sources
 from fedsynth.training.sampler import class_counts, parse_mix, sample_blocks
 
-FITTED = "fitted"
+FITTED, PUBLIC = "fitted", "public"
 NOBODY = {
     "public": "drawn from the public simulator, which has met no patient",
-    "placebo": "drawn from the simulator as fitted to noise in place of patients",
+    "placebo": "drawn from the simulator as fitted to a random direction in place of the patients'",
 }
 Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
 """An image and its mask."""
@@ -75,7 +76,8 @@ def synthetic_cases(card: Card, labels: NDArray[np.int64]) -> pd.DataFrame:
 
 def _choose_arm(family: Family, arm: str) -> None:
     """Let a simulator, or those of every site, draw from that arm; other families have one only."""
-    parts = [part for part in family.modules() if hasattr(part, "arm")]
+    families = family.families if isinstance(family, SiteMixture) else (family,)
+    parts = [one for one in families if hasattr(one, "arm")]
     if not parts and arm != FITTED:
         raise ConfigError("only a fitted simulator has such an arm", value=arm, remedy="leave --arm away")
     for part in parts:
@@ -103,6 +105,8 @@ class Drawing:
             raise ConfigError(problem, remedy="give --source SET")
         if sources is not None and not card.pairing and not card.two_stage:
             raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
+        if arm == PUBLIC:  # the members' own shares are a fact about patients
+            card = replace(card, class_shares=(1 / len(card.classes),) * len(card.classes))
         self.family, self.card, self.seed, self.sources, self.arm = family, card, seed, sources, arm
         _choose_arm(family, arm)
         self.labels = plan_labels(card, count, mix) if sources is None else sources.labels(card.classes)
@@ -111,7 +115,8 @@ class Drawing:
         """What the drawn set says about itself."""
         header = synthetic_header(self.card, name=name, seed=self.seed, masked=self._masked)
         if self.arm != FITTED:
-            header = replace(header, provenance=header.provenance | {"arm": self.arm, "privacy": NOBODY[self.arm]})
+            told = NOBODY[self.arm] if self.arm == PUBLIC else f"{NOBODY[self.arm]}; {self.card.privacy}"
+            header = replace(header, provenance=header.provenance | {"arm": self.arm, "privacy": told})
         if self.sources is None:
             return header
         made = header.provenance | {"pairing": self.sources.pairing.name, "source": self.sources.images.header.name}

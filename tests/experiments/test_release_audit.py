@@ -64,6 +64,10 @@ def no_clip(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(patient_statistics, "bounded", bounded)
 
 
+def constants_too_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(patient_statistics, "LARGEST", 1.0)
+
+
 def patients_twice(patch: pytest.MonkeyPatch) -> None:
     real = PatientStatistics.clipped_sum
 
@@ -106,6 +110,7 @@ def half_the_patients(patch: pytest.MonkeyPatch) -> None:
     [
         (half_the_noise, "noise"),
         (no_clip, "contribution"),
+        (constants_too_small, "contribution"),
         (patients_twice, "contribution"),
         (count_without_noise, "count"),
         (noise_of_before, "reuse"),

@@ -16,12 +16,13 @@ from fedsynth.federation.outputs import finish
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.ledger import Ledger
-from fedsynth.runs import Run
+from fedsynth.runs import Run, create_run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import Privacy, TrainSettings
 from fedsynth.training.site_storage import SiteStorage
-from tests.federation.tiny import go, rows, start
+from tests.federation.tiny import SETTINGS, go, rows, simulated, site_images, start
 
 POOL = {"pool": 30, "slices": 1, "children": 20, "generations": 1}
 
@@ -75,7 +76,8 @@ def test_two_hospitals_release_a_noised_sum_each_and_are_charged_once(tmp_path: 
     finish(settings, run)
     made = {name: ImageSet.load(run.folder / name).header.provenance for name in ("synthetic", "placebo", "public")}
     assert made["synthetic"]["privacy"] == card.privacy
-    assert "noise in place of patients" in made["placebo"]["privacy"]
+    assert "a random direction" in made["placebo"]["privacy"]
+    assert card.privacy in made["placebo"]["privacy"]
     assert "no patient" in made["public"]["privacy"]
 
 
@@ -139,6 +141,8 @@ def test_hospitals_apart_release_to_themselves(tmp_path: Path, patients: ImageSe
     run = federated(tmp_path, settings, patients)
     family, _ = load_generator(run.checkpoints)
     assert isinstance(family, SiteMixture)
+    finish(settings, run)
+    assert (run.folder / "placebo" / "imageset.toml").is_file()
     for site in ("site-0", "site-1"):
         assert len(Ledger(site, tmp_path / "store").charges()) == 1
 
@@ -160,9 +164,38 @@ def test_sums_over_images_never_leave_a_private_run(tmp_path: Path, patients: Im
 
 def test_other_families_have_no_placebo(tmp_path: Path) -> None:
     from fedsynth.training.generate import Drawing
-    from tests.federation.tiny import SETTINGS, simulated
 
     run = simulated(tmp_path, replace(SETTINGS, rounds=1))
     family, card = load_generator(run.checkpoints)
     with pytest.raises(FedSynthError, match="only a fitted simulator"):
         Drawing(family, card, count=2, arm="placebo")
+
+
+def test_what_cannot_be_fitted_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to train apart"):
+        settings_for(tmp_path, federation="none")
+    with pytest.raises(ConfigError, match="goes on from nothing"):
+        settings_for(tmp_path, start=tmp_path)
+
+
+def test_repeatable_sites_add_noise_of_their_own_and_are_stamped(tmp_path: Path, patients: ImageSet) -> None:
+    privacy = Privacy(epsilon=8.0, patients=12, store=tmp_path / "store", insecure_seed=3)
+    run = federated(tmp_path, settings_for(tmp_path, privacy=privacy), patients)
+    images = [site_images(tmp_path, number) for number in (0, 1)]
+    noise = []
+    for site, own in zip(("site-0", "site-1"), images, strict=True):
+        exact = prepare(own, replace(alone(tmp_path), privacy=None)).sums(0)["simulator.total"]
+        noise.append(released(run, site)["simulator.total"] - exact)
+        (charge,) = Ledger(site, tmp_path / "store").charges()
+        assert charge.insecure
+    assert not torch.allclose(noise[0], noise[1], atol=1e-3)
+
+
+def test_an_insecure_training_of_one_site_is_stamped_in_the_ledger(tmp_path: Path, patients: ImageSet) -> None:
+    privacy = Privacy(epsilon=8.0, patients=20, store=tmp_path / "store", insecure_seed=3)
+    settings = replace(alone(tmp_path), privacy=privacy, sheets=1)
+    run = create_run(settings, generator=settings.generator, folder=tmp_path / "run")
+    run_training(patients, settings, run)
+    (charge,) = Ledger("centralised", tmp_path / "store").charges()
+    assert charge.insecure
+    assert (tmp_path / "store").stat().st_mode & 0o077 == 0

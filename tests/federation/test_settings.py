@@ -37,7 +37,7 @@ FULL = FederationSettings(
 )
 
 SECURE = FederationSettings(
-    generator="fitted-simulator", privacy=Privacy(epsilon=1.0, patients=40), secure_sum=True, colluding=0
+    generator="fitted-simulator", privacy=Privacy(epsilon=1.0, patients=40), secure_sum=True, colluding=1
 )
 
 

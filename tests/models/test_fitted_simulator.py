@@ -13,7 +13,7 @@ from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.models import public_pool
 from fedsynth.models.base import ImageShape, SeededSource, Tensors
 from fedsynth.models.generators.catalog import build, find
-from fedsynth.models.generators.fitted_simulator import USUAL_VARIANCE, FittedSimulator
+from fedsynth.models.generators.fitted_simulator import FittedSimulator
 from fedsynth.models.moment_matching import clipped
 
 SHAPE = ImageShape(
@@ -160,17 +160,27 @@ def test_statistics_are_of_each_image_alone() -> None:
     assert torch.isfinite(family.statistics(blank)).all()
 
 
-def test_the_placebo_has_noise_and_no_patient() -> None:
-    """Whatever the patients: their placebo is the same, and it takes the variance of the noise that they got."""
-    placebos = []
-    for total, variance in ((0.0, 0.0), (5.0, 0.0), (5.0, USUAL_VARIANCE), (5.0, 4.0)):
-        family = small(PLAIN, generations=0)
-        parts = family.whitening.axes.shape[1]
-        family.fit(0, sums_of(family, np.full(parts, total), 30.0, variance))
-        placebos.append(family.nets["placebo"].state_dict()["weights"])
-    assert torch.equal(placebos[0], placebos[1])
-    assert torch.equal(placebos[0], placebos[2])
-    assert not torch.equal(placebos[0], placebos[3])
+def test_the_placebo_is_as_far_away_in_another_direction() -> None:
+    """Its target is as long as the released one and no patient's, another for every release, the same for the same."""
+    family = small(PLAIN, generations=0)
+    parts = family.whitening.axes.shape[1]
+    asked: list[np.ndarray] = []
+    real = public_pool.evolved
+
+    def evolved(simulator, settings, whitening, target):  # type: ignore[no-untyped-def]
+        asked.append(target.mean)
+        return real(simulator, settings, whitening, target)
+
+    total = np.linspace(-1, 1, parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(public_pool, "evolved", evolved)
+        for factor in (1.0, 1.0, 2.0):
+            small(PLAIN, generations=0).fit(0, sums_of(family, factor * total, 30.0, 0.45))
+    for fitted, placebo in zip(asked[::2], asked[1::2], strict=True):
+        assert np.linalg.norm(placebo) == pytest.approx(np.linalg.norm(fitted))
+        assert abs(placebo @ fitted) < 0.9 * np.linalg.norm(fitted) ** 2
+    assert np.array_equal(asked[1], asked[3])
+    assert not np.allclose(2 * asked[1], asked[5])
 
 
 def test_a_private_fit_refuses_a_sum_without_noise() -> None:

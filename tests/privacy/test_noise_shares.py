@@ -52,7 +52,7 @@ def test_the_bound_by_hand_and_at_its_ends() -> None:
 
 
 def test_at_the_noise_of_a_release_the_sum_cannot_be_told_from_one_discrete_gaussian() -> None:
-    plan = plan_with(NoiseShares(sites=100, fewest=100, colluding=0))
+    plan = plan_with(NoiseShares(sites=100, fewest=100, colluding=1))
     deviation = math.floor(plan.added / GRID)
     assert deviation > 900_000
     assert log_divergence(deviation, 100, 10**6) < -(10**12)  # natural logarithm: e to the minus a trillion
@@ -109,7 +109,7 @@ def test_the_charge_names_the_total_noise_and_the_assumption(tmp_path) -> None: 
 def test_a_run_that_was_charged_for_a_secure_sum_is_never_resumed_without_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
     ledger = Ledger("a", tmp_path)
     mechanism_of(plan_with(), ledger).charge({RELEASE: 1}, round=1)
-    for other in (None, NoiseShares(sites=4, fewest=4, colluding=0)):
+    for other in (None, NoiseShares(sites=4, fewest=4, colluding=2)):
         with pytest.raises(RefusedError, match="charged under other settings"):
             mechanism_of(plan_with(other), ledger, joint="" if other is None else "run-1")
 

@@ -24,8 +24,9 @@ from fedsynth.evaluation.utility.training_arms import (
     CONTROLS,
     MEAN_IMAGE,
     NOBODY,
-    OF_SYNTHETIC,
+    PLACEBO,
     REAL,
+    SYNTHETIC,
     UNTRAINED,
     Learner,
     Material,
@@ -135,7 +136,7 @@ def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str,
             if _arm(arm) not in CONTROLS:
                 others = [one[name] for one in controls]
                 scores[f"{name}_skill/{arm}"] = skill(measures[name], to, others, seed=plan.seed)
-        for name in NOBODY if _arm(arm) in OF_SYNTHETIC else ():
+        for name in NOBODY if _arm(arm) == SYNTHETIC else ():  # other arms hold the patients' own images
             if (other := found.get(arm_name(name, arm.endswith(AUGMENTED)))) is not None:
                 main = MAIN[plan.kind]
                 scores[f"{main}_over_{name}/{arm}"] = difference(measures[main], other[main], seed=plan.seed)
@@ -153,12 +154,17 @@ def _site_scores(home: Mapping[str, Mapping[str, Measure]], site: str, plan: Pla
     return scores
 
 
-def _over_nobody(gain: Score, name: str) -> str:
-    """What the patients added to images of nobody, in words that the interval allows."""
+def _over_nobody(gain: Score, name: str, seeds: int) -> str:
+    """What the patients added to images of nobody, in words that the interval allows.
+
+    A narrower pool teaches better by itself, so that only what exceeds the placebo is the patients'.
+    """
     if gain.value is None or gain.low is None or gain.high is None:
         return f"not known: {gain.why or 'there is no interval'}"
+    if seeds < SEEDS_FOR_TESTS:
+        return f"not known from {seeds} training(s) of each arm: {gain} beside images of nobody ({name})"
     if gain.low > 0:
-        return f"patients added {gain}"
+        return f"patients added {gain}" if name == PLACEBO else f"better than images of nobody ({name}): {gain}"
     told = f"images of nobody ({name}): {gain}"
     return f"worse than {told}" if gain.high < 0 else f"no gain shown over {told}"
 
@@ -166,7 +172,9 @@ def _over_nobody(gain: Score, name: str) -> str:
 def _gains(scores: Mapping[str, Score], plan: Plan) -> dict[str, Any]:
     return {
         f"over_{name}": {
-            of.removeprefix(start): _over_nobody(gain, name) for of, gain in scores.items() if of.startswith(start)
+            of.removeprefix(start): _over_nobody(gain, name, plan.seeds)
+            for of, gain in scores.items()
+            if of.startswith(start)
         }
         for name in NOBODY
         for start in [f"{MAIN[plan.kind]}_over_{name}/"]

@@ -2,8 +2,9 @@
 
 The simulator knows no patients. The mean of the patients' vectors says which of its pseudo-patients resemble them: a
 pool of those is tilted, resampled and rendered anew until its mean is about theirs. What the sum says, and the noise
-on it, is all that the release depends on. Beside it stands a placebo: the same fit to noise alone. What the fitted
-simulator teaches beyond the placebo is what patients gave.
+on it, is all that the release depends on. Beside it stands a placebo: the same fit to a mean as far from the pool's in
+a random direction, so that its pool is narrowed as much. What the fitted simulator teaches beyond the placebo is what
+patients gave.
 """
 
 import hashlib
@@ -26,10 +27,6 @@ from fedsynth.models.public_pool import PoolSettings
 NET, PLACEBO = "simulator", "placebo"
 Arm = Literal["fitted", "placebo", "public"]
 
-USUAL_VARIANCE = 0.45
-"""Of the noise on a sum at epsilon 8 and delta 1e-5, for the placebo of a fit without noise: the analytic Gaussian
-mechanism (Balle and Wang 2018) has a sigma of 0.600 for sensitivity 1, and a vector of norm 1 with a count of 1/2 moves
-a sum by at most sqrt(1.25)."""
 SMALL_STEP = 0.03
 """How far an image's style departs from its parent's, as a share of the range."""
 DRAWS = 2**62
@@ -102,16 +99,15 @@ class FittedSimulator(Family):
         return torch.from_numpy(self.whitening(np.stack(found)))
 
     def fit(self, number: int, sums: Tensors) -> None:
-        """Fit the simulator to the sum over patients, and the placebo to noise like that on it."""
+        """Fit the simulator to the sum over patients, and the placebo to a sum as long in a random direction."""
         total = sums[f"{NET}.total"].cpu().double().numpy()
         patients, variance = (float(sums[f"{NET}.{name}"]) for name in ("patients", "variance"))
         if self.private and not variance > 0:
             raise FedSynthError("a private fit needs noise on its sum", remedy="fit it through the mechanism")
         key = np.array([patients, variance, *total]).tobytes()
         if key not in self._fits:
-            usual = variance or USUAL_VARIANCE
-            noise = np.sqrt(usual) * _public_noise(self.simulator.seed).standard_normal(len(total))
-            made = (self._parents(total, patients, variance), self._parents(noise, patients, usual))
+            other = _direction(key, len(total)) * np.linalg.norm(total)
+            made = (self._parents(total, patients, variance), self._parents(other, patients, variance))
             self._fits = {key: made}  # a sheet of samples and the end of a run ask for the same fit
         for net, state in zip((NET, PLACEBO), self._fits[key], strict=True):
             self.nets[net].load_state_dict(state)
@@ -167,9 +163,11 @@ class FittedSimulator(Family):
         return PseudoPatient(number=number, label=drawn, style=parents.styles[row].numpy())
 
 
-def _public_noise(seed: int) -> np.random.Generator:
-    """The placebo's noise: anybody can draw it again."""
-    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(PLACEBO.encode()).digest()[:8], "big")])
+def _direction(released: bytes, length: int) -> Vector:
+    """A random unit vector for the placebo, another for every release; whoever has the release can draw it again."""
+    seed = int.from_bytes(hashlib.sha256(PLACEBO.encode() + released).digest()[:8], "big")
+    drawn = np.random.default_rng(seed).standard_normal(length)
+    return drawn / np.linalg.norm(drawn)
 
 
 def build(
