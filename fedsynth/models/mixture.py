@@ -11,7 +11,7 @@ from fedsynth.models.base import Family, Phase, RandomSource, Tensors
 class SiteMixture(Family):
     """Networks are named `<number>-<network>`; it takes no step."""
 
-    turns: tuple[Phase, ...] = ()
+    phases: tuple[Phase, ...] = ()
     shared: tuple[str, ...] = ()
 
     def __init__(self, families: Sequence[Family], shares: Sequence[float]) -> None:
@@ -25,12 +25,12 @@ class SiteMixture(Family):
         """Whose sampler is taken, and the noise of any of them."""
         return {"member": rng.uniform((n,))} | self.families[0].noise(n, rng)
 
-    def real_loss(self, turn: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no turns."""
+    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Never called: there are no phases."""
         return torch.zeros_like(noise["member"])
 
-    def fake_loss(self, turn: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no turns."""
+    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
+        """Never called: there are no phases."""
         return torch.zeros_like(noise["member"])
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:

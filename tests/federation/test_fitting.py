@@ -21,6 +21,7 @@ from fedsynth.runs import Run
 from fedsynth.training import session
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.fitting import sums_of
+from fedsynth.training.membership_scores import membership_scorer
 from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import cpu_threads
@@ -106,6 +107,7 @@ def test_a_one_shot_federation_keeps_what_each_site_trained_alone(tmp_path: Path
     run = federated(tmp_path, ONE_SHOT)
     family, card = load_generator(run.checkpoints)
     assert isinstance(family, SiteMixture)
+    assert membership_scorer(run) is None, "several samplers have no common score"
     assert card.mixture == (0.5, 0.5)
     found = load_file(run.checkpoints / "generator.safetensors")
     with cpu_threads(1):
