@@ -7,11 +7,12 @@ is one look, whose tests were fixed beforehand and share an error of 5 %.
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.audit.epsilon_bounds import count_right, one_run_bound
@@ -79,17 +80,39 @@ def audit_mechanism(
     Nobody's data are read and nobody is charged. `claim` takes the place of the plan's epsilon; `comparisons` counts
     the mechanisms that are audited together, which share the error.
     """
-    if canaries < 1:
-        raise ConfigError("--canaries must be at least 1", value=canaries)
+    check_canaries(canaries)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fedsynth-audit-") as store:
         training = Training(plan, -(-canaries // UNIT), Ledger("audit", Path(store)))
-    seen = training.seen
-    guessed, coins = seen.odds > 0, seen.included
+    checks = (*_properties(training, PROPERTY / comparisons), _charges(training))
+    found = judged(plan, plan.mechanism, (training.seen.odds, training.seen.included), checks, claim, comparisons)
+    return replace(found, seconds=time.monotonic() - started)
+
+
+def check_canaries(canaries: int) -> None:
+    """Refuse none at all."""
+    if canaries < 1:
+        raise ConfigError("--canaries must be at least 1", value=canaries)
+
+
+def judged(
+    plan: PrivatePlan,
+    mechanism: Mechanism,
+    seen: tuple[NDArray[np.float64], NDArray[np.bool_]],
+    checks: tuple[Check, ...],
+    claim: float | None,
+    comparisons: int,
+) -> MechanismAudit:
+    """What canaries prove of the plan: by each the log likelihood ratio of being in, and whether it was.
+
+    `mechanism` is the one that a canary's own number went through.
+    """
+    odds, coins = seen
+    guessed, delta = odds > 0, plan.settings.delta
     n, n_in, n_out = len(coins), int(coins.sum()), int((~coins).sum())
     found, wrong = int(guessed[coins].sum()), int(guessed[~coins].sum())
-    error, delta = (1 - advantage(plan.mechanism)) / 2, plan.settings.delta
-    right = count_right(seen.odds, coins, n // 10, np.random.default_rng(0))
+    error = (1 - advantage(mechanism)) / 2
+    right = count_right(odds, coins, n // 10, np.random.default_rng(0))
     return MechanismAudit(
         plan=plan,
         claim=plan.claim.epsilon if claim is None else claim,
@@ -97,17 +120,15 @@ def audit_mechanism(
         included=n_in,
         found=found,
         wrong=wrong,
-        proven=proven_by(plan.mechanism, delta, (wrong, n_out), (n_in - found, n_in), comparisons),
-        expected=proven_by(
-            plan.mechanism, delta, (round(error * n_out), n_out), (round(error * n_in), n_in), comparisons
-        ),
+        proven=_proven(mechanism, delta, (wrong, n_out), (n_in - found, n_in), comparisons),
+        expected=_proven(mechanism, delta, (round(error * n_out), n_out), (round(error * n_in), n_in), comparisons),
         one_run=one_run_bound(canaries=n, guesses=n // 10, right=right, delta=delta, level=1 - ONE_RUN / comparisons),
-        checks=(*_properties(training, PROPERTY / comparisons), _charges(training)),
-        seconds=time.monotonic() - started,
+        checks=checks,
+        seconds=0.0,
     )
 
 
-def proven_by(
+def _proven(
     mechanism: Mechanism, delta: float, wrong: tuple[int, int], missed: tuple[int, int], comparisons: int
 ) -> float:
     """The epsilon that canaries prove of which so many (of how many) were guessed wrongly to be in, or missed.

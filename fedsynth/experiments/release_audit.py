@@ -6,7 +6,7 @@ Numbers that no canary touches show the noise, and the last one how many patient
 
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsynth.errors import BudgetSpentError
-from fedsynth.evaluation.audit.epsilon_bounds import count_right, one_run_bound
 from fedsynth.experiments import mechanism_checks as checks
-from fedsynth.experiments.mechanism_audit import ONE_RUN, PROPERTY, Check, MechanismAudit, proven_by
+from fedsynth.experiments.mechanism_audit import PROPERTY, Check, MechanismAudit, check_canaries, judged
 from fedsynth.privacy.accounting import Mechanism
 from fedsynth.privacy.ledger import Ledger
 from fedsynth.privacy.mechanism import GaussianMechanism
 from fedsynth.privacy.patient_statistics import RELEASE, PatientStatistics
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.privacy.secure_rng import SecretRandomness
-from fedsynth.privacy.tradeoff import advantage
 
 CANARIES, BLANK = 512, 256
 """Numbers of one sum that belong to a canary each, and numbers that nobody touches."""
@@ -55,31 +53,14 @@ def audit_release(
     plan: PrivatePlan, *, canaries: int = 4096, claim: float | None = None, comparisons: int = 1
 ) -> MechanismAudit:
     """Take the plan's release of so many canaries (rounded up) and hold what leaves against the claim."""
+    check_canaries(canaries)
     started, seen = time.monotonic(), _Seen()
     for _ in range(max(FEWEST_RELEASES, -(-canaries // CANARIES))):
         _release(plan, seen)
-    odds, coins = np.concatenate(seen.odds), np.concatenate(seen.included)
-    guessed, n, n_in = odds > 0, len(coins), int(coins.sum())
-    found, wrong = int(guessed[coins].sum()), int(guessed[~coins].sum())
     own = Mechanism(rate=1.0, noise=plan.noise / float(_alone()[0]), steps=1)  # of the canary's part of a vector
-    error = (1 - advantage(own)) / 2
-    right = count_right(odds, coins, n // 10, np.random.default_rng(0))
-    expected = (round(error * (n - n_in)), n - n_in), (round(error * n_in), n_in)
-    return MechanismAudit(
-        plan=plan,
-        claim=plan.claim.epsilon if claim is None else claim,
-        canaries=n,
-        included=n_in,
-        found=found,
-        wrong=wrong,
-        proven=proven_by(own, plan.settings.delta, (wrong, n - n_in), (n_in - found, n_in), comparisons),
-        expected=proven_by(own, plan.settings.delta, *expected, comparisons),
-        one_run=one_run_bound(
-            canaries=n, guesses=n // 10, right=right, delta=plan.settings.delta, level=1 - ONE_RUN / comparisons
-        ),
-        checks=tuple(_properties(plan, seen, PROPERTY / comparisons)),
-        seconds=time.monotonic() - started,
-    )
+    coins = np.concatenate(seen.odds), np.concatenate(seen.included)
+    found = judged(plan, own, coins, tuple(_properties(plan, seen, PROPERTY / comparisons)), claim, comparisons)
+    return replace(found, seconds=time.monotonic() - started)
 
 
 def _release(plan: PrivatePlan, seen: _Seen) -> None:
