@@ -7,11 +7,11 @@ SET is the folder of an image set, or an .npz with `images` (n, channels, height
 width), `patient` (n,) and, if known, `institution` and `slice_index` (n,); `--names` then names its channels, and masks
 hold background and tumour. A split makes a random half of every site's patients members and the rest the holdout.
 
-Arms: `real` (members), `public` (the wide pool of the simulator, no patient), `placebo` (the same fit to noise alone)
-and `fitted`. The noise of a fit is SIMULATED here: one draw of numpy's Gaussian on the central sum, calibrated by the
-analytic Gaussian mechanism for delta 1e-5, add or remove one patient. It protects nobody and is no release; the
-mechanism is the library's. Trainings that collapsed on their own training images are repeated once. Every finished
-training is kept in OUT/scores.csv, and a run that was broken off goes on; `--table` only prints what is there.
+Arms: `real` (members), `public` (the wide pool of the simulator, no patient), `placebo` (the same fit to a random
+direction) and `fitted`. The noise of a fit is SIMULATED here: one draw of numpy's Gaussian on the central sum,
+calibrated by the analytic Gaussian mechanism for delta 1e-5, add or remove one patient. It protects nobody and is no
+release; the mechanism is the library's. Trainings that collapsed on their own training images are repeated once. Every
+finished training is kept in OUT/scores.csv, and a run that was broken off goes on; `--table` only prints what is there.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.api.simulation import refuse_other
 from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError
-from fedsynth.models.facts import known_family
+from fedsynth.models.facts import is_fitted, known_family
 from fedsynth.runs import Run, create_run, open_run
 from fedsynth.training.settings import TrainSettings
 
@@ -57,6 +57,8 @@ def train(
     if read.generator is None:
         chosen = default_generator(opened, private=read.privacy is not None, paired=bool(read.pairing))
         read = replace(read, generator=chosen)
+    if is_fitted(read.generator):
+        progress.note("rendering the public pool of the simulator; it is kept for later runs")
     with cpu_threads(read.threads):
         prepared = prepare(opened, read)  # bad input shows here, before a run directory exists
     if prepared.feasibility is not None:

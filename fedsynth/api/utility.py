@@ -46,8 +46,8 @@ def segmentation(
         run: The run; the newest if no sets are given.
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
-        public: Images of nobody in the real set, what do they teach already? The run's own if it made some.
-        placebo: Images of a simulator that was fitted to noise alone; the run's own if it made some.
+        public: Public images that show none of the real patients; the run's own if it made some.
+        placebo: Images of a simulator fitted to a random direction in place of the patients; the run's own if any.
         out: A file for the result, beside the run's own.
         progress: Told how far the work is; log lines if not given.
 
@@ -80,8 +80,8 @@ def classification(
         run: The run; the newest if no sets are given.
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
-        public: Images of nobody in the real set, what do they teach already? The run's own if it made some.
-        placebo: Images of a simulator that was fitted to noise alone; the run's own if it made some.
+        public: Public images that show none of the real patients; the run's own if it made some.
+        placebo: Images of a simulator fitted to a random direction in place of the patients; the run's own if any.
         out: A file for the result, beside the run's own.
         progress: Told how far the work is; log lines if not given.
 

@@ -18,11 +18,11 @@ RealOption = Annotated[Path | None, typer.Option(metavar="SET", help="Real set w
 SyntheticOption = Annotated[Path | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it.")]
 PublicOption = Annotated[
     Path | None,
-    typer.Option(metavar="SET", help="Images of nobody in the real set: what do they teach? The run's own if any."),
+    typer.Option(metavar="SET", help="Public images that show none of the real patients; the run's own if any."),
 ]
 PlaceboOption = Annotated[
     Path | None,
-    typer.Option(metavar="SET", help="Images of a simulator that was fitted to noise alone; the run's own if any."),
+    typer.Option(metavar="SET", help="Of a simulator fitted to a random direction; the run's own if any."),
 ]
 OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result here too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

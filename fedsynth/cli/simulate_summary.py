@@ -72,9 +72,7 @@ def say_what_happened(settings: "FederationSettings", place: "Run", outputs: "Ou
     masks = " with masks" if outputs.images.masks is not None else ""
     typer.echo(f"synthetic  {place.synthetic}: {len(outputs.images)} images{masks}")
     if not settings.rounds_of_training:
-        typer.echo(
-            f"beside it  {place.folder / 'public'} and {place.folder / 'placebo'}: images of nobody to compare with"
-        )
+        typer.echo(f"beside it  {place.folder / 'public'} and {place.folder / 'placebo'}: to compare with")
         typer.echo(f"decides    fedsynth benchmark segmentation {place.folder}   # did patients add anything?")
     typer.echo(f"next       fedsynth inspect {place.synthetic}")
     typer.echo(f"           fedsynth benchmark memorization {place.folder}")

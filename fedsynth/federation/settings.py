@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fedsynth import config
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.models.facts import known_family, stated_facts
+from fedsynth.models.facts import is_fitted, known_family, stated_facts
 from fedsynth.privacy.noise_shares import NoiseShares
 from fedsynth.training.settings import PRIVACY, Device, Privacy, TrainSettings
 
@@ -112,7 +112,7 @@ class FederationSettings:
         if self.start is not None and self.federation == "none":
             problem = "sites that train each alone receive no networks, so the run cannot go on from another"
             raise ConfigError(problem, remedy="leave --from away, or take --federation average")
-        if self.federation == "none" and _kind(self.generator) == "fitted":
+        if self.federation == "none" and is_fitted(self.generator):
             remedy = "take --federation one-shot, in which each hospital fits its own, or `fedsynth train` at each"
             raise ConfigError("a fitted family has nothing to train apart", value=self.generator, remedy=remedy)
         self._check_secure_sum()
@@ -125,7 +125,7 @@ class FederationSettings:
                 problem = "--colluding is for a secure sum"
                 raise ConfigError(problem, value=self.colluding, remedy="give --secure-sum too")
             return
-        if self.privacy is None or _kind(self.generator) != "fitted" or self.federation != "average":
+        if self.privacy is None or not is_fitted(self.generator) or self.federation != "average":
             problem = "--secure-sum is for one noised sum per hospital: a private run of a fitted family"
             remedy = "take --generator fitted-simulator with --epsilon and --patients, and --federation average"
             raise ConfigError(problem, value=self.generator, remedy=remedy)
@@ -157,7 +157,7 @@ class FederationSettings:
     @cached_property
     def rounds_of_training(self) -> int:
         """Rounds before the exchanges that fit what is not trained."""
-        return 0 if _kind(self.generator) == "fitted" else self.rounds
+        return 0 if is_fitted(self.generator) else self.rounds
 
     @property
     def exchange_steps(self) -> int:

@@ -54,6 +54,12 @@ def stated_facts() -> dict[str, Facts]:
     return {facts.name: facts for facts in sorted(found, key=lambda one: one.name)}
 
 
+def is_fitted(name: str) -> bool:
+    """Whether sums alone fit the family of that name; no for a name that is not known."""
+    facts = stated_facts().get(name)
+    return facts is not None and facts.kind == "fitted"
+
+
 def known_family(name: str) -> Facts:
     """The facts of the family of that name, or an error with the nearest spelling."""
     known = stated_facts()

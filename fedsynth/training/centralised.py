@@ -19,7 +19,7 @@ from fedsynth.training.generate import Drawing
 from fedsynth.training.loss_log import LossLog
 from fedsynth.training.paired_sources import choose_sources
 from fedsynth.training.roles import roles_mark
-from fedsynth.training.session import Prepared, prepare, refuse_empty_maps, training_members
+from fedsynth.training.session import Prepared, learns, prepare, refuse_empty_maps, training_members
 from fedsynth.training.settings import TrainSettings, cpu_threads
 from fedsynth.training.site_storage import CENTRALISED, STATE, SiteStorage
 from fedsynth.training.trainer import StepReport, Trainer
@@ -85,7 +85,7 @@ def _train(prepared: Prepared, run: Run, *, resume: bool, on_step: OnStep) -> Ca
 def _train_to_end(prepared: Prepared, run: Run, on_step: OnStep) -> None:
     trainer, settings, samples = prepared.trainer, prepared.settings, run.samples
     if not trainer.total_steps:
-        _write_sheet(samples / "untrained.png", prepared)
+        _write_sheet(samples / f"{'fitted' if learns(trainer.family) else 'untrained'}.png", prepared)
         return
     log = LossLog(run.rounds, first=trainer.step, timed=prepared.mechanism is None)
     shown = _sheet_steps(trainer.total_steps, settings.sheets)

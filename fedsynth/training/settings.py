@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsynth.config import setting
 from fedsynth.errors import ConfigError
-from fedsynth.models.facts import stated_facts
+from fedsynth.models.facts import is_fitted
 from fedsynth.models.recipe import Precision, Recipe
 
 if TYPE_CHECKING:
@@ -113,18 +113,13 @@ class TrainSettings:
                 raise ConfigError(
                     "paired families read patients as sources too and are not trained privately", remedy=remedy
                 )
-        if self.start is not None and self._fitted:
+        if self.start is not None and is_fitted(self.generator):
             remedy = "leave --from away"
             raise ConfigError("a fitted family goes on from nothing: a fit writes all of it anew", remedy=remedy)
         if self.private_networks and self.pairing:
             raise ConfigError("paired families have no private networks", remedy="leave out --private-networks")
         if self.rate is not None and not 0 < self.rate < 1:
             raise ConfigError("--rate must lie between 0 and 1", value=self.rate)
-
-    @property
-    def _fitted(self) -> bool:
-        facts = stated_facts().get(self.generator)
-        return facts is not None and facts.kind == "fitted"
 
     def over(self, recipe: Recipe) -> Recipe:
         """The recipe with what was said put in its place; a given rate holds for every network."""
@@ -178,7 +173,8 @@ class GenerateSettings:
     )
     transplant: bool = setting(False, "Put the source's tumours into its healthy brains.")
     arm: Literal["fitted", "placebo", "public"] = setting(
-        "fitted", "Of a simulator: as fitted, as fitted to noise alone, or the public one that no patient has met"
+        "fitted",
+        "Of a simulator: as fitted, as fitted to a random direction, or the public one without a fit",
     )
     seed: int = setting(0, "Image i depends on the seed and i only.")
     format: Literal["imageset", "nifti", "png"] = setting("imageset", "The form of the files; nifti is BIDS-like")

@@ -20,8 +20,8 @@ UNTRAINED = (THRESHOLD, MAJORITY)
 """Controls that learn nothing from images: the same in every training and with every augmentation."""
 PUBLIC, PLACEBO = "public", "placebo"
 NOBODY = (PUBLIC, PLACEBO)
-"""Images that show none of the patients, and those of a simulator that was fitted to noise in place of patients: what
-they teach already is no merit of the patients."""
+"""Images that show none of the patients, and those of a simulator that was fitted to a random direction in place of
+the patients: what they teach already is no merit of the patients."""
 OF_SYNTHETIC = (SYNTHETIC, BOTH, TUNED)
 """The arms that depend on the synthetic set; the others can be kept for the next one."""
 AUGMENTED = "+augmentation"
