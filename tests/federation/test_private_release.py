@@ -22,23 +22,17 @@ from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.session import prepare
 from fedsynth.training.settings import Privacy, TrainSettings
 from fedsynth.training.site_storage import SiteStorage
+from tests.federation.releases import POOL, release_settings, unmarked_patients
 from tests.federation.tiny import SETTINGS, go, rows, simulated, site_images, start
-
-POOL = {"pool": 30, "slices": 1, "children": 20, "generations": 1}
 
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """Pictures of nobody that are not marked as such, so that a ledger is kept."""
-    folder = tmp_path_factory.mktemp("patients")
-    made = make_phantoms(folder / "made", PhantomSettings(patients=24, slices=2, size=16, sites=1), workers=1)
-    return made.with_cases(made.cases.assign(role="member"), provenance={"source": "a test"})
+    return unmarked_patients(tmp_path_factory.mktemp("patients"))
 
 
 def settings_for(tmp_path: Path, **changes: object) -> FederationSettings:
-    privacy = Privacy(epsilon=8.0, patients=12, store=tmp_path / "store")
-    table = {"sites": 2, "rounds": 1, "local_steps": 1, "options": POOL, "privacy": privacy, "count": 6}
-    return FederationSettings(generator="fitted-simulator", **(table | changes))  # type: ignore[arg-type]
+    return release_settings(tmp_path, **({"sites": 2} | changes))
 
 
 def alone(tmp_path: Path, *, patients: int = 20) -> TrainSettings:

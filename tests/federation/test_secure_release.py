@@ -14,8 +14,6 @@ from flwr.app import Context, Message
 from safetensors.torch import load_file
 
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import make_phantoms
-from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation import client_app, server_app
 from fedsynth.federation.checkpoints import newest_checkpoint
@@ -40,9 +38,9 @@ from fedsynth.training.fitting import to_grid
 from fedsynth.training.session import prepare, training_members
 from fedsynth.training.settings import Privacy
 from fedsynth.training.site_storage import SiteStorage
+from tests.federation.releases import release_settings, unmarked_patients
 from tests.federation.tiny import rows, start
 
-POOL = {"pool": 30, "slices": 1, "children": 20, "generations": 1}
 SITES = ("site-0", "site-1", "site-2", "site-3")
 AGAINST = "a server that colludes with at most 1 of the 4 sites"
 Drop = Callable[[Order, int], bool]
@@ -50,16 +48,11 @@ Drop = Callable[[Order, int], bool]
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """Pictures of nobody that are not marked as such, so that a ledger is kept."""
-    folder = tmp_path_factory.mktemp("patients")
-    made = make_phantoms(folder / "made", PhantomSettings(patients=24, slices=2, size=16, sites=1), workers=1)
-    return made.with_cases(made.cases.assign(role="member"), provenance={"source": "a test"})
+    return unmarked_patients(tmp_path_factory.mktemp("patients"))
 
 
 def settings_for(tmp_path: Path, **changes: object) -> FederationSettings:
-    privacy = Privacy(epsilon=8.0, patients=12, store=tmp_path / "store")
-    table = {"sites": 4, "rounds": 1, "local_steps": 1, "options": POOL, "privacy": privacy, "count": 6}
-    return FederationSettings(generator="fitted-simulator", secure_sum=True, **(table | changes))  # type: ignore[arg-type]
+    return release_settings(tmp_path, **({"sites": 4, "secure_sum": True} | changes))
 
 
 class Wire:
