@@ -4,13 +4,18 @@ A test builds each family and compares.
 """
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 from fedsynth.errors import ConfigError, nearest
 
 FAMILIES = Path(__file__).parent / "generators"
+_READING = Lock()
 CONDITIONING = {
     "joint": "class",
     "maps": "class",
@@ -48,10 +53,19 @@ class Facts:
         }
 
 
-def stated_facts() -> dict[str, Facts]:
-    """Every family by name, in alphabetical order."""
-    found = [facts for file in FAMILIES.glob("*.py") for facts in _read(file)]
-    return {facts.name: facts for facts in sorted(found, key=lambda one: one.name)}
+def stated_facts() -> Mapping[str, Facts]:
+    """Every family by name, in alphabetical order; read once.
+
+    Sites ask for them in threads, and Python 3.11 cannot parse in two threads at a time (CPython issue 106905).
+    """
+    with _READING:
+        return _stated_in(FAMILIES)
+
+
+@lru_cache(maxsize=4)
+def _stated_in(folder: Path) -> Mapping[str, Facts]:
+    found = [facts for file in folder.glob("*.py") for facts in _read(file)]
+    return MappingProxyType({facts.name: facts for facts in sorted(found, key=lambda one: one.name)})
 
 
 def is_fitted(name: str) -> bool:

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fedsynth.errors import FedSynthError
+from fedsynth.models import facts
 from fedsynth.models.base import ImageShape, global_randomness
 from fedsynth.models.facts import stated_facts
 from fedsynth.models.generators.catalog import catalog, find
@@ -59,3 +61,11 @@ def test_listing_loads_no_network_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "stylegan3" in done.stdout
+
+
+def test_sites_can_ask_for_facts_in_threads_at_once() -> None:
+    """Python 3.11 raises SystemError where two threads parse at a time."""
+    facts._stated_in.cache_clear()
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: len(stated_facts()), range(64)))
+    assert set(found) == {len(FACTS)}
