@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -63,9 +65,14 @@ def test_listing_loads_no_network_library() -> None:
     assert "stylegan3" in done.stdout
 
 
-def test_sites_can_ask_for_facts_in_threads_at_once() -> None:
+def test_sites_asking_in_threads_at_once_read_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11 raises SystemError where two threads parse at a time."""
+    read: list[Path] = []
+    parse = facts._read
+    monkeypatch.setattr(facts, "_read", lambda file: read.append(file) or parse(file))
     facts._stated_in.cache_clear()
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda _: len(stated_facts()), range(64)))
+    together = Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: together.wait() * 0 + len(stated_facts()), range(8)))
     assert set(found) == {len(FACTS)}
+    assert sorted(read) == sorted(facts.FAMILIES.glob("*.py"))
