@@ -1,7 +1,8 @@
-"""The fine texture that smooth renderers lack, as a Gaussian field with a spectrum: a sum over images.
+"""What smooth renderers lack, as a Gaussian field with the missing power spectrum: a sum over images.
 
-The spectrum is a covariance between channels at every spatial frequency, of what is finer than a small window inside
-the brain (anything brighter than black).
+The spectrum is a covariance between channels at every spatial frequency, inside the brain (anything brighter than
+black). It holds coarse structure as well as grain: bright spots without a label that a renderer blurs away are blobs
+of the field, and teach a segmentation network what is no lesion.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from fedsynth.models.base import ImageShape, Tensors
 
-BLACK, WINDOW = -0.85, 7
+BLACK = -0.85
 LETTERS = "xyz"
 
 
@@ -53,10 +54,9 @@ def brain_of(image: Tensor, margin: int) -> Tensor:
 
 
 def _spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
-    pool = functional.avg_pool2d if image.dim() == 4 else functional.avg_pool3d
+    """Of what departs from each channel's mean over the brain, per voxel of the image; and the share of brain."""
     axes, letters, brain = tuple(range(2, image.dim())), LETTERS[: image.dim() - 2], brain_of(image, 2)
-    coarse, share = pool(image * brain, WINDOW, 1, WINDOW // 2), pool(brain, WINDOW, 1, WINDOW // 2)
-    fine = (image - coarse / share.clamp(min=1e-3)) * brain
-    waves = torch.fft.rfftn(fine.double(), dim=axes)
+    mean = (image * brain).sum(axes, keepdim=True) / brain.sum(axes, keepdim=True).clamp(min=1)
+    waves = torch.fft.rfftn(((image - mean) * brain).double(), dim=axes)
     power = torch.einsum(f"nc{letters},nd{letters}->{letters}cd", waves, waves.conj())
     return power / image[0, 0].numel(), brain.double().flatten(1).mean(1).sum()

@@ -1,5 +1,7 @@
 """The renderer: what it learns from a map, and what is fitted to it by sums."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,21 @@ def test_the_texture_has_the_spectrum_that_is_missing() -> None:
     field = texture.field(torch.zeros(64, 2, 16, 16), rng.normal((64, 2, 16, 16)))
     assert float(field[..., 3:-3, 3:-3].std()) == pytest.approx(0.2, rel=0.15)
     assert torch.corrcoef(field.movedim(1, 0).flatten(1))[0, 1] > 0.95
+
+
+def test_the_texture_holds_coarse_structure_but_no_overall_brightness() -> None:
+    """Waves as long as the image: the field has their power, and next to no mean of its own."""
+    rng = SeededSource(0)
+    across = torch.arange(32) * (2 * math.pi / 32)
+    wave = 0.3 * torch.sin(across + 6.3 * rng.uniform((64, 1, 1, 1)))
+    real = wave.expand(64, 1, 32, 32) + rng.uniform((64, 1, 1, 1)) - 0.5
+    shape = ImageShape(channels=1, size=(32, 32), n_labels=0, source_channels=3, n_classes=2)
+    found = missing_spectrum(real, torch.zeros_like(real))
+    texture = Texture(shape)
+    texture.fit(found["spectrum"], found["brain"])
+    field = texture.field(torch.zeros(64, 1, 32, 32), rng.normal((64, 1, 32, 32)))[..., 3:-3, 3:-3]
+    assert float(field.std()) == pytest.approx(0.3 / math.sqrt(2), rel=0.2)
+    assert float(field.mean((2, 3)).std()) < 0.1
 
 
 def test_folding_turns_blocks_into_channels_and_back() -> None:

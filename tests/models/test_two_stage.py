@@ -149,6 +149,22 @@ def test_the_renderer_is_told_tissue_where_no_lesion_is() -> None:
     assert learnt[:, 2][shown["mask"][:, 0] == 0].all(), "what a lesion hides is taken for the middle class"
 
 
+def test_drawn_lesions_end_with_the_head_and_all_outside_is_black() -> None:
+    family, shown = two_stage(), batch()
+    shown["image"][:, :, :, :4] = -1  # all heads and lesions end at the fourth column
+    shown["mask"][:, 1:, :, :4], shown["mask"][:, 0, :, :4] = 0, 1
+    family = fit(family, shown)
+    noise = family.noise(60, SeededSource(0))
+    own = {name.removeprefix("tissue/"): value for name, value in noise.items()}
+    head = family._by_stage["tissue"].sample({}, own)["mask"][:, 1:].sum(1, keepdim=True)
+    made = family.sample({"label": shown["label"][:60]}, noise)
+    assert 0 < head.mean() < 1
+    assert made["mask"][:, 1:].sum() > 0
+    assert not (made["mask"][:, 1:] * (1 - head)).any()
+    outside = (1 - head).bool().expand_as(made["image"])
+    assert made["image"][outside].max() < -0.5
+
+
 def test_another_lesion_is_drawn_into_the_same_anatomy() -> None:
     family = fit(two_stage(), batch())
     noise, label = family.noise(8, SeededSource(1)), torch.eye(3)[torch.arange(8) % 2]

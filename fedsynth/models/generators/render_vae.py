@@ -216,6 +216,8 @@ class RenderVae(Family):
         """An image for each map."""
         code = self.prior.draw(features(condition, self.shape, self.tissue).to(noise["code"]), noise["code"])
         made = self.autoencoder.decoder(code, condition, noise["channel"]).clamp(-1, 1)
+        if self.tissue:  # black where the map names neither lesion nor tissue; trained so, the inside was worse
+            made = (made + 1) * condition["source"][:, 1:].sum(1, keepdim=True).clamp(max=1) - 1
         return {"image": made + self.texture * self.prior.texture.field(made, noise["texture"])}
 
 
@@ -300,7 +302,7 @@ def build(
     base: int | None = None,
     lesion: float = 2.0,
     divergence: float = 0.3,
-    texture: float = 0.5,
+    texture: float = 1.0,
     tissue: int = 0,
 ) -> RenderVae:
     """A new one. `lesion` is how much more a named pixel counts, `texture` the strength of the added field.

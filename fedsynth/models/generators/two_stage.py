@@ -98,8 +98,9 @@ class TwoStage(Family):
             maps = one_hot(drawn.argmax(1), self.shape.n_labels)
         source = maps
         if self.tissue:
-            drawn = self._by_stage[TISSUE].sample({}, _under(TISSUE, noise))["mask"]
-            source = _beside(maps, drawn[:, 1:].to(maps))
+            tissue = self._by_stage[TISSUE].sample({}, _under(TISSUE, noise))["mask"][:, 1:].to(maps)
+            maps = _within(maps, tissue) if condition.get("source") is None else maps
+            source = _beside(maps, tissue)
         made = self._by_stage[RENDERER].sample(condition | {"source": source}, _under(RENDERER, noise))
         return {"image": made["image"], "mask": maps}
 
@@ -136,6 +137,12 @@ def _under(stage: str, noise: Tensors) -> Tensors:
 def _beside(maps: Tensor, tissue: Tensor) -> Tensor:
     """The map of lesions, and tissue where it names nothing."""
     return torch.cat([maps, tissue * maps[:, :1]], 1)
+
+
+def _within(maps: Tensor, tissue: Tensor) -> Tensor:
+    """Drawn lesions without what lies outside the drawn head."""
+    lesions = maps[:, 1:] * tissue.sum(1, keepdim=True)
+    return torch.cat([1 - lesions.sum(1, keepdim=True), lesions], 1)
 
 
 def _filled(tissue: Tensor, maps: Tensor) -> Tensor:
