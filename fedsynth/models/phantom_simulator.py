@@ -39,9 +39,10 @@ LESIONS = ("edema", "core", "enhancing", "tumour")
 FRAMING = {"zoom": (0.8, 1.2), "aspect": (0.9, 1.1), "right_mm": (-8.0, 8.0), "front_mm": (-10.0, 10.0)}
 FRAMING |= {"nod_degrees": (-12.0, 8.0)}
 """How a skull-stripped brain lies in the picture; where there is a head it is part of the style."""
-EXPOSURE, SPREAD = (0.35, 1.0), (0.8, 5.0)
+EXPOSURE, SPREAD, SPREAD_WITH_CLASSES = (0.35, 1.0), (0.8, 5.0), (0.3, 1.0)
 """What share of the range of stored values a scan fills: sets are stored under any window. How far slices are spread
-about the lesion, as a multiple of its reach: sets hold anything from the lesion's slices to all."""
+about the lesion, as a multiple of its reach: sets hold anything from the lesion's slices to all. Where classes are told
+apart by their lesions, slices that miss them would teach that every class looks healthy."""
 DISTRACTORS = (0.0, 5.0)
 """Spots without a label: from none at all, as most real sets have few that look like a lesion in every channel."""
 HEIGHTS_MM = (-45.0, 70.0)
@@ -87,7 +88,8 @@ class PhantomSimulator:
     @cached_property
     def limits(self) -> Vector:
         """Lowest and highest value of every part of a style vector: (2, parts)."""
-        own = [*(() if self.head else FRAMING.values()), EXPOSURE, SPREAD]
+        spread = SPREAD_WITH_CLASSES if self.knows_classes else SPREAD
+        own = [*(() if self.head else FRAMING.values()), EXPOSURE, spread]
         styles = limits(head=self.head)
         styles[:, names(head=self.head).index(("lesions", "distractors"))] = DISTRACTORS
         return np.concatenate([styles, np.array(own).T], 1)
@@ -99,10 +101,15 @@ class PhantomSimulator:
         known = [SAME_CLASS.get(name, name) for name in spelled] or [""] * self.shape.n_classes
         return tuple(CLASSES.index(name) if name in CLASSES else None for name in known)
 
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the shape has classes, and the phantom knows all of them."""
+        return bool(self.classes) and None not in self.classes
+
     @cached_property
     def shares(self) -> Vector:
         """How often each of `CLASSES` is drawn: those that the shape names equally often."""
-        if not self.classes or None in self.classes:
+        if not self.knows_classes:
             return np.array(UNKNOWN_CLASSES)
         counts = np.array([label in self.classes for label in range(len(CLASSES))], np.float64)
         return np.asarray(counts / counts.sum(), np.float64)

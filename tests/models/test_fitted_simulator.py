@@ -281,3 +281,19 @@ def test_names_of_classes_and_labels_are_part_of_a_pool() -> None:
     graded, known = small(replace(SHAPE, class_names=("grade-2", "grade-3", "grade-4"))), small()
     assert graded.shape == known.shape
     assert public_pool._name(graded.simulator, graded.settings) != public_pool._name(known.simulator, known.settings)
+
+
+def test_slices_of_a_class_with_a_lesion_show_it() -> None:
+    """A classifier cannot learn classes from slices that miss what tells them apart."""
+    public = small()
+    public.arm = "public"
+    shows = {label: drawn(public, 30, label)["mask"][:, 1:].flatten(1).any(1).double().mean() for label in range(3)}
+    assert shows[1] == 0
+    assert min(shows[0], shows[2]) > 0.9
+
+
+def test_slices_of_sets_without_classes_lie_all_over_the_lesions_surroundings() -> None:
+    public = small(PLAIN)
+    public.arm = "public"
+    shows = drawn(public, 60)["mask"][:, 1:].flatten(1).any(1).double().mean()
+    assert 0.3 < shows < 0.85
