@@ -10,6 +10,7 @@ from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
 from fedsynth.models.base import Family, ImageShape, SeededSource, Tensors, global_randomness
 from fedsynth.models.generators.catalog import build, find, recipe_for
+from fedsynth.models.generators.two_stage import _without_specks
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.models.tissue import tissue_of
 from tests.models.test_pca_maps import maps
@@ -156,13 +157,27 @@ def test_drawn_lesions_end_with_the_head_and_all_outside_is_black() -> None:
     family = fit(family, shown)
     noise = family.noise(60, SeededSource(0))
     own = {name.removeprefix("tissue/"): value for name, value in noise.items()}
-    head = family._by_stage["tissue"].sample({}, own)["mask"][:, 1:].sum(1, keepdim=True)
+    head = _without_specks(family._by_stage["tissue"].sample({}, own)["mask"]).sum(1, keepdim=True)
     made = family.sample({"label": shown["label"][:60]}, noise)
     assert 0 < head.mean() < 1
     assert made["mask"][:, 1:].sum() > 0
     assert not (made["mask"][:, 1:] * (1 - head)).any()
     outside = (1 - head).bool().expand_as(made["image"])
     assert made["image"][outside].max() < -0.5
+
+
+def test_specks_and_holes_of_a_drawn_head_are_mended_and_larger_ones_are_kept() -> None:
+    drawn = torch.zeros(1, 4, 40, 40)
+    drawn[:, 0] = 1
+    drawn[:, :2, 5:35, 5:35] = torch.tensor([0.0, 1.0])[:, None, None]
+    drawn[:, 0, 2, 2], drawn[:, 1, 2, 2] = 0, 1  # a speck
+    drawn[:, 0, 10, 10:12], drawn[:, 1, 10, 10:12] = 1, 0  # a hole of two voxels
+    drawn[:, 0, 20:25, 20:25], drawn[:, 1, 20:25, 20:25] = 1, 0  # a cavity
+    tissue = _without_specks(drawn)
+    assert not tissue[0, :, 2, 2].any()
+    assert tissue[0, :, 10, 10:12].tolist() == [[0, 0], [1, 1], [0, 0]]
+    assert not tissue[0, :, 20:25, 20:25].any()
+    assert tissue.sum() == 30 * 30 - 25
 
 
 def test_another_lesion_is_drawn_into_the_same_anatomy() -> None:

@@ -10,7 +10,9 @@ tissue that were found in the images without labels, and the renderer is told bo
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from fedsynth.errors import ConfigError
@@ -25,6 +27,7 @@ MAPS, TISSUE, RENDERER = "maps", "tissue", "renderer"
 DEFAULTS = {MAPS: "pca-maps", RENDERER: "render-vae"}
 CLASSES, NAMED = 3, ("csf", "grey", "white")
 """Classes of tissue, where no label names any."""
+SPECK = 0.01
 
 
 class TwoStage(Family):
@@ -98,7 +101,7 @@ class TwoStage(Family):
             maps = one_hot(drawn.argmax(1), self.shape.n_labels)
         source = maps
         if self.tissue:
-            tissue = self._by_stage[TISSUE].sample({}, _under(TISSUE, noise))["mask"][:, 1:].to(maps)
+            tissue = _without_specks(self._by_stage[TISSUE].sample({}, _under(TISSUE, noise))["mask"]).to(maps)
             maps = _within(maps, tissue) if condition.get("source") is None else maps
             source = _beside(maps, tissue)
         made = self._by_stage[RENDERER].sample(condition | {"source": source}, _under(RENDERER, noise))
@@ -143,6 +146,22 @@ def _within(maps: Tensor, tissue: Tensor) -> Tensor:
     """Drawn lesions without what lies outside the drawn head."""
     lesions = maps[:, 1:] * tissue.sum(1, keepdim=True)
     return torch.cat([1 - lesions.sum(1, keepdim=True), lesions], 1)
+
+
+def _without_specks(drawn: Tensor) -> Tensor:
+    """Tissue (n, classes, ...) of drawn maps: specks and holes below a hundredth of the head are drawing errors."""
+    tissue = drawn[:, 1:].clone()
+    middle = tissue.shape[1] // 2
+    for one in tissue:
+        there = one.sum(0).cpu().numpy() > 0
+        smallest = SPECK * there.sum()
+        for inside in (True, False):
+            pieces, _ = ndimage.label(there == inside)
+            small = torch.from_numpy((np.bincount(pieces.ravel()) < smallest)[pieces] & (there == inside))
+            one[:, small.to(one.device)] = 0
+            if not inside:
+                one[middle, small.to(one.device)] = 1
+    return tissue
 
 
 def _filled(tissue: Tensor, maps: Tensor) -> Tensor:
