@@ -32,8 +32,8 @@ from fedsynth.data.format import COLUMNS
 from fedsynth.evaluation.utility.segmentation import score_masks
 from fedsynth.evaluation.utility.training_arms import NOBODY, PLACEBO, PUBLIC, REAL, SYNTHETIC, Arm, Material, train_arm
 from fedsynth.experiments.downstream_learners import TaskLearner
+from fedsynth.models.fitted_family import NET, FittedFamily
 from fedsynth.models.generators.catalog import build
-from fedsynth.models.generators.fitted_simulator import NET, FittedSimulator
 from fedsynth.training.fitting import sums_of
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.sampler import sample_blocks
@@ -185,10 +185,10 @@ class Bench:
             self.public[start] = made
         return made
 
-    def _family(self) -> FittedSimulator:
+    def _family(self) -> FittedFamily:
         options = {"head": self.args.head, "pool": self.args.pool, "children": self.args.children}
         family = build("fitted-simulator", PatientBatches(self.images).shape, **options)
-        assert isinstance(family, FittedSimulator)
+        assert isinstance(family, FittedFamily)
         return family
 
     def _drawn_set(self, arm: str, drawn: Split, split: int, epsilon: float) -> ImageSet:

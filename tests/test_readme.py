@@ -35,6 +35,7 @@ SMALLER = {
 NOT_RUN = {
     "simulate --sites 4 --data lgg": "needs images that are not ours to ship; private runs are tested with the ledger",
     "import kaggle_3m": "the same",
+    "simulate --data xrays": "the same; releases beside a public set are tested with images that the tests make",
     "benchmark memorization": "tested with the guide of the first hour, which takes it further",
     "benchmark membership": "the same",
     "benchmark audit RUN": "takes minutes at any size; tested with the audit",

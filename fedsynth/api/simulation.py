@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedsynth import config
 from fedsynth.api.progress import Progress
+from fedsynth.api.public_images import with_public
 from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError, nearest
@@ -29,6 +30,7 @@ def simulate(
     partition: str | None = None,
     maps: str | None = None,
     renderer: str | None = None,
+    public: Path | str | None = None,
     run: Path | str | None = None,
     resume: bool = False,
     engine: Engine = "local",
@@ -44,6 +46,7 @@ def simulate(
         partition: How `data` is shared out: natural, iid, dirichlet:A or quantity:A.
         maps: The first stage of a two-stage generator, which draws label maps: pca-maps if not given.
         renderer: The second stage, which makes images of them: render-vae if not given.
+        public: What a private release compares patients with: `phantoms`, or the folder of a public image set.
         run: The run directory; a new one under runs/ if not given.
         resume: Go on with the run in `run`, with its own settings.
         engine: local (in this process) or ray.
@@ -59,7 +62,7 @@ def simulate(
     """
     progress = progress or Progress()
     check_engine(engine, workers)
-    given = with_stages(as_given(settings), maps, renderer)
+    given = with_public(with_stages(as_given(settings), maps, renderer), public)
     asked = read_sites(sites, data, partition, given)
     read, place = open_simulation(given, asked, None if run is None else Path(run), resume=resume, progress=progress)
     run_simulation(read, place, engine=engine, workers=workers, progress=progress)
@@ -171,7 +174,7 @@ def open_simulation(
         settings = config.read_table(FederationSettings, with_generator(given, hospitals))
         check_family(settings)
         if not settings.rounds_of_training:
-            progress.note("rendering the public pool of the simulator; it is kept for later runs")
+            progress.note("making the public pool; it is kept for later runs")
         prepared = rehearse(settings, hospitals)
         if prepared.feasibility is not None:
             progress.note(str(prepared.feasibility))

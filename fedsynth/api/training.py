@@ -6,6 +6,7 @@ from typing import Any
 
 from fedsynth import config
 from fedsynth.api.progress import Progress
+from fedsynth.api.public_images import with_public
 from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.api.simulation import refuse_other
 from fedsynth.api.stages import with_stages
@@ -21,6 +22,7 @@ def train(
     *,
     maps: str | None = None,
     renderer: str | None = None,
+    public: Path | str | None = None,
     run: Path | str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -32,6 +34,7 @@ def train(
         images: The folder of the image set.
         maps: The first stage of a two-stage generator, which draws label maps: pca-maps if not given.
         renderer: The second stage, which makes images of them: render-vae if not given.
+        public: What a private release compares patients with: `phantoms`, or the folder of a public image set.
         run: The run directory; a new one under runs/ if not given.
         resume: Go on with the run in `run`.
         progress: Told how far the work is; log lines if not given.
@@ -44,7 +47,10 @@ def train(
         >>> run = fedsynth.train("hospitals", generator="dcgan", steps=100)  # doctest: +SKIP
     """
     progress = progress or Progress()
-    given = {**with_stages(as_given(settings), maps, renderer), "images": str(Path(images).resolve())}
+    given = {
+        **with_public(with_stages(as_given(settings), maps, renderer), public),
+        "images": str(Path(images).resolve()),
+    }
     read, place = _resumed(run, given) if resume else (config.read_table(TrainSettings, given), None)
     if "generator" in given:
         known_family(read.generator)
@@ -58,7 +64,7 @@ def train(
         chosen = default_generator(opened, private=read.privacy is not None, paired=bool(read.pairing))
         read = replace(read, generator=chosen)
     if is_fitted(read.generator):
-        progress.note("rendering the public pool of the simulator; it is kept for later runs")
+        progress.note("making the public pool; it is kept for later runs")
     with cpu_threads(read.threads):
         prepared = prepare(opened, read)  # bad input shows here, before a run directory exists
     if prepared.feasibility is not None:

@@ -18,9 +18,18 @@ from click.core import ParameterSource
 
 from fedsynth.config import key_of
 from fedsynth.errors import ConfigError
+from fedsynth.training.settings import PRIVACY
 
 Given = dict[str, Any]
 """What was typed, as a table that `config.read_table` reads. Defaults are not in it."""
+
+
+PUBLIC = typer.Option(
+    None,
+    metavar="SET",
+    help="A release: what patients are compared with, phantoms or a public image set; the generator follows.",
+    rich_help_panel=PRIVACY,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

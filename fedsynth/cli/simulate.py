@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from fedsynth.cli.options import Given, takes_settings
+from fedsynth.cli.options import PUBLIC, Given, takes_settings
 from fedsynth.cli.screen import ScreenProgress, print_json
 from fedsynth.federation.settings import ENGINE, FederationSettings
 
@@ -23,6 +23,7 @@ def simulate(
     renderer: str | None = typer.Option(
         None, metavar="NAME", help="Two-stage: what makes images of them; render-vae if not given."
     ),
+    public: str | None = PUBLIC,
     run: Path | None = typer.Option(None, help="The run directory; a new one under runs/ if not given."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --run, with its own settings."),
     engine: str = typer.Option("local", help="local, in this process, or ray.", rich_help_panel=ENGINE),
@@ -32,6 +33,7 @@ def simulate(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Train one generator over several hospitals that never exchange an image; phantoms if no data is given."""
+    from fedsynth.api.public_images import with_public
     from fedsynth.api.signature import as_given
     from fedsynth.api.simulation import check_engine, open_simulation, read_sites, run_simulation
     from fedsynth.api.stages import with_stages
@@ -39,7 +41,7 @@ def simulate(
 
     progress = ScreenProgress()
     check_engine(engine, workers)
-    given = with_stages(as_given(given), maps, renderer)
+    given = with_public(with_stages(as_given(given), maps, renderer), public)
     asked = read_sites(sites, data, partition, given)
     settings, place = open_simulation(given, asked, run, resume=resume, progress=progress)
     outputs = run_simulation(settings, place, engine=engine, workers=workers, progress=progress)  # type: ignore[arg-type]

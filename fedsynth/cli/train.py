@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fedsynth.cli.options import Given, takes_settings
+from fedsynth.cli.options import PUBLIC, Given, takes_settings
 from fedsynth.cli.privacy import say_spent_over_all, spent_over_all
 from fedsynth.cli.screen import ScreenProgress, print_json
 from fedsynth.training.settings import TrainSettings
@@ -25,6 +25,7 @@ def train(
     renderer: str | None = typer.Option(
         None, metavar="NAME", help="Two-stage: what makes images of them; render-vae if not given."
     ),
+    public: str | None = PUBLIC,
     run: Path | None = typer.Option(None, help="The run directory; a new one under runs/ if not given."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --run."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
@@ -32,7 +33,10 @@ def train(
     """Train one generator on one image set: the centralised baseline that a federation is compared with."""
     from fedsynth.api.training import train as run_train
 
-    place = run_train(images, maps=maps, renderer=renderer, run=run, resume=resume, progress=ScreenProgress(), **given)
+    screen = ScreenProgress()
+    place = run_train(
+        images, maps=maps, renderer=renderer, public=public, run=run, resume=resume, progress=screen, **given
+    )
     from fedsynth.training.checkpoint import load_card
 
     card = load_card(place.checkpoints)

@@ -23,7 +23,7 @@ from torch import Tensor
 from fedsynth.data import ImageSet
 from fedsynth.errors import DamagedError, FedSynthError, RefusedError
 from fedsynth.federation.central_generator import refuse_what_is_not_central
-from fedsynth.federation.error_codes import ErrorCode, NeutralError, keep_to_itself
+from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, exchanged
 from fedsynth.federation.policy import Asked
@@ -32,6 +32,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
 from fedsynth.federation.strategies import proximal_pull
 from fedsynth.models.base import Model, Phase, RandomSource
+from fedsynth.models.facts import PUBLIC
 from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.privacy.secure_rng import InsecureRandomness
 from fedsynth.training.checkpoint import load_state, read_notes, save_generator, save_state
@@ -78,9 +79,9 @@ class SiteWork:
         self.site, self.settings = site, settings
         site.policy.check(_asked(settings, site.name))  # before any image is read
         images = site.images()
-        self.facts = Facts.of(images)
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
+        self.facts = Facts.of(images, public=self.family.public)
         if settings.federation == "central-generator":
             refuse_what_is_not_central(self.family)
             self.trainer.remote_networks = frozenset(self.family.sampler)
@@ -105,6 +106,9 @@ class SiteWork:
         """One round. What was finished and lost on the way is sent again, and costs patients nothing."""
         if not _within(order, self.settings):
             raise NeutralError(ErrorCode.SETTINGS)
+        if order.public != self.family.public:
+            problem = f"the server's public pool is {order.public or 'none'}, and this site's {self.family.public}"
+            raise OtherPoolError(problem, remedy=SAME_POOL)
         if not self._busy.acquire(blocking=False):
             raise NeutralError(ErrorCode.BUSY)
         try:
@@ -327,14 +331,27 @@ def _within(order: Order, settings: FederationSettings) -> bool:
 def _own(settings: FederationSettings, site: SiteContext) -> TrainSettings:
     """What this site is told: its own declared size, and its own store whatever the server says.
 
-    What the run goes on from comes with the first round: a path of the server's means nothing here.
+    What the run goes on from comes with the first round: a path of the server's means nothing here. Of public images
+    the site opens those that its own file names.
     """
-    training, privacy = replace(settings.training(), start=None, public_start=False), settings.privacy
+    options = _with_own_public(settings.options, site)
+    training = replace(settings.training(), start=None, public_start=False, options=options)
+    privacy = settings.privacy
     if privacy is None:
         return training
     patients = settings.patients_of(site.name)
     store = privacy.store if site.simulated and site.store is None else site.store
     return replace(training, privacy=replace(privacy, patients=patients, store=store))
+
+
+def _with_own_public(options: Mapping[str, Any], site: SiteContext) -> dict[str, Any]:
+    """The family's options, with this site's public images in the place of the server's."""
+    if PUBLIC not in options or site.simulated:
+        return dict(options)
+    if site.public is None:
+        problem = "the run compares patients with a public image set, and site.toml names none"
+        raise OtherPoolError(problem, remedy=f'copy that set here and say where it lies: {PUBLIC} = "FOLDER"')
+    return {**options, PUBLIC: str(site.public)}
 
 
 def _asked(

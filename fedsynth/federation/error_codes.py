@@ -16,6 +16,7 @@ import torch
 from fedsynth.errors import (
     BudgetSpentError,
     ConfigError,
+    FedSynthError,
     ImageSetError,
     LostChargesError,
     RefusedError,
@@ -24,6 +25,7 @@ from fedsynth.errors import (
 from fedsynth.training.divergence_check import DivergedError
 
 LOG = "site.log"
+SAME_POOL = "take the same public set and the same version of fedsynth at the server and at every site"
 
 
 class ErrorCode(StrEnum):
@@ -44,6 +46,7 @@ class ErrorCode(StrEnum):
     STATE = "lost what it had trained"
     REFUSED = "refused"
     SETTINGS = "settings do not fit the site"
+    POOL = "its public pool is another one"
     DATA = "its images cannot be used"
     DIVERGED = "training diverged"
     MEMORY = "out of memory"
@@ -81,6 +84,10 @@ class PolicyRefusedError(RefusedError):
     def __init__(self, problem: str, code: ErrorCode) -> None:
         super().__init__(f"the site's policy refuses: {problem}")
         self.code = code
+
+
+class OtherPoolError(FedSynthError):
+    """A site lacks the public pool of the run, or has another one: its sum would mean something else."""
 
 
 def to_code(error: BaseException) -> ErrorCode:
@@ -131,6 +138,7 @@ _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 _KINDS: tuple[tuple[type[BaseException], ErrorCode], ...] = (
     (BudgetSpentError, ErrorCode.BUDGET),
     (LostChargesError, ErrorCode.LEDGER),
+    (OtherPoolError, ErrorCode.POOL),
     (RefusedError, ErrorCode.REFUSED),
     (ConfigError, ErrorCode.SETTINGS),
     (ImageSetError, ErrorCode.DATA),

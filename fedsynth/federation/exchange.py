@@ -19,7 +19,7 @@ class Order:
     """A round: `steps` steps from step `first_step` of the whole run. `attempt` counts how often it was asked for.
 
     `experiment` names the run, unlike any other; `stage` one of the three exchanges of a secure sum. `charged` are the
-    private steps that the site last told the server of.
+    private steps that the site last told the server of. `public` names the server's public pool, where there is one.
     """
 
     round: int
@@ -29,6 +29,7 @@ class Order:
     attempt: int = 0
     stage: str = ""
     charged: int = 0
+    public: str = ""
 
 
 class SiteNote(StrEnum):
@@ -60,7 +61,10 @@ def bounds_of(nets: Iterable[str], *, steps: int, classes: int, planned: int | N
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a site says of its images before anything else: how they are made up, never how many there are."""
+    """What a site says of its images before anything else: how they are made up, never how many there are.
+
+    `public` names the public pool that it would compare them with, where the family has one.
+    """
 
     channels: tuple[str, ...]
     size: tuple[int, ...]
@@ -68,9 +72,10 @@ class Facts:
     mask_labels: tuple[str, ...]
     spacing_mm: tuple[float, ...]
     phantoms: bool
+    public: str = ""
 
     @classmethod
-    def of(cls, images: ImageSet) -> "Facts":
+    def of(cls, images: ImageSet, *, public: str = "") -> "Facts":
         """Of an image set's header."""
         header = images.header
         return cls(
@@ -80,6 +85,7 @@ class Facts:
             mask_labels=header.mask_labels,
             spacing_mm=header.spacing_mm,
             phantoms=header.phantoms,
+            public=public,
         )
 
     @property

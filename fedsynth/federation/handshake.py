@@ -8,7 +8,7 @@ from itertools import count
 from typing import Protocol
 
 from fedsynth.errors import ConfigError, FedSynthError
-from fedsynth.federation.error_codes import ErrorCode
+from fedsynth.federation.error_codes import SAME_POOL, ErrorCode
 from fedsynth.federation.exchange import Arrays, Facts, Order
 from fedsynth.federation.messages import Hello, Reply
 from fedsynth.federation.settings import FederationSettings
@@ -60,6 +60,10 @@ def handshake(settings: FederationSettings, sites: Sites) -> Agreement:
             raise ConfigError(f"the sites {first!r} and {name!r} differ in {differs}: import their images alike first")
     facts = replace(facts, phantoms=all(one.phantoms for one in willing.values()))
     family = fresh_family(settings.training(), shape_of(settings, facts))
+    for name, other in willing.items():
+        if other.public != family.public:
+            pools = f"{other.public or 'none'} and {family.public or 'none'}"
+            raise ConfigError(f"the site {name!r} and the server differ in the public pool ({pools})", remedy=SAME_POOL)
     start_networks(family, settings.training())
     plans = _plans(settings, sorted(willing), family)
     return Agreement(

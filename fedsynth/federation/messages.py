@@ -211,6 +211,8 @@ def _facts(words: Mapping[str, Any]) -> Facts:
         values = getattr(facts, name)
         if not isinstance(values, tuple) or not all(type(value) in kinds for value in values):
             raise TypeError(f"{name} is of another kind")
+    if type(facts.public) is not str:
+        raise TypeError("the public pool is of another kind")
     if type(facts.phantoms) is not bool or not facts.channels or len(facts.size) not in (2, 3) or min(facts.size) < 1:
         raise TypeError("these are no images")
     return facts

@@ -60,7 +60,7 @@ def finish(settings: FederationSettings, run: Run, advance: Advance = lambda don
 
 
 def _draw_nobody(settings: FederationSettings, run: Run, card: Card) -> None:
-    """Images of nobody beside those of a fitted simulator: what patients added is measured against them."""
+    """Images that no patient shaped beside those of a fitted family: what patients added is measured against them."""
     if find(card.generator).kind != "fitted":
         return
     for arm in NOBODY:

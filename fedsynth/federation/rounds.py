@@ -267,6 +267,7 @@ class Rounds:
             steps=self._steps if training else 0,
             experiment=self.experiment,
             attempt=attempt,
+            public=self.agreement.family.public,
         )
 
     def _checked(self, reply: Reply, expected: Arrays) -> Reply:

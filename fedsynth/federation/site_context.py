@@ -32,8 +32,10 @@ SITE_FILE = "site-file"  # the key of Flower's node config that names it
 class SiteFile:
     """One hospital. `folder` is its own storage: states, losses, log and what left. `store` holds its ledger.
 
-    Without a `store` it is `$FEDSYNTH_STORE` or the user's data directory. Deployed sites have three more: `server` is
-    HOST or HOST:PORT, `authority` the certificate that its own must be signed by, `key` this site's private key.
+    Without a `store` it is `$FEDSYNTH_STORE` or the user's data directory. `public` is this site's copy of the public
+    images that a run compares patients with: no path of a server's is ever opened. Deployed sites have three more:
+    `server` is HOST or HOST:PORT, `authority` the certificate that its own must be signed by, `key` this site's
+    private key.
     """
 
     name: str
@@ -41,6 +43,7 @@ class SiteFile:
     folder: Path
     policy: Path
     store: Path | None = None
+    public: Path | None = None
     server: str | None = None
     authority: Path | None = None
     key: Path | None = None
@@ -86,7 +89,8 @@ _OPENING = Lock()
 class SiteContext:
     """One site and one run. `images` opens the images when the policy has let the run pass.
 
-    `store` is where a real site keeps its ledger; a simulated one takes the store that the user named.
+    `store` is where a real site keeps its ledger, and `public` its copy of public images; a simulated one takes those
+    that the user named.
     """
 
     name: str
@@ -94,6 +98,7 @@ class SiteContext:
     policy: Policy
     images: Callable[[], ImageSet]
     store: Path | None = None
+    public: Path | None = None
     simulated: bool = False
 
 
@@ -107,6 +112,7 @@ def open_site_context(node_config: Mapping[str, Any], run: Path, experiment: str
             policy=load_policy(file.policy),
             images=lambda: ImageSet.load(file.images, every_voxel=False),
             store=file.store,
+            public=file.public,
         )
     if PARTITION not in node_config:
         raise NeutralError(ErrorCode.SETTINGS)

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from fedsynth.data import ImageSet
 
 # The protocol between a model and its training: losses, phases and where random numbers come from, and nothing more.
 #
@@ -125,7 +128,8 @@ class Model(nn.Module, ABC):
     What is fitted rather than trained takes `passes` over all images after the last step. In each `sums` tells sums
     over samples, which sites can add up, and `fit` turns those of everybody into buffers of the networks in `fitted`;
     those in `pooled` ask nothing of trained weights. With `per_patient` what is fitted takes one bounded vector per
-    patient (see `statistics`) rather than sums over images.
+    patient (see `statistics`) rather than sums over images. `public` names the public images that these vectors are
+    compared with, with a digest: sites and server must have the same.
     """
 
     phases: tuple[Phase, ...]
@@ -135,6 +139,7 @@ class Model(nn.Module, ABC):
     fitted: tuple[str, ...] = ()
     pooled: tuple[str, ...] = ()
     per_patient: bool = False
+    public: str = ""
     mixes_samples: bool = False
     augment: Callable[[Tensor, Tensors], Tensor] | None = None
 
@@ -174,6 +179,9 @@ class Model(nn.Module, ABC):
         """
         raise NotImplementedError
 
+    def check_members(self, images: "ImageSet") -> None:
+        """Refuse images that it must not learn from, before anything is charged."""
+
     def fit(self, number: int, sums: Tensors) -> None:
         """Set the fitted buffers from the sums of pass `number` over all images."""
 
@@ -196,6 +204,10 @@ class Family(Model):
     """A generator family, as `Model` says; `sampler` names the networks that `sample` uses."""
 
     sampler: tuple[str, ...] = ("generator",)
+
+    def consists_of(self) -> dict[str, Any]:
+        """What every drawn set must say of other people's images that it is made of; nothing for most families."""
+        return {}
 
     @abstractmethod
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:

@@ -15,6 +15,8 @@ from typing import Any
 from fedsynth.errors import ConfigError, nearest
 
 FAMILIES = Path(__file__).parent / "generators"
+PUBLIC = "public"
+"""The option of a family that names a public image set."""
 _READING = Lock()
 CONDITIONING = {
     "joint": "class",

@@ -1,8 +1,8 @@
-"""Bounded statistics of one image and its mask, as declared objects: what a private release may ask of a patient.
+"""Bounded statistics of one image and, where there are masks, its mask: what a private release may ask of a patient.
 
-Each sees one `Picture` (an image with its label map) and nothing else, so that nothing of one patient gets into
-another's numbers; whatever the image holds, every value lies within the statistic's bounds. Another organ brings a
-function of its own and registers it.
+They are declared objects. Each sees one `Picture` (an image with its label map) and nothing else, so that nothing of
+one patient gets into another's numbers; whatever the image holds, every value lies within the statistic's bounds.
+Another organ brings a function of its own and registers it.
 """
 
 from collections.abc import Callable, Sequence
@@ -111,13 +111,17 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistic:
-    """`measure` gives `length(layout)` values between `low` and `high`, all of them zeros where it has no answer."""
+    """`measure` gives `length(layout)` values between `low` and `high`, all of them zeros where it has no answer.
+
+    One that `needs_masks` is left out of sets without masks.
+    """
 
     name: str
     length: Callable[[Layout], int]
     measure: Callable[[Picture], Values | Sequence[float]]
     low: float = 0.0
     high: float = 1.0
+    needs_masks: bool = False
 
 
 _statistics: dict[str, Statistic] = {}
@@ -135,18 +139,21 @@ def statistics() -> dict[str, Statistic]:
     return dict(_statistics)
 
 
+def chosen(layout: Layout) -> list[Statistic]:
+    """Those that images of this layout have, in their order."""
+    return [one for one in _statistics.values() if layout.n_labels > 1 or not one.needs_masks]
+
+
 def measured(image: NDArray[np.floating], labels: NDArray[np.integer], layout: Layout) -> Values:
     """Every statistic of one image in [0, 1] and its label map, one after the other."""
     picture = Picture(image, labels, layout)
-    parts = [
-        np.clip(np.asarray(one.measure(picture), np.float64).ravel(), one.low, one.high) for one in _statistics.values()
-    ]
+    parts = [np.clip(np.asarray(one.measure(picture), np.float64).ravel(), one.low, one.high) for one in chosen(layout)]
     return np.concatenate(parts)
 
 
 def lengths(layout: Layout) -> list[int]:
     """How many values each statistic has, in their order."""
-    return [one.length(layout) for one in _statistics.values()]
+    return [one.length(layout) for one in chosen(layout)]
 
 
 def histogram(values: Values, low: float, high: float, bins: int) -> Values:
@@ -321,14 +328,25 @@ for _one in (
     Statistic(name="gradient histogram", length=_per_channel(8), measure=_slopes),
     Statistic(name="texture", length=_per_channel(1), measure=_texture),
     Statistic(name="spots", length=_per_channel(len(SPOTS)), measure=_spots),
-    Statistic(name="lesion size", length=lambda i: 9, measure=_lesion_size),
-    Statistic(name="label shares", length=lambda i: i.n_labels - 1, measure=_parts),
-    Statistic(name="label means", length=lambda i: i.channels * (i.n_labels - 1), measure=_label_means),
-    Statistic(name="lesion intensities", length=_per_channel(12), measure=_lesion_intensities),
-    Statistic(name="lesion contrast", length=_per_channel(9), measure=_lesion_contrast),
-    Statistic(name="lesion texture", length=_per_channel(6), measure=_lesion_texture),
-    Statistic(name="lesion edge", length=_per_channel(6), measure=_lesion_edge),
-    Statistic(name="lesion outline", length=lambda i: 6, measure=_lesion_outline),
-    Statistic(name="lesion position", length=lambda i: PLACES[i.dimensions] ** i.dimensions, measure=_lesion_position),
+):
+    register(_one)
+
+for _one in (
+    Statistic(name="lesion size", length=lambda i: 9, measure=_lesion_size, needs_masks=True),
+    Statistic(name="label shares", length=lambda i: i.n_labels - 1, measure=_parts, needs_masks=True),
+    Statistic(
+        name="label means", length=lambda i: i.channels * (i.n_labels - 1), measure=_label_means, needs_masks=True
+    ),
+    Statistic(name="lesion intensities", length=_per_channel(12), measure=_lesion_intensities, needs_masks=True),
+    Statistic(name="lesion contrast", length=_per_channel(9), measure=_lesion_contrast, needs_masks=True),
+    Statistic(name="lesion texture", length=_per_channel(6), measure=_lesion_texture, needs_masks=True),
+    Statistic(name="lesion edge", length=_per_channel(6), measure=_lesion_edge, needs_masks=True),
+    Statistic(name="lesion outline", length=lambda i: 6, measure=_lesion_outline, needs_masks=True),
+    Statistic(
+        name="lesion position",
+        length=lambda i: PLACES[i.dimensions] ** i.dimensions,
+        measure=_lesion_position,
+        needs_masks=True,
+    ),
 ):
     register(_one)

@@ -1,6 +1,7 @@
 """Samplers that several sites trained apart, drawn from by shares: what a one-shot federation releases."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ class SiteMixture(Family):
         self.families = tuple(families)
         self._edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)
         self.sampler = tuple(f"{number}-{name}" for number, one in enumerate(families) for name in one.sampler)
+
+    def consists_of(self) -> dict[str, Any]:
+        """See `Family`: all sites have the same public images."""
+        return self.families[0].consists_of()
 
     def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Whose sampler is taken, and the noise of any of them."""

@@ -3,7 +3,7 @@
 Knows no patients: everything is drawn from seeds and public ranges.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import NoReturn
 
@@ -70,8 +70,16 @@ class PhantomSimulator:
     head: bool = False
     seed: int = 0
 
+    name, content = "phantoms", b""
+    code = ("data/phantoms", "models/phantom_simulator.py")
+
     def __post_init__(self) -> None:
         _ = self._channels, self._labels  # unknown names are refused before anything is drawn
+
+    @property
+    def source(self) -> tuple[object, ...]:
+        """See `Simulator`."""
+        return (sorted(asdict(self.shape).items()), self.head)
 
     @cached_property
     def layout(self) -> Layout:
@@ -196,7 +204,7 @@ def check_size(size: tuple[int, ...]) -> str:
 
 
 def _unknown(knows: str, found: str) -> ConfigError:
-    remedy = "choose another generator, or bring a public pool of such images as a simulator of its own"
+    remedy = "name public images of that kind with --public SET, or choose another generator"
     return ConfigError(f"there is no public pool of such images: the phantom {knows}", value=found, remedy=remedy)
 
 

@@ -1,27 +1,23 @@
-"""The public pool: pseudo-patients of the phantom with their statistics, and its whitening; made once, then kept.
+"""A public pool: pseudo-patients of a simulator with their statistics, and its whitening; made once, then kept.
 
-It follows from public settings alone, so that sites and server have the same. A file is whole or absent, and processes
-that want the same pool make it once.
+It follows from public settings alone, so that sites and server have the same. A simulator is whatever draws
+pseudo-patients and shows their slices: a phantom, or altered images of a public set.
 """
 
-import fcntl
 import hashlib
-import io
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-import fedsynth
-from fedsynth import atomic_files
-from fedsynth.errors import FedSynthError
 from fedsynth.models import image_statistics
+from fedsynth.models.base import ImageShape
+from fedsynth.models.image_statistics import Layout
+from fedsynth.models.kept_arrays import code_digest, kept_arrays
 from fedsynth.models.moment_matching import Target, Whitening, fitted_weights, resample, whiten
-from fedsynth.models.phantom_simulator import PhantomSimulator, PseudoPatient
+from fedsynth.models.phantom_simulator import PseudoPatient, Shown
 
 Values = NDArray[np.float64]
 REMEMBERED = 4
@@ -32,8 +28,57 @@ KEPT_SHARE = 0.8
 """How often a child keeps the head and the lesion of its parent."""
 STEP = 0.12
 """How far children depart from their parent's style in the first generation (as a share of the range)."""
-MEASURING = ("data/phantoms", "models/image_statistics.py", "models/phantom_simulator.py", "models/public_pool.py")
-"""The code that a pool follows from."""
+MEASURING = ("models/image_statistics.py", "models/public_pool.py")
+"""The code that a pool follows from, whatever the simulator."""
+ARRAYS = ("numbers", "labels", "styles", "statistics")
+
+
+class Simulator(Protocol):
+    """Draws pseudo-patients of `shape` in styles within `limits` (2, parts), and shows their slices.
+
+    `classes` gives for each class of the shape the label of a pseudo-patient, or None where any may be drawn.
+    `name`, `source` and `code` are for people and for digests: all that its images follow from. `content` is the digest
+    of public images that it shows, if it shows any.
+    """
+
+    @property
+    def shape(self) -> ImageShape: ...  # noqa: D102
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+
+    @property
+    def limits(self) -> Values: ...  # noqa: D102
+
+    @property
+    def classes(self) -> tuple[int | None, ...]: ...  # noqa: D102
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def source(self) -> tuple[object, ...]: ...  # noqa: D102
+
+    @property
+    def content(self) -> bytes: ...  # noqa: D102
+
+    @property
+    def code(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def draw(self, rng: np.random.Generator, label: int | None = None) -> PseudoPatient:
+        """A new pseudo-patient in a style from anywhere within the limits, of that label or of any."""
+
+    def new_number(self, rng: np.random.Generator) -> int:
+        """Another head, or another public patient."""
+
+    def near(self, style: Values, rng: np.random.Generator, share: float) -> Values:
+        """A style that departs by a `share` of the ranges (standard deviation), within them."""
+
+    def slices(self, patient: PseudoPatient, rng: np.random.Generator, count: int) -> list[Shown]:
+        """`count` slices with their masks; these are empty where the shape has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +111,7 @@ class Pool:
 _remembered: dict[str, Pool] = {}
 
 
-def show(patients: Sequence[PseudoPatient], simulator: PhantomSimulator, slices: int, rng: np.random.Generator) -> Pool:
+def show(patients: Sequence[PseudoPatient], simulator: Simulator, slices: int, rng: np.random.Generator) -> Pool:
     """The pool of these pseudo-patients: each is rendered and measured."""
     statistics = []
     for patient in patients:
@@ -81,29 +126,27 @@ def show(patients: Sequence[PseudoPatient], simulator: PhantomSimulator, slices:
     )
 
 
-def wide_pool(simulator: PhantomSimulator, settings: PoolSettings) -> Pool:
+def wide_pool(simulator: Simulator, settings: PoolSettings) -> Pool:
     """The pool of the wide family, from memory, from disk or made now."""
     name = _name(simulator, settings)
     if name not in _remembered:
         while len(_remembered) >= REMEMBERED:
             _remembered.pop(next(iter(_remembered)), None)
-        _remembered[name] = _made(name, lambda: _drawn(simulator, settings))
+        _remembered[name] = Pool(**kept_arrays(name, ARRAYS, lambda: vars(_drawn(simulator, settings))))
     return _remembered[name]
 
 
-def _drawn(simulator: PhantomSimulator, settings: PoolSettings) -> Pool:
+def _drawn(simulator: Simulator, settings: PoolSettings) -> Pool:
     rng = np.random.default_rng([simulator.seed, POOL])
     return show([simulator.draw(rng) for _ in range(settings.patients)], simulator, settings.slices, rng)
 
 
-def whitening(simulator: PhantomSimulator, settings: PoolSettings, parts: int) -> Whitening:
+def whitening(simulator: Simulator, settings: PoolSettings, parts: int) -> Whitening:
     """The public whitening of patient vectors into so many parts."""
     return whiten(wide_pool(simulator, settings).statistics, image_statistics.lengths(simulator.layout), parts)
 
 
-def evolved(
-    simulator: PhantomSimulator, settings: PoolSettings, whitened: Whitening, target: Target
-) -> tuple[Pool, Values]:
+def evolved(simulator: Simulator, settings: PoolSettings, whitened: Whitening, target: Target) -> tuple[Pool, Values]:
     """A pool whose weighted mean vector is about the target, and its weights.
 
     The wide pool is tilted; children of the tilted pool are rendered anew, near to their parents, and tilted again.
@@ -122,76 +165,27 @@ def evolved(
     return pool, weights
 
 
-def child(parent: PseudoPatient, simulator: PhantomSimulator, rng: np.random.Generator, share: float) -> PseudoPatient:
+def child(parent: PseudoPatient, simulator: Simulator, rng: np.random.Generator, share: float) -> PseudoPatient:
     """One of the parent's class and near its style, mostly with its head and lesion."""
     keeps, other = rng.random() < KEPT_SHARE, simulator.new_number(rng)
     style = simulator.near(parent.style, rng, share)
     return PseudoPatient(number=parent.number if keeps else other, label=parent.label, style=style)
 
 
-def _strata(pool: Pool, simulator: PhantomSimulator) -> NDArray[np.int64]:
+def _strata(pool: Pool, simulator: Simulator) -> NDArray[np.int64]:
     """Where classes are known each must be drawn from enough parents; else all are one stratum."""
     return pool.labels if simulator.classes and None not in simulator.classes else np.zeros_like(pool.labels)
 
 
-def _made(name: str, make: Callable[[], Pool]) -> Pool:
-    """The pool of that name from disk, or made and kept; who asks meanwhile waits."""
-    folder = pool_folder()
-    try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be the store, which nobody else reads
-        folder.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:  # nothing can be kept
-        return make()
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (kept := _read(folder / f"{name}.npz")) is not None:
-            return kept
-        made = make()
-        _keep(folder / f"{name}.npz", made)
-        return made
-    finally:
-        os.close(lock)
-
-
-def _name(simulator: PhantomSimulator, settings: PoolSettings) -> str:
+def _name(simulator: Simulator, settings: PoolSettings) -> str:
     """A digest of all that the wide pool follows from."""
-    shape = sorted(asdict(simulator.shape).items())
-    facts = (shape, simulator.head, simulator.seed, settings.patients, settings.slices, _code())
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    facts = (*simulator.source, simulator.seed, settings.patients, settings.slices)
+    code = code_digest((*simulator.code, *MEASURING))
+    return hashlib.sha256(repr((facts, code)).encode()).hexdigest()[:32]
 
 
-def pool_folder() -> Path:
-    """Where pools are kept: in `$FEDSYNTH_STORE`, or the user's cache directory."""
-    if named := os.environ.get("FEDSYNTH_STORE"):
-        return Path(named) / "public-pools"
-    found = os.environ.get("XDG_CACHE_HOME")
-    return (Path(found) if found else Path.home() / ".cache") / "fedsynth" / "public-pools"
-
-
-def _keep(path: Path, pool: Pool) -> None:
-    content = io.BytesIO()
-    np.savez(content, numbers=pool.numbers, labels=pool.labels, styles=pool.styles, statistics=pool.statistics)
-    try:
-        atomic_files.write_bytes(path, content.getvalue())
-    except FedSynthError:  # a full disk: the pool serves this process all the same
-        return
-
-
-def _read(path: Path) -> Pool | None:
-    """None for a file that is missing or damaged: it is made again."""
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            return Pool(**{name: kept[name] for name in ("numbers", "labels", "styles", "statistics")})
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-
-
-@cache
-def _code() -> str:
-    """A digest of the code that pools follow from."""
-    found, root = hashlib.sha256(), Path(fedsynth.__file__).parent
-    for part in MEASURING:
-        for path in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:
-            found.update(path.read_bytes())
-    return found.hexdigest()
+def identity(simulator: Simulator, settings: PoolSettings, parts: int) -> str:
+    """The pool's name, and a digest of all that vectors of so many parts follow from: the same at sites and server."""
+    code = code_digest(("models/moment_matching.py",))
+    digest = hashlib.sha256(f"{_name(simulator, settings)} {parts} {code}".encode()).hexdigest()
+    return f"{simulator.name} ({digest[:16]})"

@@ -9,7 +9,7 @@ from fedsynth.reporting.summary import BESIDE_NOBODY, COLUMNS, Facts
 
 
 def shown_columns(rows: Sequence[Facts]) -> list[str]:
-    """All columns but those in which no run has anything, and images of nobody where none were measured."""
+    """All columns but those in which no run has anything, and comparisons with the public pool where none were made."""
     empty = {name: ("not run", "-") if name in BESIDE_NOBODY else ("not run",) for name in COLUMNS}
     return [name for name in COLUMNS if any(row.cells[name].text not in empty[name] for row in rows)]
 

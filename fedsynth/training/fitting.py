@@ -25,7 +25,7 @@ from fedsynth.training.site_storage import SiteStorage
 from fedsynth.training.trainer import Trainer
 
 BLOCK = 32  # images at a time; sums run over them in their order
-FITTED = "simulator"
+FITTED, PUBLIC = "simulator", "public"
 """The network that a family's patient sums belong to."""
 
 
@@ -100,11 +100,15 @@ def private_sums(
     storage: SiteStorage | None,
     *,
     round: int = 0,  # noqa: A002
+    public: str = "",
 ) -> Tensors:
-    """The one noised sum of a private fit. It is kept, so that it is sent again rather than taken again."""
+    """The one noised sum of a private fit. It is kept, so that it is sent again rather than taken again.
+
+    `public` names the pool that its vectors are compared with: beside another one it would mean something else.
+    """
     path = None if storage is None else storage.release
     if path is not None and path.exists():
-        sums = _kept(path, mechanism.plan.added)
+        sums = _kept(path, mechanism.plan.added, public)
         mechanism.check_resumed(1)
         return sums
     if mechanism.left_for(round) < 1:
@@ -115,7 +119,7 @@ def private_sums(
     released = mechanism.step(RELEASE, fetch_from(dataset))[RELEASE] * mechanism.plan.settings.batch
     sums = _named(released, noise=mechanism.plan.added)
     if path is not None:
-        save_tensors(path, sums, {})
+        save_tensors(path, sums, {PUBLIC: public})
     return sums
 
 
@@ -137,14 +141,18 @@ def _named(scaled: Tensor, *, noise: float) -> Tensors:
     return {f"{FITTED}.{name}": value for name, value in parts.items()}
 
 
-def _kept(path: Path, noise: float) -> Tensors:
-    """The kept sum, where its noise is the plan's: a share of a secure sum's noise must never leave as a whole one."""
+def _kept(path: Path, noise: float, public: str) -> Tensors:
+    """The kept sum, where its public pool is the run's and its noise the plan's: a share of a secure sum's noise must
+    never leave as a whole one.
+    """
     remedy = "start a new run, which is charged again"
     try:
-        sums = load_tensors(path)[0]
+        sums, notes = load_tensors(path)
         kept = float(sums[f"{FITTED}.variance"])
     except (DamagedError, KeyError) as error:
         raise RefusedError("the kept release cannot be read", file=path, remedy=remedy) from error
+    if (was := notes.get(PUBLIC, "")) != public:
+        raise RefusedError(f"the kept release belongs to the public pool {was}, not {public}", file=path, remedy=remedy)
     if not math.isclose(kept, read_sum(torch.zeros(1), noise).variance, rel_tol=1e-9):
         raise RefusedError("the kept release has other noise than this run plans", file=path, remedy=remedy)
     return sums

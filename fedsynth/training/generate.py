@@ -21,9 +21,10 @@ from fedsynth.training.sampler import class_counts, parse_mix, sample_blocks
 
 FITTED, PUBLIC = "fitted", "public"
 NOBODY = {
-    "public": "drawn from the public simulator, which has met no patient",
-    "placebo": "drawn from the simulator as fitted to a random direction in place of the patients'",
+    "public": "drawn from the public pool alone, which has met no patient",
+    "placebo": "drawn from the public pool as fitted to a random direction in place of the patients'",
 }
+"""The arms of a fitted family that patients did not shape, and what their images are."""
 Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
 """An image and its mask."""
 
@@ -79,7 +80,7 @@ def _choose_arm(family: Family, arm: str) -> None:
     families = family.families if isinstance(family, SiteMixture) else (family,)
     parts = [one for one in families if hasattr(one, "arm")]
     if not parts and arm != FITTED:
-        raise ConfigError("only a fitted simulator has such an arm", value=arm, remedy="leave --arm away")
+        raise ConfigError("only a fitted family has such an arm", value=arm, remedy="leave --arm away")
     for part in parts:
         part.arm = arm  # type: ignore[assignment]
 
@@ -105,7 +106,7 @@ class Drawing:
             raise ConfigError(problem, remedy="give --source SET")
         if sources is not None and not card.pairing and not card.two_stage:
             raise ConfigError("this generator draws from noise and takes no --source", remedy="leave --source away")
-        if arm == PUBLIC:  # the members' own shares are a fact about patients
+        if arm == PUBLIC and card.classes:  # the members' own shares are a fact about patients
             card = replace(card, class_shares=(1 / len(card.classes),) * len(card.classes))
         self.family, self.card, self.seed, self.sources, self.arm = family, card, seed, sources, arm
         _choose_arm(family, arm)
@@ -114,6 +115,7 @@ class Drawing:
     def header(self, name: str) -> Header:
         """What the drawn set says about itself."""
         header = synthetic_header(self.card, name=name, seed=self.seed, masked=self._masked)
+        header = replace(header, provenance=header.provenance | self.family.consists_of())
         if self.arm != FITTED:
             told = NOBODY[self.arm] if self.arm == PUBLIC else f"{NOBODY[self.arm]}; {self.card.privacy}"
             header = replace(header, provenance=header.provenance | {"arm": self.arm, "privacy": told})

@@ -87,7 +87,7 @@ class Prepared:
             return sums_of(family, self.dataset, number, pairing=self.pairing, seed=self.trainer.seed)
         if not family.per_patient:
             raise RefusedError("sums over images have no bound per patient: they never leave a private run")
-        sums = private_sums(self.mechanism, self.dataset, self.storage, round=round)
+        sums = private_sums(self.mechanism, self.dataset, self.storage, round=round, public=family.public)
         if self.charges is not None:
             self.mechanism.copy_charges(self.charges)
         return sums
@@ -227,6 +227,7 @@ def prepare(
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
     family = fresh_family(settings, shape).to(dataset.device)
+    family.check_members(images)
     origin = origin_of(dataset, settings, storage)
     start_networks(family, settings)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
@@ -263,7 +264,7 @@ def plan_privacy(settings: TrainSettings, family: Model, steps: int, shares: Noi
         return make_plan(declared, steps_by_phase(family, steps))
     if declared.patients < FEWEST_PATIENTS:
         problem = f"statistics of fewer than {FEWEST_PATIENTS} patients would be noise"
-        remedy = "make images of nobody with `fedsynth phantom --styles public`, which needs no patient"
+        remedy = "take the public images as they are, or those of `fedsynth phantom --styles public`"
         raise ConfigError(problem, value=declared.patients, remedy=remedy)
     whole = replace(declared, batch=declared.patients, clip=1.0, slices_per_patient=1)
     plan = replace(make_plan(whole, {RELEASE: 1}), release=True, shares=shares)

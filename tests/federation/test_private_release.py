@@ -161,7 +161,7 @@ def test_other_families_have_no_placebo(tmp_path: Path) -> None:
 
     run = simulated(tmp_path, replace(SETTINGS, rounds=1))
     family, card = load_generator(run.checkpoints)
-    with pytest.raises(FedSynthError, match="only a fitted simulator"):
+    with pytest.raises(FedSynthError, match="only a fitted family"):
         Drawing(family, card, count=2, arm="placebo")
 
 

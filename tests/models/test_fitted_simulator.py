@@ -12,8 +12,8 @@ import torch
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.models import public_pool
 from fedsynth.models.base import ImageShape, SeededSource, Tensors
+from fedsynth.models.fitted_family import FittedFamily
 from fedsynth.models.generators.catalog import build, find
-from fedsynth.models.generators.fitted_simulator import FittedSimulator
 from fedsynth.models.moment_matching import clipped
 
 SHAPE = ImageShape(
@@ -29,24 +29,24 @@ PLAIN = ImageShape(channels=1, size=(16, 16), n_labels=2, channel_names=("t2",),
 SMALL = {"pool": 60, "slices": 2, "children": 40}
 
 
-def small(shape: ImageShape = SHAPE, **options: object) -> FittedSimulator:
+def small(shape: ImageShape = SHAPE, **options: object) -> FittedFamily:
     family = build("fitted-simulator", shape, **{**SMALL, **options})
-    assert isinstance(family, FittedSimulator)
+    assert isinstance(family, FittedFamily)
     return family
 
 
-def drawn(family: FittedSimulator, n: int, label: int | None = None, seed: int = 0) -> Tensors:
+def drawn(family: FittedFamily, n: int, label: int | None = None, seed: int = 0) -> Tensors:
     condition = {} if label is None else {"label": torch.eye(3)[[label] * n]}
     return family.sample(condition, family.noise(n, SeededSource(seed)))
 
 
-def sums_of(family: FittedSimulator, total: np.ndarray, patients: float, variance: float = 0.0) -> Tensors:
+def sums_of(family: FittedFamily, total: np.ndarray, patients: float, variance: float = 0.0) -> Tensors:
     values = {"total": total, "patients": patients, "variance": variance}
     return {f"simulator.{name}": torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
 @pytest.fixture(scope="module")
-def shifted() -> tuple[FittedSimulator, np.ndarray]:
+def shifted() -> tuple[FittedFamily, np.ndarray]:
     """A family fitted to patients whose styles come from a corner of the wide family, and their mean vector."""
     family = small()
     simulator = family.simulator
@@ -70,7 +70,7 @@ def test_what_it_states_of_itself() -> None:
 
 
 def test_the_fit_comes_nearer_to_shifted_patients_than_the_wide_pool_and_the_placebo(
-    shifted: tuple[FittedSimulator, np.ndarray],
+    shifted: tuple[FittedFamily, np.ndarray],
 ) -> None:
     family, target = shifted
     found = {}
@@ -86,7 +86,7 @@ def test_the_fit_comes_nearer_to_shifted_patients_than_the_wide_pool_and_the_pla
 
 
 def test_the_same_checkpoint_draws_the_same_images_and_fits_repeat(
-    shifted: tuple[FittedSimulator, np.ndarray],
+    shifted: tuple[FittedFamily, np.ndarray],
 ) -> None:
     family, target = shifted
     other = small()
@@ -100,7 +100,7 @@ def test_the_same_checkpoint_draws_the_same_images_and_fits_repeat(
         assert torch.equal(value, again.nets.state_dict()[name]), name
 
 
-def test_an_image_does_not_depend_on_its_company(shifted: tuple[FittedSimulator, np.ndarray]) -> None:
+def test_an_image_does_not_depend_on_its_company(shifted: tuple[FittedFamily, np.ndarray]) -> None:
     family, _ = shifted
     family.arm = "fitted"
     noise = family.noise(4, SeededSource(5))
@@ -113,7 +113,7 @@ def test_an_image_does_not_depend_on_its_company(shifted: tuple[FittedSimulator,
 
 
 @pytest.mark.parametrize("arm", ["fitted", "placebo", "public"])
-def test_images_follow_the_class_and_are_in_range(shifted: tuple[FittedSimulator, np.ndarray], arm: str) -> None:
+def test_images_follow_the_class_and_are_in_range(shifted: tuple[FittedFamily, np.ndarray], arm: str) -> None:
     family, _ = shifted
     family.arm = arm
     high, healthy, low = (drawn(family, 30, label) for label in range(3))
@@ -241,7 +241,7 @@ def test_sets_that_the_phantom_does_not_know_are_refused_in_a_sentence(shape: Im
     with pytest.raises(ConfigError, match="no public pool of such images") as raised:
         small(shape)
     assert found in str(raised.value)
-    assert "a public pool" in str(raised.value)
+    assert "--public SET" in str(raised.value)
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (16, 24), (8, 8)])

@@ -155,17 +155,21 @@ def _site_scores(home: Mapping[str, Mapping[str, Measure]], site: str, plan: Pla
 
 
 def _over_nobody(gain: Score, name: str, seeds: int) -> str:
-    """What the patients added to images of nobody, in words that the interval allows.
+    """What the patients added to images that no member shaped, in words that the interval allows.
 
     A narrower pool teaches better by itself, so that only what exceeds the placebo is the patients'.
     """
     if gain.value is None or gain.low is None or gain.high is None:
         return f"not known: {gain.why or 'there is no interval'}"
     if seeds < SEEDS_FOR_TESTS:
-        return f"not known from {seeds} training(s) of each arm: {gain} beside images of nobody ({name})"
+        return f"not known from {seeds} training(s) of each arm: {gain} beside images that no member shaped ({name})"
     if gain.low > 0:
-        return f"patients added {gain}" if name == PLACEBO else f"better than images of nobody ({name}): {gain}"
-    told = f"images of nobody ({name}): {gain}"
+        return (
+            f"patients added {gain}"
+            if name == PLACEBO
+            else f"better than images that no member shaped ({name}): {gain}"
+        )
+    told = f"images that no member shaped ({name}): {gain}"
     return f"worse than {told}" if gain.high < 0 else f"no gain shown over {told}"
 
 

@@ -1,173 +1,11 @@
-"""A phantom simulator with wide public styles, fitted to patients by one noisy sum of bounded vectors.
+"""A phantom simulator with wide public styles, fitted to patients by one noisy sum of bounded vectors."""
 
-The simulator knows no patients. The mean of the patients' vectors says which of its pseudo-patients resemble them: a
-pool of those is tilted, resampled and rendered anew until its mean is about theirs. What the sum says, and the noise
-on it, is all that the release depends on. Beside it stands a placebo: the same fit to a mean as far from the pool's in
-a random direction, so that its pool is narrowed as much. What the fitted simulator teaches beyond the placebo is what
-patients gave.
-"""
-
-import hashlib
-from collections.abc import Callable
-from functools import cached_property
-from typing import Literal
-
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from fedsynth.errors import FedSynthError
-from fedsynth.models import image_statistics, phantom_simulator, public_pool
-from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
+from fedsynth.models import phantom_simulator
+from fedsynth.models.base import ImageShape
+from fedsynth.models.fitted_family import FittedFamily
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.moment_matching import Target, Whitening
-from fedsynth.models.phantom_simulator import PhantomSimulator, PseudoPatient, Vector
+from fedsynth.models.phantom_simulator import PhantomSimulator
 from fedsynth.models.public_pool import PoolSettings
-
-NET, PLACEBO = "simulator", "placebo"
-Arm = Literal["fitted", "placebo", "public"]
-
-SMALL_STEP = 0.03
-"""How far an image's style departs from its parent's, as a share of the range."""
-DRAWS = 2**62
-
-
-class Parents(nn.Module):
-    """The pseudo-patients that images are drawn near to: number, class, style and weight of each."""
-
-    numbers: Tensor
-    labels: Tensor
-    styles: Tensor
-    weights: Tensor
-
-    def __init__(self, count: int, parts: int) -> None:
-        super().__init__()
-        self.register_buffer("numbers", torch.zeros(count, dtype=torch.int64))
-        self.register_buffer("labels", torch.zeros(count, dtype=torch.int64))
-        self.register_buffer("styles", torch.zeros(count, parts, dtype=torch.float64))
-        self.register_buffer("weights", torch.zeros(count, dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Parents":
-        """Stay on the CPU wherever the family goes: images are rendered there."""
-        return self
-
-
-class FittedSimulator(Family):
-    """Draws slices of pseudo-patients; it takes no step. `arm` says which of its three ways `sample` goes."""
-
-    phases: tuple[Phase, ...] = ()
-    shared = (NET, PLACEBO)
-    sampler = (NET, PLACEBO)
-    passes = 1
-    fitted = (NET, PLACEBO)
-    per_patient = True
-
-    def __init__(
-        self, simulator: PhantomSimulator, settings: PoolSettings, *, parts: int, wide: float, private: bool = False
-    ) -> None:
-        count = settings.children if settings.generations else settings.patients
-        styles = simulator.limits.shape[1]
-        super().__init__(simulator.shape, {NET: Parents(count, styles), PLACEBO: Parents(count, styles)})
-        self.simulator, self.settings, self.parts, self.wide = simulator, settings, parts, wide
-        self.private = private
-        self.arm: Arm = "fitted"
-        self._fits: dict[bytes, tuple[Tensors, Tensors]] = {}
-
-    @cached_property
-    def whitening(self) -> Whitening:
-        """Of the public pool, which is made or read when first asked for."""
-        return public_pool.whitening(self.simulator, self.settings, self.parts)
-
-    def noise(self, n: int, rng: RandomSource) -> Tensors:
-        """A seed for each image."""
-        return {"draw": rng.integers(DRAWS, (n,))}
-
-    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros(len(noise["draw"]))
-
-    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros(len(noise["draw"]))
-
-    def statistics(self, batch: Tensors) -> Tensor:
-        """See `Model`: the whitened statistics of each image and its mask."""
-        images = (batch["image"].detach().cpu().double().numpy() + 1) / 2
-        masks = batch["mask"].argmax(1).cpu().numpy()
-        layout = self.simulator.layout
-        found = [image_statistics.measured(image, mask, layout) for image, mask in zip(images, masks, strict=True)]
-        return torch.from_numpy(self.whitening(np.stack(found)))
-
-    def fit(self, number: int, sums: Tensors) -> None:
-        """Fit the simulator to the sum over patients, and the placebo to a sum as long in a random direction."""
-        total = sums[f"{NET}.total"].cpu().double().numpy()
-        patients, variance = (float(sums[f"{NET}.{name}"]) for name in ("patients", "variance"))
-        if self.private and not variance > 0:
-            raise FedSynthError("a private fit needs noise on its sum", remedy="fit it through the mechanism")
-        key = np.array([patients, variance, *total]).tobytes()
-        if key not in self._fits:
-            other = _direction(key, len(total)) * np.linalg.norm(total)
-            made = (self._parents(total, patients, variance), self._parents(other, patients, variance))
-            self._fits = {key: made}  # a sheet of samples and the end of a run ask for the same fit
-        for net, state in zip((NET, PLACEBO), self._fits[key], strict=True):
-            self.nets[net].load_state_dict(state)
-
-    def _parents(self, total: Vector, patients: float, variance: float) -> Tensors:
-        n = max(patients, 1.0)
-        target = Target(mean=total / n, variance=variance / n**2, radius=self.whitening.radius)
-        pool, weights = public_pool.evolved(self.simulator, self.settings, self.whitening, target)
-        found = {"numbers": pool.numbers, "labels": pool.labels, "styles": pool.styles, "weights": weights}
-        return {name: torch.from_numpy(value) for name, value in found.items()}
-
-    def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
-        """Slices of pseudo-patients of the wanted classes, each rendered for itself."""
-        seeds = noise["draw"].cpu().tolist()
-        labels = [None] * len(seeds) if "label" not in condition else self._labels(condition["label"])
-        parents = None if self.arm == "public" else self._drawn_from()
-        shown = [self._slice(parents, label, seed) for label, seed in zip(labels, seeds, strict=True)]
-        image = torch.from_numpy(np.stack([image for image, _ in shown])).float() / 255 * 2 - 1
-        mask = torch.eye(self.shape.n_labels)[torch.from_numpy(np.stack([mask for _, mask in shown])).long()]
-        device = noise["draw"].device
-        return {"image": image.to(device), "mask": mask.movedim(-1, 1).to(device)}
-
-    def _labels(self, label: Tensor) -> list[int | None]:
-        """The phantom's class for each one-hot class; None where it has none that the phantom knows."""
-        classes = self.simulator.classes
-        return [classes[int(row.argmax())] if row.any() else None for row in label.cpu()]
-
-    def _drawn_from(self) -> Parents:
-        parents = self.nets[NET if self.arm == "fitted" else PLACEBO]
-        assert isinstance(parents, Parents)
-        if not parents.weights.any():
-            remedy = "finish the run; images of the public pool alone need no fit"
-            raise FedSynthError("the simulator is not fitted to any patient yet", remedy=remedy)
-        return parents
-
-    def _slice(self, parents: Parents | None, label: int | None, seed: int) -> phantom_simulator.Shown:
-        rng = np.random.default_rng(seed)
-        wide = rng.random() < self.wide
-        if parents is None or wide or (parent := self._parent(parents, label, rng)) is None:
-            patient = self.simulator.draw(rng, label)
-        else:
-            patient = public_pool.child(parent, self.simulator, rng, SMALL_STEP)
-        return self.simulator.slices(patient, rng, 1)[0]
-
-    def _parent(self, parents: Parents, label: int | None, rng: np.random.Generator) -> PseudoPatient | None:
-        """One of the parents of the class, by weight; None where there is none."""
-        weights = parents.weights.numpy() * (1 if label is None else parents.labels.numpy() == label)
-        if not weights.sum() > 0:
-            return None
-        row = int(np.searchsorted(weights.cumsum(), rng.random() * weights.sum(), side="right"))
-        row = min(row, len(weights) - 1)
-        number, drawn = int(parents.numbers[row]), int(parents.labels[row])
-        return PseudoPatient(number=number, label=drawn, style=parents.styles[row].numpy())
-
-
-def _direction(released: bytes, length: int) -> Vector:
-    """A random unit vector for the placebo, another for every release; whoever has the release can draw it again."""
-    seed = int.from_bytes(hashlib.sha256(PLACEBO.encode() + released).digest()[:8], "big")
-    drawn = np.random.default_rng(seed).standard_normal(length)
-    return drawn / np.linalg.norm(drawn)
 
 
 def build(
@@ -182,7 +20,7 @@ def build(
     children: int = 800,
     generations: int = 2,
     pool_seed: int = 0,
-) -> FittedSimulator:
+) -> FittedFamily:
     """A new one. `head` shows skull and scalp; `wide` is the share of images that is drawn from the public pool.
 
     `pool` pseudo-patients of `slices` each make up the public pool, `children` each generation of the fit. Patient
@@ -190,9 +28,7 @@ def build(
     """
     simulator = PhantomSimulator(shape=shape, head=head, seed=pool_seed)
     settings = PoolSettings(patients=pool, slices=slices, children=children, generations=generations)
-    return FittedSimulator(
-        simulator, settings, parts=parts or (32 if shape.n_classes else 24), wide=wide, private=private
-    )
+    return FittedFamily(simulator, settings, parts=parts or (32 if shape.n_classes else 24), wide=wide, private=private)
 
 
 register(

@@ -1,0 +1,78 @@
+"""Arrays that follow from public settings alone: made once, kept on disk under the digest of those settings.
+
+A file is whole or absent, and processes that want the same arrays make them once. It knows nothing of what they mean.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fedsynth
+from fedsynth import atomic_files
+from fedsynth.errors import FedSynthError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def kept_arrays(name: str, keys: tuple[str, ...], make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
+    """The arrays of that name from disk, or made and kept; who asks meanwhile waits."""
+    folder = pool_folder()
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be the store, which nobody else reads
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # nothing can be kept
+        return dict(make())
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (kept := _read(folder / f"{name}.npz", keys)) is not None:
+            return kept
+        made = dict(make())
+        _keep(folder / f"{name}.npz", made)
+        return made
+    finally:
+        os.close(lock)
+
+
+def pool_folder() -> Path:
+    """Where public pools are kept: in `$FEDSYNTH_STORE`, or the user's cache directory."""
+    if named := os.environ.get("FEDSYNTH_STORE"):
+        return Path(named) / "public-pools"
+    found = os.environ.get("XDG_CACHE_HOME")
+    return (Path(found) if found else Path.home() / ".cache") / "fedsynth" / "public-pools"
+
+
+@cache
+def code_digest(parts: tuple[str, ...]) -> str:
+    """A digest of the code in these files and folders of the package."""
+    found, root = hashlib.sha256(), Path(fedsynth.__file__).parent
+    for part in parts:
+        for path in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _keep(path: Path, arrays: Arrays) -> None:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    try:
+        atomic_files.write_bytes(path, content.getvalue())
+    except FedSynthError:  # a full disk: the arrays serve this process all the same
+        return
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> Arrays | None:
+    """None for a file that is missing or damaged: it is made again."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in keys}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
