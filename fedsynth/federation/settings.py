@@ -127,7 +127,7 @@ class FederationSettings:
             return
         if self.privacy is None or not is_fitted(self.generator) or self.federation != "average":
             problem = "--secure-sum is for one noised sum per hospital: a private run of a fitted family"
-            remedy = "take --generator fitted-simulator with --epsilon and --patients, and --federation average"
+            remedy = "give --public phantoms or SET with --epsilon and --patients, and --federation average"
             raise ConfigError(problem, value=self.generator, remedy=remedy)
         _ = self.shares
 

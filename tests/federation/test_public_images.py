@@ -79,6 +79,16 @@ def test_two_hospitals_release_a_sum_and_what_is_drawn_says_whose_images_it_show
     assert "no patient" in ImageSet.load(run.folder / "public").header.provenance["privacy"]
 
 
+@pytest.mark.slow
+def test_hospitals_apart_draw_from_one_public_set(tmp_path: Path, public: Path, patients: ImageSet) -> None:
+    settings = settings_for(tmp_path, public, federation="one-shot")
+    run = start(tmp_path, settings, images=patients)
+    go(run, settings)
+    finish(settings, run)
+    for arm in ("synthetic", "placebo", "public"):
+        assert "public-fans" in ImageSet.load(run.folder / arm).header.provenance["consists-of"]
+
+
 class Stub:
     """Two sites whose handshakes are known; neither must be asked for more."""
 

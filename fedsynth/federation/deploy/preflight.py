@@ -22,6 +22,7 @@ from fedsynth.errors import ConfigError, FedSynthError, ImageSetError, RefusedEr
 from fedsynth.federation.deploy.certificate_checks import read_authority, read_node_key
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import SiteFile, load_site_file
+from fedsynth.models.image_pool import open_public
 from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.ledger import Ledger, folder_of, read_ledger, sites_of
 from fedsynth.privacy.patient_tags import SALT
@@ -61,6 +62,7 @@ def check_site(path: Path) -> list[Finding]:
     checks: dict[str, Callable[[], str]] = {
         "policy": lambda: _policy(site),
         "images": lambda: _images(site),
+        **({} if site.public is None else {"public": lambda: _public(site)}),
         "ledger": lambda: _ledger(site),
         "budget": lambda: _budget(site),
         "folder": lambda: _disk(site.folder, "the site's folder"),
@@ -119,6 +121,15 @@ def _images(site: SiteFile) -> str:
     return f"{size}, {len(images.header.channels)} channel(s), roles {roles} ({site.images})"
 
 
+def _public(site: SiteFile) -> str:
+    """The public set can be read, and shows none of this site's patients."""
+    assert site.public is not None
+    found = open_public(site.public)
+    found.refuse_shared(ImageSet.load(site.images, every_voxel=False))
+    size = " x ".join(map(str, found.images.size))
+    return f"{found.images.header.name}, {size}, sha256 {found.digest[:16]}... ({site.public})"
+
+
 def _ledger(site: SiteFile) -> str:
     """Readable, and by its owner alone: names of patients can be tried against the salt by whoever reads it."""
     store = site.ledger_store
@@ -170,9 +181,10 @@ def _rights(site: SiteFile, path: Path) -> str:
     own = [one for one in named if one is not None]
     for one in _changed_by(stat.S_IWOTH, own):
         raise FedSynthError("everybody on this machine can change it", file=one, remedy=f"chmod o-w {one}")
-    for one in _changed_by(stat.S_IWOTH, [site.images]):  # a share of images may be another department's
+    read = [one for one in (site.images, site.public) if one is not None]
+    for one in _changed_by(stat.S_IWOTH, read):  # a share of images may be another department's
         raise _NoteError(f"everybody on this machine can change {one}")
-    for one in _changed_by(stat.S_IWGRP, [*own, site.images]):
+    for one in _changed_by(stat.S_IWGRP, [*own, *read]):
         raise _NoteError(f"its group can change {one}: if others are in it, chmod g-w")
     return f"its owner alone can change what lies in {path.resolve().parent}"
 

@@ -45,6 +45,9 @@ SITE = """\
 # TO DO: say where it lies.
 images = "/srv/images/imageset"
 
+# For a release that compares patients with public images: where this hospital's copy of them lies.
+# public = "/srv/images/public"
+
 # On this disk, which must outlive restarts: optimisers, losses, the log, egress.jsonl (everything that left).
 folder = "state"
 

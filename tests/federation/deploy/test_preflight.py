@@ -3,10 +3,13 @@
 import os
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
+from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
 from fedsynth.federation.deploy.certificates import make_authority
 from fedsynth.federation.site_context import SiteFile, load_site_file
@@ -42,6 +45,15 @@ def test_a_hospital_in_order_is_ready(hospital):
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[-1] == "Ready to join."
     assert len(shown.stdout.splitlines()) == len(found) + 1
+
+
+def test_a_public_set_is_looked_at_where_one_is_named(hospital):
+    own = ImageSet.load(hospital.folder / "set")
+    own.with_cases(own.cases, name="archive", provenance={"source": "an archive"}).save(hospital.folder / "public")
+    assert "public" not in findings(hospital.write())
+    state, text = findings(hospital.write(public="public"))["public"]
+    assert state == "ok"
+    assert text.startswith("archive, 4 x 4, sha256 ")
 
 
 def test_what_a_group_can_change_and_images_of_everybody_are_noted(hospital):
@@ -94,6 +106,22 @@ def broken(what, change):
 def missing_policy(hospital):
     hospital.keys["policy"] = "nowhere.toml"
     return "nowhere.toml: there is no such file"
+
+
+def public_set_without_source(hospital):
+    image_set(hospital.folder / "public", "real", ["member"] * 3)
+    hospital.keys["public"] = "public"
+    return "does not say where its images come from"
+
+
+def public_set_of_its_own_patients(hospital):
+    own = ImageSet.load(hospital.folder / "set")
+    shown = np.random.default_rng(0).integers(0, 256, own.images.shape, np.uint8)
+    own = replace(own, images=shown).save(hospital.folder / "shown")
+    own.with_cases(own.cases, provenance={"source": "this hospital"}).save(hospital.folder / "public")
+    hospital.keys["images"] = "shown"
+    hospital.keys["public"] = "public"
+    return "11 of the images are in the public set"
 
 
 def policy_with_a_typo(hospital):
@@ -218,6 +246,8 @@ def open_state(hospital):
         broken("images", synthetic_images),
         broken("images", no_members),
         broken("images", too_few_members),
+        broken("public", public_set_without_source),
+        broken("public", public_set_of_its_own_patients),
         broken("ledger", damaged_ledger),
         broken("ledger", open_store),
         broken("ledger", open_salt),
