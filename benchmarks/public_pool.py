@@ -1,13 +1,13 @@
 """What do patients give a public image set that is re-weighted to them? A U-Net trained on it is scored on holdout.
 
-    OMP_NUM_THREADS=1 python benchmarks/public_pool.py OUT [--worlds 0 1] [--starts 2] [--epsilon 8 1]
+    OMP_NUM_THREADS=1 python benchmarks/public_pool.py OUT [--worlds 0 1 2 3] [--starts 2] [--epsilon 8 1]
         [--patients 100] [--public 240] [--size 32] [--count 800] [--steps 300] [--table]
 
-A world is one hospital of phantoms (a scanner, lesions and a case mix of its own), half of whose patients are members,
-and a public set: phantoms of six other hospitals. Arms: `real` (members), `public` (the public images under wide
-intensity maps), `placebo` (the same fit to a random direction) and `fitted`. The noise is the library's mechanism with
-a repeatable seed: it protects nobody, and phantoms need no protection. Finished trainings are kept in OUT/scores.csv,
-and a run that was broken off goes on; `--table` only prints what is there.
+A world is one of eight hospitals of phantoms, each with a scanner, lesions and a case mix of its own: half of its
+patients are members. The public set holds other patients, of the seven other hospitals. Arms: `real` (members),
+`public` (the public images under wide intensity maps), `placebo` (the same fit to a random direction) and `fitted`. The
+noise is the library's mechanism with a repeatable seed: it protects nobody, and phantoms need no protection. Finished
+trainings are kept in OUT/scores.csv, and a run that was broken off goes on; `--table` only prints what is there.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from private_release import done, interval, ratio
 
 from fedsynth.data import ImageSet
 from fedsynth.data.phantoms.cohort import make_phantoms
+from fedsynth.data.phantoms.scanner import default_hospitals
 from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.data.roles import Shares
 from fedsynth.evaluation.utility.segmentation import score_masks
@@ -35,8 +36,8 @@ from fedsynth.training.settings import Privacy, TaskSettings, TrainSettings
 
 FITTED = "fitted"
 KEPT = ("split", "members", "epsilon", "start", "arm", "patient", "site", "dice", "repeated", "seconds")
-OTHERS = 6
-"""Hospitals of the public set."""
+HOSPITALS = 8
+"""In all: one has the patients, the others the public images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +51,17 @@ class World:
     @classmethod
     def make(cls, out: Path, number: int, args: argparse.Namespace) -> "World":
         """Phantoms from seeds of their own, made once."""
+        hospitals = default_hospitals(HOSPITALS)
         shape = {"slices": 4, "size": args.size, "labels": "whole-tumour"}
-        settings = {
-            "patients": PhantomSettings(
-                patients=args.patients,
-                sites=1,
-                seed=100 + number,
-                shares=Shares(member=0.5, holdout=0.5, reference=0.0),
-                **shape,
-            ),
-            "public": PhantomSettings(patients=args.public, sites=OTHERS, seed=200 + number, **shape),
+        half = Shares(member=0.5, holdout=0.5, reference=0.0)
+        parts = {
+            "patients": (PhantomSettings(patients=args.patients, sites=1, seed=100 + number, shares=half, **shape), 1),
+            "public": (PhantomSettings(patients=args.public, sites=HOSPITALS - 1, seed=200 + number, **shape), 0),
         }
-        for name, wanted in settings.items():
+        for name, (wanted, own) in parts.items():
+            chosen = [one for i, one in enumerate(hospitals) if (i == number) == own]
             if not (out / f"{name}-{number}").exists():
-                make_phantoms(out / f"{name}-{number}", wanted, workers=1)
+                make_phantoms(out / f"{name}-{number}", wanted, chosen, workers=1)
         images = ImageSet.load(out / f"patients-{number}")
         return cls(
             members=images.select(role="member"), holdout=images.select(role="holdout"), public=out / f"public-{number}"
@@ -154,7 +152,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--epsilon", type=float, nargs="+", default=[8.0, 1.0])
     parser.add_argument("--patients", type=int, default=100, help="of the hospital: half are members")

@@ -28,7 +28,7 @@ KEPT_SHARE = 0.8
 """How often a child keeps the head and the lesion of its parent."""
 STEP = 0.12
 """How far children depart from their parent's style in the first generation (as a share of the range)."""
-MEASURING = ("models/image_statistics.py", "models/public_pool.py")
+MEASURING = ("models/image_statistics.py", "models/statistics", "models/public_pool.py")
 """The code that a pool follows from, whatever the simulator."""
 ARRAYS = ("numbers", "labels", "styles", "statistics")
 

@@ -1,9 +1,13 @@
 """Statistics of images: bounded whatever comes, from the one image alone, in two dimensions and three."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fedsynth.models import image_statistics
+from fedsynth.models import statistics as folder
 from fedsynth.models.image_statistics import Layout, Picture, Statistic, block_means, histogram, lengths, measured
 
 LAYOUTS = [
@@ -111,3 +115,21 @@ def test_another_organ_adds_a_statistic_under_a_name_of_its_own(monkeypatch: pyt
     assert values[-1] == 1.0
     with pytest.raises(ValueError, match="two statistics"):
         image_statistics.register(own)
+
+
+def test_another_organ_adds_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lungs.py").write_text(
+        "from fedsynth.models.image_statistics import Statistic, register\n"
+        "one = Statistic(name='air in it', length=lambda layout: 1, measure=lambda picture: [picture.image.mean()])\n"
+        "register(one)\n"
+    )
+    monkeypatch.setattr(image_statistics, "_statistics", dict(image_statistics.statistics()))
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
+    image_statistics._read_files.cache_clear()
+    layout = Layout(channels=1, size=(16, 16), n_labels=0, lesion=())
+    try:
+        assert list(image_statistics.statistics())[-1] == "air in it"
+        assert measured(np.full((1, 16, 16), 0.25), np.zeros((16, 16), np.uint8), layout)[-1] == 0.25
+        assert all(not one.needs_masks for one in image_statistics.chosen(layout))
+    finally:
+        del sys.modules[f"{folder.__name__}.lungs"]
