@@ -132,6 +132,7 @@ class FittedFamily(Family):
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """Slices of pseudo-patients of the wanted classes, each rendered for itself."""
+        self._check_content()
         seeds = noise["draw"].cpu().tolist()
         labels = [None] * len(seeds) if "label" not in condition else self._labels(condition["label"])
         parents = None if self.arm == "public" else self._drawn_from()
@@ -148,15 +149,19 @@ class FittedFamily(Family):
         classes = self.simulator.classes
         return [classes[int(row.argmax())] if row.any() else None for row in label.cpu()]
 
+    def _check_content(self) -> None:
+        parents = self.nets[NET]
+        assert isinstance(parents, Parents)
+        if not parents.of(self.simulator.content):
+            problem = "the generator belongs to other public images than those that lie there now"
+            raise FedSynthError(problem, value=self.simulator.name, remedy="put the public set back as it was")
+
     def _drawn_from(self) -> Parents:
         parents = self.nets[NET if self.arm == "fitted" else PLACEBO]
         assert isinstance(parents, Parents)
         if not parents.weights.any():
             remedy = "finish the run; images of the public pool alone need no fit"
             raise FedSynthError("the simulator is not fitted to any patient yet", remedy=remedy)
-        if not parents.of(self.simulator.content):
-            problem = "the generator was fitted with other public images than those that lie there now"
-            raise FedSynthError(problem, value=self.simulator.name, remedy="put the public set back as it was")
         return parents
 
     def _slice(self, parents: Parents | None, label: int | None, seed: int) -> Shown:

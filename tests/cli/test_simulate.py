@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from fedsynth.cli import app
 from fedsynth.data import ImageSet
 from fedsynth.federation import client_app
+from tests.models.pictures import fans, public_fans
 from tests.training.tiny import tiny_set
 
 SMALL = ["-g", "mlp", "--rounds", "2", "--local-steps", "2", "--batch", "4", "--count", "6"]
@@ -90,6 +91,29 @@ def test_each_on_its_own_pools_its_images_once(tmp_path: Path, held: Path) -> No
         "--run", tmp_path / "run")  # fmt: skip
     cases = ImageSet.load(tmp_path / "run" / "synthetic").cases["case"]
     assert sorted(case.rsplit("-", 1)[0] for case in cases) == ["site-1-synthetic"] * 3 + ["site-2-synthetic"] * 3
+
+
+def test_a_release_beside_a_public_set_and_what_is_refused(tmp_path: Path) -> None:
+    hospital, place = tmp_path / "hospital", tmp_path / "run"
+    fans(12, seed=2, name="patient").save(hospital)
+    archive = public_fans(tmp_path / "archive", patients=15)
+    release = ["--sites", 1, "--data", hospital, "--run", place, "--epsilon", 8, "--patients", 12]
+    release += ["--option", "pool=20", "--option", "children=20", "--option", "slices=1", "--count", 4]
+    for wrong, said in (
+        (["-g", "fitted-pool"], "give --public SET"),
+        (["--public", "phantoms"], "name public images of that kind with --public SET"),
+        (["--public", archive, "-g", "dcgan"], "leave --generator away"),
+        (["--public", hospital], "are in the public set"),
+        (["--public", archive, "--patients", 9], "fewer than 10 patients"),
+    ):
+        lines = run(*release, *wrong, "--store", tmp_path / "store", code=2).splitlines()
+        assert said in lines[-1]
+        assert sum(line.startswith("fedsynth: ") for line in lines) == 1
+    assert not place.exists()
+    assert not (tmp_path / "store").exists()
+    told = run(*release, "--public", archive, "--store", tmp_path / "store")
+    assert "fitted     fitted-pool to one sum over patients of 1 sites" in told
+    assert "public-fans" in ImageSet.load(place / "synthetic").header.provenance["consists-of"]
 
 
 @pytest.mark.slow

@@ -183,8 +183,9 @@ def test_a_generator_draws_from_no_other_set_than_it_was_fitted_with(
     family, patients, _ = fitted
     other = small(patients, public_fans(tmp_path / "other", seed=5))
     other.nets.load_state_dict(family.nets.state_dict())
-    with pytest.raises(FedSynthError, match="other public images"):
-        drawn(other, 1, "fitted")
+    for arm in ("fitted", "placebo", "public"):
+        with pytest.raises(FedSynthError, match="other public images"):
+            drawn(other, 1, arm)
 
 
 def test_patients_who_are_in_the_public_set_are_refused(public: Path) -> None:
