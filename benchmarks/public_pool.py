@@ -1,13 +1,15 @@
 """What do patients give a public image set that is re-weighted to them? A U-Net trained on it is scored on holdout.
 
     OMP_NUM_THREADS=1 python benchmarks/public_pool.py OUT [--worlds 0 1 2 3] [--starts 2] [--epsilon 8 1]
-        [--patients 100] [--public 240] [--size 32] [--count 800] [--steps 300] [--table]
+        [--patients 100] [--public 240] [--size 32] [--count 800] [--steps 300] [--fans] [--table]
 
 A world is one of eight hospitals of phantoms, each with a scanner, lesions and a case mix of its own: half of its
-patients are members. The public set holds other patients, of the seven other hospitals. Arms: `real` (members),
-`public` (the public images under wide intensity maps), `placebo` (the same fit to a random direction) and `fitted`. The
-noise is the library's mechanism with a repeatable seed: it protects nobody, and phantoms need no protection. Finished
-trainings are kept in OUT/scores.csv, and a run that was broken off goes on; `--table` only prints what is there.
+patients are members. The public set holds other patients, of the seven other hospitals. With `--fans` (it needs
+PYTHONPATH=.) images are fans as of ultrasound, patients by one generator and the public set by another. Arms: `real`
+(members), `public` (the public images under wide intensity maps), `placebo` (the same fit to a random direction) and
+`fitted`. The noise is the library's mechanism with a repeatable seed: it protects nobody, and phantoms need no
+protection. Finished trainings are kept in OUT/scores.csv, and a run that was broken off goes on; `--table` only prints
+what is there.
 """
 
 import argparse
@@ -50,22 +52,41 @@ class World:
 
     @classmethod
     def make(cls, out: Path, number: int, args: argparse.Namespace) -> "World":
-        """Phantoms from seeds of their own, made once."""
-        hospitals = default_hospitals(HOSPITALS)
-        shape = {"slices": 4, "size": args.size, "labels": "whole-tumour"}
-        half = Shares(member=0.5, holdout=0.5, reference=0.0)
-        parts = {
-            "patients": (PhantomSettings(patients=args.patients, sites=1, seed=100 + number, shares=half, **shape), 1),
-            "public": (PhantomSettings(patients=args.public, sites=HOSPITALS - 1, seed=200 + number, **shape), 0),
-        }
-        for name, (wanted, own) in parts.items():
-            chosen = [one for i, one in enumerate(hospitals) if (i == number) == own]
-            if not (out / f"{name}-{number}").exists():
-                make_phantoms(out / f"{name}-{number}", wanted, chosen, workers=1)
+        """Its images from seeds of their own, made once."""
+        make_fans(out, number, args) if args.fans else make_brains(out, number, args)
         images = ImageSet.load(out / f"patients-{number}")
         return cls(
             members=images.select(role="member"), holdout=images.select(role="holdout"), public=out / f"public-{number}"
         )
+
+
+def make_brains(out: Path, number: int, args: argparse.Namespace) -> None:
+    """Brains: a hospital's, and those of the seven others."""
+    hospitals = default_hospitals(HOSPITALS)
+    shape = {"slices": 4, "size": args.size, "labels": "whole-tumour"}
+    half = Shares(member=0.5, holdout=0.5, reference=0.0)
+    parts = {
+        "patients": (PhantomSettings(patients=args.patients, sites=1, seed=100 + number, shares=half, **shape), 1),
+        "public": (PhantomSettings(patients=args.public, sites=HOSPITALS - 1, seed=200 + number, **shape), 0),
+    }
+    for name, (wanted, own) in parts.items():
+        chosen = [one for i, one in enumerate(hospitals) if (i == number) == own]
+        if not (out / f"{name}-{number}").exists():
+            make_phantoms(out / f"{name}-{number}", wanted, chosen, workers=1)
+
+
+def make_fans(out: Path, number: int, args: argparse.Namespace) -> None:
+    """Fans as of ultrasound: patients by one generator of the tests, the public set by the other."""
+    from tests.models.pictures import fans, other_scan
+
+    if (out / f"public-{number}").exists():
+        return
+    shifted = {"radius": (3.5, 5.0), "gamma": (1.3, 1.5), "level": (0.5, 0.6)}
+    made = fans(args.patients, seed=100 + number, name="patient", generator=other_scan, **shifted)
+    half = np.random.default_rng(number).permutation(sorted(set(made.cases["patient"])))[: args.patients // 2]
+    roles = np.where(made.cases["patient"].isin(half), "member", "holdout")
+    made.with_cases(made.cases.assign(role=roles)).save(out / f"patients-{number}")
+    fans(args.public, seed=200 + number, name="public-fans").save(out / f"public-{number}")
 
 
 def drawn(world: World, number: int, epsilon: float, args: argparse.Namespace) -> dict[str, ImageSet]:
@@ -162,6 +183,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of the U-Net, the same for every arm")
     parser.add_argument("--pool", type=int, default=1000)
     parser.add_argument("--children", type=int, default=800)
+    parser.add_argument("--fans", action="store_true", help="another kind of images, from two generators")
     parser.add_argument("--table", action="store_true", help="print what is there and stop")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

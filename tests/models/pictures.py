@@ -1,5 +1,6 @@
 """Images of another kind than brains: a speckled fan, as of ultrasound, with dark nodules and perhaps their masks."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,21 @@ def scan(rng: np.random.Generator, *, radius: float, gamma: float, level: float)
     return level * (tissue * FAN) ** gamma, (nodule & FAN).astype(np.uint8)
 
 
+def other_scan(rng: np.random.Generator, *, radius: float, gamma: float, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same by another generator: Rayleigh speckle, tissue that darkens with depth, an oval nodule that has a soft
+    edge and throws a shadow."""
+    row, column, turn = rng.uniform(0.35, 0.7) * SIDE, rng.uniform(0.35, 0.65) * SIDE, rng.uniform(0, np.pi)
+    along = (ROWS - row) * np.cos(turn) + (COLUMNS_ - column) * np.sin(turn)
+    across = (COLUMNS_ - column) * np.cos(turn) - (ROWS - row) * np.sin(turn)
+    oval = np.hypot(along / 1.25, across / 0.8)
+    nodule = oval < radius
+    shadow = (row < ROWS) & (np.abs(COLUMNS_ - column) < 0.6 * radius)
+    soft = 1 / (1 + np.exp((oval - radius) / 0.5))
+    tissue = (0.75 - 0.25 * ROWS / SIDE) * (1 - 0.6 * soft) * (1 - 0.2 * shadow)
+    speckle = ndimage.gaussian_filter(rng.rayleigh(0.8, (SIDE, SIDE)), 0.5)
+    return level * np.clip(tissue * speckle * FAN, 0, 1) ** gamma, (nodule & FAN).astype(np.uint8)
+
+
 def fans(
     patients: int,
     *,
@@ -33,6 +49,7 @@ def fans(
     masks: bool = True,
     classes: bool = False,
     name: str = "fans",
+    generator: Callable[..., tuple[np.ndarray, np.ndarray]] = scan,
 ) -> ImageSet:
     """Two scans of each patient. Classes say whether a nodule is large (from a radius of 3)."""
     rng = np.random.default_rng(seed)
@@ -42,7 +59,7 @@ def fans(
         kept = {"radius": size, "gamma": rng.uniform(*gamma), "level": rng.uniform(*level)}
         label = ("large" if size >= 3 else "small") if classes else ""
         for slice_ in range(2):
-            image, mask = scan(rng, **kept)
+            image, mask = generator(rng, **kept)
             images.append(np.rint(image * 255).astype(np.uint8)[None])
             maps.append(mask)
             who = {"patient": f"{name}-{patient:03d}", "site": "one", "role": "member", "class": label}

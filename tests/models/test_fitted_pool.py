@@ -16,7 +16,7 @@ from fedsynth.models.generators.fitted_pool import FittedPool
 from fedsynth.models.moment_matching import clipped
 from fedsynth.training.fitting import sums_of
 from fedsynth.training.patient_batches import PatientBatches
-from tests.models.pictures import FAN, fans, public_fans
+from tests.models.pictures import FAN, fans, other_scan, public_fans, scan
 
 SMALL = {"pool": 200, "slices": 2, "children": 150}
 SHIFTED = {"radius": (3.5, 5.0), "gamma": (1.3, 1.5), "level": (0.5, 0.6)}
@@ -43,10 +43,15 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return public_fans(tmp_path_factory.mktemp("public") / "fans")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["masks", "no masks"])
+@pytest.fixture(
+    scope="module",
+    params=[(True, scan), (False, scan), (True, other_scan)],
+    ids=["masks", "no masks", "another generator"],
+)
 def fitted(request: pytest.FixtureRequest, public: Path) -> tuple[FittedPool, ImageSet, np.ndarray]:
     """A family that is fitted to darker scans of larger nodules than the public ones, these scans, and their mean."""
-    patients = fans(40, seed=2, name="patient", masks=request.param, **SHIFTED)
+    masks, generator = request.param
+    patients = fans(40, seed=2, name="patient", masks=masks, generator=generator, **SHIFTED)
     family = small(patients, public, wide=0.0)
     sums = sums_of(family, PatientBatches(patients), 0)
     family.fit(0, sums)
