@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth import atomic_files
+from fedsynth.data.format import CONSISTS_OF, Header
 from fedsynth.data.image_set import ImageSet
 from fedsynth.data.parallel import Progress, silent
 from fedsynth.errors import ConfigError, nearest
@@ -50,14 +51,20 @@ def card(images: ImageSet) -> str:
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     made = "\n".join(f"- {name}: {_told(name, value)}" for name, value in header.provenance.items()) or "- not recorded"
-    limits = (
-        "These images are not patients. Whether they depend on the patients that the generator was trained on is a"
-        " question for `fedsynth benchmark memorization`; this card makes no claim about it.\n\nNot for diagnosis."
-        if header.origin == "synthetic"
-        else "These are images of patients. They must not leave the site without the permission that applies there."
-    )
+    limits = _limits(header)
     top = f"# {header.name}\n\n{origin}.\n\n| | |\n|---|---|\n{rows}\n"
     return f"{top}\n## How it was made\n{made}\n\n## Limits\n{limits}\n"
+
+
+def _limits(header: Header) -> str:
+    if header.origin != "synthetic":
+        return "These are images of patients. They must not leave the site without the permission that applies there."
+    whose = header.provenance.get(CONSISTS_OF)
+    shown = f"These are {whose}." if whose else "These images are not patients."
+    return (
+        f"{shown} Whether they depend on the patients that the generator was trained on is a question for"
+        " `fedsynth benchmark memorization`; this card makes no claim about it.\n\nNot for diagnosis."
+    )
 
 
 def _write_nifti(images: ImageSet, folder: Path) -> Iterator[None]:

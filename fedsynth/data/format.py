@@ -21,6 +21,9 @@ SPLITS = "splits"
 PHANTOM = "phantom"
 """The key of the provenance that marks a set of phantoms: by the format its origin is real, but it shows nobody."""
 
+CONSISTS_OF = "consists-of"
+"""The key of the provenance that says whose altered images a synthetic set shows, if anybody's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header:

@@ -104,3 +104,12 @@ def test_the_card_claims_nothing() -> None:
             small_set(), header=replace(small_set().header, origin="real"), cases=small_set().cases.assign(patient="p")
         )
     )
+
+
+def test_the_card_of_altered_images_of_people_says_so() -> None:
+    made = small_set()
+    told = {"consists-of": "altered images of the public set 'archive'"}
+    text = card(made.with_cases(made.cases, provenance=told))
+    assert "These are altered images of the public set 'archive'." in text
+    assert "not patients" not in text
+    assert "These images are not patients." in card(made)
