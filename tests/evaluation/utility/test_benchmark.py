@@ -181,6 +181,19 @@ def test_what_patients_add_to_images_of_nobody(real, made, public, said, name):
     assert result.inputs[name].images == 9
 
 
+def test_patients_added_nothing_where_public_images_do_as_well_however_bad_the_placebo(real):
+    arms = {}
+    for name in ("public", "placebo"):
+        nobody = synthetic_of(real.select(role="member").rows(np.arange(9)))
+        arms[name] = replace(nobody, header=replace(nobody.header, name=name))
+    alike, _ = known(real, {"made": 0.8, "public": 0.8, "placebo": 0.4}, nobody=arms, seeds=3)
+    said = alike.details["over_placebo"]["synthetic"]
+    assert "not shown to be better than the public ones" in said
+    assert "patients added" not in said
+    better, _ = known(real, {"made": 0.8, "public": 0.4, "placebo": 0.4}, nobody=arms, seeds=3)
+    assert better.details["over_placebo"]["synthetic"].startswith("patients added")
+
+
 def test_arms_without_the_synthetic_set_are_trained_once_for_all_rows(real, tmp_path):
     kept = ArmCache(folder=tmp_path)
     first, trained = known(real, {"made": 0.5}, kept=kept)
