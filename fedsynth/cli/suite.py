@@ -47,7 +47,7 @@ ENGINES = ("local", "ray")
 def suite(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A suite, as benchmarks/quick.toml.")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where cells and tables go; runs/NAME.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Steps at a time, each on its own processor.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Steps at a time (of Ray: cells), each on its own processor.")] = 1,
     engine: Annotated[str, typer.Option(help="local processes, or ray: tasks over a cluster.")] = "local",
     spend: Annotated[bool, typer.Option("--spend", help="Accept what private cells take from real patients.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be run and what it would spend.")] = False,
