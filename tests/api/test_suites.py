@@ -11,14 +11,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-import fedsynth
-from fedsynth.api.suite_calls import keywords
 from fedsynth.api.suites import run_suite
 from fedsynth.cli import app
 from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError
-from fedsynth.experiments.suite import CELLS, jobs_of, spending
-from fedsynth.experiments.suite_config import IMAGES, Suite, load_suite
+from fedsynth.experiments.suite import CELLS, failed_steps, spending
+from fedsynth.experiments.suite_config import Suite
 from fedsynth.federation.engines.ray_tasks import MARK
 from tests.experiments.test_suite import QUICK, suite_of
 from tests.training.tiny import tiny_set
@@ -107,23 +105,34 @@ def test_cells_as_ray_tasks_are_the_cells_that_processes_run(tmp_path):
     assert not [one for one in psutil.process_iter(["environ"]) if MARK in (one.info["environ"] or {})]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_suite_leaves_no_process_and_is_gone_on_with(tmp_path, end):
-    file, out = tmp_path / "suite.toml", tmp_path / "out"
-    file.write_text(QUICK.replace("rounds = 1", "rounds = 500").replace("epsilon = [0, 8.0]", "seed = [0, 1]"))
-    command = [sys.executable, "-m", "fedsynth", "suite", str(file), "--out", str(out)]
+def rounds_in(out):
+    return sum(len(path.read_text().splitlines()) for path in out.glob("cells/dcgan_seed-0/rounds.csv"))
+
+
+def stopped(command, out, end):
+    """Start a suite, end it when its first cell has got further, and give its exit code and what it had started."""
+    before = rounds_in(out)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as suite:
         deadline = time.monotonic() + 240
-        while not list(out.glob("cells/*/rounds.csv")):
+        while rounds_in(out) <= before:
             assert time.monotonic() < deadline
             assert suite.poll() is None
             time.sleep(0.2)
         started = psutil.Process(suite.pid).children(recursive=True)
-        assert len(started) >= 2, "one that has imported, and the step"
         suite.send_signal(end)
-        assert suite.wait(60) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[end]
-    assert psutil.wait_procs(started, timeout=30)[1] == []
+        return suite.wait(60), started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_suite_leaves_no_process_and_is_gone_on_with(tmp_path, end, code):
+    file, out = tmp_path / "suite.toml", tmp_path / "out"
+    file.write_text(QUICK.replace("rounds = 1", "rounds = 500").replace("epsilon = [0, 8.0]", "seed = [0, 1]"))
+    command = [sys.executable, "-m", "fedsynth", "suite", str(file), "--out", str(out)]
+    for _ in range(2):  # the second goes on with what the first has left
+        ended, started = stopped(command, out, end)
+        assert ended == code
+        assert len(started) >= 2, "one that has imported, and the step"
+        assert psutil.wait_procs(started, timeout=30)[1] == []
     assert not (out / "cells" / "dcgan_seed-1").exists()
-    (job, _) = jobs_of(load_suite(file), out)
-    assert fedsynth.simulate(**keywords(job.work[IMAGES]), resume=True, deadline=None) is not None
+    assert failed_steps(out / "cells" / "dcgan_seed-0") == {}
