@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+import psutil
+
 from fedsynth.api.progress import Progress
 from fedsynth.api.suite_calls import call
 from fedsynth.errors import FedSynthError
@@ -129,7 +131,7 @@ def run_step(step: Step, log: Path, told: Connection, how: Mapping[str, Any]) ->
     signal.signal(signal.SIGTERM, _terminated)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _speak_into(log, step)
-    failed = ""
+    failed, of_others = "", 0.0
     try:
         call(step, progress=Progress(), **how)
     except FedSynthError as error:
@@ -138,8 +140,10 @@ def run_step(step: Step, log: Path, told: Connection, how: Mapping[str, Any]) ->
     except Exception as error:
         traceback.print_exc()
         failed = traceback.format_exception_only(error)[-1].strip()
+    finally:
+        of_others = _end_what_it_started()
     with suppress(OSError):  # nobody listens any more
-        told.send((failed, _cpu_seconds()))
+        told.send((failed, _cpu_seconds() + of_others))
 
 
 def _speak_into(log: Path, step: Step) -> None:
@@ -156,6 +160,17 @@ def _speak_into(log: Path, step: Step) -> None:
 def _cpu_seconds() -> float:
     own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+
+
+def _end_what_it_started() -> float:
+    """End the processes that wait for further work of this one. Returns the processor time that they took."""
+    seconds = 0.0
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            took = one.cpu_times()
+            seconds += took.user + took.system
+            one.terminate()
+    return seconds
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import psutil
 import pytest
 
 from fedsynth.api.suite_processes import Processes
@@ -60,22 +61,25 @@ def test_a_killed_step_is_told_and_the_others_go_on(tmp_path):
     assert (tmp_path / "few").is_dir()
 
 
-def test_what_breaks_off_the_block_ends_the_steps(tmp_path):
-    long = Step(verb="phantom", arguments=(tmp_path / "many",), settings={"patients": 5000, "workers": 1})
+def test_what_breaks_off_the_block_ends_the_steps_and_their_helpers(tmp_path):
+    long = Step(verb="phantom", arguments=(tmp_path / "many",), settings={"patients": 5000, "workers": 2})
     begun = []
 
     def break_off():
         with Processes() as processes:
             processes.begin(("long", "phantom"), long, tmp_path / "log.txt")
-            begun.extend(multiprocessing.active_children())
-            while not (tmp_path / "log.txt").is_file():
-                time.sleep(0.05)
+            (victim,) = multiprocessing.active_children()
+            while not sum(path.stat().st_size for path in tmp_path.glob(".many.partial-*/*")):
+                assert victim.is_alive()
+                time.sleep(0.05)  # until its helpers have made some
+            step = psutil.Process(victim.pid)
+            begun.extend([step, *step.children(recursive=True)])
+            assert len(begun) >= 3
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         break_off()
-    (victim,) = begun
-    assert not victim.is_alive()
+    assert psutil.wait_procs(begun, timeout=20)[1] == []
     assert not (tmp_path / "many").exists()
 
 
