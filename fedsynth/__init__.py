@@ -21,6 +21,7 @@ _HOMES = {
     "report": "api.reporting",
     "segmentation": "api.utility",
     "simulate": "api.simulation",
+    "split": "api.data",
     "train": "api.training",
 }
 __all__ = sorted(_HOMES)

@@ -1,5 +1,6 @@
 from fedsynth.api.data import load as load
 from fedsynth.api.data import phantoms as phantoms
+from fedsynth.api.data import split as split
 from fedsynth.api.evaluation import evaluate as evaluate
 from fedsynth.api.generation import generate as generate
 from fedsynth.api.leakage import membership as membership

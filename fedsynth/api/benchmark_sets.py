@@ -9,8 +9,10 @@ from fedsynth.api.progress import Progress
 if TYPE_CHECKING:
     from fedsynth.data import ImageSet
     from fedsynth.evaluation.score import Result
+    from fedsynth.evaluation.shared_cache import SharedCache
     from fedsynth.runs import Run
 
+CACHE = Path("cache", "real")
 RunLike = Union["Run", Path, str, None]
 SetLike = Union["ImageSet", Path, str, None]
 
@@ -59,6 +61,13 @@ def sets_to_measure(
     return Sets(
         run=place, keeps=keeper(place, real=own, synthetic=other, out=out, option=option), real=images, synthetic=made
     )
+
+
+def kept_beside(run: "Run | None") -> "SharedCache":
+    """Where runs that lie beside each other keep what follows from the real set alone."""
+    from fedsynth.evaluation.shared_cache import SharedCache
+
+    return SharedCache(folder=None if run is None else run.folder.parent / CACHE)
 
 
 def as_path(path: Path | str | None) -> Path | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsynth import config
-from fedsynth.api.benchmark_sets import Measured, RunLike, SetLike, as_path, sets_to_measure
+from fedsynth.api.benchmark_sets import Measured, RunLike, SetLike, as_path, kept_beside, sets_to_measure
 from fedsynth.api.progress import Progress
 from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.evaluation.settings import MembershipSettings, MemorizationSettings
@@ -72,7 +72,7 @@ def measure_memorization(
     folder = as_path(report)
     evidence, keeps = _evidence(run, real, synthetic, folder, progress)
     with _steps(progress, "measuring", STEPS["memorization"]) as step:
-        found = run_memorization(evidence, read, step=step)
+        found = run_memorization(evidence, read, kept=kept_beside(keeps), step=step)
     result, written = _kept(as_result(found), keeps, folder, export=export)
     pictures = [] if export or not written else write_pairs(found, folder)
     return Measured(result=result, written=written, pictures=tuple(pictures), found=found)
@@ -139,6 +139,7 @@ def measure_membership(
             read,
             discriminator=membership_scorer(evidence.run) if own and evidence.run is not None else None,
             reference=ImageSet.load(reference) if isinstance(reference, Path | str) else reference,
+            kept=kept_beside(keeps),
             step=step,
         )
     result, written = _kept(as_result(found), keeps, folder, export=export)

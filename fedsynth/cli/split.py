@@ -29,26 +29,11 @@ def split(
     With --keep-members nothing is drawn anew: members are left out, and holdout and reference stay as they are, so that
     what depends on the number of patients trained on can be measured on the same patients.
     """
-    from fedsynth.atomic_files import refuse_existing
-    from fedsynth.data import ROLES, ImageSet
-    from fedsynth.data.format import HEADER
-    from fedsynth.data.split import draw_roles, rows_with_fewer_members
-    from fedsynth.errors import RefusedError
+    from fedsynth.api.data import split as run_split
+    from fedsynth.data import ROLES
 
     wanted = read_shares(shares)
-    refuse_existing(out, marker=HEADER, overwrite=overwrite)
-    read = ImageSet.load(source)
-    if keep_members is not None:
-        if again:
-            raise RefusedError(
-                "--again and --keep-members exclude each other", remedy="draw first, then leave some out"
-            )
-        made = read.rows(rows_with_fewer_members(read.cases, keep_members, seed)).save(out, overwrite=overwrite)
-    else:
-        if not again and (read.cases["role"] != "").any():
-            raise RefusedError("the patients have roles already", file=source, remedy="give --again to draw new ones")
-        cases, drawn = draw_roles(read.cases, wanted, seed, replace=True)
-        made = read.with_cases(cases, split=drawn).save(out, overwrite=overwrite)
+    made = run_split(source, out, shares=wanted, seed=seed, keep_members=keep_members, again=again, overwrite=overwrite)
     counts = {role: int((made.patients["role"] == role).sum()) for role in ROLES}
     if as_json:
         print_json({"schema": "fedsynth.split/1", "out": str(out), "patients": counts, "seed": seed})

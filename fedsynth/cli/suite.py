@@ -37,7 +37,7 @@ def check_command(words: Sequence[str]) -> None:
 
 
 if TYPE_CHECKING:
-    from fedsynth.experiments.suite import Outcome
+    from fedsynth.api.suite_schedule import Outcome
     from fedsynth.experiments.suite_config import Suite
     from fedsynth.reporting.summary import Facts
 
@@ -47,7 +47,7 @@ ENGINES = ("local", "ray")
 def suite(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A suite, as benchmarks/quick.toml.")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where cells and tables go; runs/NAME.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time, each on its own processor.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Steps at a time (of Ray: cells), each on its own processor.")] = 1,
     engine: Annotated[str, typer.Option(help="local processes, or ray: tasks over a cluster.")] = "local",
     spend: Annotated[bool, typer.Option("--spend", help="Accept what private cells take from real patients.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be run and what it would spend.")] = False,
@@ -57,7 +57,7 @@ def suite(
 
     Exit code 3: some cell failed; it is named with its reason, and the rest is done.
     """
-    from fedsynth.experiments.suite import run_suite
+    from fedsynth.api.suites import run_suite
     from fedsynth.experiments.suite_config import load_suite
     from fedsynth.runs import RUNS
 
@@ -89,23 +89,23 @@ def _check_commands(wanted: "Suite", target: Path) -> None:
     """A slip in the last benchmark's options is found now, not after hours."""
     import click
 
-    from fedsynth.experiments.suite import data_commands, jobs_of
+    from fedsynth.experiments.suite import data_steps, jobs_of
 
     steps = [
-        *data_commands(wanted, target).values(),
-        *(c for job in jobs_of(wanted, target) for c in job.commands.values()),
+        *data_steps(wanted, target).values(),
+        *(step for job in jobs_of(wanted, target) for step in job.work.values()),
     ]
-    for words in steps:
+    for step in steps:
         try:
-            check_command(words)
+            check_command(step.command)
         except click.UsageError as error:
             problem = f"a cell's command would be refused: {error.format_message()}"
-            raise ConfigError(problem, value=f"fedsynth {' '.join(words)}") from None
+            raise ConfigError(problem, value=step.as_typed) from None
 
 
 def _plan(wanted: "Suite", target: Path) -> None:
     """The cells, the work in each, and the summed budget."""
-    from fedsynth.experiments.suite import data_commands, jobs_of, spending
+    from fedsynth.experiments.suite import data_steps, jobs_of, spending
 
     rows = []
     for job in jobs_of(wanted, target):
@@ -119,13 +119,13 @@ def _plan(wanted: "Suite", target: Path) -> None:
                 "all" if cell.members is None else cell.members,
                 cell.steps,
                 ", ".join(cell.benchmarks),
-                f"{len(job.done)} of {len(job.commands)}",
+                f"{len(job.done)} of {len(job.work)}",
             ]
         )
     heads = ["cell", "generator", "federation", "epsilon", "members", "steps a hospital", "measured by", "done"]
     print_table(heads, rows)
     typer.echo("")
-    for folder in data_commands(wanted, target):
+    for folder in data_steps(wanted, target):
         typer.echo(f"images     {folder}: made first")
     if wanted.images is None:
         typer.echo("budget     phantoms: nothing is spent of anybody")

@@ -19,6 +19,7 @@ from fedsynth.evaluation.settings import (
     MemorizationSettings,
     SegmentationSettings,
 )
+from fedsynth.experiments.suite_steps import BENCHMARK, Step
 from fedsynth.federation.settings import (
     LOCAL_STEPS,
     PRIVATE_KEYS,
@@ -29,10 +30,7 @@ from fedsynth.federation.settings import (
     run_config_keys,
 )
 
-# A cell of a suite: one way of sharing as the commands that a person could type, in order. It runs none of them.
-
-
-CENTRALISED = "centralised"
+CENTRALISED, IMAGES = "centralised", "synthetic/imageset.toml"
 SOURCE, PHANTOMS = "source", "phantoms"
 """What a generator of one site that turns label maps into images starts from: a set, or phantoms of their own."""
 
@@ -69,41 +67,27 @@ class Cell:
         said = {"rounds": ROUNDS, "local-steps": few, **of_family, **self.settings}
         return int(said["rounds"]) * int(said["local-steps"])
 
-    def commands(self, data: Path, run: Path) -> dict[str, list[str]]:
-        """What a person would type, by the file that each leaves behind in `run`, in order."""
+    def work(self, data: Path, run: Path) -> dict[str, Step]:
+        """The steps by the file that each leaves behind in `run`, in order."""
         if self.pooled:
             made = self._pooled(data, run)
         else:
-            simulate = ["simulate", "--data", str(data), "--run", str(run), *options(self.settings)]
-            made = {"synthetic/imageset.toml": simulate}
+            made = {IMAGES: Step(verb="simulate", settings={"data": str(data), "run": str(run), **self.settings})}
         for name, given in self.benchmarks.items():
-            made[f"benchmarks/{name}.json"] = ["benchmark", name, str(run), *options(given)]
+            made[f"benchmarks/{name}.json"] = Step(verb=BENCHMARK + name, arguments=(run,), settings=given)
         return made
 
-    def _pooled(self, data: Path, run: Path) -> dict[str, list[str]]:
+    def _pooled(self, data: Path, run: Path) -> dict[str, Step]:
         """One site trains as many steps as each hospital would."""
         left = {key: value for key, value in self.settings.items() if key in POOLED_KEYS}
-        train = ["train", str(data), "--run", str(run), "--steps", str(self.steps), *options(left)]
-        count, out = str(self.settings.get("count", FederationSettings.count)), str(run / "synthetic")
-        draw = ["synthesize", str(run), "--count", count, "--out", out]
+        training = {"run": str(run), "steps": self.steps, **left}
+        drawing = {"count": self.settings.get("count", FederationSettings.count), "out": str(run / "synthetic")}
         if source := self.settings.get(SOURCE):
-            draw += ["--source", str(data.with_name(SOURCE) if source == PHANTOMS else Path(source).resolve())]
-        return {"checkpoints/generator.toml": train, "synthetic/imageset.toml": draw}
-
-
-def options(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as command line options."""
-    given: list[str] = []
-    for key, value in settings.items():
-        if key == "options":
-            given += [part for name, one in value.items() for part in ("--option", f"{name}={one}")]
-        elif isinstance(value, bool):
-            given += [f"--{key}"] if value else []
-        elif isinstance(value, list):
-            given += [f"--{key}", ",".join(map(str, value))]
-        elif value is not None:
-            given += [f"--{key}", str(value)]
-    return given
+            drawing[SOURCE] = str(data.with_name(SOURCE) if source == PHANTOMS else Path(source).resolve())
+        return {
+            "checkpoints/generator.toml": Step(verb="train", arguments=(data,), settings=training),
+            IMAGES: Step(verb="synthesize", arguments=(run,), settings=drawing),
+        }
 
 
 def cell_name(varied: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from fedsynth.models.generators.catalog import build, find
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.lineage import Lineage
 from fedsynth.training.content_hash import hashed, read_whole
-from fedsynth.training.trainer import Trainer
+from fedsynth.training.trainer import Trainer, laid_out_as
 
 WEIGHTS, CARD, DISCRIMINATOR = "generator.safetensors", "generator.toml", "discriminator.safetensors"
 
@@ -173,10 +173,12 @@ def _start(path: Path, nets: dict[str, Tensor], family: Model, remedy: str) -> N
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    (group,) = optimiser.param_groups
     for name, value in tensors.items():
         if name.startswith(prefix):
             index, key = name[len(prefix) :].split(".")
-            state.setdefault(int(index), {})[key] = value
+            own = group["params"][int(index)]
+            state.setdefault(int(index), {})[key] = laid_out_as(own, value) if value.shape == own.shape else value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 

@@ -1,10 +1,5 @@
-"""Suites: what a file may say, which commands a cell is, going on where it was, and cells that fail alone."""
+"""Suites: what a file may say, which steps a cell is, and what tables tell of cells that failed."""
 
-import re
-import subprocess
-import sys
-import time
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,14 +9,14 @@ from typer.testing import CliRunner
 
 from fedsynth.cli import app
 from fedsynth.config import save_toml
-from fedsynth.data import ImageSet
 from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.fidelity.benchmark import run_fidelity
 from fedsynth.evaluation.settings import UtilitySettings
 from fedsynth.evaluation.utility.arm_trainings import Plan
 from fedsynth.evaluation.utility.benchmark import run_utility
-from fedsynth.experiments.suite import CELLS, data_commands, failed_steps, jobs_of, run_suite, runs_in, spending
-from fedsynth.experiments.suite_config import Figure, Published, Suite, load_suite, options
+from fedsynth.experiments.suite import CELLS, data_steps, failed_steps, jobs_of, runs_in
+from fedsynth.experiments.suite_config import Figure, Published, load_suite
+from fedsynth.experiments.suite_steps import options
 from fedsynth.models.generators.catalog import catalog
 from fedsynth.reporting.answer import TASKS
 from fedsynth.reporting.comparison import reasons
@@ -65,19 +60,19 @@ def test_cells_are_every_combination_and_say_what_a_person_would_type(tmp_path):
     assert (plain.name, private.name) == ("dcgan_plain", "dcgan_epsilon-8.0")
     assert plain.epsilon == 0
     assert "patients" not in plain.settings
-    commands = private.commands(Path("data"), Path("run"))
-    assert list(commands) == ["synthetic/imageset.toml", "benchmarks/fidelity.json"]
-    typed = " ".join(commands["synthetic/imageset.toml"])
+    work = private.work(Path("data"), Path("run"))
+    assert list(work) == ["synthetic/imageset.toml", "benchmarks/fidelity.json"]
+    typed = " ".join(work["synthetic/imageset.toml"].command)
     assert typed.startswith("simulate --data data --run run")
     assert "--epsilon 8.0" in typed
     assert "--patients 6" in typed
-    assert commands["benchmarks/fidelity.json"] == ["benchmark", "fidelity", "run", "--steps", "0"]
+    assert work["benchmarks/fidelity.json"].command == ["benchmark", "fidelity", "run", "--steps", "0"]
 
 
 def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
     text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["centralised"]').replace("rounds = 1", "rounds = 3")
     (cell,) = suite_of(text, tmp_path).cells()
-    train, draw = list(cell.commands(Path("data"), Path("run")).values())[:2]
+    train, draw = [step.command for step in cell.work(Path("data"), Path("run")).values()][:2]
     assert train[:6] == ["train", "data", "--run", "run", "--steps", "3"]
     assert "--rounds" not in train
     assert draw[:4] == ["synthesize", "run", "--count", "24"]
@@ -88,10 +83,10 @@ def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
 def test_a_source_of_label_maps_is_made_of_other_phantoms(tmp_path):
     text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["centralised"]')
     suite = suite_of(text.replace("[private]", 'source = "phantoms"\n[private]'), tmp_path)
-    made = data_commands(suite, Path("out"))
-    assert made[Path("out/source")][-2:] == ["--seed", "1000"]
+    made = data_steps(suite, Path("out"))
+    assert made[Path("out/source")].command[-2:] == ["--seed", "1000"]
     (job,) = jobs_of(suite, Path("out"))
-    assert job.commands["synthetic/imageset.toml"][-2:] == ["--source", "out/source"]
+    assert job.work["synthetic/imageset.toml"].command[-2:] == ["--source", "out/source"]
 
 
 def test_a_grid_with_a_name_is_called_so_in_the_table(tmp_path):
@@ -121,6 +116,7 @@ epsilon = [2.0, 8.0]
 def test_options_are_spelled_for_the_command_line():
     given = {"full": True, "export": False, "arms": ["real", "synthetic"], "options": {"latent": 3}}
     assert options(given) == ["--full", "--arms", "real,synthetic", "--option", "latent=3"]
+    assert options({"strategy-options": {"strength": 0.1}}) == ["--strategy-option", "strength=0.1"]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +162,9 @@ measured-by = ["memorization"]
     assert [list(cell.benchmarks) for cell in cells] == [["fidelity"]] * 2 + [["memorization"]] * 2
     assert [cell.members for cell in cells] == [None, None, 4, 8]
     assert "members" not in cells[2].settings
-    made = data_commands(suite_of(text, tmp_path), Path("out"))
+    made = data_steps(suite_of(text, tmp_path), Path("out"))
     assert list(made) == [Path("out/data"), Path("out/data-4-members"), Path("out/data-8-members")]
-    assert made[Path("out/data-4-members")][-2:] == ["--keep-members", "4"]
+    assert made[Path("out/data-4-members")].command[-2:] == ["--keep-members", "4"]
     with pytest.raises(FedSynthError, match="two cells are alike"):
         suite_of(text.replace("members = [4, 8]\n", ""), tmp_path)
 
@@ -179,7 +175,7 @@ def test_a_partition_brings_its_hospitals_and_the_natural_one_needs_none(tmp_pat
     )
     natural, drawn = suite_of(text, tmp_path).cells()
     assert "sites" not in natural.settings
-    typed = " ".join(drawn.commands(Path("d"), Path("r"))["synthetic/imageset.toml"])
+    typed = " ".join(drawn.work(Path("d"), Path("r"))["synthetic/imageset.toml"].command)
     assert "--partition dirichlet:0.3" in typed
     assert "--sites 3" in typed
 
@@ -351,105 +347,3 @@ def test_cells_that_failed_or_were_not_run_stay_in_the_table(tmp_path):
         assert ("/srv/patients" in told) == (not option)
     (row,) = [row for row in read_rows(out) if row.run.folder == whole.run]
     assert "dcgan_plain: fidelity failed: too few, see /srv/patients" in reasons([row])
-
-
-def test_a_folder_written_before_a_key_was_added_is_gone_on_with(tmp_path):
-    suite = suite_of(QUICK, tmp_path)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "suite.toml").write_text(QUICK)
-    (tmp_path / "out" / "data").mkdir()
-    (tmp_path / "out" / "data" / "imageset.toml").write_text("broken")
-    with pytest.raises(FedSynthError, match="imageset"):  # it came as far as the images
-        run_suite(suite, tmp_path / "out")
-
-
-def test_the_budget_of_real_patients_must_be_accepted_before_anything_starts(tmp_path):
-    images = tiny_set()
-    images.save(tmp_path / "images")
-    grid = {"generator": ["dcgan"], "epsilon": [0, 2.0, 3.0]}
-    suite = Suite(name="s", images=tmp_path / "images", private={"patients": 6}, grid=grid)
-    assert spending(suite, images) == 5.0
-    assert spending(suite, replace(images, header=replace(images.header, provenance={"phantom": {}}))) == 0
-    with pytest.raises(FedSynthError, match="epsilon 5"):
-        run_suite(suite, tmp_path / "out")
-    assert not (tmp_path / "out" / "cells").exists()
-
-
-def test_a_folder_of_another_suite_is_left_alone(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("")
-    done = CliRunner().invoke(app, ["suite", str(tmp_path / "none.toml"), "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2
-    with pytest.raises(FedSynthError, match="not empty"):
-        run_suite(suite_of(QUICK, tmp_path), tmp_path / "out")
-
-
-@pytest.mark.slow
-def test_a_suite_ends_in_its_table_and_goes_on_where_it_was(tmp_path):
-    file, out = tmp_path / "suite.toml", tmp_path / "out"
-    file.write_text(QUICK.replace('["dcgan"]', '["dcgan", "dcgann"]').replace("epsilon = [0, 8.0]", "seed = [0]"))
-    first = CliRunner().invoke(app, ["suite", str(file), "--out", str(out)])
-    assert first.exit_code == 3, first.output
-    assert "failed: dcgann" in first.stderr
-    assert "dcgan_seed-0: simulate\n" in first.stderr  # each step, as it begins and when it ended
-    assert re.search(r"\[1/\d+\] dcgan_seed-0: simulate took 0:\d\d\n", first.stderr)
-    assert "kid" in (out / "table.csv").read_text()
-    assert (out / "report.html").is_file()
-    assert "simulate" in (out / "cells" / "dcgan_seed-0-commands.txt").read_text()
-    made = (out / "cells" / "dcgan_seed-0" / "synthetic" / "images.npy").stat().st_mtime_ns
-    again = CliRunner().invoke(app, ["suite", str(file), "--out", str(out)])
-    assert again.exit_code == 3
-    assert (out / "cells" / "dcgan_seed-0" / "synthetic" / "images.npy").stat().st_mtime_ns == made
-
-
-@pytest.mark.slow
-def test_cells_as_ray_tasks_are_the_cells_that_processes_run(tmp_path):
-    """A cell that fails is told with its reason and the other is whole; a cell of fewer members trains on those."""
-    pytest.importorskip("ray")
-    file, out = tmp_path / "suite.toml", tmp_path / "out"
-    grid = QUICK.replace('["dcgan"]', '["dcgan", "dcgann"]').replace("epsilon = [0, 8.0]", "members = [24]")
-    file.write_text(grid)
-    command = [
-        sys.executable,
-        "-m",
-        "fedsynth",
-        "suite",
-        str(file),
-        "--out",
-        str(out),
-        "--engine",
-        "ray",
-        "--jobs",
-        "2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 3, done.stderr
-    assert "failed: dcgann_members-24: simulate" in done.stderr
-    assert "did you mean 'dcgan'" in done.stderr
-    run = out / CELLS / "dcgan_members-24"
-    assert (run / "benchmarks" / "fidelity.json").is_file()
-    assert (out / "report.html").is_file()
-    few, whole = (ImageSet.load(out / name).patients for name in ("data-24-members", "data"))
-    assert (few["role"] == "member").sum() == 24
-    assert (whole["role"] == "member").sum() == 30
-    assert "data-24-members" in (out / CELLS / "dcgan_members-24-commands.txt").read_text()
-    with pytest.raises(subprocess.CalledProcessError):
-        subprocess.run(["pgrep", "-f", str(out)], check=True, capture_output=True)
-
-
-@pytest.mark.slow
-def test_a_stopped_suite_leaves_no_process_and_no_step_behind(tmp_path):
-    file, out = tmp_path / "suite.toml", tmp_path / "out"
-    file.write_text(QUICK.replace("rounds = 1", "rounds = 500").replace("epsilon = [0, 8.0]", "seed = [0, 1]"))
-    command = [sys.executable, "-m", "fedsynth", "suite", str(file), "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as suite:
-        deadline = time.monotonic() + 240
-        while not list(out.glob("cells/*/rounds.csv")):
-            assert time.monotonic() < deadline
-            assert suite.poll() is None
-            time.sleep(0.2)
-        suite.terminate()
-        assert suite.wait(60) == 143
-    with pytest.raises(subprocess.CalledProcessError):
-        subprocess.run(["pgrep", "-f", str(out)], check=True, capture_output=True)
-    assert not (out / "cells" / "dcgan_seed-1").exists()

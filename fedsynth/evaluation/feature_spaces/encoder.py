@@ -6,20 +6,22 @@ those of other patients. It learns from members and holdout alike.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Generator, Tensor, nn
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.feature_spaces.appearance import EDGE, Grid, appearances
 from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
+from fedsynth.evaluation.score import content_hash
+from fedsynth.evaluation.shared_cache import Form, SharedCache
 from fedsynth.models.base import global_randomness
 
 # Random changes that leave a patient the same patient: what the encoder learns to look past.
@@ -101,9 +103,15 @@ class Encoder(GridSpace):
     n_inverted = 0
 
     def __init__(
-        self, *, steps: int | None = None, changes: Changes | None = None, weights: Path | None = None
+        self,
+        *,
+        steps: int | None = None,
+        changes: Changes | None = None,
+        weights: Path | None = None,
+        kept: SharedCache | None = None,
     ) -> None:
         super().__init__()
+        self.kept = kept or SharedCache()
         self.weights = weights
         self.name = self.name if weights is None else weights.stem
         self.steps = steps
@@ -115,11 +123,26 @@ class Encoder(GridSpace):
         return remembered(images, "appearance", lambda: appearances(images.images))
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
-        """Train on `real`, or take the weights given; the same seed gives the same network on one thread."""
+        """Train on `real`, or take the weights given or kept; the same seed gives the same network on one thread."""
         if self.weights is not None:
             self.network = load_network(self.weights, real)
             super().fit(real, seed=seed)
             return
+        self.network = self._learn(real, seed) if self.kept.folder is None else self._learned_once(real, seed)
+        super().fit(real, seed=seed)
+
+    def _learned_once(self, real: ImageSet, seed: int) -> nn.Module:
+        """As `_learn`, by the first of all runs of this real set."""
+        facts = {"what": "encoder", "real": content_hash(real), "header": repr(real.header), "seed": seed}
+        facts |= {"steps": self.steps, "changes": asdict(self.changes), "threads": torch.get_num_threads()}
+        weights = self.kept.get(facts, lambda: self._learn(real, seed).state_dict(), WEIGHTS)
+        grid = self.grids(real)
+        with global_randomness(0):
+            net = network(grid.shape[1], torch.Size(grid.shape[2:]))
+        net.load_state_dict(weights)
+        return net
+
+    def _learn(self, real: ImageSet, seed: int) -> nn.Module:
         rng = np.random.default_rng([seed, *b"encoder"])
         chosen = np.sort(rng.permutation(len(real))[:MOST])
         grid = torch.from_numpy(self.grids(real)[chosen])
@@ -128,10 +151,10 @@ class Encoder(GridSpace):
         owner = np.unique(names.to_numpy().astype(str), return_inverse=True)[1]
         telling = grid.flatten(1).any(dim=1).numpy()
         with global_randomness(int(rng.integers(2**31))):
-            self.network = network(grid.shape[1], grid.shape[2:])
+            net = network(grid.shape[1], grid.shape[2:])
         if len(np.unique(owner[telling])) > 1:
-            self._train(self.network, grid, [np.flatnonzero(telling & (owner == one)) for one in np.unique(owner)], rng)
-        super().fit(real, seed=seed)
+            self._train(net, grid, [np.flatnonzero(telling & (owner == one)) for one in np.unique(owner)], rng)
+        return net
 
     def embed(self, grid: Grid) -> Features:
         """What the network makes of the grids."""
@@ -155,6 +178,16 @@ class Encoder(GridSpace):
             changed = augment(grid[pairs.T.ravel()], self.changes, generator)
             loss = contrast(*_forward(net, changed).chunk(2))
             update(loss, RATE * math.sin(math.pi * (step + 1) / (steps + 1)))
+
+
+def _read_weights(kept: bytes) -> dict[str, Tensor]:
+    try:
+        return load(kept)
+    except SafetensorError as error:
+        raise ValueError("damaged") from error
+
+
+WEIGHTS = Form(ending=".safetensors", write=save, read=_read_weights)
 
 
 def save_network(path: Path, net: nn.Module, *, channels: int, cells: Sequence[int]) -> None:

@@ -20,6 +20,7 @@ from fedsynth.evaluation.feature_spaces.grid_space import Features
 from fedsynth.evaluation.feature_spaces.pixels import REGIONS, Components, Masks, Pixels, RegionPixels
 from fedsynth.evaluation.nearest_neighbours import nearest
 from fedsynth.evaluation.score import Score
+from fedsynth.evaluation.shared_cache import SharedCache
 
 BOOTSTRAPS = 1000
 MOST_CHANNELS = 4
@@ -44,9 +45,9 @@ class Space(Protocol):
         """
 
 
-def default_spaces(real: ImageSet) -> list[Space]:
+def default_spaces(real: ImageSet, *, kept: SharedCache | None = None) -> list[Space]:
     """Pixels, components, encoder, and masks where the set has them."""
-    spaces: list[Space] = [Pixels(), Components(), Encoder()]
+    spaces: list[Space] = [Pixels(), Components(), Encoder(kept=kept)]
     return spaces if real.masks is None else [*spaces, Masks()]
 
 
@@ -62,12 +63,12 @@ def copy_spaces(real: ImageSet) -> list[Space]:
     return [*details, *alone, *(RegionPixels(region) for region in REGIONS)]
 
 
-def spaces_named(names: tuple[str, ...], real: ImageSet) -> list[Space]:
+def spaces_named(names: tuple[str, ...], real: ImageSet, *, kept: SharedCache | None = None) -> list[Space]:
     """The spaces of these names: a default one, one for copies (`detail`, ... `left`, ... `centre`), or a file.
 
     A file of weights needs its statement beside it, see `outside.py`.
     """
-    known: dict[str, Space] = {space.name: space for space in default_spaces(real)}
+    known: dict[str, Space] = {space.name: space for space in default_spaces(real, kept=kept)}
     known |= {space.name: space for space in copy_spaces(real)}
     for name in names:
         if Path(name).suffix in (*SCRIPTS, *WEIGHTS):

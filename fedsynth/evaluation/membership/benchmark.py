@@ -27,6 +27,7 @@ from fedsynth.evaluation.membership.verdict import (
 )
 from fedsynth.evaluation.score import Input, Result
 from fedsynth.evaluation.settings import MembershipSettings
+from fedsynth.evaluation.shared_cache import SharedCache
 
 NAME = "membership"
 MOST_PAIRS = 2.5e7
@@ -53,12 +54,14 @@ def run_membership(
     *,
     discriminator: Scoring | None = None,
     reference: ImageSet | None = None,
+    kept: SharedCache | None = None,
     step: Callable[[str], None] = lambda text: None,
 ) -> Attacked:
     """Attack every member and holdout patient of `evidence`.
 
     `discriminator` scores images, larger for members: what the run's networks think of them. `reference` is a synthetic
     set of a generator that was fitted on the reference patients; without it every other real patient is the reference.
+    What follows from the real set alone is taken from `kept`, or put there.
     """
     settings = settings or MembershipSettings()
     begun = time.perf_counter()
@@ -66,7 +69,7 @@ def run_membership(
         _check_reference(evidence, reference)
     release = evidence.synthetic.rows(np.flatnonzero(~evidence.blank))
     released, facts = {}, [facts_of_images(evidence.real, evidence.cohort)]
-    for space in spaces_named(settings.spaces, evidence.real):
+    for space in spaces_named(settings.spaces, evidence.real, kept=kept):
         step(f"space {space.name}")
         space.fit(evidence.real, seed=settings.seed)
         released[space.name] = _in_space(space, evidence, release, reference)

@@ -6,17 +6,19 @@ It puts the parts together in their order and knows no statistics of its own.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.data.lazy_arrays import take
-from fedsynth.evaluation.blind_baseline import Blind, blind_baseline, facts_of_images, means_of_patients
+from fedsynth.evaluation.blind_baseline import Blind
 from fedsynth.evaluation.evidence import Evidence, without_masks
 from fedsynth.evaluation.feature_spaces import Space, copy_spaces, default_spaces, spaces_named
 from fedsynth.evaluation.memorization import negative_controls as negative
 from fedsynth.evaluation.memorization.comparators import RealAndSynthetic, compare_spaces
+from fedsynth.evaluation.memorization.controls_of_real_images import controls_of_real_images
 from fedsynth.evaluation.memorization.copied_patients import (
     Annotation,
     FlaggedPatients,
@@ -33,26 +35,22 @@ from fedsynth.evaluation.memorization.distance_tables import (
     real_tables,
     tables,
 )
-from fedsynth.evaluation.memorization.negative_controls import Control, Shown
+from fedsynth.evaluation.memorization.negative_controls import Control
 from fedsynth.evaluation.memorization.positive_controls import (
     KINDS,
     SHORT,
     Power,
-    blurred,
-    change_all,
     make_positive_control,
-    noised,
 )
 from fedsynth.evaluation.memorization.replication import Copies, Reference, find_copies, learn_reference, with_equal
 from fedsynth.evaluation.memorization.verdict import Findings, MemorizationVerdict, bound, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.score import Score
 from fedsynth.evaluation.settings import MemorizationSettings
+from fedsynth.evaluation.shared_cache import SharedCache
 
 MASKS = "masks"
 """Positive controls keep their masks; what the masks give away is no power to find copied images, and distinguished."""
-MOST_SHOWN = 1000
-"""So many real images are passed off as synthetic in controls."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,13 +83,17 @@ def run_memorization(
     settings: MemorizationSettings | None = None,
     *,
     spaces: Sequence[Space] | None = None,
+    kept: SharedCache | None = None,
     step: Step = lambda text: None,
 ) -> Memorization:
-    """Hold both deciding tests, positive controls and controls on `evidence`. `step` is told what begins."""
+    """Hold both deciding tests, positive controls and controls on `evidence`. `step` is told what begins.
+
+    What follows from the real set alone is taken from `kept`, or put there.
+    """
     settings = settings or MemorizationSettings()
     begun = time.perf_counter()
     people, seed = evidence.cohort, settings.seed
-    chosen = list(spaces) if spaces is not None else choose_spaces(evidence, settings.spaces)
+    chosen = list(spaces) if spaces is not None else choose_spaces(evidence, settings.spaces, kept=kept)
     measured = measure_spaces(chosen, evidence.real, evidence.patient_of, evidence.synthetic, seed=seed, step=step)
     output, real = tables(measured), real_tables(measured)
     step("copies")
@@ -104,7 +106,10 @@ def run_memorization(
     powers = _all_positive_controls(evidence, measured, reference, settings, step)
     weakest, detectable = _least_power(powers, evidence.distinct)
     step("controls")
-    controls, blind = _controls(evidence, measured, reference, settings)
+    others = spaces is not None or any(Path(name).suffix for name in settings.spaces)
+    alone = controls_of_real_images(evidence, measured, settings, SharedCache() if others or kept is None else kept)
+    held = (*alone.honest, *_controls(evidence, measured, reference, settings))
+    controls, blind = {control.name: control for control in held}, alone.blind
     findings = Findings(
         n_synthetic=len(evidence.synthetic),
         cohort=people,
@@ -148,13 +153,13 @@ def run_memorization(
     )
 
 
-def choose_spaces(evidence: Evidence, names: Sequence[str] = ()) -> list[Space]:
+def choose_spaces(evidence: Evidence, names: Sequence[str] = (), *, kept: SharedCache | None = None) -> list[Space]:
     """The named spaces, or all that fit; masks are compared only where both sets have them alike."""
     alike = evidence.real.header.mask_labels == evidence.synthetic.header.mask_labels
     given = evidence.real if alike else without_masks(evidence.real)
     if names:
-        return spaces_named(tuple(names), given)
-    return [*default_spaces(given), *copy_spaces(given)]
+        return spaces_named(tuple(names), given, kept=kept)
+    return [*default_spaces(given, kept=kept), *copy_spaces(given)]
 
 
 def _all_positive_controls(
@@ -197,33 +202,14 @@ def _least_power(powers: Mapping[str, Power], n_synthetic: int) -> tuple[str, fl
 
 def _controls(
     evidence: Evidence, measured: Mapping[str, MeasuredSpace], reference: Reference, settings: MemorizationSettings
-) -> tuple[dict[str, Control], Blind]:
-    people, owners = evidence.cohort, evidence.patient_of
-    whole = of_whole_images(measured)
-    output, real = tables(whole), real_tables(measured)
+) -> list[Control]:
+    """Those that look at the synthetic images."""
+    output, people = tables(of_whole_images(measured)), evidence.cohort
     given: dict[str, Any] = {"seed": settings.seed, "repeats": settings.control_repeats}
-    found = [
-        negative.halves_of_holdout(name, real, shown, owners, people, whole=tuple(whole), **given)
-        for name, shown in _passed_off(evidence, measured, settings.seed).items()
+    return [
+        negative.shuffled_roles(output, reference.floors, people, **given),
+        negative.split_among_members(output, reference.floors, people, **given),
     ]
-    found.append(negative.shuffled_roles(output, reference.floors, people, **given))
-    found.append(negative.split_among_members(output, reference.floors, people, **given))
-    features = {name: means_of_patients(space.references, owners, len(people)) for name, space in whole.items()}
-    blind = blind_baseline(facts_of_images(evidence.real, people), people, seed=settings.seed, features=features)
-    return {control.name: control for control in found}, blind
-
-
-def _passed_off(evidence: Evidence, measured: Mapping[str, MeasuredSpace], seed: int) -> dict[str, Shown]:
-    """Real images as honest output: as they are, blurred, noisy. Of large sets a sample."""
-    rng = np.random.default_rng([seed, *b"shown"])
-    rows = np.sort(rng.permutation(len(evidence.real))[:MOST_SHOWN])
-    owners = evidence.patient_of[rows]
-    held = {"half of the holdout": Shown(tables=negative.rows_of(real_tables(measured), rows), owners=owners)}
-    for name, change in (("blurred holdout", blurred), ("noisy holdout", noised)):
-        changed = change_all(evidence.real.rows(rows), change, seed=seed)
-        found = {space: of.against(changed, exclude=owners) for space, of in measured.items()}
-        held[name] = Shown(tables=found, owners=owners)
-    return held
 
 
 def _sets(evidence: Evidence, measured: Mapping[str, MeasuredSpace]) -> dict[str, RealAndSynthetic]:
