@@ -33,7 +33,14 @@ def tissue_of(image: Tensor, classes: int) -> Tensor:
 
 def _mean_around(values: Tensor, there: Tensor, window: int) -> Tensor:
     """The mean over a window, of voxels that are there."""
-    pool = functional.avg_pool2d if values.dim() == 4 else functional.avg_pool3d
-    share = pool(there, window, 1, window // 2)
-    mean: Tensor = pool(values * there, window, 1, window // 2) / share.clamp(min=1e-6)
+    mean: Tensor = _pooled(values * there, window) / _pooled(there, window).clamp(min=1e-6)
     return mean * there
+
+
+def _pooled(values: Tensor, window: int) -> Tensor:
+    """The mean over a window, axis by axis: as many steps as its edges are long, not as it has voxels."""
+    pool = functional.avg_pool2d if values.dim() == 4 else functional.avg_pool3d
+    for axis in range(values.dim() - 2):
+        size = [window if other == axis else 1 for other in range(values.dim() - 2)]
+        values = pool(values, size, 1, [side // 2 for side in size])
+    return values

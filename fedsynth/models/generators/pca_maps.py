@@ -291,7 +291,12 @@ class PcaMaps(Family):
 def _labels(fields: Tensor, widths: Tensor) -> Tensor:
     """The label that reaches furthest at each voxel (n, ...), or background where none does."""
     fields = fields + widths.reshape(-1, *[1] * (fields.dim() - 2))
-    furthest: Tensor = torch.cat([-fields.amax(1, keepdim=True), fields], 1).argmax(1)
+    most = -fields.amax(1)
+    furthest = torch.zeros_like(most, dtype=torch.int64)
+    for label in range(fields.shape[1]):  # several times as fast as argmax over so few
+        further = fields[:, label] > most
+        furthest[further] = label + 1
+        most = torch.where(further, fields[:, label], most)
     return furthest
 
 
