@@ -200,6 +200,7 @@ def test_tissue_is_not_looked_for_where_labels_name_it_or_nobody_wants_it() -> N
     named = replace(SHAPE, label_names=("background", "white", "tumour"))
     assert build("two-stage", named, base=4).tissue == 0  # type: ignore[attr-defined]
     assert two_stage(tissue=0).tissue == 0  # type: ignore[attr-defined]
+    assert two_stage(renderer="spade").tissue == 3  # type: ignore[attr-defined]
     assert two_stage(renderer="pix2pix").tissue == 0  # type: ignore[attr-defined]
     assert two_stage(tissue=2, renderer="pix2pix").tissue == 2  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="tissue"):

@@ -25,6 +25,7 @@ from fedsynth.models.tissue import SHARES, tissue_of
 
 MAPS, TISSUE, RENDERER = "maps", "tissue", "renderer"
 DEFAULTS = {MAPS: "pca-maps", RENDERER: "render-vae"}
+TOLD_TISSUE = ("render-vae", "spade")
 CLASSES, NAMED = 3, ("csf", "grey", "white")
 """Classes of tissue, where no label names any."""
 SPECK = 0.01
@@ -184,10 +185,11 @@ def build(
 ) -> TwoStage:
     """A new one of the families of those names; other options are the renderer's.
 
-    So many classes of `tissue` are told to the renderer: three for render-vae where no label names any, else none.
+    So many classes of `tissue` are told to the renderer: three for render-vae and spade where no label names any, else
+    none.
     """
     named = any(name in NAMED for name in shape.label_names)
-    usual = CLASSES if renderer == DEFAULTS[RENDERER] and not named else 0
+    usual = CLASSES if renderer in TOLD_TISSUE and not named else 0
     classes = usual if tissue is None else tissue
     if classes not in (0, *SHARES):
         raise ConfigError("'tissue' has an unknown value", value=tissue, remedy=f"take 0 or one of {sorted(SHARES)}")
