@@ -34,10 +34,10 @@ check: $(READY)  ## what CI runs: lint, format, types, layers
 	$(BIN)/lint-imports
 
 check-privacy: $(READY)  ## the private path with all that takes minutes: twenty histories by opacus's accountant, planted faults
-	$(BIN)/python -m pytest -m 'not gpu' tests/privacy tests/training/test_dp_gradients.py
+	$(BIN)/python -m pytest -m 'not gpu' tests/privacy tests/training/test_dp_gradients.py tests/training/test_dp_resume.py
 
 test: $(READY)  ## everything that takes seconds
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu'

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 import fedsynth
+from fedsynth.api.evaluation import BENCHMARKS
 from fedsynth.data.phantoms.cohort import make_phantoms
 from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import FedSynthError, RefusedError
@@ -19,8 +21,9 @@ def test_importing_fedsynth_imports_nothing_heavy():
         _ = fedsynth.nothing
 
 
-def test_simulate_evaluate_and_compare(tmp_path):
-    make_phantoms(tmp_path / "data", PhantomSettings(size=32, patients=54, slices=1, sites=2), workers=1)
+def test_simulate_evaluate_and_compare(tmp_path, monkeypatch):
+    monkeypatch.setitem(BENCHMARKS, "fidelity", partial(fedsynth.fidelity, steps=2))
+    make_phantoms(tmp_path / "data", PhantomSettings(size=16, patients=54, slices=1, sites=2), workers=1)
     run = fedsynth.simulate(sites=2, data=tmp_path / "data", run=tmp_path / "run", rounds=1, local_steps=1, count=24)
     found = fedsynth.evaluate(run, benchmarks=["fidelity"])
     assert {"benchmark", "score", "value", "low", "high", "baseline", "control"} <= set(found.columns)

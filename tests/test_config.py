@@ -240,7 +240,7 @@ outers = st.builds(
 
 
 @given(value=outers)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_what_is_written_is_what_is_read(value: Outer, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("round") / "trip.toml"
     save_toml(file, value)

@@ -1,12 +1,12 @@
 """Every promise of the image-set format, checked; a broken one is named with its file, row and value."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from fedsynth.data.lazy_arrays import Stack
 from fedsynth.data.roles import ROLES, Split
@@ -82,24 +82,27 @@ def check_table(header: Header, cases: pd.DataFrame, folder: Path | None) -> Non
     if extra := [column for column in cases.columns if column not in COLUMNS]:
         remedy = nearest(str(extra[0]), COLUMNS)
         raise ImageSetError("unknown column", file=file, value=str(extra[0]), remedy=remedy)
+    of = {column: cases[column].tolist() for column in COLUMNS}  # most tables are small, where pandas takes long
     for column in ("patient", "site"):
         remedy = "'A' and 'A ' would be two: remove the blanks"
-        loose = cases[column] != cases[column].str.strip()
-        _refuse(loose, cases[column], f"the {column} begins or ends with a blank", file, remedy)
-    _refuse(cases["case"] == "", cases["case"], "the case has no name", file)
-    _refuse(cases["case"].duplicated(), cases["case"], "the case stands twice", file, "every case needs its own name")
-    known = f"one of {', '.join(ROLES)} or empty"
-    _refuse(~cases["role"].isin([*ROLES, ""]), cases["role"], "unknown role", file, known)
-    classes = [*header.classes, ""]
+        loose = [not isinstance(value, str) or value != value.strip() for value in of[column]]
+        _refuse(loose, of[column], f"the {column} begins or ends with a blank", file, remedy)
+    _refuse([case == "" for case in of["case"]], of["case"], "the case has no name", file)
+    if len(set(of["case"])) < len(cases):
+        twice = cases["case"].duplicated().tolist()
+        _refuse(twice, of["case"], "the case stands twice", file, "every case needs its own name")
+    known, roles = f"one of {', '.join(ROLES)} or empty", {*ROLES, ""}
+    _refuse([role not in roles for role in of["role"]], of["role"], "unknown role", file, known)
+    classes = {*header.classes, ""}
     listed = f"the classes of {HEADER} are: {', '.join(header.classes) or 'none'}"
-    _refuse(~cases["class"].isin(classes), cases["class"], "unknown class", file, listed)
-    bad_slice = ~cases["slice"].str.fullmatch(r"\d*")
-    _refuse(bad_slice, cases["slice"], "the slice is not a whole number", file)
+    _refuse([label not in classes for label in of["class"]], of["class"], "unknown class", file, listed)
+    bad_slice = [not isinstance(value, str) or not re.fullmatch(r"\d*", value) for value in of["slice"]]
+    _refuse(bad_slice, of["slice"], "the slice is not a whole number", file)
     if header.origin == "real":
         remedy = "a real set names the patient of every image: nothing can be split or protected without it"
-        _refuse(cases["patient"] == "", cases["patient"], "the patient is missing", file, remedy)
+        _refuse([name == "" for name in of["patient"]], of["patient"], "the patient is missing", file, remedy)
     for column in ("site", "role"):
-        _check_one_per_patient(cases, column, file)
+        _check_one_per_patient(of["patient"], of[column], column, file)
 
 
 def check_shapes(header: Header, cases: pd.DataFrame, images: Stack, masks: Stack | None, folder: Path | None) -> None:
@@ -159,26 +162,16 @@ def _check_count(cases: pd.DataFrame, array: Stack, file: Path | None) -> None:
         raise ImageSetError(f"the array has {len(array)} items and {TABLE} has {len(cases)} rows", file=file)
 
 
-def _check_one_per_patient(cases: pd.DataFrame, column: str, file: Path | None) -> None:
-    named = cases[cases["patient"] != ""]
-    first = named.groupby("patient", sort=False)[column].transform("first")
-    wrong = named[column] != first
-    if wrong.any():
-        label = wrong.idxmax()
-        patient, here, there = named.loc[label, "patient"], named.loc[label, column], first.loc[label]
-        remedy = "all images of a patient belong together; rename the patient or mend the column"
-        problem = f"the patient {patient!r} has two values of {column!r}: {there!r} and {here!r}"
-        raise ImageSetError(problem, file=file, row=_line(cases.index == label), remedy=remedy)
+def _check_one_per_patient(patients: list[str], values: list[str], column: str, file: Path | None) -> None:
+    first: dict[str, str] = {}
+    for i, (patient, here) in enumerate(zip(patients, values, strict=True)):
+        if patient != "" and (there := first.setdefault(patient, here)) != here:
+            remedy = "all images of a patient belong together; rename the patient or mend the column"
+            problem = f"the patient {patient!r} has two values of {column!r}: {there!r} and {here!r}"
+            raise ImageSetError(problem, file=file, row=i + 2, remedy=remedy)
 
 
-def _refuse(
-    wrong: "pd.Series[bool]", values: "pd.Series[str]", problem: str, file: Path | None, remedy: str = ""
-) -> None:
-    if wrong.any():
-        value = str(values.iloc[int(np.argmax(wrong.to_numpy()))])
-        raise ImageSetError(problem, file=file, row=_line(wrong.to_numpy()), value=value, remedy=remedy)
-
-
-def _line(wrong: NDArray[np.bool_]) -> int:
-    """Where the first wrong row stands in the file: after a header line, counted from one as editors do."""
-    return int(np.argmax(wrong)) + 2
+def _refuse(wrong: list[bool], values: list[str], problem: str, file: Path | None, remedy: str = "") -> None:
+    if any(wrong):
+        first = wrong.index(True)  # it stands after a header line, and editors count from one
+        raise ImageSetError(problem, file=file, row=first + 2, value=str(values[first]), remedy=remedy)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _EPSILONS = np.linspace(0.0, 3.0, 91) ** 2
 """Where the curve is supported; fewer only make it lower, so that less is refuted."""
 FURTHEST, STRONGEST = 16.0, 7.0
-"""The noise is looked for up to so many times the declared one, and down to steps of so many deviations in all."""
+"""The noise is doubled until it passes so many times the declared one, and halved to so many deviations in all."""
 
 
 def least_false_negatives(mechanism: Mechanism, false_positives: float) -> float:

@@ -14,6 +14,7 @@ from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.evidence import real_images_of
 from fedsynth.evaluation.score import load_result
+from fedsynth.evaluation.utility import patient_scores
 from fedsynth.runs import create_run
 from fedsynth.training.roles import roles_mark
 from tests.evaluation.reader_study.sets import real_and_synthetic
@@ -28,6 +29,11 @@ def sets(tmp_path_factory):
     header = replace(members.header, origin="synthetic", split=None)
     replace(members, cases=cases, header=header).save(folder / "synthetic")
     return ["--real", str(folder / "real"), "--synthetic", str(folder / "synthetic")]
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(patient_scores, "REPEATS", 40)
 
 
 def run(*arguments):

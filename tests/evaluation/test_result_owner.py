@@ -1,12 +1,14 @@
 """A run keeps results of its own two sets: those of others never borrow its epsilon."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedsynth.api.evaluation import evaluate
+from fedsynth.api.evaluation import BENCHMARKS, evaluate
+from fedsynth.api.utility import fidelity
 from fedsynth.cli import app
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
@@ -73,7 +75,8 @@ def test_no_benchmark_writes_of_another_set_into_the_run(run, tmp_path, name, op
     assert not run.benchmark(name).exists()
 
 
-def test_its_result_goes_where_the_user_says_and_nowhere_else(run, tmp_path):
+def test_its_result_goes_where_the_user_says_and_nowhere_else(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(BENCHMARKS, "fidelity", partial(fidelity, steps=0))
     out = tmp_path / "fidelity.json"
     before = sorted(run.folder.rglob("*"))
     done = call("fidelity", run.folder, "--synthetic", tmp_path / "other", "--steps", "0", "--out", out)

@@ -36,6 +36,12 @@ def test_numbers_that_are_none_are_null_and_arrays_are_lists(images):
     assert table["details"] == {"a": [0, 1], "b": None, "c": [1]}
 
 
+def test_a_score_is_written_with_its_interval_or_with_the_reason_why_there_is_none():
+    assert str(Score(value=0.81234, low=0.7, high=0.905)) == "0.812 [0.7, 0.905]"
+    assert str(Score(value=0.5, low=0.25)) == str(Score(value=0.5, high=0.75)) == str(Score(value=0.5)) == "0.5"
+    assert str(Score(value=None, why="one class only")) == "one class only"
+
+
 def test_a_score_without_a_value_says_why():
     with pytest.raises(ValueError):
         Score(value=None)

@@ -97,7 +97,7 @@ def test_a_second_message_does_not_tell_when_the_work_on_the_first_is_done(tmp_p
     hospital = Hospital(tmp_path)
     tiny_set(patients=9).save(tmp_path / "tiny")
     hospital.write(images="tiny")
-    (tmp_path / "policy.toml").write_text("max-epsilon = 9\ndelta = 0.001\nanswer-every = 1\n")
+    (tmp_path / "policy.toml").write_text("max-epsilon = 9\ndelta = 0.001\nanswer-every = 0.4\n")
     asked(tmp_path, settings, "query.hello", hello_content("x"))
     (work,) = client_app._works.values()
     doing, goes_on = Event(), Event()
@@ -118,7 +118,7 @@ def test_a_second_message_does_not_tell_when_the_work_on_the_first_is_done(tmp_p
         first = sites.submit(client_app.app, number(Message(contents[0], 7, "train"), "a"), context)
         assert doing.wait(30)
         second = sites.submit(client_app.app, number(Message(contents[1], 7, "train"), "b"), context)
-        time.sleep(1.2)
+        time.sleep(0.5)
         work._train = train  # type: ignore[method-assign]
         goes_on.set()
         answers = [one.result(30).content.config_records["words"]["refused"] for one in (first, second)]

@@ -16,7 +16,7 @@ from fedsynth.federation.messages import hello_content, order_contents, read_ord
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.runs import Run
 from fedsynth.training.settings import cpu_threads
-from tests.federation.tiny import SETTINGS, assert_same, rows, simulated, start
+from tests.federation.tiny import SETTINGS, assert_same, rows, start
 
 FIRST, SECOND, STRANGER = (str(FIRST_NODE + i) for i in (0, 1, 7))
 
@@ -31,8 +31,8 @@ def trained(tmp_path: Path, known: dict[str, str], settings: FederationSettings 
     return run
 
 
-def test_those_who_are_who_they_say_train_as_ever(tmp_path: Path) -> None:
-    assert_same(trained(tmp_path, {"site-0": FIRST, "site-1": SECOND}), simulated(tmp_path, SETTINGS))
+def test_those_who_are_who_they_say_train_as_ever(tmp_path: Path, whole: Run) -> None:
+    assert_same(trained(tmp_path, {"site-0": FIRST, "site-1": SECOND}), whole)
 
 
 def test_nobody_answers_under_anothers_name(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fedsynth.federation.rounds import straight_line
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.accounting import epsilon_of
 from fedsynth.privacy.ledger import Ledger, read_ledger
-from fedsynth.runs import open_run
+from fedsynth.runs import Run, open_run
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.membership_scores import membership_scorer
 from fedsynth.training.random_streams import stream_seed
@@ -84,15 +84,14 @@ def test_two_sites_and_two_rounds_are_as_by_hand(tmp_path: Path) -> None:
     assert discriminator.keys() == {name for name in expected if name.startswith("discriminator")}
 
 
-def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
-    run = simulated(tmp_path, SETTINGS)
-    told = rows(run)
+def test_a_run_leaves_what_the_design_says(whole: Run) -> None:
+    told = rows(whole)
     assert [(row["round"], row["site"]) for row in told] == [(str(r), f"site-{i}") for r in (1, 2, 3) for i in (0, 1)]
     assert all(row["answered"] == "true" and float(row["discriminator_loss"]) and row["steps"] == "2" for row in told)
-    egress = read_egress(run.site("site-0") / "egress.jsonl")
+    egress = read_egress(whole.site("site-0") / "egress.jsonl")
     assert [line["message"] for line in egress] == ["hello", "train", "train", "train"]
     assert "generator.last.weight" in egress[1]["content"]
-    _, card = load_generator(run.checkpoints)
+    _, card = load_generator(whole.checkpoints)
     assert card.steps == 6
     assert card.class_shares == (pytest.approx(5 / 9, abs=0.2), pytest.approx(4 / 9, abs=0.2))
     assert sum(card.class_shares) == pytest.approx(1)
@@ -114,17 +113,15 @@ def test_one_site_alone_is_pooled_training(tmp_path: Path) -> None:
         assert np.array_equal(found[name], value.numpy()), name
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    whole = simulated(tmp_path, SETTINGS, "whole")
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, whole: Run) -> None:
     broken = killed_after(tmp_path, SETTINGS, 1)
     go(broken, SETTINGS)
     assert_same(whole, broken)
     assert [row["round"] for row in rows(broken)] == ["1", "1", "2", "2", "3", "3"]
 
 
-def test_a_round_whose_checkpoint_was_lost_is_done_again_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_round_whose_checkpoint_was_lost_is_done_again_to_the_same_bits(tmp_path: Path, whole: Run) -> None:
     """Killed between a site's work and the server's checkpoint, with every state of the round thrown away or kept."""
-    whole = simulated(tmp_path, SETTINGS, "whole")
     for name, throw_away in (("kept", False), ("thrown", True)):
         broken = killed_after(tmp_path, SETTINGS, 2, name)
         (broken.checkpoints / "round-0002.safetensors").unlink()
@@ -282,22 +279,24 @@ def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
         go(run, SETTINGS)
 
 
-def test_memory_and_disk_give_the_same(tmp_path: Path) -> None:
+def test_memory_and_disk_give_the_same(tmp_path: Path, whole: Run) -> None:
     """As on an engine that starts a process for every message."""
-    kept = simulated(tmp_path, SETTINGS, "kept")
     run = start(tmp_path, SETTINGS, "forgetful")
     go(run, SETTINGS, watch=lambda progress: client_app.forget_everything())
-    assert_same(kept, run)
+    assert_same(whole, run)
 
 
-def test_sites_beyond_what_memory_may_hold_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = simulated(tmp_path, SETTINGS, "kept")
+def test_sites_beyond_what_memory_may_hold_give_the_same(
+    tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client_app, "KEPT_BYTES", 0)
-    assert_same(kept, simulated(tmp_path, SETTINGS, "crowded"))
+    assert_same(whole, simulated(tmp_path, SETTINGS, "crowded"))
     assert len(client_app._works) == 1
 
 
-def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(
+    tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, keep = start(tmp_path, SETTINGS), rounds.save_checkpoint
 
     for dies_before in (True, False):
@@ -316,4 +315,4 @@ def test_no_row_is_lost_when_the_server_dies_at_its_checkpoint(tmp_path: Path, m
     monkeypatch.setattr(rounds, "save_checkpoint", keep)
     go(run, SETTINGS)
     assert [row["round"] for row in rows(run)] == ["1", "1", "2", "2", "3", "3"]
-    assert_same(run, simulated(tmp_path, SETTINGS, "whole"))
+    assert_same(run, whole)

@@ -56,8 +56,9 @@ def resumed(run: Run, settings: object) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
-def test_a_damaged_checkpoint_of_the_server_is_done_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    whole = simulated(tmp_path, SETTINGS, "whole")
+def test_a_damaged_checkpoint_of_the_server_is_done_again(
+    tmp_path: Path, whole: Run, damage: Callable[[Path], None]
+) -> None:
     broken = killed_after(tmp_path, SETTINGS, 2)
     damage(broken.checkpoints / "round-0002.safetensors")
     said = resumed(broken, SETTINGS)
@@ -82,8 +83,7 @@ def test_a_run_without_any_whole_checkpoint_does_not_begin_from_nothing(tmp_path
     assert len(rows(broken)) == 8
 
 
-def test_a_run_whose_first_checkpoint_is_damaged_begins_again_and_says_so(tmp_path: Path) -> None:
-    whole = simulated(tmp_path, SETTINGS, "whole")
+def test_a_run_whose_first_checkpoint_is_damaged_begins_again_and_says_so(tmp_path: Path, whole: Run) -> None:
     broken = killed_after(tmp_path, SETTINGS, 1)
     flip(broken.checkpoints / "round-0001.safetensors")
     resumed(broken, SETTINGS)

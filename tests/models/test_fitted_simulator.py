@@ -69,6 +69,7 @@ def test_what_it_states_of_itself() -> None:
     assert entry.private == "one noised sum of bounded statistics, one vector per patient"
 
 
+@pytest.mark.slow
 def test_the_fit_comes_nearer_to_shifted_patients_than_the_wide_pool_and_the_placebo(
     shifted: tuple[FittedFamily, np.ndarray],
 ) -> None:

@@ -19,10 +19,19 @@ def test_every_joint_gan_of_the_catalog_is_tested() -> None:
     assert joint - {"vae"} == set(NAMES)
 
 
+KINDS = [
+    # every pair of dimensions, privacy and content; the other triples are slow tests
+    (2, False, 3, 2),
+    (2, True, 0, 0),
+    (3, False, 0, 0),
+    (3, True, 3, 2),
+    *(pytest.param(*kind, marks=pytest.mark.slow) for kind in [(2, False, 0, 0), (2, True, 3, 2)]),
+    *(pytest.param(*kind, marks=pytest.mark.slow) for kind in [(3, False, 3, 2), (3, True, 0, 0)]),
+]
+
+
 @FAMILIES
-@DIMENSIONS
-@pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize(("n_classes", "n_labels"), [(3, 2), (0, 0)])
+@pytest.mark.parametrize(("dimensions", "private", "n_classes", "n_labels"), KINDS)
 def test_two_steps_leave_finite_weights_and_right_images(
     name: str, dimensions: int, private: bool, n_classes: int, n_labels: int
 ) -> None:

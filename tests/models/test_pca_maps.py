@@ -6,6 +6,7 @@ import torch
 
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.models.base import Family, ImageShape, SeededSource, Tensors, global_randomness
+from fedsynth.models.generators import pca_maps
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.pca_maps import shifted
 
@@ -118,6 +119,18 @@ def test_empty_maps_are_said_to_teach_nothing() -> None:
 def test_it_draws_maps_and_no_images() -> None:
     with pytest.raises(ConfigError, match="draws label maps alone; give --generator two-stage --maps pca-maps"):
         build("pca-maps", ImageShape(channels=1, size=(16, 16), n_labels=3))
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_labels_area_by_its_width_is_that_of_the_drawn_maps(label: int) -> None:
+    """Fields of whole numbers: many voxels where labels reach equally far, or none does."""
+    fields = torch.randint(-2, 3, (7, 3, 9, 8), generator=torch.Generator().manual_seed(0)).float()
+    widths = torch.tensor([1.0, -1.0, 0.0])
+    area = pca_maps._area_by_width(fields, widths, label)
+    for width in (-3.0, -1.0, 0.0, 0.5, 2.0):
+        widths[label] = width
+        assert area(widths[label]) == float((pca_maps._labels(fields, widths) == label + 1).sum())
+    assert area(torch.tensor(2.0)) > area(torch.tensor(0.0)) > area(torch.tensor(-3.0))
 
 
 def test_what_is_shifted_off_the_grid_is_lost() -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -96,19 +97,56 @@ def test_the_gauge_says_what_the_published_runs_say(epsilon, patients, batch, st
     assert bool(found.advice) == (verdict != "likely")
 
 
-def planned(*, noise: float, batch: int, patients: int = 500, steps: int = 1000) -> PrivatePlan:
+def planned(*, noise: float, batch: int, patients: int = 500, steps: int = 1000, **more) -> PrivatePlan:
     claim = compose([Mechanism(rate=1.0, noise=1.0, steps=1)], 1e-5)
-    return PrivatePlan(settings=settings(patients=patients, batch=batch), steps=steps, noise=noise, claim=claim)
+    return PrivatePlan(settings=settings(patients=patients, batch=batch), steps=steps, noise=noise, claim=claim, **more)
 
 
 @pytest.mark.parametrize(
-    ("noise", "verdict"), [(5.0, "likely"), (5.1, "doubtful"), (36.0, "doubtful"), (36.1, "hopeless")]
+    ("noise", "verdict", "words"),
+    [
+        (5.0, "likely", "can work: the noise of a step is 5 times the clip norm (good runs had up to 5)."),
+        (5.1, "doubtful", "may give poor images: the noise of a step is 5.1 {}"),
+        (36.0, "doubtful", "may give poor images: the noise of a step is 36 {}"),
+        (36.1, "hopeless", "will train on noise: the noise of a step is 36 {}"),
+    ],
 )
-def test_the_verdict_changes_at_the_published_ratios(noise, verdict):
-    assert gauge(planned(noise=noise, batch=100), 10_000).verdict == verdict
+def test_the_verdict_changes_at_the_published_ratios(noise, verdict, words):
+    found = gauge(planned(noise=noise, batch=100), 10_000)
+    assert found.verdict == verdict
+    published = "times the clip norm (good runs had up to 5, poor ones 36)."
+    assert found.sentence == f"epsilon 8 for 500 declared patients {words.format(published)}"
 
 
-@pytest.mark.parametrize(("sites", "where", "small"), [(1, "in all", ()), (4, "a site", ("3,906",))])
+@pytest.mark.parametrize(
+    ("noise", "sites", "verdict", "words", "advice"),
+    [
+        (3.0, 1, "likely", "can work: {} 0.3", ()),
+        (3.1, 1, "doubtful", "tells little: {} 0.31", ("1,034 declared patients would bring it to 0.3.",)),
+        (10.0, 1, "doubtful", "tells little: {} 1", ("3,334 declared patients would bring it to 0.3.",)),
+        (11.0, 1, "hopeless", "tells noise alone: {} 1.1", ("3,667 declared patients would bring it to 0.3.",)),
+        (10.0, 2, "doubtful", "at each of 2 sites tells little: {} 0.71", ("2,358 declared patients {}",)),
+    ],
+)
+def test_a_release_is_gauged_by_hand(noise, sites, verdict, words, advice):
+    """A hundred numbers' root times the noise, over 1,000 patients and the root of the sites; 0.3 is clear."""
+    found = gauge(planned(noise=noise, batch=1000, patients=1000, release=True), 10_000, sites=sites)
+    said = words.format("the noise on the patients' mean is")
+    assert found.ratio == pytest.approx(noise * 100 / 1000 / sites**0.5)
+    assert found.verdict == verdict
+    assert found.sentence == f"epsilon 8 for 1000 declared patients {said} times the longest that it can be."
+    assert found.advice == tuple(line.format("would bring it to 0.3.") for line in advice)
+
+
+def test_a_release_in_shares_is_gauged_by_what_a_site_adds():
+    """Four honest sites of five add half the planned deviation each."""
+    shares = NoiseShares(sites=5, fewest=5, colluding=1)
+    assert gauge(planned(noise=6.0, batch=1000, patients=1000, release=True, shares=shares), 10_000).ratio == 0.3
+
+
+@pytest.mark.parametrize(
+    ("sites", "where", "small"), [(1, "in all", ()), (2, "a site", ("1,953",)), (4, "a site", ("3,906",))]
+)
 def test_advice_by_hand(sites, where, small):
     """Ratio 8 sqrt(40,000) / 50 / sqrt(sites). A full batch has 100 patients, a quarter of the steps is 250, and a
     discriminator of fewer than 1,000 parameters is none."""
@@ -129,6 +167,14 @@ def test_advice_that_does_not_help_is_not_given():
     first, second = gauge(planned(noise=20.0, batch=500, steps=4), 40_000).advice
     assert first == "With 1 private steps in full batches it would be 0.26."
     assert second == "A discriminator of 15,625 parameters instead of 40,000 would bring it to 5."
+
+
+@pytest.mark.parametrize(("noise", "offered"), [(15.805, True), (15.82, False)])
+def test_a_discriminator_of_fewer_than_a_thousand_parameters_is_not_advised(noise, offered):
+    """40,000 times the square of 5 over twice the noise: 1,000.8 and 998.9."""
+    advice = gauge(planned(noise=noise, batch=100), 40_000).advice
+    line = "A discriminator of 1,000 parameters instead of 40,000 would bring it to 5."
+    assert [one for one in advice if "discriminator" in one] == [line] * offered
 
 
 def test_advice_followed_brings_the_ratio_down_to_what_it_says():
@@ -158,5 +204,10 @@ def test_a_plan_takes_no_number_from_data():
 @pytest.mark.parametrize(("patients", "warned"), [(7_500, False), (20_000, True)])
 def test_a_delta_near_one_over_the_patients_is_warned_of(patients: int, warned: bool) -> None:
     settings = PrivateSettings(epsilon=8.0, delta=1e-5, patients=patients, batch=patients)
-    said = str(gauge(make_plan(settings, {"discriminator": 2}), parameters=1000))
-    assert ("delta times the declared patients is 0.2, above 0.1" in said) == warned
+    plan = make_plan(settings, {"discriminator": 2})
+    warning = (
+        "Warning: delta times the declared patients is 0.2, above 0.1: with that probability such a promise lets one "
+        "patient be published whole; take delta at most 5e-06."
+    )
+    for kind in (plan, replace(plan, release=True)):
+        assert [line for line in gauge(kind, parameters=1000).advice if "delta" in line] == [warning] * warned

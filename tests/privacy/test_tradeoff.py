@@ -37,6 +37,17 @@ def test_less_is_proven_than_was_declared_where_the_attack_shows_less() -> None:
     assert 0.995 * true < proven <= true
 
 
+@pytest.mark.parametrize(("times", "looked_for"), [(24, True), (48, False)])
+def test_the_noise_is_looked_for_in_doublings_until_sixteen_times_is_passed(times: int, looked_for: bool) -> None:
+    """The doubling that passes 16 times the declared noise is the last: 24 times lies below it, 48 times beyond."""
+    declared = Mechanism(rate=1.0, noise=0.2, steps=1)
+    true = Mechanism(rate=1.0, noise=0.2 * times, steps=1)
+    missed = least_false_negatives(true, 0.3)
+    proven = proven_epsilon(declared, 1e-5, false_positives=0.3, false_negatives=missed)
+    assert (0.99 * epsilon_of([true], 1e-5) < proven) == looked_for
+    assert (proven > 0) == looked_for
+
+
 def test_no_more_is_proven_than_the_largest_epsilon_that_is_ever_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tradeoff, "LARGEST_EPSILON", 2.0)
     missed = least_false_negatives(GAUSSIAN, 0.3)  # the rates prove about 5

@@ -1,6 +1,6 @@
 """The utility benchmark: what must come out when the answer is known, and what is refused."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ from fedsynth.training.settings import TaskSettings
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    settings = PhantomSettings(size=32, patients=40, slices=3, sites=2)
+    settings = PhantomSettings(size=32, patients=40, slices=2, sites=2)
     return make_phantoms(tmp_path_factory.mktemp("set") / "set", settings, workers=1)
 
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
     """As many other patients of the same kind as the real set has members, as if they were synthetic."""
-    settings = PhantomSettings(size=32, patients=40, slices=3, sites=2, seed=1)
+    settings = PhantomSettings(size=32, patients=40, slices=2, sites=2, seed=1)
     return synthetic_of(
         make_phantoms(tmp_path_factory.mktemp("others") / "set", settings, workers=1).select(role="member")
     )
@@ -50,10 +50,16 @@ def synthetic_of(members, **changes):
     return replace(members, **{"header": header, "cases": blank, **changes})
 
 
-def scores_of(real, synthetic, *arms, kind="segmentation", network="unet", seeds=1, steps=60):
-    plan = Plan(kind=kind, arms=[(arm, False) for arm in arms], seeds=seeds)
-    learner = TaskLearner(TaskSettings(network=network, steps=steps, batch=8, rate=5e-3))
-    return run_utility(real, synthetic, plan, learner)
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Arms on real images are the same in every test that trains alike."""
+    return ArmCache(folder=tmp_path_factory.mktemp("arms"))
+
+
+def scores_of(real, synthetic, *arms, kind="segmentation", network="unet", seeds=1, steps=60, kept=None):
+    task = TaskSettings(network=network, steps=steps, batch=8, rate=5e-3)
+    plan = Plan(kind=kind, arms=[(arm, False) for arm in arms], seeds=seeds, settings=asdict(task))
+    return run_utility(real, synthetic, plan, TaskLearner(task), kept=kept)
 
 
 def noise_of(real):
@@ -98,8 +104,8 @@ def known(real, teaches, *, collapses=(), nobody=None, kept=None, seeds=1):
     return run_utility(real, synthetic, plan, learner, kept=kept), learner
 
 
-def test_every_arm_stands_beside_the_real_one(real, others):
-    result = scores_of(real, others, "real", "synthetic")
+def test_every_arm_stands_beside_the_real_one(real, others, kept):
+    result = scores_of(real, others, "real", "synthetic", kept=kept)
     controls = [result.scores[f"dice/{arm}"].value for arm in ("threshold", "mean-image")]
     assert result.scores["dice/synthetic"].baseline == pytest.approx(max(controls))
     assert result.scores["fp_area/synthetic"].control == pytest.approx(result.scores["fp_area/real"].value)
@@ -128,13 +134,13 @@ def test_other_patients_are_as_good_as_members_and_shuffled_masks_are_not(real, 
     assert shuffled.details["paired"]["synthetic"]["p"] < 0.05
 
 
-def test_noise_and_shuffled_masks_are_worse_than_right_ones(real):
+def test_noise_and_shuffled_masks_are_worse_than_right_ones(real, kept):
     members = real.select(role="member")
     masks = np.asarray(members.masks)
     shuffled = synthetic_of(members, masks=masks[np.random.default_rng(0).permutation(len(masks))])
-    right = scores_of(real, None, "real").scores["dice/real"].value
+    right = scores_of(real, None, "real", kept=kept).scores["dice/real"].value
     for wrong in (noise_of(real), shuffled):
-        assert scores_of(real, wrong, "synthetic").scores["dice/synthetic"].value < 0.6 * right
+        assert scores_of(real, wrong, "synthetic", kept=kept).scores["dice/synthetic"].value < 0.6 * right
 
 
 @pytest.mark.slow
@@ -238,7 +244,7 @@ def test_mislabelled_classes_lower_accuracy_and_the_baseline_is_the_commonest_cl
 def test_hospitals_alone_three_seeds_and_fine_tuning(real):
     synthetic = synthetic_of(real.select(role="member"))
     arms = ("real", "real-local", "synthetic-then-10%-real", "real+synthetic")
-    result = scores_of(real, synthetic, *arms, seeds=3, steps=6)
+    result = scores_of(real, synthetic, *arms, seeds=3, steps=2)
     assert {f"dice/{arm}" for arm in (*arms, "threshold", "mean-image")} <= result.scores.keys()
     assert set(result.details["paired"]) == set(arms) - {"real"}
     for found in result.details["paired"].values():
