@@ -180,6 +180,32 @@ def test_specks_and_holes_of_a_drawn_head_are_mended_and_larger_ones_are_kept() 
     assert tissue.sum() == 30 * 30 - 25
 
 
+def test_air_beside_a_head_that_fills_the_frame_is_no_hole() -> None:
+    ahead = (torch.arange(64) - 31.5).square()
+    disc = (ahead[:, None] + ahead[None] < 42**2).float()
+    drawn = torch.stack([1 - disc, disc])[None]
+    assert 0 < float((1 - disc).sum()) < 0.01 * float(disc.sum()) * 4
+    assert torch.equal(_without_specks(drawn)[0, 0], disc)
+
+
+def test_no_lesion_is_drawn_without_a_head() -> None:
+    """A third of the training slices are blank, and blank tissue is drawn as often, but not where there is a lesion."""
+    shown = batch()
+    blank = torch.arange(60) % 3 == 0
+    shown["image"][blank] = -1
+    shown["mask"][blank, 1:], shown["mask"][blank, 0] = 0, 1
+    family = fit(two_stage(), shown)
+    noise = family.noise(90, SeededSource(0))
+    label = torch.eye(3)[torch.arange(90) % 2]
+    maps = family._by_stage["maps"].sample({"label": label}, {k[5:]: v for k, v in noise.items() if k[:5] == "maps/"})
+    made = family.sample({"label": label}, noise)
+    ill = maps["mask"][:, 1:].flatten(1).any(1)
+    kept = made["mask"][:, 1:].flatten(1).any(1)
+    assert 0 < int(ill.sum()) < 90
+    assert torch.equal(ill, kept)
+    assert (made["image"][kept].flatten(1).amax(1) > -0.9).all()
+
+
 def test_another_lesion_is_drawn_into_the_same_anatomy() -> None:
     family = fit(two_stage(), batch())
     noise, label = family.noise(8, SeededSource(1)), torch.eye(3)[torch.arange(8) % 2]

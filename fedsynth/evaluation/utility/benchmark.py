@@ -164,7 +164,7 @@ def _over_nobody(gain: Score, name: str, seeds: int, *, public: Score | None = N
         return f"not known: {gain.why or 'there is no interval'}"
     if seeds < SEEDS_FOR_TESTS:
         return f"not known from {seeds} training(s) of each arm: {gain} beside images that no member shaped ({name})"
-    if gain.low > 0 and name == PLACEBO and (public is None or (public.low is not None and public.low > 0)):
+    if gain.low > 0 and name == PLACEBO and public is not None and public.low is not None and public.low > 0:
         return f"patients added {gain}"
     if gain.low > 0:
         without = " and not shown to be better than the public ones" if name == PLACEBO else ""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -102,11 +103,18 @@ class TwoStage(Family):
             maps = one_hot(drawn.argmax(1), self.shape.n_labels)
         source = maps
         if self.tissue:
-            tissue = _without_specks(self._by_stage[TISSUE].sample({}, _under(TISSUE, noise))["mask"]).to(maps)
+            tissue = self._drawn_tissue(maps, _under(TISSUE, noise))
             maps = _within(maps, tissue) if condition.get("source") is None else maps
             source = _beside(maps, tissue)
         made = self._by_stage[RENDERER].sample(condition | {"source": source}, _under(RENDERER, noise))
         return {"image": made["image"], "mask": maps}
+
+    def _drawn_tissue(self, maps: Tensor, noise: Tensors) -> Tensor:
+        """Tissue (n, classes, ...) for these maps; blank slices, if there were any, have no lesion."""
+        ill = (maps[:, 1:].flatten(1).sum(1) > 0).to(noise["chance"])
+        chance = torch.cat([noise["chance"][:, :1] * (1 - ill)[:, None], noise["chance"][:, 1:]], 1)
+        drawn = self._by_stage[TISSUE].sample({}, noise | {"chance": chance})["mask"]
+        return _without_specks(drawn).to(maps)
 
     def _for_stage(self, stage: str, batch: Tensors) -> Tensors:
         """Maps and class without a picture; or the map as the picture's source."""
@@ -144,8 +152,9 @@ def _beside(maps: Tensor, tissue: Tensor) -> Tensor:
 
 
 def _within(maps: Tensor, tissue: Tensor) -> Tensor:
-    """Drawn lesions without what lies outside the drawn head."""
-    lesions = maps[:, 1:] * tissue.sum(1, keepdim=True)
+    """Drawn lesions without what lies outside the drawn head, if there is one."""
+    head = tissue.sum(1, keepdim=True)
+    lesions = maps[:, 1:] * torch.where(head.flatten(1).sum(1).reshape(-1, *[1] * (head.dim() - 1)) > 0, head, 1)
     return torch.cat([1 - lesions.sum(1, keepdim=True), lesions], 1)
 
 
@@ -155,14 +164,17 @@ def _without_specks(drawn: Tensor) -> Tensor:
     middle = tissue.shape[1] // 2
     for one in tissue:
         there = one.sum(0).cpu().numpy() > 0
-        smallest = SPECK * there.sum()
-        for inside in (True, False):
-            pieces, _ = ndimage.label(there == inside)
-            small = torch.from_numpy((np.bincount(pieces.ravel()) < smallest)[pieces] & (there == inside))
-            one[:, small.to(one.device)] = 0
-            if not inside:
-                one[middle, small.to(one.device)] = 1
+        holes = ndimage.binary_fill_holes(there) & ~there  # air that reaches the border is none
+        one[:, _small(there, there.sum()).to(one.device)] = 0
+        filled = _small(holes, there.sum()).to(one.device)
+        one[middle, filled] = 1
     return tissue
+
+
+def _small(region: NDArray[np.bool_], head: int) -> Tensor:
+    """Pieces of the region below `SPECK` of the head."""
+    pieces, _ = ndimage.label(region)
+    return torch.from_numpy((np.bincount(pieces.ravel()) < SPECK * head)[pieces] & region)
 
 
 def _filled(tissue: Tensor, maps: Tensor) -> Tensor:

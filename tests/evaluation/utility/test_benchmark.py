@@ -172,11 +172,14 @@ def test_a_collapsed_training_is_repeated_once_in_whichever_arm_and_counted(real
 
 @pytest.mark.parametrize(
     ("made", "public", "said"),
-    [(0.8, 0.4, "patients added"), (0.4, 0.8, "worse than images that no member shaped"), (0.6, 0.6, "no gain shown")],
+    [
+        (0.8, 0.4, "better than images that no member shaped"),  # alone, neither arm says that patients added anything
+        (0.4, 0.8, "worse than images that no member shaped"),
+        (0.6, 0.6, "no gain shown"),
+    ],
 )
 @pytest.mark.parametrize("name", ["public", "placebo"])
 def test_what_patients_add_to_images_of_nobody(real, made, public, said, name):
-    said = "better than images that no member shaped" if said == "patients added" and name == "public" else said
     nobody = synthetic_of(real.select(role="member").rows(np.arange(9)))
     nobody = replace(nobody, header=replace(nobody.header, name="nobody"))
     result, _ = known(real, {"made": made, "nobody": public}, nobody={name: nobody}, seeds=3)
