@@ -14,7 +14,11 @@ from tests.training.tiny import tiny_set
 
 
 def dcgan() -> Trainer:
-    settings = TrainSettings(generator="dcgan", images=Path("set"), steps=6, batch=4, device="cpu")
+    return begun("dcgan")
+
+
+def begun(generator: str) -> Trainer:
+    settings = TrainSettings(generator=generator, images=Path("set"), steps=6, batch=4, device="cpu")
     return prepare(tiny_set(size=16), settings).trainer
 
 
@@ -35,12 +39,13 @@ def test_kernels_of_plain_training_lie_so_and_stay_so() -> None:
         assert not kernel.is_contiguous()
 
 
-def test_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    whole, first, second = dcgan(), dcgan(), dcgan()
+@pytest.mark.parametrize("generator", ["dcgan", "two-stage"])
+def test_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Path, generator: str) -> None:
+    whole, first, second = begun(generator), begun(generator), begun(generator)
     list(whole.run(6))
     list(first.run(3))
-    save_state(tmp_path / "state.safetensors", first, "dcgan")
-    load_state(tmp_path / "state.safetensors", second, "dcgan")
+    save_state(tmp_path / "state.safetensors", first, generator)
+    load_state(tmp_path / "state.safetensors", second, generator)
     list(second.run(3))
     for name, value in weights(whole).items():
         assert torch.equal(weights(second)[name], value), name
