@@ -67,6 +67,7 @@ def train(
         progress.note("making the public pool; it is kept for later runs")
     with cpu_threads(read.threads):
         prepared = prepare(opened, read)  # bad input shows here, before a run directory exists
+        prepared.check_members()
     if prepared.feasibility is not None:
         progress.note(str(prepared.feasibility))
     if place is None:

@@ -23,6 +23,8 @@ PHANTOM = "phantom"
 
 CONSISTS_OF = "consists-of"
 """The key of the provenance that says whose altered images a synthetic set shows, if anybody's."""
+PUBLIC_SET = "public-set"
+"""The key under which that set is described (name, digest, origin, provenance); a list where there are several."""
 
 
 @dataclass(frozen=True, kw_only=True)

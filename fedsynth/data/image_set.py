@@ -17,10 +17,12 @@ from numpy.lib.format import MAGIC_PREFIX
 
 from fedsynth.config import parse_toml, read_table
 from fedsynth.data.format import (
+    CONSISTS_OF,
     HEADER,
     IMAGES,
     MASKS,
     PHANTOM,
+    PUBLIC_SET,
     SPLITS,
     TABLE,
     Header,
@@ -31,6 +33,8 @@ from fedsynth.data.format import (
 from fedsynth.data.lazy_arrays import Rows, Stack, take
 from fedsynth.data.roles import Split
 from fedsynth.errors import ImageSetError, nearest
+
+IN_PART = "in part "
 
 if TYPE_CHECKING:
     from fedsynth.data.torch_dataset import TorchImages
@@ -160,7 +164,8 @@ class ImageSet:
 def concatenate(sets: Sequence[ImageSet], *, name: str | None = None) -> ImageSet:
     """The sets end to end, unread. They must agree in everything but name, classes (joined), split and provenance.
 
-    Of the provenance only the names remain, and that all are phantoms: one real set among them makes patients of all.
+    Of the provenance the names remain, whose altered images any part shows, and that all are phantoms: one real set
+    among them makes patients of all.
     Roles that each set drew for sites of its own stay recorded, under `SPLITS`: they were drawn within its strata.
     """
     if not sets:
@@ -176,7 +181,7 @@ def concatenate(sets: Sequence[ImageSet], *, name: str | None = None) -> ImageSe
         name=name or first.header.name,
         classes=classes,
         split=split,
-        provenance={"concatenated": [part.header.name for part in sets]} | draws | made,
+        provenance={"concatenated": [part.header.name for part in sets]} | draws | made | _shown(sets),
     )
     cases = pd.concat([part.cases for part in sets], ignore_index=True)
     masks = None if first.masks is None else Rows([part.masks for part in sets if part.masks is not None])
@@ -202,6 +207,23 @@ def _draws(sets: Sequence[ImageSet]) -> tuple[Split | None, dict[str, Any]]:
         else:
             return None, {}
     return None, {SPLITS: found}
+
+
+def _shown(sets: Sequence[ImageSet]) -> dict[str, Any]:
+    """Whose altered images the parts show; of the whole it is said in part where a part shows nobody."""
+    told = [str(part.header.provenance.get(CONSISTS_OF, "")) for part in sets]
+    if not any(told):
+        return {}
+    sources: list[Any] = []
+    for part in sets:
+        of_part = part.header.provenance.get(PUBLIC_SET, [])
+        for source in of_part if isinstance(of_part, list) else [of_part]:
+            if source not in sources:
+                sources.append(source)
+    text = "; ".join(dict.fromkeys(one for one in told if one))
+    whole = text if all(told) or text.startswith(IN_PART) else IN_PART + text
+    found = sources[0] if len(sources) == 1 else sources
+    return {CONSISTS_OF: whole} | ({PUBLIC_SET: found} if sources else {})
 
 
 def _check_alike(first: ImageSet, other: ImageSet) -> None:

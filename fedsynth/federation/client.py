@@ -23,7 +23,7 @@ from torch import Tensor
 from fedsynth.data import ImageSet
 from fedsynth.errors import DamagedError, FedSynthError, RefusedError
 from fedsynth.federation.central_generator import refuse_what_is_not_central
-from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself
+from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself, log_only
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, exchanged
 from fedsynth.federation.policy import Asked
@@ -81,6 +81,8 @@ class SiteWork:
         images = site.images()
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
+        if not site.simulated:
+            _note_members(self.prepared, site.folder)
         self.facts = Facts.of(images, public=self.family.public)
         if settings.federation == "central-generator":
             refuse_what_is_not_central(self.family)
@@ -319,6 +321,15 @@ class SiteWork:
         metrics, said = json.loads(notes["metrics"]), notes["note"]
         note = SiteNote(said) if said else None
         return Outcome(arrays=self._arrays(), metrics=self.site.policy.telling(metrics), note=note)
+
+
+def _note_members(prepared: Prepared, folder: Path) -> None:
+    """Tell the site's own log of images that are in the public set too. It decides no answer: one that differed would
+    tell whoever hands out that set who is a patient here."""
+    try:
+        prepared.check_members()
+    except Exception as error:
+        log_only(folder, f"the run goes on, and only this log says: {error}")
 
 
 def _within(order: Order, settings: FederationSettings) -> bool:

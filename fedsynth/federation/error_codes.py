@@ -101,16 +101,21 @@ def keep_to_itself(error: BaseException, folder: Path, *, doing: str) -> ErrorCo
     A log that cannot be written stops nothing: the code still leaves.
     """
     code = to_code(error)
+    log_only(folder, f"{doing}: {code.value}\n{''.join(traceback.format_exception(error))}")
+    return code
+
+
+def log_only(folder: Path, text: str) -> None:
+    """Write it into the site's log, and nowhere else."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"{when} {doing}: {code.value}\n{''.join(traceback.format_exception(error))}\n")
+            log.write(f"{when} {text}\n")
             log.flush()
             os.fsync(log.fileno())
     except OSError:
         pass
-    return code
 
 
 def _code_of(error: BaseException) -> ErrorCode | None:

@@ -88,7 +88,13 @@ def rehearse(settings: FederationSettings, hospitals: Hospitals) -> Prepared:
         origin_of(holder, settings.training(), None)
     refuse_empty_maps([site.images for site in sites], settings.generator)
     with cpu_threads(1):
-        return prepare(sites[0].images, settings.training(), shares=settings.shares)
+        prepared = prepare(sites[0].images, settings.training(), shares=settings.shares)
+    for site in sites:  # all lie on this machine; a real site keeps to itself what this says
+        try:
+            prepared.trainer.family.check_members(site.images)
+        except ConfigError as error:
+            raise ConfigError(f"site {site.name!r}: {error}") from error
+    return prepared
 
 
 def begin(settings: FederationSettings, hospitals: Hospitals, folder: Path | None, base: Path = RUNS) -> Run:

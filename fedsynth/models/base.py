@@ -180,7 +180,7 @@ class Model(nn.Module, ABC):
         raise NotImplementedError
 
     def check_members(self, images: "ImageSet") -> None:
-        """Refuse images that it must not learn from, before anything is charged."""
+        """Refuse images that it must not learn from. For whoever holds them: the refusal must not leave a site."""
 
     def fit(self, number: int, sums: Tensors) -> None:
         """Set the fitted buffers from the sums of pass `number` over all images."""

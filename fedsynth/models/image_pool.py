@@ -37,7 +37,10 @@ class PublicSet:
     marks: frozenset[bytes]
 
     def refuse_shared(self, images: ImageSet) -> None:
-        """Refuse a set that shares images with this one: patients whom the pool shows would be drawn as they are."""
+        """Refuse a set that shares images, at 8 bits, with this one: these patients would be drawn almost as they are.
+
+        Who hands out the public set must not learn the answer: it says who is a patient.
+        """
         shared = sum(mark in self.marks for mark in _marks(images) if mark)
         if shared:
             problem = f"{shared} of the images are in the public set {self.images.header.name!r} too"
@@ -46,9 +49,11 @@ class PublicSet:
 
 
 def _marks(images: ImageSet) -> Iterator[bytes]:
-    """A digest of every image; nothing for one that shows nothing, which may be anybody's."""
+    """A digest of every image at 8 bits; nothing for one that shows nothing, which may be anybody's."""
     for row in range(len(images)):
         image = np.ascontiguousarray(images.images[row])
+        if image.dtype != np.uint8:
+            image = np.asarray(np.rint(image * 255), np.uint8)
         yield hashlib.blake2b(image.tobytes(), digest_size=16).digest() if image.min() < image.max() else b""
 
 
@@ -75,7 +80,7 @@ def _digest(images: ImageSet) -> str:
     header = images.header
     facts = (header.channels, header.classes, header.mask_labels, images.images.shape, str(images.images.dtype))
     found = hashlib.sha256(repr(facts).encode())
-    found.update(images.cases[["patient", "class"]].to_csv(index=False).encode())
+    found.update(images.cases[["case", "patient", "class"]].to_csv(index=False).encode())
     for stack in (images.images, images.masks):
         for start in range(0, 0 if stack is None else len(images), 256):
             found.update(np.ascontiguousarray(stack[start : start + 256]).tobytes())  # type: ignore[index]

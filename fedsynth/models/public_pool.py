@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from fedsynth.models import image_statistics
@@ -30,6 +31,8 @@ STEP = 0.12
 """How far children depart from their parent's style in the first generation (as a share of the range)."""
 MEASURING = ("models/image_statistics.py", "models/statistics", "models/public_pool.py")
 """The code that a pool follows from, whatever the simulator."""
+FITTING = ("models/moment_matching.py", "models/fitted_family.py")
+"""The code that vectors and the fit to their sum follow from."""
 ARRAYS = ("numbers", "labels", "styles", "statistics")
 
 
@@ -181,11 +184,16 @@ def _name(simulator: Simulator, settings: PoolSettings) -> str:
     """A digest of all that the wide pool follows from."""
     facts = (*simulator.source, simulator.seed, settings.patients, settings.slices)
     code = code_digest((*simulator.code, *MEASURING))
-    return hashlib.sha256(repr((facts, code)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((facts, code, numpy_and_scipy())).encode()).hexdigest()[:32]
+
+
+def numpy_and_scipy() -> tuple[str, str]:
+    """Their versions: what is drawn and measured may differ from one to the next."""
+    return np.__version__, scipy.__version__
 
 
 def identity(simulator: Simulator, settings: PoolSettings, parts: int) -> str:
     """The pool's name, and a digest of all that vectors of so many parts follow from: the same at sites and server."""
-    code = code_digest(("models/moment_matching.py",))
+    code = code_digest(FITTING)
     digest = hashlib.sha256(f"{_name(simulator, settings)} {parts} {code}".encode()).hexdigest()
     return f"{simulator.name} ({digest[:16]})"

@@ -49,6 +49,7 @@ def run_training(
     refuse_empty_maps([images], settings.generator)
     with run.locked(), cpu_threads(settings.threads):
         prepared = prepare(images, settings, storage=SiteStorage.of(run))
+        prepared.check_members()
         _keep_roles(run, images)
         on_prepared(prepared)
         return _train(prepared, run, resume=resume, on_step=on_step)

@@ -57,6 +57,10 @@ class Prepared:
     origin: Origin
     pairing: Pairing | None = None
 
+    def check_members(self) -> None:
+        """Refuse images that the family must not learn from. For whoever holds them: a server must not learn it."""
+        self.trainer.family.check_members(self.images)
+
     @property
     def shown(self) -> str:
         """Whom the images show: a state remembers it, for a run does not change from one to the other."""
@@ -227,7 +231,6 @@ def prepare(
     pairing = read_pairing(settings.pairing, header.channels, header.mask_labels) if settings.pairing else None
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
     family = fresh_family(settings, shape).to(dataset.device)
-    family.check_members(images)
     origin = origin_of(dataset, settings, storage)
     start_networks(family, settings)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None

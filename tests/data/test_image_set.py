@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fedsynth.data import Header, ImageSet, Shares, Split, concatenate
+from fedsynth.data.export import card
 from fedsynth.errors import FedSynthError, ImageSetError, RefusedError
 
 
@@ -56,6 +57,28 @@ def test_plain_numpy_reads_the_arrays(tmp_path: Path) -> None:
     made = small_set()
     made.save(tmp_path / "set")
     assert np.array_equal(np.load(tmp_path / "set/images.npy"), made.images)
+
+
+def test_sets_put_together_still_say_whose_altered_images_they_show(tmp_path: Path) -> None:
+    made = small_set(origin="synthetic", provenance={"generator": "dcgan"})
+    source = {"name": "a", "sha256": "12", "origin": "real", "provenance": {"licence": "its own"}}
+    shown = {"consists-of": "altered images of the public set 'a'", "public-set": source}
+
+    def part(number: int, provenance: dict[str, object]) -> ImageSet:
+        return made.with_cases(made.cases.assign(case=made.cases["case"] + f"-{number}"), provenance=provenance)
+
+    alone = concatenate([part(1, shown), part(2, shown)]).header.provenance
+    assert {key: alone[key] for key in shown} == shown
+    mixed = concatenate([part(1, {}), part(2, shown)]).save(tmp_path / "mixed")
+    assert mixed.header.provenance["consists-of"] == "in part altered images of the public set 'a'"
+    assert mixed.header.provenance["public-set"] == source
+    assert "These are in part altered images of the public set 'a'." in card(mixed)
+    assert "not patients" not in card(mixed)
+    other = {"consists-of": "altered images of the public set 'b'", "public-set": source | {"name": "b"}}
+    both = concatenate([concatenate([part(1, shown), part(2, other)]), part(3, shown)]).save(tmp_path / "both")
+    assert "the public set 'a'; altered images of the public set 'b'" in both.header.provenance["consists-of"]
+    assert [one["name"] for one in both.header.provenance["public-set"]] == ["a", "b"]
+    assert "consists-of" not in concatenate([part(1, {}), part(2, {})]).header.provenance
 
 
 def test_select_and_concatenate_are_inverse(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fedsynth import train
 from fedsynth.data import ImageSet
+from fedsynth.data.site_config import SiteEntry, SitesFile
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.federation.client import SiteWork
 from fedsynth.federation.error_codes import ErrorCode, OtherPoolError, to_code
@@ -16,9 +19,12 @@ from fedsynth.federation.messages import Hello, Reply
 from fedsynth.federation.outputs import finish
 from fedsynth.federation.policy import OPEN
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.simulation import open_hospitals, rehearse
 from fedsynth.federation.site_context import SiteContext, load_site_file, open_site_context
 from fedsynth.models.generators.catalog import build
 from fedsynth.privacy.ledger import Ledger
+from fedsynth.runs import Run
+from fedsynth.training.centralised import run_training
 from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.session import prepare
@@ -164,12 +170,55 @@ def test_patients_of_the_public_set_and_pools_that_do_not_fit_cost_nothing(
 ) -> None:
     settings = settings_for(tmp_path, public, sites=1).training()
     storage = SiteStorage(folder=tmp_path / "site", run="run")
+    given = {"epsilon": 8.0, "patients": 12, "store": tmp_path / "store"}
     with pytest.raises(ConfigError, match="are in the public set"):
-        prepare(ImageSet.load(public), settings, storage=storage).fit()
+        train(public, generator="fitted-pool", options=settings.options, privacy=given, run=tmp_path / "trained")
+    assert not (tmp_path / "trained").exists()
     bare = {**settings.options, "public": str(public_fans(tmp_path / "bare", masks=False))}
     with pytest.raises(ConfigError, match="differ in mask-labels"):
         prepare(patients, replace(settings, options=bare), storage=storage).fit()
     assert not (tmp_path / "store").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match="are in the public set"):
+        run_training(ImageSet.load(public), settings, Run(folder=tmp_path / "run"))
+    assert not list(tmp_path.rglob("ledger.jsonl"))
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_no_answer_of_a_real_site_tells_who_is_in_the_public_set(
+    private: bool, tmp_path: Path, public: Path, patients: ImageSet
+) -> None:
+    """Whoever hands out the public set could put one image into it and look for a refusal: no noise would hide it."""
+    settings = settings_for(tmp_path, public, sites=1)
+    settings = settings if private else replace(settings, privacy=None)
+    shared = np.concatenate([patients.images[:-1], ImageSet.load(public).images[:1]])
+    answers = []
+    for name, images in (("without", patients), ("with", replace(patients, images=shared))):
+        site = deployed(tmp_path / name, images, public)
+        work = SiteWork(site, settings, experiment="run-1")
+        shown = {key: value.numpy() for key, value in work.fitting.shown(work.family).items()}
+        outcome = work.train(order_of(work.family.public), shown)
+        answers.append((work.facts, set(outcome.arrays), outcome.metrics, outcome.note))
+        log = site.folder / "site.log"
+        said = log.read_text() if log.exists() else ""
+        assert ("1 of the images are in the public set 'public-fans'" in said) == (name == "with")
+    assert answers[0] == answers[1]
+
+
+def test_the_users_own_process_refuses_a_simulation_with_such_patients(
+    tmp_path: Path, public: Path, patients: ImageSet
+) -> None:
+    shared = np.concatenate([patients.images[:-1], ImageSet.load(public).images[:1]])
+    for name, images in (("north", patients), ("south", replace(patients, images=shared))):
+        named = {column: name + images.cases[column] for column in ("case", "patient")}
+        images.with_cases(images.cases.assign(site=name, **named)).save(tmp_path / name)
+    file = SitesFile(site=tuple(SiteEntry(name=name, images=tmp_path / name) for name in ("north", "south")))
+    settings = settings_for(tmp_path, public)
+    with (
+        open_hospitals(file, tmp_path) as hospitals,
+        pytest.raises(ConfigError, match=r"site 'south': .*1 of the images are in the public set"),
+    ):
+        rehearse(settings, hospitals)
 
 
 def test_a_kept_sum_is_not_sent_beside_another_pool(tmp_path: Path, public: Path, patients: ImageSet) -> None:

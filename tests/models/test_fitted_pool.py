@@ -9,10 +9,11 @@ import torch
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError
-from fedsynth.models import image_statistics
+from fedsynth.models import image_statistics, public_pool
 from fedsynth.models.base import SeededSource, Tensors
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.fitted_pool import FittedPool
+from fedsynth.models.kept_arrays import code_digest
 from fedsynth.models.moment_matching import clipped
 from fedsynth.training.fitting import sums_of
 from fedsynth.training.patient_batches import PatientBatches
@@ -182,6 +183,43 @@ def test_pools_of_other_content_or_settings_have_other_names(public: Path, tmp_p
     assert small(patients, copied).public == names[0]  # it may lie anywhere
 
 
+def test_names_of_cases_that_tell_who_is_who_are_part_of_the_pool(tmp_path: Path) -> None:
+    """Images without a patient are one patient each, in the order of their cases."""
+    made = fans(4, seed=1)
+    made = made.with_cases(made.cases.assign(patient=""), origin="synthetic")
+    turned = made.with_cases(made.cases.assign(case=made.cases["case"].to_numpy()[::-1]))
+    pools = [small(fans(2, seed=2), _saved(one, tmp_path / f"{i}")) for i, one in enumerate((made, turned))]
+    shown = [pool.simulator._groups[0] for pool in pools]
+    assert [rows.tolist() for rows in shown[0]] == [rows.tolist() for rows in reversed(shown[1])]
+    assert pools[0].public != pools[1].public
+
+
+def _saved(images: ImageSet, folder: Path) -> Path:
+    images.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("library", ["numpy", "scipy"])
+def test_other_libraries_and_another_fit_make_another_pool(
+    library: str, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients = fans(2, seed=2)
+    before = small(patients, public).public
+    monkeypatch.setattr(f"{library}.__version__", "0.0")
+    assert small(patients, public).public != before
+
+
+def test_the_code_of_the_fit_is_part_of_the_pool(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patients = fans(2, seed=2)
+    before = small(patients, public).public
+
+    def edited(parts: tuple[str, ...]) -> str:
+        return code_digest(parts) + ("edited" if "models/fitted_family.py" in parts else "")
+
+    monkeypatch.setattr(public_pool, "code_digest", edited)
+    assert small(patients, public).public != before
+
+
 def test_a_generator_draws_from_no_other_set_than_it_was_fitted_with(
     fitted: tuple[FittedPool, ImageSet, np.ndarray], tmp_path: Path
 ) -> None:
@@ -200,5 +238,8 @@ def test_patients_who_are_in_the_public_set_are_refused(public: Path) -> None:
     shared = np.concatenate([patients.images[:-1], ImageSet.load(public).images[:1]])
     with pytest.raises(ConfigError, match="1 of the images are in the public set 'public-fans'"):
         family.check_members(replace(patients, images=shared))
+    in_decimals = replace(patients, images=(shared / 255).astype(np.float32))
+    with pytest.raises(ConfigError, match="1 of the images are in the public set 'public-fans'"):
+        family.check_members(in_decimals)
     blank = replace(patients, images=np.zeros_like(patients.images))
     family.check_members(blank)

@@ -122,7 +122,10 @@ def _images(site: SiteFile) -> str:
 
 
 def _public(site: SiteFile) -> str:
-    """The public set can be read, and shows none of this site's patients."""
+    """The public set can be read, and no image of this site is in it at 8 bits; other images of its patients may be.
+
+    This is where a hospital learns it: in a run an answer that depended on it would tell the server.
+    """
     assert site.public is not None
     found = open_public(site.public)
     found.refuse_shared(ImageSet.load(site.images, every_voxel=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsynth.data import ImageSet
-from fedsynth.data.format import CONSISTS_OF
+from fedsynth.data.format import CONSISTS_OF, PUBLIC_SET
 from fedsynth.errors import ConfigError
 from fedsynth.models.base import ImageShape
 from fedsynth.models.fitted_family import FittedFamily
@@ -31,7 +31,7 @@ class FittedPool(FittedFamily):
         header = found.images.header
         told = f"altered images of the public set {header.name!r}: its licence and its people's consent hold for them"
         made = {"name": header.name, "sha256": found.digest, "origin": header.origin, "provenance": header.provenance}
-        return {CONSISTS_OF: told, "public-set": made}
+        return {CONSISTS_OF: told, PUBLIC_SET: made}
 
 
 def build(
