@@ -98,7 +98,7 @@ def test_strata_of_one_patient_share_the_roles_between_them() -> None:
 def test_every_assignment_within_a_stratum_is_equally_likely() -> None:
     cases = cases_of([(f"p{i}", "A", "low") for i in range(4)] + [(f"q{i}", "A", "high") for i in range(2)], slices=1)
     half = Shares(member=0.5, holdout=0.5, reference=0)
-    n_draws = 120
+    n_draws = 720
     found: Counter[frozenset[str]] = Counter()
     for seed in range(n_draws):
         roles = roles_of(draw_roles(cases, half, seed)[0])
