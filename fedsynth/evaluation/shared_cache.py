@@ -10,14 +10,14 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
-import fedsynth
 from fedsynth import atomic_files
+from fedsynth.code_digest import code_changed, code_digest
+from fedsynth.errors import FedSynthError
 
 Kept = TypeVar("Kept")
 
@@ -47,7 +47,8 @@ class SharedCache:
         self, facts: Mapping[str, Any], make: Callable[[], Kept], form: Form[Kept], *, wait: bool = False
     ) -> Kept | None:
         """The same; without `wait` None is given where another process is making it."""
-        name = hashlib.sha256(json.dumps({**facts, "code": _code()}, sort_keys=True, default=str).encode()).hexdigest()
+        of = {**facts, "code": code_digest(), "torch": torch.__version__}  # other code may give other results
+        name = hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
         if (handle := self._open(f"{name}.lock")) is None or self.folder is None:
             return make()
         path = self.folder / f"{name}{form.ending}"
@@ -59,7 +60,8 @@ class SharedCache:
             if (kept := _read(path, form)) is not None:
                 return kept
             made = make()
-            atomic_files.write_bytes(path, form.write(made))
+            if not code_changed():
+                _keep(path, form.write(made))
             return made
         finally:
             os.close(handle)
@@ -69,10 +71,18 @@ class SharedCache:
         if self.folder is None:
             return None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            return os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             return None
+
+
+def _keep(path: Path, content: bytes) -> None:
+    try:
+        atomic_files.write_bytes(path, content, mode=0o600)
+    except FedSynthError:  # a full disk: the result serves this process all the same
+        return
 
 
 def _read(path: Path, form: Form[Kept]) -> Kept | None:
@@ -81,12 +91,3 @@ def _read(path: Path, form: Form[Kept]) -> Kept | None:
         return form.read(path.read_bytes())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
-
-
-@cache
-def _code() -> str:
-    """A digest of the package's source and of torch's version: another code may give other results."""
-    found = hashlib.sha256(torch.__version__.encode())
-    for path in sorted(Path(fedsynth.__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()

@@ -4,19 +4,17 @@ A file is whole or absent, and processes that want the same arrays make them onc
 """
 
 import fcntl
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import fedsynth
 from fedsynth import atomic_files
+from fedsynth.code_digest import code_changed
 from fedsynth.errors import FedSynthError
 
 Arrays = dict[str, NDArray[Any]]
@@ -36,7 +34,8 @@ def kept_arrays(name: str, keys: tuple[str, ...], make: Callable[[], Mapping[str
         if (kept := _read(folder / f"{name}.npz", keys)) is not None:
             return kept
         made = dict(make())
-        _keep(folder / f"{name}.npz", made)
+        if not code_changed():
+            _keep(folder / f"{name}.npz", made)
         return made
     finally:
         os.close(lock)
@@ -48,16 +47,6 @@ def pool_folder() -> Path:
         return Path(named) / "public-pools"
     found = os.environ.get("XDG_CACHE_HOME")
     return (Path(found) if found else Path.home() / ".cache") / "fedsynth" / "public-pools"
-
-
-@cache
-def code_digest(parts: tuple[str, ...]) -> str:
-    """A digest of the code in these files and folders of the package."""
-    found, root = hashlib.sha256(), Path(fedsynth.__file__).parent
-    for part in parts:
-        for path in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:
-            found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def _keep(path: Path, arrays: Arrays) -> None:

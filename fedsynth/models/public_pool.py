@@ -13,10 +13,11 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from fedsynth.code_digest import code_digest
 from fedsynth.models import image_statistics
 from fedsynth.models.base import ImageShape
 from fedsynth.models.image_statistics import Layout
-from fedsynth.models.kept_arrays import code_digest, kept_arrays
+from fedsynth.models.kept_arrays import kept_arrays
 from fedsynth.models.moment_matching import Target, Whitening, fitted_weights, resample, whiten
 from fedsynth.models.phantom_simulator import PseudoPatient, Shown
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedsynth import code_digest
 from fedsynth.data import Shares
 from fedsynth.data.phantoms.cohort import make_phantoms
 from fedsynth.data.phantoms.settings import PhantomSettings
@@ -16,8 +17,9 @@ from fedsynth.evaluation.membership.benchmark import run_membership
 from fedsynth.evaluation.memorization.benchmark import run_memorization
 from fedsynth.evaluation.memorization.result import as_result
 from fedsynth.evaluation.settings import MembershipSettings, MemorizationSettings
-from fedsynth.evaluation.shared_cache import SharedCache
+from fedsynth.evaluation.shared_cache import Form, SharedCache
 from tests.evaluation.memorization.test_hostile import as_output
+from tests.test_atomic_files import disk_that_takes
 
 FEW = MemorizationSettings(control_repeats=2, spaces=("pixels", "left"))
 
@@ -98,3 +100,37 @@ def test_membership_takes_the_encoder_that_was_kept(real, made, tmp_path):
     for synthetic in made:
         run_membership(gather(real, synthetic), settings, kept=kept)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+TEXT = Form(ending=".txt", write=str.encode, read=bytes.decode)
+
+
+def fails():
+    raise AssertionError("it was kept")
+
+
+def test_what_is_kept_can_be_read_by_nobody_else(tmp_path):
+    (tmp_path / "beside").mkdir()
+    kept = SharedCache(folder=tmp_path / "runs" / "cache" / "real")
+    assert kept.get({"of": 1}, lambda: "made", TEXT) == "made"
+    assert kept.get({"of": 1}, fails, TEXT) == "made"
+    assert kept.folder.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in kept.folder.iterdir()] == [0o600, 0o600]
+    assert (tmp_path / "runs").stat().st_mode == (tmp_path / "beside").stat().st_mode
+
+
+def test_a_full_disk_costs_no_result(tmp_path):
+    kept = SharedCache(folder=tmp_path)
+    with disk_that_takes(100):
+        assert kept.get({"of": 1}, lambda: "x" * 1000, TEXT) == "x" * 1000
+    assert not list(tmp_path.glob("*.txt"))
+    assert kept.get({"of": 1}, lambda: "again", TEXT) == "again"
+
+
+def test_what_code_that_was_edited_meanwhile_gives_is_not_kept(tmp_path, monkeypatch):
+    kept = SharedCache(folder=tmp_path)
+    kept.get({"of": 1}, lambda: "before", TEXT)
+    monkeypatch.setattr(code_digest, "_read", lambda: {"models/base.py": "edited"})
+    assert kept.get({"of": 1}, fails, TEXT) == "before"
+    assert kept.get({"of": 2}, lambda: "after", TEXT) == "after"
+    assert len(list(tmp_path.glob("*.txt"))) == 1

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from fedsynth.code_digest import code_digest
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.models import image_statistics, public_pool
 from fedsynth.models.base import SeededSource, Tensors
 from fedsynth.models.generators.catalog import build
 from fedsynth.models.generators.fitted_pool import FittedPool
-from fedsynth.models.kept_arrays import code_digest
 from fedsynth.models.moment_matching import clipped
 from fedsynth.training.fitting import sums_of
 from fedsynth.training.patient_batches import PatientBatches
