@@ -7,6 +7,7 @@ says goes to its log.
 import logging
 import multiprocessing
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -26,10 +27,19 @@ import psutil
 
 from fedsynth.api.progress import Progress
 from fedsynth.api.suite_calls import call
+from fedsynth.code_digest import ROOT
 from fedsynth.errors import FedSynthError
 from fedsynth.experiments.suite_steps import Step
+from fedsynth.federation.flower_start import QUIET
+
+
+def _modules(folder: str) -> list[str]:
+    path = str(ROOT / folder)
+    return [f"fedsynth.{folder.replace('/', '.')}.{one.name}" for one in pkgutil.iter_modules([path])]
+
 
 IMPORTED = (
+    "fedsynth.code_digest",  # the first: it tells when files change after it
     "fedsynth.data.phantoms.cohort",
     "fedsynth.evaluation.fidelity.benchmark",
     "fedsynth.evaluation.membership.benchmark",
@@ -46,9 +56,12 @@ IMPORTED = (
     "fedsynth.training.centralised",
     "fedsynth.training.generate",
     "fedsynth.training.membership_scores",
+    *_modules("models/generators"),
+    *_modules("models/statistics"),
 )
 """What the functions of the interface import when they are called; none of it computes or draws anything by that."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+ALWAYS = QUIET | {"OMP_NUM_THREADS": "1"}
+"""The environment of steps, beside what the suite's own holds when a step begins."""
 STOP_SECONDS = 10.0
 
 Key = tuple[str, str]
@@ -98,8 +111,9 @@ class Processes:
         """Start a step; what it says is added to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         answer, told = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=run_step, args=(step, log, told, how), name=" ".join(key))
-        with _environment(ONE_THREAD):
+        given = (step, log, told, dict(os.environ) | ALWAYS, how)
+        process = self.context.Process(target=run_step, args=given, name=" ".join(key))
+        with _environment(ALWAYS):  # the first step starts the process that all are forked from
             process.start()
         told.close()
         self._running[key] = _Running(process=process, answer=answer, begun=time.monotonic())
@@ -126,11 +140,12 @@ def _end_of(one: _Running) -> Ended:
     return Ended(failed=failed, seconds=time.monotonic() - one.begun, cpu_seconds=cpu_seconds)
 
 
-def run_step(step: Step, log: Path, told: Connection, how: Mapping[str, Any]) -> None:
+def run_step(step: Step, log: Path, told: Connection, environment: Mapping[str, str], how: Mapping[str, Any]) -> None:
     """In a process of its own: do the step and tell why it failed, if it did, and the processor time."""
     signal.signal(signal.SIGTERM, _terminated)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _speak_into(log, step)
+    take_environment(environment)
     failed, of_others = "", 0.0
     try:
         call(step, progress=Progress(), **how)
@@ -144,6 +159,16 @@ def run_step(step: Step, log: Path, told: Connection, how: Mapping[str, Any]) ->
         of_others = _end_what_it_started()
     with suppress(OSError):  # nobody listens any more
         told.send((failed, _cpu_seconds() + of_others))
+
+
+def take_environment(environment: Mapping[str, str]) -> None:
+    """Another suite or library may have started the process that this one was forked from, under other settings."""
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+    import torch
+
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
 def _speak_into(log: Path, step: Step) -> None:

@@ -8,8 +8,10 @@ import time
 
 import psutil
 import pytest
+import torch
 
-from fedsynth.api.suite_processes import Processes
+from fedsynth.api.suite_processes import Processes, take_environment
+from fedsynth.code_digest import ROOT
 from fedsynth.data import ImageSet
 from fedsynth.experiments.suite_steps import Step
 from tests.training.tiny import tiny_set
@@ -83,14 +85,55 @@ def test_what_breaks_off_the_block_ends_the_steps_and_their_helpers(tmp_path):
     assert not (tmp_path / "many").exists()
 
 
+def told_by(function, *given):
+    context = Processes().context
+    heard, told = context.Pipe(duplex=False)
+    process = context.Process(target=function, args=(told, *given))
+    process.start()
+    found = heard.recv()
+    process.join()
+    return found
+
+
 def look(told):
     told.send([name for name in HEAVY if name in sys.modules])
 
 
 def test_every_step_begins_with_everything_imported():
-    context = Processes().context
-    heard, told = context.Pipe(duplex=False)
-    process = context.Process(target=look, args=(told,))
-    process.start()
-    assert heard.recv() == list(HEAVY)
-    process.join()
+    assert told_by(look) == list(HEAVY)
+
+
+def look_at_models(told):
+    told.send([name for name in sys.modules if name.startswith("fedsynth.")])
+
+
+def test_models_and_what_is_kept_on_disk_are_imported_before_the_first_step():
+    names = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in ROOT.glob("models/**/*.py")]
+    assert "fedsynth.models.generators.fitted_pool" in names
+    needed = {name.removesuffix(".__init__") for name in names}
+    assert needed | {"fedsynth.code_digest", "fedsynth.evaluation.shared_cache"} <= set(told_by(look_at_models))
+
+
+def test_each_step_has_the_environment_of_its_own_time(tmp_path, monkeypatch):
+    tiny_set().save(tmp_path / "set")
+    private = {"epsilon": 4.0, "patients": 6, "expected-batch-size": 6, "options": {"hidden": [8, 8]}}
+    for name in ("one", "two"):
+        monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / f"store-{name}"))
+        settings = {"generator": "mlp", "steps": 1, "sheets": 0, "run": str(tmp_path / name), **private}
+        step = Step(verb="train", arguments=(tmp_path / "set",), settings=settings)
+        assert end_of(step, tmp_path / "log.txt").failed == "", (tmp_path / "log.txt").read_text()
+        assert list((tmp_path / f"store-{name}").rglob("*.jsonl")), "its charges"
+    assert not list((tmp_path / "store-one").rglob("two*"))
+
+
+def under_others_settings(told, environment):
+    os.environ["FROM_BEFORE"] = "1"
+    torch.set_num_threads(2)
+    take_environment(environment)
+    told.send((dict(os.environ), torch.get_num_threads()))
+
+
+def test_what_started_the_process_of_all_steps_leaves_no_setting_behind():
+    found, threads = told_by(under_others_settings, {"OMP_NUM_THREADS": "1", "GIVEN": "now"})
+    assert found == {"OMP_NUM_THREADS": "1", "GIVEN": "now"}
+    assert threads == 1
