@@ -5,6 +5,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fedsynth.evaluation.score import Result
+from fedsynth.reporting.answer import NOBODY
 from fedsynth.reporting.summary import BESIDE_NOBODY, COLUMNS, Facts
 
 
@@ -12,6 +14,12 @@ def shown_columns(rows: Sequence[Facts]) -> list[str]:
     """All columns but those in which no run has anything, and comparisons with the public pool where none were made."""
     empty = {name: ("not run", "-") if name in BESIDE_NOBODY else ("not run",) for name in COLUMNS}
     return [name for name in COLUMNS if any(row.cells[name].text not in empty[name] for row in rows)]
+
+
+def _way(result: Result) -> list[tuple[str, object]]:
+    """How a run was measured; public and placebo arms beside it change nothing about its own."""
+    own = [arm for arm in result.settings.get("arms", ()) if str(arm).partition("+")[0] not in NOBODY]
+    return sorted({**result.settings, "arms": own}.items())
 
 
 def differences(rows: Sequence[Facts]) -> list[str]:
@@ -29,7 +37,7 @@ def differences(rows: Sequence[Facts]) -> list[str]:
             found.append(f"{name}: the real images, their patients or their roles differ between runs")
         if len({result.seed for result in results}) > 1:
             found.append(f"{name}: measured with different seeds")
-        if len({repr(sorted(result.settings.items())) for result in results}) > 1:
+        if len({repr(_way(result)) for result in results}) > 1:
             found.append(f"{name}: measured with different settings")
         missing = [row.run.folder.name for row in rows if name not in row.results]
         if missing:

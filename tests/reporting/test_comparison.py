@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from fedsynth import atomic_files, config
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
-from fedsynth.evaluation.score import Input, Result, Score
+from fedsynth.evaluation.score import Input, Result, Score, load_result
 from fedsynth.reporting.comparison import as_csv, as_latex, as_markdown, differences, reasons, shown_columns
 from fedsynth.reporting.summary import read_facts
 from fedsynth.runs import create_run
@@ -46,6 +47,18 @@ def add_result(run, name, scores, sha="x", seed=0, **more):
         **more,
     )
     result.save(run.benchmark(name))
+
+
+def test_arms_that_no_patient_shaped_are_no_other_way_of_measuring(tmp_path):
+    runs = [make_run(tmp_path / name) for name in "ab"]
+    for run, arms in zip(
+        runs, (["real+augmentation"], ["real+augmentation", "public+augmentation", "placebo"]), strict=True
+    ):
+        result = load_result(run.benchmark("segmentation"))
+        replace(result, settings={"arms": arms}).save(run.benchmark("segmentation"))
+    assert differences([read_facts(run.folder) for run in runs]) == []
+    replace(result, settings={"arms": ["real"]}).save(runs[1].benchmark("segmentation"))
+    assert differences([read_facts(run.folder) for run in runs]) == ["segmentation: measured with different settings"]
 
 
 def test_the_audit_of_the_mechanism_stands_in_the_table_and_is_no_difference(tmp_path):
