@@ -109,10 +109,16 @@ def rounds_in(out):
     return sum(len(path.read_text().splitlines()) for path in out.glob("cells/dcgan_seed-0/rounds.csv"))
 
 
+def hears_ctrl_c():
+    """A shell without job control has what it runs in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def stopped(command, out, end):
     """Start a suite, end it when its first cell has got further, and give its exit code and what it had started."""
     before = rounds_in(out)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as suite:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet, preexec_fn=hears_ctrl_c) as suite:
         deadline = time.monotonic() + 240
         while rounds_in(out) <= before:
             assert time.monotonic() < deadline

@@ -19,14 +19,14 @@ from fedsynth.training.settings import TaskSettings
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    settings = PhantomSettings(size=32, patients=40, slices=2, sites=2)
+    settings = PhantomSettings(size=32, patients=40, slices=3, sites=2)
     return make_phantoms(tmp_path_factory.mktemp("set") / "set", settings, workers=1)
 
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
     """As many other patients of the same kind as the real set has members, as if they were synthetic."""
-    settings = PhantomSettings(size=32, patients=40, slices=2, sites=2, seed=1)
+    settings = PhantomSettings(size=32, patients=40, slices=3, sites=2, seed=1)
     return synthetic_of(
         make_phantoms(tmp_path_factory.mktemp("others") / "set", settings, workers=1).select(role="member")
     )
