@@ -162,7 +162,7 @@ def measure_utility(
 
 
 def _nobody(sets: Sets, **given: SetLike) -> dict[str, "ImageSet"]:
-    """Images that no member shaped, by arm: those given, or what the run drew beside its synthetic set."""
+    """Images not derived from members, by arm: those given, or what the run drew beside its synthetic set."""
     from fedsynth.data import ImageSet
     from fedsynth.data.format import HEADER
 

@@ -1,6 +1,6 @@
 """A public image set as a simulator: its patients under wide intensity maps, moved by a few pixels.
 
-It knows no patients but those of the public set. What it draws are altered images of these people, never of nobody.
+It knows no patients but those of the public set. What it draws are altered images of real people, and is said to be.
 """
 
 import hashlib

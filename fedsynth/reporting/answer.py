@@ -57,7 +57,7 @@ def use_of(facts: Facts) -> Use:
 
 
 def patients_added(results: Mapping[str, Result]) -> list[str]:
-    """What the patients' own images gave beyond images that no member shaped, where those were measured."""
+    """What the patients' own images gave beyond images not derived from members, where those were measured."""
     found = []
     for name in [name for name in TASKS if name in results]:
         by_arm: dict[str, list[str]] = {}

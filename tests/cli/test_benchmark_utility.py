@@ -71,7 +71,7 @@ def test_segmentation_prints_json_and_a_table_and_writes_the_result(sets, tmp_pa
     assert "how lucky its training was is left out" in shown
     heads = shown.splitlines()[0].split()
     assert heads.index("Dice,") < heads.index("FP") < heads.index("mean") < heads.index("slice") < heads.index("skill")
-    assert "images that no member shaped (public)" in shown
+    assert "images not derived from members (public)" in shown
 
 
 def test_rows_of_one_suite_share_the_arms_on_real_images(tmp_path):

@@ -1,4 +1,4 @@
-"""The controls that look at real images alone: passed off as honest output, and told apart without any output.
+"""Controls that need real images alone: negative ones, where holdout images pass as output, and the blind baseline.
 
 They follow from the real set, the spaces and the seed, so that runs of one real set hold them once.
 """

@@ -155,7 +155,7 @@ def _site_scores(home: Mapping[str, Mapping[str, Measure]], site: str, plan: Pla
 
 
 def _over_nobody(gain: Score, name: str, seeds: int, *, public: Score | None = None) -> str:
-    """What the patients added to images that no member shaped, in words that the interval allows.
+    """What the patients added to images not derived from members, in words that the interval allows.
 
     A narrower pool teaches better by itself, so that only what exceeds the placebo is the patients'; and a placebo may
     be worse than the `public` images, so that only who exceeds those too has a use for it.
@@ -163,13 +163,13 @@ def _over_nobody(gain: Score, name: str, seeds: int, *, public: Score | None = N
     if gain.value is None or gain.low is None or gain.high is None:
         return f"not known: {gain.why or 'there is no interval'}"
     if seeds < SEEDS_FOR_TESTS:
-        return f"not known from {seeds} training(s) of each arm: {gain} beside images that no member shaped ({name})"
+        return f"not known from {seeds} training(s) of each arm: {gain} beside images not derived from members ({name})"
     if gain.low > 0 and name == PLACEBO and public is not None and public.low is not None and public.low > 0:
         return f"patients added {gain}"
     if gain.low > 0:
         without = " and not shown to be better than the public ones" if name == PLACEBO else ""
-        return f"better than images that no member shaped ({name}){without}: {gain}"
-    told = f"images that no member shaped ({name}): {gain}"
+        return f"better than images not derived from members ({name}){without}: {gain}"
+    told = f"images not derived from members ({name}): {gain}"
     return f"worse than {told}" if gain.high < 0 else f"no gain shown over {told}"
 
 

@@ -173,8 +173,8 @@ def test_a_collapsed_training_is_repeated_once_in_whichever_arm_and_counted(real
 @pytest.mark.parametrize(
     ("made", "public", "said"),
     [
-        (0.8, 0.4, "better than images that no member shaped"),  # alone, neither arm says that patients added anything
-        (0.4, 0.8, "worse than images that no member shaped"),
+        (0.8, 0.4, "better than images not derived from members"),  # one arm alone never says that patients added
+        (0.4, 0.8, "worse than images not derived from members"),
         (0.6, 0.6, "no gain shown"),
     ],
 )
