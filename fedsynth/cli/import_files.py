@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedsynth.cli import import_proposal
 from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.errors import ConfigError
 
@@ -12,13 +13,19 @@ if TYPE_CHECKING:
     from fedsynth.data import ImageSet, Shares
 
 SHOWN = 20
+SMALLEST = 16
 
 
 def import_files(
     source: Annotated[Path, typer.Argument(help="Folder or file to read.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="Image set to write.", show_default=False)],
-    reader: Annotated[str, typer.Option(help="brats, folder, lgg, medmnist or volumes.", show_default=False)],
-    size: Annotated[int, typer.Option(help="Side of the square or cube, in pixels.", show_default=False)],
+    out: Annotated[Path | None, typer.Argument(help="Image set to write.", show_default=False)] = None,
+    reader: Annotated[
+        str,
+        typer.Option(
+            help="brats, folder, lgg, medmnist or volumes. Default: look, propose, write nothing.", show_default=False
+        ),
+    ] = "",
+    size: Annotated[int | None, typer.Option(help="Side of the square or cube, in pixels.", show_default=False)] = None,
     dimensions: Annotated[int, typer.Option(help="2 for images (volumes are cut into slices), 3 for volumes.")] = 2,
     channels: Annotated[str, typer.Option(help="Channels to read: a,b. Default: all.", show_default=False)] = "",
     intensity: Annotated[
@@ -71,10 +78,22 @@ def import_files(
         bool, typer.Option("--skip-corrupt", help="Leave damaged files out and list them.")
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Threads. Default: one per core.", show_default=False)] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a contact sheet of a few images to this PNG file, and no image set.", show_default=False
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Without --reader: write the table of the volumes found to this CSV.", show_default=False),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is an image set.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read real medical images into an image set, with roles drawn by patient.
+
+    Without --reader: look at SOURCE and propose a command, with a contact sheet where --sheet is given.
 
     brats: folders of BraTS 2015 to 2023.
 
@@ -86,6 +105,17 @@ def import_files(
 
     volumes: NIfTI, MHD, NRRD or DICOM, listed in a CSV file.
     """
+    if not reader:
+        import_proposal.show(source, out, sheet=sheet, table=table, as_json=as_json)
+        if out is not None:
+            raise typer.Exit(2)
+        return
+    if table is not None:
+        raise ConfigError("--table writes what is found without --reader", value=str(table), remedy="leave one out")
+    if size is None or (out is None and sheet is None):
+        missing_option = "--size" if size is None else "OUT, the image set to write,"
+        remedy = f"`fedsynth import {source}` proposes a whole command"
+        raise ConfigError(f"{missing_option} is missing", remedy=remedy)
     from fedsynth.data.importers import ReadOptions
     from fedsynth.data.importers.pipeline import ImportSettings, import_images
     from fedsynth.data.preprocessing import Slicing
@@ -114,6 +144,11 @@ def import_files(
         overwrite=overwrite,
         workers=workers,
     )
+    if sheet is not None:
+        import_proposal.write_sheet(source, reader, settings, sheet)
+        typer.echo(f"contact sheet: {sheet}; no image set was written")
+        return
+    assert out is not None
     with progress_bar(f"reading {source.name}") as progress:
         made = import_images(source, out, name=reader, settings=settings, progress=progress)
     summary = _summary(made, out)
@@ -159,6 +194,10 @@ def _summary(made: "ImageSet", out: Path) -> dict[str, Any]:
         "patients_per_role": _counts(patients["role"]),
         "spacing": told["spacing"],
         "patients_warning": told.get("patients-warning", ""),
+        "bits_of_pictures": told.get("bits-of-pictures", {}),
+        "grey_saved_in_colours": told.get("grey-saved-in-colours", 0),
+        "files_ignored": told.get("files-ignored", {}),
+        "constant_images": told.get("constant-images", []),
         "missing_sequences_of": told.get("missing-sequences-of", {}),
         "lesions_cut_off": told.get("lesions-cut-off", []),
         "left_out": told.get("left-out", []),
@@ -181,14 +220,37 @@ def _show(summary: dict[str, Any]) -> None:
         typer.echo(f"  spacing differs: {spread['smallest']:g} to {spread['largest']:g} mm; --spacing makes it equal")
     if summary["patients_warning"] and summary["patients"]:
         typer.echo(f"  one image per patient is {summary['patients_warning']}")
+    if bits := summary["bits_of_pictures"]:
+        each = ", ".join(f"{count} of {depth}" for depth, count in bits.items())
+        typer.echo(f"  bits per value differ: {each}; every picture is read over its whole range")
+    if grey := summary["grey_saved_in_colours"]:
+        typer.echo(f"  {grey} grey pictures were saved in colours; they are read as one channel")
+    for ending, count in summary["files_ignored"].items():
+        typer.echo(f"  {count} {ending} files were left out: they are no pictures")
+    if constant := summary["constant_images"]:
+        typer.echo(f"  {len(constant)} images are of one value, black for example: {_some(constant)}")
     for channel, who in summary["missing_sequences_of"].items():
         typer.echo(f"  {channel} is a stand-in for {len(who)} patients: {_some(who)}")
     if cut := summary["lesions_cut_off"]:
         typer.echo(f"  {len(cut)} images are cut at a lesion: {_some(cut)}")
+    for warning in _warnings(summary):
+        typer.echo(f"  careful: {warning}")
     if left_out := summary["left_out"]:
         typer.echo(f"  left out ({len(left_out)}):", err=True)
         for line in left_out:
             typer.echo(f"    {line}", err=True)
+
+
+def _warnings(summary: dict[str, Any]) -> list[str]:
+    """What will disappoint later: nobody to measure against, patterns that find one patient, tiny images."""
+    found = []
+    if summary["patients"] == 1:
+        found.append("all images are of one patient; is that true? nothing can be measured on others")
+    elif summary["patients"] and "holdout" not in summary["patients_per_role"]:
+        found.append("no patient is held out, so that neither leakage nor utility can be measured")
+    if min(summary["size"]) < SMALLEST:
+        found.append(f"most generators need {SMALLEST} pixels or more")
+    return found
 
 
 def _some(names: list[str]) -> str:

@@ -63,8 +63,10 @@ class ImageSet:
         """Open the set in `folder`, memory-mapped, and check it; without `every_voxel` the values are trusted."""
         folder = Path(folder)
         if not (folder / HEADER).is_file():
-            why = "there is no such folder" if not folder.is_dir() else f"is not an image set: it has no {HEADER}"
-            raise ImageSetError(why, file=folder)
+            if not folder.is_dir():
+                raise ImageSetError("there is no such folder", file=folder)
+            remedy = f"make one of its files: `fedsynth import {folder}` looks at them and proposes how"
+            raise ImageSetError(f"is not an image set: it has no {HEADER}", file=folder, remedy=remedy)
         header = _read_header(folder / HEADER)
         cases = _read_cases(folder / TABLE)
         masks = folder / MASKS

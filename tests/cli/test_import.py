@@ -1,6 +1,7 @@
 """`fedsynth import` in process: what it prints, what it writes, and one line for everything that is wrong."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def test_it_says_what_was_read(kaggle: Path, tmp_path: Path) -> None:
         "  patients per class: - 4",
         "  patients per role: holdout 2, member 2",
         "  t1ce is a stand-in for 1 patients: TCGA_FG_3",
+        "  careful: most generators need 16 pixels or more",
     ]
     assert ImageSet.load(tmp_path / "set").header.name == "set"
 
@@ -148,7 +150,8 @@ def test_a_wrong_option_is_one_line_and_writes_nothing(
     ("words", "message"),
     [
         (("import",), "Missing argument 'SOURCE'; see fedsynth import --help"),
-        (("import", "a", "b", "--reader", "lgg"), "Missing option '--size'; see fedsynth import --help"),
+        (("import", "a", "b", "--reader", "lgg"), "--size is missing; `fedsynth import a` proposes a whole command"),
+        (("import", "a", "--reader", "lgg", "--size", "8"), "OUT, the image set to write, is missing"),
         (("import", "a", "b", "--reader", "lgg", "--size", "x"), "'x' is not a valid integer; see"),
         (("import", "a", "b", "--sise", "8"), "'--size'"),
         (("imprt",), "No such command 'imprt'"),
@@ -234,3 +237,46 @@ def test_what_differs_is_said(brats: Path, tmp_path: Path) -> None:
     assert "spacing differs: 1 to 2 mm; --spacing makes it equal" in done.stdout
     done = run(brats, tmp_path / "fine", "--reader", "brats", "--size", 2, "--spacing", 1)
     assert "images are cut at a lesion: BraTS2021_00002-axial-2" in done.stdout
+
+
+def pictures(folder: Path, count: int = 6) -> Path:
+    for k in range(count):
+        (folder / "ill").mkdir(parents=True, exist_ok=True)
+        shown = np.random.default_rng(k).integers(0, 255, (20, 20), dtype=np.uint8)
+        Image.fromarray(shown * (k > 0)).save(folder / "ill" / f"p{k // 2}_{k}.png")
+    return folder
+
+
+def test_without_a_reader_a_command_is_proposed_and_it_works(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "scans")
+    done = run(source, "--sheet", tmp_path / "sheet.png")
+    assert "3 patients with 2 to 2 pictures" in done.output
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scans", "sheet.png"]
+    program, verb, *words = shlex.split(done.output.splitlines()[-1])
+    assert (program, verb) == ("fedsynth", "import")
+    words[words.index("images")] = str(tmp_path / "set")
+    told = CliRunner().invoke(app, ["import", *words]).output
+    assert "1 images are of one value, black for example: ill/p0_0" in told
+    assert len(ImageSet.load(tmp_path / "set").patients) == 3
+
+
+def test_whoever_names_a_set_and_no_reader_is_told_that_nothing_was_written(tmp_path: Path) -> None:
+    done = run(pictures(tmp_path / "scans"), tmp_path / "set")
+    assert done.exit_code == 2
+    assert "No image set was written" in done.output
+    assert f"import {tmp_path / 'scans'} {tmp_path / 'set'} --reader folder" in done.output
+
+
+def test_a_set_of_one_patient_and_tiny_images_are_warned_about(tmp_path: Path) -> None:
+    words = (pictures(tmp_path / "scans"), tmp_path / "set", "--reader", "folder", "--size", 8)
+    told = run(*words, "--patient-pattern", "p").output
+    assert "all images are of one patient" in told
+    assert "most generators need 16 pixels" in told
+
+
+def test_a_window_that_shows_nothing_is_refused(tmp_path: Path) -> None:
+    words = (pictures(tmp_path / "scans"), tmp_path / "set", "--reader", "folder", "--size", 16, "--intensity")
+    done = run(*words, "window:300,400", "--one-image-per-patient")
+    assert "every image would be of the same one value (found 0)" in done.output
+    assert not (tmp_path / "set").exists()

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.data.importers import ReadOptions, chosen_channels
+from fedsynth.data.importers.dicom import DICOM_KINDS
 from fedsynth.data.importers.mask_labels import MaskLabels, declared_labels
-from fedsynth.data.importers.pictures import PICTURES, open_mask, open_picture, picture_kind
+from fedsynth.data.importers.picture_survey import survey
+from fedsynth.data.importers.pictures import PICTURES, open_mask, open_picture
 from fedsynth.data.importers.source import Plan, Raw, Source
 from fedsynth.data.importers.volume import kind_of
 from fedsynth.errors import ConfigError, SourceError
@@ -69,11 +71,7 @@ def gather(source: Path) -> Gathered:
     pictures = [file for file in files if kind_of(file, PICTURES)]
     ignored = Counter(file.suffix.lower() or file.name for file in files if not kind_of(file, PICTURES))
     if not pictures:
-        found = (
-            f"; other files there: {', '.join(f'{n} {end}' for end, n in ignored.most_common(3))}" if ignored else ""
-        )
-        remedy = f"pictures are {', '.join(PICTURES)}{found}"
-        raise SourceError("the folder holds no pictures", file=source, remedy=remedy)
+        raise SourceError("the folder holds no pictures", file=source, remedy=_other_reader(ignored))
     images, masks = _pair(pictures)
     label_of, was_split = _classes(source, images)
     _refuse_empty_classes(source, set(label_of.values()), was_split)
@@ -84,6 +82,14 @@ def gather(source: Path) -> Gathered:
     _refuse_twice(found_pictures)
     classes = tuple(sorted(set(label_of.values()) - {""}))
     return Gathered(pictures=found_pictures, classes=classes, ignored=dict(ignored), was_split=was_split)
+
+
+def _other_reader(found: Counter[str]) -> str:
+    """What to do about a folder in which other files than pictures lie."""
+    other = f"there are {', '.join(f'{n} {end}' for end, n in found.most_common(3))}; " if found else ""
+    if any(end.endswith(VOLUMES) or end == ".gz" for end in found):
+        return f"{other}DICOM, NIfTI, MetaImage and NRRD files are read with --reader volumes and a table of them"
+    return f"{other}pictures are {', '.join(PICTURES)}"
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -214,12 +220,12 @@ class People:
 
 GREY, COLOURS = "gray", ("red", "green", "blue")
 LUMA = np.array([0.299, 0.587, 0.114])
-FULL = {8: 255, 16: 65535}
+VOLUMES = (*DICOM_KINDS, ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """How the pictures of one source are decoded: the same channels and the same range for all."""
+    """How the pictures of one source are decoded: the same channels and the same range, `bits`, for all."""
 
     channels: tuple[str, ...]
     bits: int
@@ -232,10 +238,10 @@ class Pictures:
         yield Raw(case=picture.case, image=image, mask=mask, spacing_mm=None)
 
     def _widened(self, image: NDArray[Any], file: Path) -> NDArray[Any]:
-        """8 bits beside 16 are stretched to the same full range: 255 becomes 65535."""
-        if image.dtype == np.uint8 and self.bits == 16:
-            return image.astype(np.uint16) * np.uint16(257)
-        if (image.dtype.itemsize * 8 > self.bits) or (image.dtype.itemsize < 4 and self.bits == 32):
+        """8 bits beside more are stretched to the same full range: beside 16 bits 255 becomes 65535."""
+        if image.dtype == np.uint8 and 8 < self.bits <= 16:
+            return np.rint(image * (_full(self.bits) / 255)).astype(np.uint16)
+        if (image.dtype.itemsize * 8 > max(self.bits, 16)) or (image.dtype.itemsize < 4 and self.bits == 32):
             remedy = "save all pictures with 8 or 16 bits"
             raise SourceError("has other bits per value than the other pictures", file=file, remedy=remedy)
         return image
@@ -266,8 +272,10 @@ def plan(source: Path, options: ReadOptions) -> Plan:
     people = People.said(options)
     found = gather(source)
     labels = _labels(found, options)
-    coloured, bits = _survey(found.pictures)
-    reading = Pictures(channels=_channels(options, coloured), bits=bits, labels=labels)
+    seen = survey([picture.file for picture in found.pictures], colours_matter=not options.channels)
+    bits = seen.depth
+    channels = _channels(options, coloured=not options.channels and seen.coloured)
+    reading = Pictures(channels=channels, bits=bits, labels=labels)
     sources = [
         Source(
             patient=patient, site=site, label=picture.label, file=picture.file, decode=partial(reading.decode, picture)
@@ -280,8 +288,8 @@ def plan(source: Path, options: ReadOptions) -> Plan:
         mask_labels=labels.names if labels else (),
         sources=sources,
         dimensions=2,
-        notes=_notes(found, people, bits),
-        intensity=f"window:0,{FULL[bits]}" if bits in FULL else "percentile:1,99",
+        notes=_notes(found, people) | seen.notes(),
+        intensity=f"window:0,{_full(bits)}" if bits <= 16 else "percentile:1,99",
     )
 
 
@@ -298,21 +306,11 @@ def _labels(found: Gathered, options: ReadOptions) -> MaskLabels | None:
     return declared_labels(options.mask_labels)
 
 
-def _survey(pictures: list[Picture]) -> tuple[bool, int]:
-    """Whether any picture has colours, and the bits that hold all of them; damaged ones speak when they are decoded."""
-    kinds: Counter[tuple[bool, int]] = Counter()
-    for picture in pictures:
-        try:
-            kinds[picture_kind(picture.file)] += 1
-        except SourceError:
-            continue
-    bits = {bits for _, bits in kinds} or {8}
-    if 32 in bits and len(bits) > 1:
-        raise SourceError("some pictures have 32 bits per value and others fewer", remedy="save all with 8 or 16 bits")
-    return any(coloured for coloured, _ in kinds), max(bits)
+def _full(bits: int) -> int:
+    return (1 << bits) - 1
 
 
-def _channels(options: ReadOptions, coloured: bool) -> tuple[str, ...]:
+def _channels(options: ReadOptions, *, coloured: bool) -> tuple[str, ...]:
     if not options.channels:
         return COLOURS if coloured else (GREY,)
     chosen = chosen_channels((GREY, *COLOURS), options)
@@ -321,9 +319,9 @@ def _channels(options: ReadOptions, coloured: bool) -> tuple[str, ...]:
     return chosen
 
 
-def _notes(found: Gathered, people: People, bits: int) -> dict[str, Any]:
+def _notes(found: Gathered, people: People) -> dict[str, Any]:
     stated = f"pattern {people.pattern.pattern}" if people.pattern else "stated by the user: one image per patient"
-    notes: dict[str, Any] = {"patients": stated, "bits": bits}
+    notes: dict[str, Any] = {"patients": stated}
     if found.ignored:
         notes["files-ignored"] = found.ignored
     if found.was_split:

@@ -39,6 +39,7 @@ class Tally:
         self._spacings: list[float] = []
         self._missing: defaultdict[str, set[str]] = defaultdict(set)
         self._cut_off: list[str] = []
+        self._constant: dict[str, int] = {}
         self.left_out: list[str] = []
 
     def add(self, prepared: Prepared) -> Iterator[Item]:
@@ -58,7 +59,16 @@ class Tally:
                 self._missing[channel].add(prepared.source.patient)
             if item.cut_off:
                 self._cut_off.append(case)
+            if item.image.min() == item.image.max():
+                self._constant[case] = int(item.image.min())
             yield item
+
+    def refuse_empty(self, source: Path) -> None:
+        """A set that is black from end to end is the mark of a wrong intensity window, or of masks read as images."""
+        if len(self._constant) == len(self._file_of) > 0 and len(set(self._constant.values())) == 1:
+            remedy = "look at the files, and at --intensity: the window may lie above or below their values"
+            value = next(iter(self._constant.values()))
+            raise SourceError("every image would be of the same one value", file=source, value=value, remedy=remedy)
 
     @property
     def spacing_mm(self) -> float:
@@ -70,6 +80,8 @@ class Tally:
         told: dict[str, Any] = {"spacing": self._spacing()}
         if self._missing:
             told["missing-sequences-of"] = {channel: sorted(who) for channel, who in sorted(self._missing.items())}
+        if self._constant:
+            told["constant-images"] = list(self._constant)
         if self._cut_off:
             told["lesions-cut-off"] = self._cut_off
         if self.left_out:
@@ -121,6 +133,8 @@ class ImportSettings:
     skip_corrupt: bool = False
     overwrite: bool = False
     workers: int | None = None
+    most: int | None = None
+    """At most so many sources, evenly over the plan: a look before the whole."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 4096:
@@ -153,6 +167,9 @@ def import_images(
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", file=error.filename or source) from error
     _check(plan, source, name)
+    if settings.most and len(plan.sources) > settings.most:
+        rows = np.linspace(0, len(plan.sources) - 1, settings.most).astype(int)
+        plan = replace(plan, sources=[plan.sources[row] for row in rows])
     scaling = parse_scaling(settings.intensity or plan.intensity)
     mask_labels, relabel = plan.mask_labels, np.arange(256).astype(np.uint8)
     if settings.labels:
@@ -168,6 +185,7 @@ def import_images(
                 for item in tally.add(prepared):
                     writer.append(item.row, item.image, item.mask)
                 progress(done, len(plan.sources))
+        tally.refuse_empty(source)
         cases, split = _roles(writer.cases(), settings, source, tally)
         header = Header(
             name=out.name,

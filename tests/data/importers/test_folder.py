@@ -145,13 +145,25 @@ def test_the_camera_s_rotation_is_applied(tmp_path: Path) -> None:
     assert np.array_equal(open_picture(tmp_path / "a.png")[0], np.rot90(GREY, -1))
 
 
-def test_a_set_with_any_colour_is_read_in_colour(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
+def test_a_stray_colour_among_grey_is_named_until_somebody_says_what_is_wanted(tmp_path: Path) -> None:
+    for name in "acd":
+        save(tmp_path / f"{name}.png")
     save(tmp_path / "b.png", RED)
-    assert plan(tmp_path, ReadOptions(**EACH)).channels == ("red", "green", "blue")
-    first, second = decoded(tmp_path)
+    with pytest.raises(SourceError, match=r"b\.png: 1 of 4 pictures are in colours.*--channels gray"):
+        plan(tmp_path, ReadOptions(**EACH))
+    first, second, *_ = decoded(tmp_path, channels=("red", "green", "blue"), **EACH)
     assert np.array_equal(first.image, np.repeat(GREY[None], 3, 0))
     assert np.array_equal(second.image, np.moveaxis(RED, -1, 0))
+
+
+def test_grey_saved_in_colours_is_one_channel(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png", np.repeat(GREY[..., None], 3, -1))
+    save(tmp_path / "c.jpg", np.repeat(GREY[..., None], 3, -1))
+    made = plan(tmp_path, ReadOptions(**EACH))
+    assert made.channels == ("gray",)
+    assert made.notes["grey-saved-in-colours"] == 2
+    assert np.array_equal(decoded(tmp_path)[1].image[0], GREY)
 
 
 def test_channels_can_be_chosen(tmp_path: Path) -> None:
@@ -175,6 +187,19 @@ def test_sixteen_bits_keep_their_numbers(tmp_path: Path) -> None:
     assert all(np.array_equal(raw.image[0], deep) for raw in decoded(tmp_path))
     save(tmp_path / "c.png", GREY)
     assert np.array_equal(decoded(tmp_path)[2].image[0], GREY.astype(int) * 257)
+    assert plan(tmp_path, ReadOptions(**EACH)).notes["bits-of-pictures"] == {"8": 1, "16": 2}
+
+
+def test_twelve_bits_in_files_of_sixteen_are_not_black(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", GREY.astype(np.uint16) * 18)  # the brightest is 3,960
+    save(tmp_path / "b.png", GREY.astype(np.uint16))  # dark beside it, and stays so
+    save(tmp_path / "c.png", GREY)
+    made = plan(tmp_path, ReadOptions(**EACH))
+    assert made.intensity == "window:0,4095"
+    bright, dark, eight = decoded(tmp_path)
+    assert np.array_equal(bright.image[0], GREY * 18.0)
+    assert np.array_equal(dark.image[0], GREY)
+    assert np.array_equal(eight.image[0], np.rint(GREY / 255 * 4095))
 
 
 def test_floating_point_pictures_are_scaled_each_by_itself(tmp_path: Path) -> None:
@@ -284,7 +309,8 @@ def test_what_is_wrong_with_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     assert "holds no pictures" in complaint(tmp_path)
     (tmp_path / "a/scan.dcm").touch()
-    assert "1 .dcm" in complaint(tmp_path)
+    assert "1 .dcm; DICOM" in complaint(tmp_path)
+    assert "--reader volumes" in complaint(tmp_path)
     save(tmp_path / "b/1.png")
     assert "a: the class folder holds no pictures" in complaint(tmp_path)
     save(tmp_path / "a/1.png")
