@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def generate(
     run: RunLike = None,
     *,
-    out: Path | str,
+    out: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **settings: Any,
@@ -30,7 +30,7 @@ def generate(
 
     Args:
         run: The run; the newest if not given.
-        out: Where to write them.
+        out: Where to write them; the run's own synthetic set if not given.
         overwrite: Replace `out` if it exists.
         progress: Told how far the work is, and what went otherwise than asked; log lines if not given.
 
@@ -41,7 +41,7 @@ def generate(
         >>> import fedsynth
         >>> made = fedsynth.load(fedsynth.generate("runs/first", count=100, out="made"))  # doctest: +SKIP
     """
-    read, progress, out = config.read_table(GenerateSettings, as_given(settings)), progress or Progress(), Path(out)
+    read, progress = config.read_table(GenerateSettings, as_given(settings)), progress or Progress()
     from fedsynth.atomic_files import refuse_existing
     from fedsynth.data.export import TABLES, export
     from fedsynth.data.format import HEADER
@@ -51,6 +51,9 @@ def generate(
     from fedsynth.training.settings import cpu_threads
 
     place = newest_run() if run is None else run if isinstance(run, Run) else open_run(Path(run))
+    if out is None and (read.format != "imageset" or read.arm != "fitted"):
+        raise ConfigError("a run keeps an image set of its own generator alone", remedy="give --out")
+    out = place.synthetic if out is None else Path(out)
     family, card = load_generator(place.checkpoints)
     with cpu_threads(1):
         sources = _open_sources(family, card, read)

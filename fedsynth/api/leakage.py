@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsynth import config
-from fedsynth.api.benchmark_sets import Measured, RunLike, SetLike, as_path, kept_beside, sets_to_measure
+from fedsynth.api.benchmark_sets import Measured, RunLike, SetLike, Sets, kept_beside, sets_to_measure
 from fedsynth.api.progress import Progress
 from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.evaluation.settings import MembershipSettings, MemorizationSettings
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from fedsynth.evaluation.evidence import Evidence
     from fedsynth.evaluation.membership.benchmark import Attacked
     from fedsynth.evaluation.score import Result
-    from fedsynth.runs import Run
 
 STEPS = {"memorization": 16, "membership": 5}
 """About so many steps are told of each."""
@@ -27,7 +27,7 @@ def memorization(
     *,
     real: SetLike = None,
     synthetic: SetLike = None,
-    report: Path | str | None = None,
+    out: Path | str | None = None,
     export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
@@ -38,7 +38,7 @@ def memorization(
         run: The run; the newest if no sets are given.
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
-        report: A folder for the result and pair sheets.
+        out: A folder for the result and pair sheets, or a .json file. Beside SYNTHETIC where no run keeps the result.
         export: Leave out what shows or names a patient: no sheets, names hashed.
         progress: Told how far the work is; log lines if not given.
 
@@ -50,14 +50,14 @@ def memorization(
         >>> fedsynth.memorization(real="hospitals", synthetic="made").verdict  # doctest: +SKIP
         'pass'
     """
-    return measure_memorization(run, real, synthetic, report, export=export, progress=progress, **settings).result
+    return measure_memorization(run, real, synthetic, out, export=export, progress=progress, **settings).result
 
 
 def measure_memorization(
     run: RunLike,
     real: SetLike,
     synthetic: SetLike,
-    report: Path | str | None = None,
+    out: Path | str | None = None,
     *,
     export: bool = False,
     progress: Progress | None = None,
@@ -69,13 +69,12 @@ def measure_memorization(
     from fedsynth.evaluation.memorization.pair_sheets import write_pairs
     from fedsynth.evaluation.memorization.result import as_result
 
-    folder = as_path(report)
-    evidence, keeps = _evidence(run, real, synthetic, folder, progress)
+    sets, evidence = _evidence(run, real, synthetic, out, progress)
     with _steps(progress, "measuring", STEPS["memorization"]) as step:
-        found = run_memorization(evidence, read, kept=kept_beside(keeps), step=step)
-    result, written = _kept(as_result(found), keeps, folder, export=export)
-    pictures = [] if export or not written else write_pairs(found, folder)
-    return Measured(result=result, written=written, pictures=tuple(pictures), found=found)
+        found = run_memorization(evidence, read, kept=kept_beside(sets.keeps), step=step)
+    kept = sets.keep(as_result(found), export=export)
+    pictures = [] if export or not kept.written else write_pairs(found, None if sets.out is None else kept.folder)
+    return replace(kept, pictures=tuple(pictures), found=found)
 
 
 @takes_keywords(MembershipSettings)
@@ -85,7 +84,7 @@ def membership(
     real: SetLike = None,
     synthetic: SetLike = None,
     reference: SetLike = None,
-    report: Path | str | None = None,
+    out: Path | str | None = None,
     export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
@@ -97,7 +96,7 @@ def membership(
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
         reference: A synthetic set of a generator fitted on the reference patients only.
-        report: A folder for the result and its ROC.
+        out: A folder for the result and its ROC, or a .json file. Beside SYNTHETIC where no run keeps the result.
         export: Leave out what names a patient or a place on a disk.
         progress: Told how far the work is; log lines if not given.
 
@@ -110,7 +109,7 @@ def membership(
         'pass'
     """
     sets = (real, synthetic, reference)
-    return measure_membership(run, *sets, report, export=export, progress=progress, **settings).result
+    return measure_membership(run, *sets, out, export=export, progress=progress, **settings).result
 
 
 def measure_membership(
@@ -118,7 +117,7 @@ def measure_membership(
     real: SetLike,
     synthetic: SetLike,
     reference: SetLike = None,
-    report: Path | str | None = None,
+    out: Path | str | None = None,
     *,
     export: bool = False,
     progress: Progress | None = None,
@@ -130,8 +129,7 @@ def measure_membership(
     from fedsynth.evaluation.membership.benchmark import as_result, run_membership
     from fedsynth.training.membership_scores import membership_scorer
 
-    folder = as_path(report)
-    evidence, keeps = _evidence(run, real, synthetic, folder, progress)
+    sets, evidence = _evidence(run, real, synthetic, out, progress)
     own = evidence.run is not None and real is None and synthetic is None
     with _steps(progress, "attacking", STEPS["membership"]) as step:
         found = run_membership(
@@ -139,22 +137,22 @@ def measure_membership(
             read,
             discriminator=membership_scorer(evidence.run) if own and evidence.run is not None else None,
             reference=ImageSet.load(reference) if isinstance(reference, Path | str) else reference,
-            kept=kept_beside(keeps),
+            kept=kept_beside(sets.keeps),
             step=step,
         )
-    result, written = _kept(as_result(found), keeps, folder, export=export)
-    pictures = () if not written else (_draw(found, written[-1].with_name("membership-roc.png")),)
-    return Measured(result=result, written=written, pictures=pictures, found=found)
+    kept = sets.keep(as_result(found), export=export)
+    pictures = () if not kept.written else (_draw(found, kept.folder / "membership-roc.png"),)
+    return replace(kept, pictures=pictures, found=found)
 
 
 def _evidence(
-    run: RunLike, real: SetLike, synthetic: SetLike, report: Path | None, progress: Progress
-) -> "tuple[Evidence, Run | None]":
+    run: RunLike, real: SetLike, synthetic: SetLike, out: Path | str | None, progress: Progress
+) -> "tuple[Sets, Evidence]":
     from fedsynth.evaluation.evidence import gather
 
-    sets = sets_to_measure(run, real, synthetic, out=report, option="--report", progress=progress, both=True)
+    sets = sets_to_measure(run, real, synthetic, out=out, progress=progress, both=True)
     assert sets.synthetic is not None
-    return gather(sets.real, sets.synthetic, sets.run), sets.keeps
+    return sets, gather(sets.real, sets.synthetic, sets.run)
 
 
 @contextmanager
@@ -168,22 +166,6 @@ def _steps(progress: Progress, text: str, expected: int) -> Iterator[Callable[[s
             advance(done, max(done, expected))
 
         yield step
-
-
-def _kept(
-    result: "Result", run: "Run | None", report: Path | None, *, export: bool
-) -> "tuple[Result, tuple[Path, ...]]":
-    """The run keeps the whole result; `export` is for what is given back and for the report."""
-    from fedsynth.evaluation.anonymous_result import withhold
-
-    shown, written = withhold(result) if export else result, []
-    if run is not None:
-        written.append(run.benchmark(result.benchmark))
-        result.save(written[-1])
-    if report is not None:
-        written.append(report / f"{result.benchmark}.json")
-        shown.save(written[-1])
-    return shown, tuple(written)
 
 
 def _draw(found: "Attacked", path: Path) -> Path:

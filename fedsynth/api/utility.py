@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsynth import config
-from fedsynth.api.benchmark_sets import Measured, RunLike, SetLike, Sets, as_path, sets_to_measure
+from fedsynth.api.benchmark_sets import Measured, RunLike, SetLike, Sets, sets_to_measure
 from fedsynth.api.progress import Progress
 from fedsynth.api.signature import as_given, takes_keywords
 from fedsynth.errors import ConfigError
@@ -37,6 +37,7 @@ def segmentation(
     public: SetLike = None,
     placebo: SetLike = None,
     out: Path | str | None = None,
+    export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> "Result":
@@ -48,7 +49,8 @@ def segmentation(
         synthetic: A synthetic set, whoever made it.
         public: Public images that show none of the real patients; the run's own if it made some.
         placebo: Images of a simulator fitted to a random direction in place of the patients; the run's own if any.
-        out: A file for the result, beside the run's own.
+        out: A folder or a .json file for the result. Beside SYNTHETIC where no run keeps the result.
+        export: Leave out what names a patient or a place on a disk.
         progress: Told how far the work is; log lines if not given.
 
     Returns:
@@ -59,7 +61,7 @@ def segmentation(
         >>> found = fedsynth.segmentation("runs/first", seeds=1)  # doctest: +SKIP
     """
     sets = (real, synthetic, public, placebo)
-    return measure_utility("segmentation", run, *sets, out, progress=progress, **settings).result
+    return measure_utility("segmentation", run, *sets, out, export=export, progress=progress, **settings).result
 
 
 @takes_keywords(ClassificationSettings)
@@ -71,6 +73,7 @@ def classification(
     public: SetLike = None,
     placebo: SetLike = None,
     out: Path | str | None = None,
+    export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> "Result":
@@ -82,7 +85,8 @@ def classification(
         synthetic: A synthetic set, whoever made it.
         public: Public images that show none of the real patients; the run's own if it made some.
         placebo: Images of a simulator fitted to a random direction in place of the patients; the run's own if any.
-        out: A file for the result, beside the run's own.
+        out: A folder or a .json file for the result. Beside SYNTHETIC where no run keeps the result.
+        export: Leave out what names a patient or a place on a disk.
         progress: Told how far the work is; log lines if not given.
 
     Returns:
@@ -93,7 +97,7 @@ def classification(
         >>> found = fedsynth.classification(real="hospitals", synthetic="made", arms=["real"])  # doctest: +SKIP
     """
     sets = (real, synthetic, public, placebo)
-    return measure_utility("classification", run, *sets, out, progress=progress, **settings).result
+    return measure_utility("classification", run, *sets, out, export=export, progress=progress, **settings).result
 
 
 @takes_keywords(FidelitySettings)
@@ -103,6 +107,7 @@ def fidelity(
     real: SetLike = None,
     synthetic: SetLike = None,
     out: Path | str | None = None,
+    export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> "Result":
@@ -112,7 +117,8 @@ def fidelity(
         run: The run; the newest if no sets are given.
         real: A real set with roles, instead of the run's.
         synthetic: A synthetic set, whoever made it.
-        out: A file for the result, beside the run's own.
+        out: A folder or a .json file for the result. Beside SYNTHETIC where no run keeps the result.
+        export: Leave out what names a patient or a place on a disk.
         progress: Told how far the work is; log lines if not given.
 
     Returns:
@@ -122,7 +128,7 @@ def fidelity(
         >>> import fedsynth
         >>> fedsynth.fidelity("runs/first").scores["kid/filters"]  # doctest: +SKIP
     """
-    return measure_fidelity(run, real, synthetic, out, progress=progress, **settings).result
+    return measure_fidelity(run, real, synthetic, out, export=export, progress=progress, **settings).result
 
 
 def measure_utility(
@@ -134,6 +140,7 @@ def measure_utility(
     placebo: SetLike = None,
     out: Path | str | None = None,
     *,
+    export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Measured:
@@ -143,7 +150,7 @@ def measure_utility(
     from fedsynth.evaluation.utility.benchmark import run_utility
     from fedsynth.experiments.downstream_learners import TaskLearner
 
-    sets = sets_to_measure(run, real, synthetic, out=as_path(out), option="--out", progress=progress)
+    sets = sets_to_measure(run, real, synthetic, out=out, progress=progress)
     plan = _plan(kind, read, sets, _nobody(sets, public=public, placebo=placebo))
     kept = ArmCache(folder=None if sets.keeps is None else sets.keeps.folder.parent / KEPT)
     with progress.bar(f"{kind} with {read.network}") as bar:
@@ -158,7 +165,7 @@ def measure_utility(
 
         learner = TaskLearner(read.task, on_step=on_step)
         result = run_utility(sets.real, sets.synthetic, plan, learner, kept=kept, on_arm=on_arm)
-    return _kept(result, sets, as_path(out))
+    return sets.keep(result, export=export)
 
 
 def _nobody(sets: Sets, **given: SetLike) -> dict[str, "ImageSet"]:
@@ -198,6 +205,7 @@ def measure_fidelity(
     synthetic: SetLike,
     out: Path | str | None = None,
     *,
+    export: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Measured:
@@ -207,7 +215,7 @@ def measure_fidelity(
     from fedsynth.experiments.downstream_learners import TaskLearner
     from fedsynth.training.settings import TaskSettings
 
-    sets = sets_to_measure(run, real, synthetic, out=as_path(out), option="--out", progress=progress)
+    sets = sets_to_measure(run, real, synthetic, out=out, progress=progress)
     if sets.synthetic is None:
         raise ConfigError("fidelity needs a synthetic set", remedy="give --synthetic SET or a run")
     classifier = None
@@ -224,12 +232,4 @@ def measure_fidelity(
             classifier=classifier,
             on_space=lambda name, done, total: bar(done, total),
         )
-    return _kept(result, sets, as_path(out))
-
-
-def _kept(result: "Result", sets: Sets, out: Path | None) -> Measured:
-    run = None if sets.keeps is None else sets.keeps.benchmark(result.benchmark)
-    written = tuple(path for path in (out, run) if path is not None)
-    for path in written:
-        result.save(path)
-    return Measured(result=result, written=written)
+    return sets.keep(result, export=export)

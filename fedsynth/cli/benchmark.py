@@ -8,7 +8,7 @@ import typer
 from fedsynth.cli.benchmark_audit import audit
 from fedsynth.cli.benchmark_membership import end_with_verdict, membership
 from fedsynth.cli.benchmark_readers import readers
-from fedsynth.cli.benchmark_utility import classification, fidelity, segmentation
+from fedsynth.cli.benchmark_utility import OutOption, classification, fidelity, segmentation
 from fedsynth.cli.options import Given, takes_settings
 from fedsynth.cli.screen import ScreenProgress, print_json, print_table
 from fedsynth.config import read_table
@@ -34,7 +34,7 @@ def memorization(
     synthetic: Annotated[
         str | None, typer.Option(metavar="SET", help="Synthetic set, whoever made it. With --plan: how many images.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the result and pair sheets here.")] = None,
+    out: OutOption = None,
     export: Annotated[
         bool, typer.Option("--export", help="Leave out what shows or names a patient: no sheets, names hashed.")
     ] = False,
@@ -54,7 +54,7 @@ def memorization(
         return
     from fedsynth.api.leakage import measure_memorization
 
-    measured = measure_memorization(run, real, synthetic, report, export=export, progress=ScreenProgress(), **given)
+    measured = measure_memorization(run, real, synthetic, out, export=export, progress=ScreenProgress(), **given)
     end_with_verdict(measured, _print, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from fedsynth.cli.benchmark_utility import OutOption
 from fedsynth.cli.options import Given, takes_settings
 from fedsynth.cli.screen import ScreenProgress, print_json, print_table
 from fedsynth.evaluation.settings import MembershipSettings
@@ -26,7 +27,7 @@ def membership(
         Path | None,
         typer.Option(metavar="SET", help="Synthetic set of a generator fitted on the reference patients only."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the result and its ROC here.")] = None,
+    out: OutOption = None,
     export: Annotated[
         bool, typer.Option("--export", help="Leave out what names a patient or a place on a disk.")
     ] = False,
@@ -41,7 +42,7 @@ def membership(
     from fedsynth.api.leakage import measure_membership
 
     sets = (real, synthetic, reference)
-    measured = measure_membership(run, *sets, report, export=export, progress=ScreenProgress(), **given)
+    measured = measure_membership(run, *sets, out, export=export, progress=ScreenProgress(), **given)
     end_with_verdict(measured, _print, as_json=as_json)
 
 

@@ -68,7 +68,7 @@ def _make(
     if (out / KEY).exists():
         remedy = "give another --out: without its key the answers to it mean nothing"
         raise RefusedError("a sheet lies there already", file=out, remedy=remedy)
-    sets = sets_to_measure(run, real, synthetic, out=out, option="--out", progress=ScreenProgress())
+    sets = sets_to_measure(run, real, synthetic, out=out, progress=ScreenProgress())
     place, images, made = sets.keeps, sets.real, sets.synthetic
     if made is None:
         raise ConfigError("a sheet needs a synthetic set", remedy="give --synthetic SET or a run")

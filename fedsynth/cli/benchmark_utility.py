@@ -24,7 +24,13 @@ PlaceboOption = Annotated[
     Path | None,
     typer.Option(metavar="SET", help="Of a simulator fitted to a random direction; the run's own if any."),
 ]
-OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result here too.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PLACE", help="A folder or .json file for the result too. Default without a run: beside SYNTHETIC."
+    ),
+]
+ExportOption = Annotated[bool, typer.Option("--export", help="Leave out what names a patient or a place on a disk.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -37,13 +43,17 @@ def segmentation(
     public: PublicOption = None,
     placebo: PlaceboOption = None,
     out: OutOption = None,
+    export: ExportOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation network on each arm and score it on real holdout patients, beside control arms."""
     from fedsynth.api.utility import measure_utility
 
     sets = (real, synthetic, public, placebo)
-    _show(measure_utility("segmentation", run, *sets, out, progress=ScreenProgress(), **given), as_json=as_json)
+    _show(
+        measure_utility("segmentation", run, *sets, out, export=export, progress=ScreenProgress(), **given),
+        as_json=as_json,
+    )
 
 
 @takes_settings(ClassificationSettings)
@@ -55,13 +65,17 @@ def classification(
     public: PublicOption = None,
     placebo: PlaceboOption = None,
     out: OutOption = None,
+    export: ExportOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a classifier on each arm and score it on real holdout patients, beside the majority class."""
     from fedsynth.api.utility import measure_utility
 
     sets = (real, synthetic, public, placebo)
-    _show(measure_utility("classification", run, *sets, out, progress=ScreenProgress(), **given), as_json=as_json)
+    _show(
+        measure_utility("classification", run, *sets, out, export=export, progress=ScreenProgress(), **given),
+        as_json=as_json,
+    )
 
 
 @takes_settings(FidelitySettings)
@@ -71,12 +85,15 @@ def fidelity(
     real: RealOption = None,
     synthetic: SyntheticOption = None,
     out: OutOption = None,
+    export: ExportOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """How near synthetic images come to real ones and how varied they are, each beside real against real."""
     from fedsynth.api.utility import measure_fidelity
 
-    _show(measure_fidelity(run, real, synthetic, out, progress=ScreenProgress(), **given), as_json=as_json)
+    _show(
+        measure_fidelity(run, real, synthetic, out, export=export, progress=ScreenProgress(), **given), as_json=as_json
+    )
 
 
 def _show(measured: "Measured", *, as_json: bool) -> None:

@@ -67,15 +67,15 @@ def say_what_happened(settings: "FederationSettings", place: "Run", outputs: "Ou
     for sheet in outputs.sheets:
         typer.echo(f"look at    {sheet}")
     if outputs.images is None:
-        typer.echo(f"next       fedsynth synthesize {place.folder} --source SET --count {settings.count} --out OUT")
+        typer.echo(f"next       fedsynth synthesize {place.folder} --source SET")
         return
     masks = " with masks" if outputs.images.masks is not None else ""
     typer.echo(f"synthetic  {place.synthetic}: {len(outputs.images)} images{masks}")
     if not settings.rounds_of_training:
         typer.echo(f"beside it  {place.folder / 'public'} and {place.folder / 'placebo'}: to compare with")
         typer.echo(f"decides    fedsynth benchmark segmentation {place.folder}   # did patients add anything?")
-    typer.echo(f"next       fedsynth inspect {place.synthetic}")
-    typer.echo(f"           fedsynth benchmark memorization {place.folder}")
+    typer.echo(f"look at    fedsynth inspect {place.synthetic} --sheet {place.folder.name}.png")
+    typer.echo(f"next       fedsynth benchmark memorization {place.folder}")
 
 
 def _sites(trained: int, expected: int) -> str:

@@ -14,7 +14,9 @@ from fedsynth.training.settings import GenerateSettings
 def synthesize(
     given: Given,
     run: Path | None = typer.Argument(None, help="The run; the newest if not given."),
-    out: Path = typer.Option(..., help="Where to write them."),
+    out: Path | None = typer.Option(
+        None, help="Where to write them. Default: into the run, which keeps results of that set.", show_default=False
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace OUT if it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
@@ -24,13 +26,14 @@ def synthesize(
 
     read = read_table(GenerateSettings, given)
     folder = newest_run().folder if run is None else run
-    generate(folder, out=out, overwrite=overwrite, progress=ScreenProgress(), **given)
+    made = generate(folder, out=out, overwrite=overwrite, progress=ScreenProgress(), **given)
     if as_json:
-        print_json({"run": str(folder), "out": str(out), "images": read.count, "format": read.format})
+        print_json({"run": str(folder), "out": str(made), "images": read.count, "format": read.format})
         return
-    typer.echo(f"wrote {read.count} images of {folder} to {out}")
+    typer.echo(f"wrote {read.count} images of {folder} to {made}")
     if read.format == "imageset":
-        typer.echo(f"next     fedsynth inspect {out} --sheet {out.name}.png")
+        typer.echo(f"look at  fedsynth inspect {made} --sheet {made.name}.png")
+        typer.echo(f"next     fedsynth benchmark memorization {folder}{'' if out is None else f' --synthetic {made}'}")
 
 
 def export_set(

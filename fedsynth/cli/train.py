@@ -56,4 +56,4 @@ def _say_what_happened(card: "Card", place: "Run") -> None:
     typer.echo(f"run      {place.folder}")
     typer.echo(f"look at  {place.samples}")
     more = " --source SET" if card.pairing else ""
-    typer.echo(f"next     fedsynth synthesize {place.folder} --count 100{more} --out OUT")
+    typer.echo(f"next     fedsynth synthesize {place.folder}{more}")

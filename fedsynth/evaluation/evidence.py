@@ -120,7 +120,7 @@ def _refuse_other_roles(real: ImageSet, run: Run) -> None:
 def synthetic_images_of(run: Run) -> ImageSet:
     """The synthetic set in a run directory."""
     if not run.synthetic.is_dir():
-        remedy = f"draw it first: fedsynth synthesize {run.folder} --count 1000 --out {run.synthetic}"
+        remedy = f"draw it first: fedsynth synthesize {run.folder}"
         raise ConfigError("the run has no synthetic set", file=run.synthetic, remedy=remedy)
     return ImageSet.load(run.synthetic)
 

@@ -6,29 +6,11 @@ A result of another set in a run directory would borrow the run's epsilon, and t
 from pathlib import Path
 
 from fedsynth.data import ImageSet
-from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.errors import FedSynthError
 from fedsynth.evaluation.evidence import Images, real_images_of
 from fedsynth.evaluation.score import content_hash
 from fedsynth.runs import Run
 from fedsynth.training.roles import roles_mark
-
-
-def keeper(
-    run: Run | None, *, real: Images = None, synthetic: Images = None, out: Path | None, option: str
-) -> Run | None:
-    """The run that keeps a result on the given sets: None where one of them is not its own.
-
-    Then `out`, which the user gave with `option`, is the only place for the result, and must be there.
-    """
-    strange = stranger(run, real=real, synthetic=synthetic)
-    if not strange:
-        return run
-    if out is None:
-        assert run is not None
-        problem = f"the set given with --{strange} is not the run's own, and a run keeps results of its own sets only"
-        remedy = f"say with {option} where the result goes, or leave {strange} to the run"
-        raise ConfigError(problem, file=run.folder, remedy=remedy)
-    return None
 
 
 def stranger(run: Run | None, *, real: Images = None, synthetic: Images = None) -> str:

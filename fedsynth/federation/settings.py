@@ -15,7 +15,7 @@ from fedsynth.config import setting
 from fedsynth.errors import ConfigError
 from fedsynth.models.facts import is_fitted, known_family, stated_facts
 from fedsynth.privacy.noise_shares import NoiseShares
-from fedsynth.training.settings import PRIVACY, Device, Privacy, TrainSettings
+from fedsynth.training.settings import ENOUGH, PRIVACY, Device, Privacy, TrainSettings
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
@@ -70,7 +70,7 @@ class FederationSettings:
         None, "Who takes longer for a round is left out.", metavar="SECONDS", panel=FAILURES
     )
     inject: str = setting("", "Failures on purpose: dropout=0.2,straggler=0.1,nan=0.05.", panel=FAILURES)
-    count: int = setting(400, "How many synthetic images; a declared number.")
+    count: int = setting(ENOUGH, "How many synthetic images; a declared number.")
     batch: int | None = setting(None, "Images per step (plain runs).")
     rate: float | None = setting(None, "Learning rate of every network.")
     pairing: str = setting("", "What a paired family turns into what: label-to-image, ...")

@@ -161,11 +161,15 @@ class TaskSettings:
         )
 
 
+ENOUGH = 500
+"""Synthetic images that memorization needs for its default tolerance (404), rounded up."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:
     """What is drawn from a trained generator."""
 
-    count: int = setting(help="How many images.")
+    count: int = setting(ENOUGH, "How many images; so many bound the share of copies by 1 %.")
     mix: str | None = setting(None, "Shares of the classes, as in high-grade=0.5,healthy=0.5.")
     source: Path | None = setting(None, "The image set that a paired generator starts from.")
     edit: tuple[str, ...] = setting(

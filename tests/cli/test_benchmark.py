@@ -55,7 +55,7 @@ def test_a_leak_of_a_run_ends_with_one_and_is_written_where_it_belongs(folders, 
 
 def test_an_export_shows_and_names_nobody(folders, tmp_path):
     given = ["--real", folders / "real", "--synthetic", folders / "synthetic", "--spaces", "pixels"]
-    answer = call(*given, "--report", tmp_path / "report", "--export", "--json")
+    answer = call(*given, "--out", tmp_path / "report", "--export", "--json")
     assert answer.exit_code == 1, answer.output
     assert [path.name for path in (tmp_path / "report").rglob("*")] == ["memorization.json"]
     text = (tmp_path / "report" / "memorization.json").read_text() + answer.stdout

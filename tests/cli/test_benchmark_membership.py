@@ -80,7 +80,7 @@ def given(folder: Path, real: ImageSet, synthetic: ImageSet) -> list[object]:
 def test_an_honest_set_passes_and_an_overfitted_one_does_not(tmp_path: Path) -> None:
     real = real_set()
     arguments = given(tmp_path, real, synthetic_set(blobs(150, 1, 2)))
-    honest = call(*arguments, "--report", tmp_path / "report")
+    honest = call(*arguments, "--out", tmp_path / "report")
     assert honest.exit_code == 0, honest.output
     assert "PASS" in honest.output
     assert "not resolvable: 50 holdout patients" in honest.output
@@ -92,9 +92,7 @@ def test_an_honest_set_passes_and_an_overfitted_one_does_not(tmp_path: Path) -> 
 
     of_members(real).save(tmp_path / "synthetic", overwrite=True)
     synthetic_set(blobs(60, 1, 3)).save(tmp_path / "reference")
-    leaking = call(
-        *arguments, "--reference", tmp_path / "reference", "--json", "--report", tmp_path / "out", "--export"
-    )
+    leaking = call(*arguments, "--reference", tmp_path / "reference", "--json", "--out", tmp_path / "out", "--export")
     assert leaking.exit_code == 1, leaking.output
     found = json.loads(leaking.stdout)
     best = found["scores"]["calibrated@components"]

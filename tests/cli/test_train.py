@@ -36,6 +36,10 @@ def test_from_set_to_run_to_synthetic_set_to_export(place: Path) -> None:
     assert json.loads(call("export", "drawn", "bids", "--json")) == {"out": "bids", "format": "nifti", "images": 5}
     assert len(list((place / "bids").glob("sub-*/anat/*_dseg.nii.gz"))) == 5
     call("synthesize", "--count", "3", "--out", "pictures", "--format", "png")
+    told = call("synthesize", "--count", "4")
+    [run] = Path("runs").iterdir()
+    assert len(ImageSet.load(run / "synthetic")) == 4
+    assert f"fedsynth benchmark memorization {run}\n" in told
     assert len(list((place / "pictures").glob("*/*_mask.png"))) == 3
 
 
@@ -67,6 +71,7 @@ def test_resume_with_other_settings_names_the_difference(place: Path) -> None:
         (["train", "set", "-g", "spade", "--pairing", "t1-to-flair"], "unknown channel"),
         (["train", "set", "-g", "dcgan", "--pairing", "label-to-image"], "makes no images of label maps"),
         (["synthesize", "--count", "3", "--out", "x"], "there is no run yet"),
+        (["synthesize"], "there is no run yet"),
         (["synthesize", "--count", "3", "--out", "x", "--format", "nift"], "did you mean 'nifti'?"),
     ],
 )

@@ -11,9 +11,9 @@ from fedsynth.api.evaluation import BENCHMARKS, evaluate
 from fedsynth.api.utility import fidelity
 from fedsynth.cli import app
 from fedsynth.data import ImageSet
-from fedsynth.errors import ConfigError
 from fedsynth.evaluation.reader_study.answer_key import load_key
-from fedsynth.evaluation.result_owner import keeper, stranger
+from fedsynth.evaluation.result_owner import stranger
+from fedsynth.evaluation.score import load_result
 from fedsynth.runs import create_run
 from fedsynth.training.roles import roles_mark
 from tests.evaluation.reader_study.sets import real_and_synthetic
@@ -41,10 +41,6 @@ def test_a_copy_of_the_own_set_is_the_own_set(run, tmp_path):
     assert stranger(run, synthetic=copied, real=tmp_path / "real") == ""
     assert stranger(run, synthetic=tmp_path / "other") == "synthetic"
     assert stranger(run, real=tmp_path / "other-real") == "real"
-    assert keeper(run, synthetic=tmp_path / "other", out=tmp_path / "out", option="--out") is None
-    assert keeper(run, synthetic=copied, out=None, option="--out") == run
-    with pytest.raises(ConfigError, match="--out"):
-        keeper(run, synthetic=tmp_path / "other", out=None, option="--out")
 
 
 def test_where_the_run_has_no_images_its_roles_decide(tmp_path):
@@ -59,20 +55,29 @@ def test_where_the_run_has_no_images_its_roles_decide(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "more"),
+    ("name", "more"),
     [
-        ("fidelity", "--out", ["--steps", "0"]),
-        ("segmentation", "--out", ["--steps", "1"]),
-        ("memorization", "--report", ["--spaces", "pixels"]),
-        ("membership", "--report", ["--spaces", "pixels"]),
+        ("fidelity", ["--steps", "0"]),
+        ("segmentation", ["--steps", "1", "--seeds", "1"]),
+        ("memorization", ["--spaces", "pixels"]),
+        ("membership", ["--spaces", "pixels"]),
     ],
 )
-def test_no_benchmark_writes_of_another_set_into_the_run(run, tmp_path, name, option, more):
+def test_results_of_another_set_lie_beside_it_and_never_in_the_run(run, tmp_path, name, more):
+    before = sorted(run.folder.rglob("*"))
     done = call(name, run.folder, "--synthetic", tmp_path / "other", *more)
-    assert done.exit_code == 2
-    assert option in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not run.benchmark(name).exists()
+    assert done.exit_code in (0, 1, 3), done.output
+    assert "does not keep the result" in done.stderr
+    assert str(tmp_path / "other-benchmarks" / f"{name}.json") in done.stdout
+    assert load_result(tmp_path / "other-benchmarks" / f"{name}.json").benchmark == name
+    assert sorted(run.folder.rglob("*")) == before
+
+
+def test_where_nothing_can_be_written_beside_a_set_the_result_is_shown_all_the_same(run, tmp_path):
+    (tmp_path / "other-benchmarks").touch()
+    done = call("fidelity", run.folder, "--synthetic", tmp_path / "other", "--steps", "0")
+    assert done.exit_code == 0, done.output
+    assert "the result is not kept" in done.stderr
 
 
 def test_its_result_goes_where_the_user_says_and_nowhere_else(run, tmp_path, monkeypatch):
