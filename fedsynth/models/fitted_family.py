@@ -20,7 +20,7 @@ from fedsynth.errors import FedSynthError
 from fedsynth.models import image_statistics, public_pool
 from fedsynth.models.base import Family, Phase, RandomSource, Tensors
 from fedsynth.models.moment_matching import Target, Whitening
-from fedsynth.models.phantom_simulator import PseudoPatient, Shown, Vector
+from fedsynth.models.pseudo_patient import PseudoPatient, Shown, Vector
 from fedsynth.models.public_pool import PoolSettings, Simulator
 
 NET, PLACEBO = "simulator", "placebo"
@@ -29,6 +29,8 @@ Arm = Literal["fitted", "placebo", "public"]
 SMALL_STEP = 0.03
 """How far an image's style departs from its parent's, as a share of the range."""
 DRAWS = 2**62
+PARTS, PARTS_WITH_CLASSES = 24, 32
+"""Of a patient's vector, unless said otherwise."""
 
 
 class Parents(nn.Module):
@@ -76,9 +78,10 @@ class FittedFamily(Family):
         count = settings.children if settings.generations else settings.patients
         parents = [Parents(count, simulator.limits.shape[1], simulator.content) for _ in (NET, PLACEBO)]
         super().__init__(simulator.shape, dict(zip((NET, PLACEBO), parents, strict=True)))
-        self.simulator, self.settings, self.parts, self.wide = simulator, settings, parts, wide
+        self.simulator, self.settings, self.wide = simulator, settings, wide
+        self.parts = parts or (PARTS_WITH_CLASSES if simulator.shape.n_classes else PARTS)
         self.private = private
-        self.public = public_pool.identity(simulator, settings, parts)
+        self.public = public_pool.identity(simulator, settings, self.parts)
         self.arm: Arm = "fitted"
         self._fits: dict[bytes, tuple[Tensors, Tensors]] = {}
 
@@ -170,7 +173,7 @@ class FittedFamily(Family):
         if parents is None or wide or (parent := self._parent(parents, label, rng)) is None:
             patient = self.simulator.draw(rng, label)
         else:
-            patient = public_pool.child(parent, self.simulator, rng, SMALL_STEP)
+            patient = parent.child(self.simulator.limits, rng, SMALL_STEP)
         return self.simulator.slices(patient, rng, 1)[0]
 
     def _parent(self, parents: Parents, label: int | None, rng: np.random.Generator) -> PseudoPatient | None:

@@ -18,7 +18,7 @@ from fedsynth.errors import ConfigError, nearest
 from fedsynth.models.base import ImageShape
 from fedsynth.models.image_statistics import Layout
 from fedsynth.models.intensity_map import map_limits, mapped, public_knots
-from fedsynth.models.phantom_simulator import PseudoPatient, Shown, Vector
+from fedsynth.models.pseudo_patient import PseudoPatient, Shown, Vector, near
 
 JITTER = 0.05
 """How far each scan departs from its pseudo-patient's map (standard deviation, as a share of the range)."""
@@ -100,7 +100,9 @@ class ImagePool:
     lesion: Sequence[str] = ()
     flip: bool = False
     seed: int = 0
-    code: tuple[str, ...] = field(default=("models/image_pool.py", "models/intensity_map.py"), init=False)
+    code: tuple[str, ...] = field(
+        default=("models/image_pool.py", "models/intensity_map.py", "models/pseudo_patient.py"), init=False
+    )
 
     def __post_init__(self) -> None:
         _check_alike(self.shape, self.public.images)
@@ -149,25 +151,14 @@ class ImagePool:
     def draw(self, rng: np.random.Generator, label: int | None = None) -> PseudoPatient:
         """One of the public patients, of that class or of any, under a map from anywhere within the limits."""
         drawn = int(rng.integers(len(self._groups)))
-        style: Vector = rng.uniform(self.limits[0], self.limits[1])
-        return PseudoPatient(number=self.new_number(rng), label=drawn if label is None else label, style=style)
-
-    def new_number(self, rng: np.random.Generator) -> int:
-        """Any public patient."""
-        return int(rng.integers(2**31))
-
-    def near(self, style: Vector, rng: np.random.Generator, share: float) -> Vector:
-        """A map that departs by a `share` of the ranges (standard deviation), within them."""
-        low, high = self.limits
-        moved: Vector = np.clip(style + rng.normal(size=style.shape) * (high - low) * share, low, high)
-        return moved
+        return PseudoPatient.draw(drawn if label is None else label, self.limits, rng)
 
     def slices(self, patient: PseudoPatient, rng: np.random.Generator, count: int) -> list[Shown]:
         """`count` images of the public patient, spread over all there are, each moved a little."""
         group = self._groups[patient.label]
         own = group[patient.number % len(group)]
         places = np.floor((np.arange(count) + rng.random(count)) / count * len(own)).astype(int)
-        style = self.near(patient.style, rng, JITTER)
+        style = near(patient.style, self.limits, rng, JITTER)
         return [self._shown(int(own[place]), style, rng) for place in places]
 
     def _shown(self, row: int, style: Vector, rng: np.random.Generator) -> Shown:

@@ -23,10 +23,7 @@ from fedsynth.data.phantoms.style import from_vector, limits, names
 from fedsynth.errors import ConfigError
 from fedsynth.models.base import ImageShape
 from fedsynth.models.image_statistics import Layout
-
-Vector = NDArray[np.float64]
-Shown = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""An image (channels, rows, columns) and its mask (rows, columns)."""
+from fedsynth.models.pseudo_patient import PseudoPatient, Shown, Vector, all_known, near
 
 SAME_CHANNEL = {"t1c": "t1ce", "t1gd": "t1ce", "t1-gd": "t1ce", "t1post": "t1ce", "t1n": "t1", "t1w": "t1"}
 SAME_CHANNEL |= {"t2w": "t2", "t2f": "flair", "t2-flair": "flair"}
@@ -53,15 +50,6 @@ JITTER = 0.05
 """How far each scan departs from its patient's style (standard deviation, as a share of the range)."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PseudoPatient:
-    """A head and a lesion (by number), a class (a place in `CLASSES`) and a style vector."""
-
-    number: int
-    label: int
-    style: Vector
-
-
 @dataclass(frozen=True, kw_only=True)
 class PhantomSimulator:
     """Draws pseudo-patients and their slices as images of `shape`; `head` shows skull and scalp."""
@@ -71,7 +59,7 @@ class PhantomSimulator:
     seed: int = 0
 
     name, content = "phantoms", b""
-    code = ("data/phantoms", "models/phantom_simulator.py")
+    code = ("data/phantoms", "models/phantom_simulator.py", "models/pseudo_patient.py")
 
     def __post_init__(self) -> None:
         _ = self._channels, self._labels  # unknown names are refused before anything is drawn
@@ -112,7 +100,7 @@ class PhantomSimulator:
     @property
     def knows_classes(self) -> bool:
         """Whether the shape has classes, and the phantom knows all of them."""
-        return bool(self.classes) and None not in self.classes
+        return all_known(self.classes)
 
     @cached_property
     def shares(self) -> Vector:
@@ -125,22 +113,11 @@ class PhantomSimulator:
     def draw(self, rng: np.random.Generator, label: int | None = None) -> PseudoPatient:
         """A new pseudo-patient from the wide family, of that class or of any."""
         drawn = int(rng.choice(len(CLASSES), p=self.shares))
-        style: Vector = rng.uniform(self.limits[0], self.limits[1])
-        return PseudoPatient(number=self.new_number(rng), label=drawn if label is None else label, style=style)
-
-    def new_number(self, rng: np.random.Generator) -> int:
-        """A head and a lesion that nobody has yet."""
-        return int(rng.integers(2**31))
-
-    def near(self, style: Vector, rng: np.random.Generator, share: float) -> Vector:
-        """A style that departs by a `share` of the ranges (standard deviation), within them."""
-        low, high = self.limits
-        moved: Vector = np.clip(style + rng.normal(size=style.shape) * (high - low) * share, low, high)
-        return moved
+        return PseudoPatient.draw(drawn if label is None else label, self.limits, rng)
 
     def slices(self, patient: PseudoPatient, rng: np.random.Generator, count: int) -> list[Shown]:
         """`count` slices of a new scan, spread about the lesion: noise and a small departure from the style are new."""
-        style, view = self.near(patient.style, rng, JITTER), self._view
+        style, view = near(patient.style, self.limits, rng, JITTER), self._view
         found = self._patient(patient, style, rng)
         middle = float(from_atlas(found.anatomy, found.lesion.centre_mm)[2])
         heights = (np.arange(count) + rng.random(count)) / count - 0.5

@@ -19,15 +19,13 @@ from fedsynth.models.base import ImageShape
 from fedsynth.models.image_statistics import Layout
 from fedsynth.models.kept_arrays import kept_arrays
 from fedsynth.models.moment_matching import Target, Whitening, fitted_weights, resample, whiten
-from fedsynth.models.phantom_simulator import PseudoPatient, Shown
+from fedsynth.models.pseudo_patient import PseudoPatient, Shown, all_known
 
 Values = NDArray[np.float64]
 REMEMBERED = 4
 """Pools in memory."""
 POOL, CHILDREN = 1, 2
 """What random streams are for."""
-KEPT_SHARE = 0.8
-"""How often a child keeps the head and the lesion of its parent."""
 STEP = 0.12
 """How far children depart from their parent's style in the first generation (as a share of the range)."""
 MEASURING = ("models/image_statistics.py", "models/statistics", "models/public_pool.py")
@@ -74,12 +72,6 @@ class Simulator(Protocol):
 
     def draw(self, rng: np.random.Generator, label: int | None = None) -> PseudoPatient:
         """A new pseudo-patient in a style from anywhere within the limits, of that label or of any."""
-
-    def new_number(self, rng: np.random.Generator) -> int:
-        """Another head, or another public patient."""
-
-    def near(self, style: Values, rng: np.random.Generator, share: float) -> Values:
-        """A style that departs by a `share` of the ranges (standard deviation), within them."""
 
     def slices(self, patient: PseudoPatient, rng: np.random.Generator, count: int) -> list[Shown]:
         """`count` slices with their masks; these are empty where the shape has none."""
@@ -164,21 +156,14 @@ def evolved(simulator: Simulator, settings: PoolSettings, whitened: Whitening, t
         if generation == settings.generations:
             break
         parents, base = resample(weights, strata, settings.children, rng)
-        children = [child(pool.patient(row), simulator, rng, STEP / (generation + 1)) for row in parents]
+        children = [pool.patient(row).child(simulator.limits, rng, STEP / (generation + 1)) for row in parents]
         pool = show(children, simulator, settings.slices, rng)
     return pool, weights
 
 
-def child(parent: PseudoPatient, simulator: Simulator, rng: np.random.Generator, share: float) -> PseudoPatient:
-    """One of the parent's class and near its style, mostly with its head and lesion."""
-    keeps, other = rng.random() < KEPT_SHARE, simulator.new_number(rng)
-    style = simulator.near(parent.style, rng, share)
-    return PseudoPatient(number=parent.number if keeps else other, label=parent.label, style=style)
-
-
 def _strata(pool: Pool, simulator: Simulator) -> NDArray[np.int64]:
     """Where classes are known each must be drawn from enough parents; else all are one stratum."""
-    return pool.labels if simulator.classes and None not in simulator.classes else np.zeros_like(pool.labels)
+    return pool.labels if all_known(simulator.classes) else np.zeros_like(pool.labels)
 
 
 def _name(simulator: Simulator, settings: PoolSettings) -> str:

@@ -59,7 +59,7 @@ def build(
     named = (lesion,) if isinstance(lesion, str) else tuple(lesion)
     simulator = ImagePool(shape=shape, public=open_public(Path(public)), lesion=named, flip=flip, seed=pool_seed)
     settings = PoolSettings(patients=pool, slices=slices, children=children, generations=generations)
-    return FittedPool(simulator, settings, parts=parts or (32 if shape.n_classes else 24), wide=wide, private=private)
+    return FittedPool(simulator, settings, parts=parts, wide=wide, private=private)
 
 
 register(

@@ -28,7 +28,7 @@ def build(
     """
     simulator = PhantomSimulator(shape=shape, head=head, seed=pool_seed)
     settings = PoolSettings(patients=pool, slices=slices, children=children, generations=generations)
-    return FittedFamily(simulator, settings, parts=parts or (32 if shape.n_classes else 24), wide=wide, private=private)
+    return FittedFamily(simulator, settings, parts=parts, wide=wide, private=private)
 
 
 register(
