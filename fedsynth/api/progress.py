@@ -20,6 +20,27 @@ Advance = Callable[[int, int], None]
 """`advance(done, total)`."""
 
 
+def now_and_then(text: str, say: Callable[[str], object]) -> Advance:
+    """A callback that says every ten seconds how far the work is, and how long the rest will take at that pace."""
+    begun = time.monotonic()
+    told = [begun]
+
+    def advance(done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - told[0] > SECONDS_BETWEEN_LINES:
+            told[0] = now
+            left = (now - begun) / done * (total - done) if 0 < done <= total else None
+            rest = "" if left is None else f", {minutes(left)} left"
+            say(f"{text}: {done} of {total}{rest}")
+
+    return advance
+
+
+def minutes(seconds: float) -> str:
+    """As a clock shows them: 1:05."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
 class Rounds:
     """What is told of a federation's rounds; the base class logs a line now and then."""
 
@@ -49,14 +70,7 @@ class Progress:
     @contextmanager
     def bar(self, text: str) -> Iterator[Advance]:
         """A callback for the block, told how much is done of how much."""
-        told = [time.monotonic()]
-
-        def advance(done: int, total: int) -> None:
-            if time.monotonic() - told[0] > SECONDS_BETWEEN_LINES:
-                told[0] = time.monotonic()
-                log.info("%s: %d of %d", text, done, total)
-
-        yield advance
+        yield now_and_then(text, log.info)
 
     @contextmanager
     def rounds(self, settings: "FederationSettings") -> Iterator[Rounds]:

@@ -1,4 +1,4 @@
-"""What commands show while they work: a progress bar for people, nothing for pipes; JSON for programs."""
+"""What commands show while they work: a bar on a terminal, a line every ten seconds elsewhere; JSON for programs."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fedsynth.api.progress import Advance, Progress, Rounds
+from fedsynth.api.progress import Advance, Progress, Rounds, minutes, now_and_then
 
 if TYPE_CHECKING:
     from fedsynth.federation.settings import FederationSettings
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback `progress(done, total)` that draws a bar on stderr when a person watches."""
+    """A callback `progress(done, total)` that draws a bar on stderr, or writes lines where no person watches."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield now_and_then(text, lambda line: typer.echo(line, err=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +31,7 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class ScreenProgress(Progress):
-    """Bars and live tables on stderr when a person watches; notes always."""
+    """Bars and live tables on stderr when a person watches, lines elsewhere; notes always."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -64,17 +64,13 @@ def steps_shown(text: str) -> Iterator[Callable[[str, str, int, int], None]]:
 
         def told(cell: str, step: str, done: int, total: int) -> None:
             now, key = time.monotonic(), (cell, step)
-            took = f" took {_minutes(now - begun.pop(key))}" if key in begun else ""
+            took = f" took {minutes(now - begun.pop(key))}" if key in begun else ""
             if not took:
                 begun[key] = now
             typer.echo(f"[{done}/{total}] {cell}: {step}{took}", err=True)
             bar(done, total)
 
         yield told
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def print_json(value: dict[str, Any]) -> None:
