@@ -12,6 +12,7 @@ _HOMES = {
     "compare": "api.reporting",
     "evaluate": "api.evaluation",
     "fidelity": "api.utility",
+    "from_arrays": "api.arrays",
     "generate": "api.generation",
     "load": "api.data",
     "membership": "api.leakage",

@@ -1,3 +1,4 @@
+from fedsynth.api.arrays import from_arrays as from_arrays
 from fedsynth.api.data import load as load
 from fedsynth.api.data import phantoms as phantoms
 from fedsynth.api.data import split as split

@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import fedsynth
+import fedsynth.api.arrays
 import fedsynth.api.data
 from fedsynth import config
 from fedsynth.cli import app
@@ -140,8 +141,9 @@ def test_every_verb_shows_its_arguments_what_it_returns_and_an_example() -> None
 
 
 def test_examples_run() -> None:
-    assert doctest.testmod(fedsynth.api.data).attempted > 0
-    assert doctest.testmod(fedsynth.api.data).failed == 0
+    for module in (fedsynth.api.data, fedsynth.api.arrays):
+        done = doctest.testmod(module)
+        assert (done.attempted > 0, done.failed) == (True, 0)
 
 
 @pytest.mark.parametrize(
