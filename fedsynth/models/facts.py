@@ -1,6 +1,6 @@
 """What every family states about itself, read from its file without importing it, so that no network library loads.
 
-A test builds each family and compares.
+Other packages add families by the entry point `fedsynth.generators`. A test builds each family and compares.
 """
 
 import ast
@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fedsynth.errors import ConfigError, nearest
+from fedsynth.plugins import GENERATORS, file_of, plugins
 
 FAMILIES = Path(__file__).parent / "generators"
 PUBLIC = "public"
@@ -60,13 +61,14 @@ def stated_facts() -> Mapping[str, Facts]:
 
     Sites ask for them in threads, and Python 3.11 cannot parse in two threads at a time (CPython issue 106905).
     """
+    added = (file_of(point.module) for point in plugins(GENERATORS).values())
     with _READING:
-        return _stated_in(FAMILIES)
+        return _stated_in((*sorted(FAMILIES.glob("*.py")), *added))
 
 
 @lru_cache(maxsize=4)
-def _stated_in(folder: Path) -> Mapping[str, Facts]:
-    found = [facts for file in folder.glob("*.py") for facts in _read(file)]
+def _stated_in(files: tuple[Path, ...]) -> Mapping[str, Facts]:
+    found = [facts for file in files for facts in _read(file)]
     return MappingProxyType({facts.name: facts for facts in sorted(found, key=lambda one: one.name)})
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from fedsynth.data.importers.source import Plan
 from fedsynth.errors import ConfigError, SourceError, nearest
+from fedsynth.plugins import IMPORTERS, plugins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,12 @@ def refuse_unused(options: ReadOptions, name: str, used: Collection[str]) -> Non
 
 
 def reader(name: str) -> ReaderFunction:
-    """The `plan` function of the reader `name`, imported when it is asked for."""
+    """The `plan` function of the reader `name`, imported when it is asked for; installed packages may add readers."""
+    added = {} if name in READERS else plugins(IMPORTERS)
+    if name in added:
+        module: ReaderFunction = added[name].load().plan
+        return module
     if name not in READERS:
-        raise ConfigError("unknown reader", value=name, remedy=nearest(name, READERS))
+        raise ConfigError("unknown reader", value=name, remedy=nearest(name, [*READERS, *added]))
     function: ReaderFunction = import_module(f"fedsynth.data.importers.{name}").plan
     return function

@@ -1,4 +1,7 @@
-"""Every family by name. A family is one file in `families/`: it registers itself, nothing else has to be edited."""
+"""Every family by name. A family is one file in `generators/`: it registers itself, nothing else has to be edited.
+
+An installed package adds families too, if its entry point `fedsynth.generators` names a module that registers them.
+"""
 
 import importlib
 import inspect
@@ -10,6 +13,7 @@ from typing import Any, Literal
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.models.base import Family, ImageShape
 from fedsynth.models.recipe import PRIVATE, PRIVATE_STARTED, Precision, Recipe
+from fedsynth.plugins import GENERATORS, plugins
 
 __all__ = ["PRIVATE", "PRIVATE_STARTED", "Entry", "Precision", "Recipe", "build", "catalog", "find", "register"]
 
@@ -60,6 +64,8 @@ def catalog() -> dict[str, Entry]:
 
     for module in pkgutil.iter_modules(generators.__path__):
         importlib.import_module(f"{generators.__name__}.{module.name}")
+    for point in plugins(GENERATORS).values():
+        point.load()
     return dict(sorted(_entries.items()))
 
 

@@ -1,0 +1,1 @@
+"""A package that adds a generator and a reader to fedsynth, without a fork."""
