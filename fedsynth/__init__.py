@@ -24,6 +24,8 @@ _HOMES = {
     "simulate": "api.simulation",
     "split": "api.data",
     "train": "api.training",
+    "verify": "api.reporting",
+    "withdraw": "api.reporting",
 }
 __all__ = sorted(_HOMES)
 

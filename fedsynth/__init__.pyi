@@ -10,6 +10,8 @@ from fedsynth.api.progress import Progress as Progress
 from fedsynth.api.reporting import compare as compare
 from fedsynth.api.reporting import release as release
 from fedsynth.api.reporting import report as report
+from fedsynth.api.reporting import verify as verify
+from fedsynth.api.reporting import withdraw as withdraw
 from fedsynth.api.simulation import simulate as simulate
 from fedsynth.api.training import train as train
 from fedsynth.api.utility import classification as classification

@@ -1,5 +1,6 @@
 """Runs side by side, the page that answers the question, and the gate that a synthetic set leaves by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedsynth.data import ImageSet
+    from fedsynth.data.export import Format
     from fedsynth.reporting.release_gate import Criteria
+    from fedsynth.reporting.signed_manifest import Verified
     from fedsynth.reporting.summary import Facts
     from fedsynth.runs import Run
 
@@ -104,28 +107,89 @@ def release(
     *,
     criteria: Path | str | None = None,
     synthetic: Path | str | None = None,
-) -> "ImageSet":
-    """Copy a synthetic set out, with its card, when every criterion holds.
+    format: "Format | None" = None,  # the option's name on the command line
+    key: Path | str | None = None,
+) -> Path:
+    """Copy a synthetic set out, with its card and a manifest of hashes, when every criterion holds.
 
     Args:
         run: The measured run, or the folder with a set's results.
         out: Where the released set goes.
         criteria: A TOML file of what must hold; if not given, memorization and membership pass.
         synthetic: With a folder of results: the set that they are of, whoever made it.
+        format: `nifti`, `png` or `huggingface`; an image set if not given.
+        key: The hospital's private key (Ed25519, PEM), which signs the manifest; made if there is no such file.
 
     Returns:
-        The released set. `fedsynth.errors.RefusedError` names every criterion that does not hold.
+        The released folder. `fedsynth.errors.RefusedError` names every criterion that does not hold.
 
     Example:
         >>> import fedsynth
-        >>> released = fedsynth.release("runs/first", "released")  # doctest: +SKIP
+        >>> released = fedsynth.release("runs/first", "released", key="hospital.pem")  # doctest: +SKIP
     """
-    from fedsynth.reporting.release_gate import release as copy_out
-
     gate = at_gate(run, Path(out), criteria=criteria, synthetic=synthetic)
     if gate.objections:
         raise RefusedError(f"not released: {'; '.join(gate.objections)}", file=gate.images.folder)
-    return copy_out(gate.facts, gate.criteria, gate.images, Path(out))
+    let_out(gate, Path(out), form=format, key=None if key is None else Path(key))
+    return Path(out)
+
+
+def let_out(gate: Gate, out: Path, *, form: "Format | None" = None, key: Path | None = None) -> tuple[str, bool]:
+    """Write what stands at an open gate. Returns the public key that receivers need, and whether it was made now."""
+    from fedsynth.reporting.release_gate import release as copy_out
+    from fedsynth.reporting.signed_manifest import open_key, public_key
+
+    private, made = (None, False) if key is None else open_key(key)
+    copy_out(gate.facts, gate.criteria, gate.images, out, form=form, key=private)
+    return ("" if private is None else public_key(private)), made
+
+
+def verify(folder: Path | str, *, public_key: str = "", notices: Sequence[Path | str] = ()) -> "Verified":
+    """Check a released folder: is every file as it was released, by whom, and was it withdrawn?
+
+    Args:
+        folder: The released folder.
+        public_key: The key that the hospital published; without it a signature only says that one key signed it all.
+        notices: Notices of withdrawal that were received apart from the folder.
+
+    Returns:
+        What holds and what does not: `holds`, `problems`, `signed_by`, `withdrawn`.
+
+    Example:
+        >>> import fedsynth
+        >>> fedsynth.verify("released", public_key="9f0c...").holds  # doctest: +SKIP
+        True
+    """
+    from fedsynth.reporting.signed_manifest import verify_folder
+
+    return verify_folder(Path(folder), expected=public_key, notices=tuple(Path(notice) for notice in notices))
+
+
+def withdraw(folder: Path | str, *, reason: str, key: Path | str, out: Path | str | None = None) -> Path:
+    """Write a signed notice that a released folder is withdrawn; whoever verifies the folder with it is told.
+
+    Args:
+        folder: The released folder, or the part of it that is left: its manifest.
+        reason: For receivers.
+        key: The private key that signed the release.
+        out: The notice to hand out; `withdrawal.json` in the folder if not given.
+
+    Returns:
+        The file of the notice.
+
+    Example:
+        >>> import fedsynth
+        >>> fedsynth.withdraw("released", reason="a patient objected", key="hospital.pem")  # doctest: +SKIP
+    """
+    from fedsynth import atomic_files
+    from fedsynth.reporting.signed_manifest import WITHDRAWAL, open_key
+    from fedsynth.reporting.signed_manifest import withdraw as signed_notice
+
+    if not Path(key).exists():
+        raise ConfigError("there is no such key", file=Path(key), remedy="give the key that signed the release")
+    file = Path(folder) / WITHDRAWAL if out is None else Path(out)
+    atomic_files.write_bytes(file, signed_notice(Path(folder), reason, open_key(Path(key))[0]))
+    return file
 
 
 def at_gate(

@@ -17,7 +17,7 @@ from fedsynth.cli.inspect import inspect
 from fedsynth.cli.list import listing
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
-from fedsynth.cli.release import release
+from fedsynth.cli.release import release, verify, withdraw
 from fedsynth.cli.report import report
 from fedsynth.cli.simulate import simulate
 from fedsynth.cli.site import site
@@ -91,6 +91,8 @@ app.command()(compare)
 app.command()(report)
 app.command()(suite)
 app.command()(release)
+app.command()(verify)
+app.command()(withdraw)
 
 
 def main() -> None:

@@ -39,11 +39,11 @@ def synthesize(
 def export_set(
     images: Path = typer.Argument(..., metavar="SET", help="The image set."),
     out: Path = typer.Argument(..., help="Where to write it."),
-    form: str = typer.Option("nifti", "--format", help="nifti (BIDS-like) or png."),
+    form: str = typer.Option("nifti", "--format", help="nifti (BIDS-like), png or huggingface."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace OUT if it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
-    """Write an image set for other tools: NIfTI in a BIDS-like layout, or PNG in a folder per class."""
+    """Write an image set for other tools: NIfTI in a BIDS-like layout, PNG by class, or a Hugging Face folder."""
     from fedsynth.data import ImageSet
     from fedsynth.data.export import export
 

@@ -1,4 +1,5 @@
-"""Image sets for other tools: NIfTI in a BIDS-like layout, or PNG in one folder per class, with a dataset card.
+"""Image sets for other tools, with a dataset card: NIfTI in a BIDS-like layout, PNG in one folder per class, or those
+with Hugging Face's metadata.
 
 Volumes are written with RAS axes. A two-dimensional image becomes a NIfTI of one slice, turned so that viewers show
 it as fedsynth does: first row to the front.
@@ -14,26 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth import atomic_files
+from fedsynth.data import huggingface
 from fedsynth.data.format import CONSISTS_OF, Header
 from fedsynth.data.image_set import ImageSet
 from fedsynth.data.parallel import Progress, silent
 from fedsynth.errors import ConfigError, nearest
 
-Format = Literal["nifti", "png"]
-TABLES: dict[str, str] = {"nifti": "participants.tsv", "png": "images.csv"}
+Format = Literal["nifti", "png", "huggingface"]
+TABLES: dict[str, str] = {"nifti": "participants.tsv", "png": "images.csv", "huggingface": huggingface.METADATA}
 
 
 def export(images: ImageSet, out: Path, form: Format, *, overwrite: bool = False, progress: Progress = silent) -> None:
     """Write every image of the set under `out`, whole or not at all."""
     if form not in get_args(Format):
         raise ConfigError("unknown export format", value=form, remedy=nearest(form, get_args(Format)))
-    if form == "png" and images.header.dimensions == 3:
+    if form != "nifti" and images.header.dimensions == 3:
         raise ConfigError("volumes cannot be written as PNG", remedy="give --format nifti")
-    write: Callable[[ImageSet, Path], Iterator[None]] = _write_nifti if form == "nifti" else _write_png
+    write = WRITERS[form]
     with atomic_files.new_folder(out, marker=TABLES[form], overwrite=overwrite) as folder:
         for done, _ in enumerate(write(images, folder), 1):
             progress(done, len(images))
-        (folder / "README.md").write_text(card(images), encoding="utf-8")
+        top = huggingface.front_matter(images) if form == "huggingface" else ""
+        (folder / "README.md").write_text(top + card(images), encoding="utf-8")
 
 
 def card(images: ImageSet) -> str:
@@ -100,26 +103,41 @@ def _write_nifti(images: ImageSet, folder: Path) -> Iterator[None]:
 
 
 def _write_png(images: ImageSet, folder: Path) -> Iterator[None]:
+    for _ in _write_pictures(images, folder):
+        yield
+    table = images.cases.copy()
+    table.insert(0, "image", _subject_names(images))
+    table.to_csv(folder / TABLES["png"], index=False)
+
+
+def _write_huggingface(images: ImageSet, folder: Path) -> Iterator[None]:
+    files = []
+    for own in _write_pictures(images, folder):
+        files.append(own)
+        yield
+    huggingface.write_metadata(images, files, folder)
+
+
+def _write_pictures(images: ImageSet, folder: Path) -> Iterator[dict[str, str]]:
+    """One PNG per image (grey, or red, green and blue) or per channel, one per mask; yields their names by column."""
     from PIL import Image
 
-    header = images.header
-    names = _subject_names(images)
-    for row, subject in enumerate(names):
+    channels = images.header.channels
+    for row, subject in enumerate(_subject_names(images)):
         place = folder / (_folder_name(images.cases["class"].iloc[row]))
         place.mkdir(exist_ok=True)
         pixels = _eight_bit(images.images[row])
         if len(pixels) == 3:
-            Image.fromarray(np.moveaxis(pixels, 0, -1)).save(place / f"{subject}.png")
+            shown = {"image": ("", np.moveaxis(pixels, 0, -1))}
+        elif len(pixels) == 1:
+            shown = {"image": ("", pixels[0])}
         else:
-            for name, channel in zip(header.channels, pixels, strict=True):
-                suffix = "" if len(pixels) == 1 else f"_{_suffix(name)}"
-                Image.fromarray(channel).save(place / f"{subject}{suffix}.png")
+            shown = {name: (f"_{_suffix(name)}", one) for name, one in zip(channels, pixels, strict=True)}
         if images.masks is not None:
-            Image.fromarray(images.masks[row]).save(place / f"{subject}_mask.png")
-        yield
-    table = images.cases.copy()
-    table.insert(0, "image", names)
-    table.to_csv(folder / TABLES["png"], index=False)
+            shown["mask"] = ("_mask", images.masks[row])
+        for suffix, one in shown.values():
+            Image.fromarray(one).save(place / f"{subject}{suffix}.png")
+        yield {column: f"{place.name}/{subject}{suffix}.png" for column, (suffix, _) in shown.items()}
 
 
 def _subject_names(images: ImageSet) -> list[str]:
@@ -162,3 +180,10 @@ def _told(name: str, value: Any) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else str(value)
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+WRITERS: dict[Format, Callable[[ImageSet, Path], Iterator[None]]] = {
+    "nifti": _write_nifti,
+    "png": _write_png,
+    "huggingface": _write_huggingface,
+}

@@ -7,16 +7,22 @@ import math
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedsynth import atomic_files
 from fedsynth.config import parse_toml
 from fedsynth.data import ImageSet
+from fedsynth.data.export import Format, export
+from fedsynth.data.huggingface import front_matter
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.evaluation.result_owner import synthetic_hash
 from fedsynth.evaluation.score import Result, Score, content_hash
 from fedsynth.privacy.accounting import rounded_up
 from fedsynth.reporting.answer import NOT_PRIVATE_OUTPUT, lineage_lines, patients_added
 from fedsynth.reporting.comparison import mixed
+from fedsynth.reporting.signed_manifest import sign_folder
 from fedsynth.reporting.summary import BENCHMARKS, ELSEWHERE, Facts
 from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
 
@@ -112,11 +118,39 @@ def objections(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> list[st
     return found
 
 
-def release(facts: Facts, criteria: Criteria, synthetic: ImageSet, out: Path) -> ImageSet:
-    """Copy the set out with its card. Whoever calls this has looked at `objections`."""
-    released = synthetic.save(out)
-    atomic_files.write_text(out / CARD, card(facts, criteria, synthetic))
-    return released
+def release(
+    facts: Facts,
+    criteria: Criteria,
+    synthetic: ImageSet,
+    out: Path,
+    *,
+    form: Format | None = None,
+    key: Ed25519PrivateKey | None = None,
+) -> None:
+    """Copy the set out, as an image set or in the form that a receiver wants, with its card and a manifest.
+
+    Whoever calls this has looked at `objections`. A `key` signs the manifest.
+    """
+    if form is None:
+        synthetic.save(out)
+    else:
+        export(synthetic, out, form)
+    top = front_matter(synthetic, criteria.licence) if form == "huggingface" else ""
+    atomic_files.write_text(out / CARD, top + card(facts, criteria, synthetic))
+    sign_folder(out, _release(facts, criteria, synthetic), key)
+
+
+def _release(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> dict[str, Any]:
+    """What the manifest says of the release, for programs; the card says it for people."""
+    return {
+        "name": synthetic.header.name,
+        "images": len(synthetic),
+        "content": content_hash(synthetic),
+        "epsilon": facts.cells["epsilon"].text,
+        "verdicts": {name: result.verdict for name, result in facts.results.items() if result.verdict},
+        "licence": criteria.licence,
+        "contact": criteria.contact,
+    }
 
 
 def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:

@@ -181,7 +181,9 @@ class GenerateSettings:
         "Of a simulator: as fitted, as fitted to a random direction, or the public one without a fit",
     )
     seed: int = setting(0, "Image i depends on the seed and i only.")
-    format: Literal["imageset", "nifti", "png"] = setting("imageset", "The form of the files; nifti is BIDS-like")
+    format: Literal["imageset", "nifti", "png", "huggingface"] = setting(
+        "imageset", "The form of the files; nifti is BIDS-like"
+    )
 
     def __post_init__(self) -> None:
         if self.count < 1:

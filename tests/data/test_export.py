@@ -1,5 +1,6 @@
 """Exports that other tools read: right way up, right numbers, and back again."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_pngs_hold_the_pixels(tmp_path: Path, channels: tuple[str, ...]) -> None
     wanted = images.images[1]
     assert np.array_equal(pixels, np.moveaxis(wanted, 0, -1) if len(channels) == 3 else wanted[-1])
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/high/sub-case1_mask.png")), images.masks[1])
+
+
+def test_a_hugging_face_folder_names_every_picture_and_opens_with_yaml(tmp_path: Path) -> None:
+    export(small_set(), tmp_path / "two", "huggingface")
+    lines = [json.loads(line) for line in (tmp_path / "two/metadata.jsonl").read_text().splitlines()]
+    assert lines[0] == {
+        "t1_file_name": "high/sub-case0_T1w.png",
+        "flair_file_name": "high/sub-case0_FLAIR.png",
+        "mask_file_name": "high/sub-case0_mask.png",
+        "case": "case 0",
+        "class": "high",
+    }
+    export(small_set(channels=("t1",)), tmp_path / "one", "huggingface")
+    lines = [json.loads(line) for line in (tmp_path / "one/metadata.jsonl").read_text().splitlines()]
+    assert [line["file_name"] for line in lines] == [f"high/sub-case{i}.png" for i in range(3)]
+    named = {line[key] for line in lines for key in line if key.endswith("file_name")}
+    assert named == {path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one").rglob("*.png")}
+    _, yaml, text = (tmp_path / "one/README.md").read_text().split("---\n", 2)
+    assert "license: other\n" in yaml
+    assert "- image-segmentation\n" in yaml
+    assert text.lstrip().startswith("# made")
 
 
 def test_floating_point_images_become_eight_bit(tmp_path: Path) -> None:

@@ -289,3 +289,29 @@ def test_another_set_than_the_measured_one_stays(run):
 def test_criteria_that_mean_nothing_are_refused(wrong):
     with pytest.raises(FedSynthError):
         Criteria(**wrong)
+
+
+def test_a_release_in_the_receivers_form_is_signed_verified_and_withdrawn(run, tmp_path):
+    def call(*words, code=0):
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    out, key = tmp_path / "out", tmp_path / "hospital.pem"
+    told = call("release", run.folder, "--out", out, "--format", "huggingface", "--key", key)
+    public = told.split("publish")[1].split()[0]
+    assert f"fedsynth verify {out} --key {public}" in told
+    assert (out / "README.md").read_text().startswith("---\npretty_name:")
+    assert "What was measured" in (out / "README.md").read_text()
+    assert "as you expect" in call("verify", out, "--key", public)
+    assert "--key tells whether" in call("verify", out)
+    call("withdraw", out, "--reason", "a patient objected", "--key", key, "--out", tmp_path / "notice.json")
+    assert "a patient objected" in call("verify", out, "--notice", tmp_path / "notice.json", code=1)
+    next(out.rglob("*.png")).write_bytes(b"")
+    assert "has changed" in call("verify", out, code=1)
+    plain = tmp_path / "plain"
+    call("release", run.folder, "--out", plain)
+    assert len(ImageSet.load(plain)) == len(ImageSet.load(run.synthetic))
+    assert "signed     by nobody" in call("verify", plain)
+    call("withdraw", plain, "--reason", "x", "--key", key, code=2)
+    call("release", run.folder, "--out", tmp_path / "other", "--format", "pngs", code=2)
