@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from fedsynth.cli.benchmark_utility import OutOption
+from fedsynth.cli.benchmark_utility import OutOption, say_where
 from fedsynth.cli.options import Given, takes_settings
 from fedsynth.cli.screen import ScreenProgress, print_json, print_table
 from fedsynth.evaluation.settings import MembershipSettings
@@ -54,10 +54,7 @@ def end_with_verdict(measured: "Measured", show: "Callable[[Measured], None]", *
         print_json(measured.result.as_json())
     else:
         show(measured)
-        for path in measured.pictures:
-            typer.echo(f"look at    {path}")
-        for path in measured.written:
-            typer.echo(f"result     {path}")
+        say_where(measured)
     raise typer.Exit(exit_code(str(measured.result.verdict)))
 
 

@@ -102,8 +102,18 @@ def _show(measured: "Measured", *, as_json: bool) -> None:
         print_json(result.as_json())
         return
     _print_by_arm(result) if result.benchmark != "fidelity" else _print_fidelity(result)
+    say_where(measured)
+
+
+def say_where(measured: "Measured") -> None:
+    """The files of a result, and the page that tells all results of the same place."""
+    for path in measured.pictures:
+        typer.echo(f"look at    {path}")
     for path in measured.written:
         typer.echo(f"result     {path}")
+    if measured.written:
+        folder = measured.written[0].parent
+        typer.echo(f"next       fedsynth report {folder.parent if folder.name == 'benchmarks' else folder}")
 
 
 HEADS = {

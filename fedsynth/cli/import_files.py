@@ -239,6 +239,7 @@ def _show(summary: dict[str, Any]) -> None:
         typer.echo(f"  left out ({len(left_out)}):", err=True)
         for line in left_out:
             typer.echo(f"    {line}", err=True)
+    typer.echo(f"next  fedsynth inspect {summary['out']} --sheet {Path(summary['out']).name}.png")
 
 
 def _warnings(summary: dict[str, Any]) -> list[str]:

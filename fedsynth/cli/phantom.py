@@ -34,3 +34,4 @@ def phantom(
         return
     listed = ", ".join(f"{site} {count}" for site, count in by_site.items())
     typer.echo(f"{out}: {len(made)} images of {patients} patients ({listed})")
+    typer.echo(f"next  fedsynth simulate --data {out}")

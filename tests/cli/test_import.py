@@ -62,6 +62,7 @@ def test_it_says_what_was_read(kaggle: Path, tmp_path: Path) -> None:
         "  patients per role: holdout 2, member 2",
         "  t1ce is a stand-in for 1 patients: TCGA_FG_3",
         "  careful: most generators need 16 pixels or more",
+        f"next  fedsynth inspect {tmp_path / 'set'} --sheet set.png",
     ]
     assert ImageSet.load(tmp_path / "set").header.name == "set"
 
