@@ -19,7 +19,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 def test_a_cohort_is_written_and_told(tmp_path: Path) -> None:
     code, out, err = run(tmp_path / "set", *QUICK)
-    assert (code, err) == (0, "")
+    assert code == 0, err
     first, following = out.splitlines()
     assert first.endswith("8 images of 4 patients (hospital-1 2, hospital-2 2)")
     assert following == f"next  fedsynth simulate --data {tmp_path / 'set'}"
