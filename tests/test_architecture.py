@@ -3,10 +3,13 @@
 import resource
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import fedsynth
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,3 +87,9 @@ def test_nothing_committed_is_local_data() -> None:
     ).stdout.split()
     forbidden = (".npy", ".nii", ".nii.gz", ".dcm", ".tif", ".mha", ".safetensors", "ledger.jsonl")
     assert [name for name in tracked if name.endswith(forbidden) or name.startswith("runs/")] == []
+
+
+def test_one_version_everywhere() -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert stated == fedsynth.__version__
+    assert f"\nversion: {stated}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
