@@ -18,6 +18,7 @@ _HOMES = {
     "membership": "api.leakage",
     "memorization": "api.leakage",
     "phantoms": "api.data",
+    "plan": "api.planning",
     "release": "api.reporting",
     "report": "api.reporting",
     "segmentation": "api.utility",

@@ -6,6 +6,7 @@ from fedsynth.api.evaluation import evaluate as evaluate
 from fedsynth.api.generation import generate as generate
 from fedsynth.api.leakage import membership as membership
 from fedsynth.api.leakage import memorization as memorization
+from fedsynth.api.planning import plan as plan
 from fedsynth.api.progress import Progress as Progress
 from fedsynth.api.reporting import compare as compare
 from fedsynth.api.reporting import release as release

@@ -15,6 +15,7 @@ from fedsynth.cli.deploy import deploy
 from fedsynth.cli.import_files import import_files
 from fedsynth.cli.inspect import inspect
 from fedsynth.cli.list import listing
+from fedsynth.cli.plan import plan
 from fedsynth.cli.privacy import privacy
 from fedsynth.cli.relabel import relabel
 from fedsynth.cli.release import release, verify, withdraw
@@ -81,6 +82,7 @@ app.command()(inspect)
 app.command()(relabel)
 app.command()(train)
 app.command()(simulate)
+app.command()(plan)
 app.command()(privacy)
 app.command()(synthesize)
 app.command("export")(export_set)

@@ -11,6 +11,7 @@ from fedsynth.privacy.plan import PrivatePlan, PrivateSettings
 
 LARGE_DELTA = 0.1  # times the declared patients; at 1 the plan is refused
 CLEAR = 0.3  # of a release
+INSTEAD = "With few patients a private release does: --public phantoms, or --public SET; `fedsynth plan` compares."
 GOOD, DEGRADED = 5.0, 36.0
 """Published runs on 28 x 28 digits: good images at a ratio of 5, degraded ones at 36 (Bie et al. 2023)."""
 
@@ -94,6 +95,7 @@ def _advice(plan: PrivatePlan, parameters: int, sites: int, ratio: float) -> lis
     if small >= 1000:
         said.append(f"A discriminator of {small:,} parameters instead of {parameters:,} would bring it to 5.")
     said.append(_enough_patients(full, few, parameters, sites))
+    said.append(INSTEAD)
     return [line for line in said if line]
 
 

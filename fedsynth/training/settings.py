@@ -190,6 +190,25 @@ class GenerateSettings:
             raise ConfigError("--count must be at least 1", value=self.count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """Declared, public numbers: none is counted from data."""
+
+    patients: int = setting(help="Declared patients of a hospital.")
+    epsilon: float = setting(8.0, "Budget of a patient.")
+    delta: float = setting(1e-5, "Far below 1 / patients.")
+    sites: int = setting(1, "Hospitals with about as many patients each.")
+    size: int = setting(64, "Side of the images, in pixels.")
+    channels: int = setting(4, "Channels of the images.")
+    labels: int = setting(4, "Labels of the masks with background; 0 without masks.")
+    classes: int = setting(3, "Classes; 0 without.")
+
+    def __post_init__(self) -> None:
+        for name in ("patients", "sites", "size", "channels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must be at least 1", value=getattr(self, name))
+
+
 def open_device(wanted: Device) -> "torch.device":
     """The device of that name; asking for CUDA where there is none is an error, not a slow surprise."""
     import torch

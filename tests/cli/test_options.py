@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import fedsynth
 import fedsynth.api.arrays
 import fedsynth.api.data
+import fedsynth.api.planning
 from fedsynth import config
 from fedsynth.cli import app
 from fedsynth.cli.options import Given, Setting, settings_of, takes_settings
@@ -30,7 +31,7 @@ from fedsynth.evaluation.settings import (
     SegmentationSettings,
 )
 from fedsynth.federation.settings import FederationSettings
-from fedsynth.training.settings import GenerateSettings, TrainSettings
+from fedsynth.training.settings import GenerateSettings, PlanSettings, TrainSettings
 
 PAGE = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
 VERBS: dict[str, tuple[str, type, tuple[str, ...]]] = {
@@ -38,6 +39,7 @@ VERBS: dict[str, tuple[str, type, tuple[str, ...]]] = {
     "simulate": ("simulate", FederationSettings, ("sites",)),
     "phantom": ("phantoms", PhantomSettings, ("shares",)),
     "synthesize": ("generate", GenerateSettings, ()),
+    "plan": ("plan", PlanSettings, ()),
     "benchmark memorization": ("memorization", MemorizationSettings, ()),
     "benchmark membership": ("membership", MembershipSettings, ()),
     "benchmark segmentation": ("segmentation", SegmentationSettings, ()),
@@ -141,7 +143,7 @@ def test_every_verb_shows_its_arguments_what_it_returns_and_an_example() -> None
 
 
 def test_examples_run() -> None:
-    for module in (fedsynth.api.data, fedsynth.api.arrays):
+    for module in (fedsynth.api.data, fedsynth.api.arrays, fedsynth.api.planning):
         done = doctest.testmod(module)
         assert (done.attempted > 0, done.failed) == (True, 0)
 

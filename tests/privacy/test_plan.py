@@ -5,7 +5,7 @@ import pytest
 
 from fedsynth.errors import ConfigError
 from fedsynth.privacy.accounting import Mechanism, compose, epsilon_of, renyi_noise
-from fedsynth.privacy.feasibility import gauge, noise_ratio
+from fedsynth.privacy.feasibility import INSTEAD, gauge, noise_ratio
 from fedsynth.privacy.noise_shares import NoiseShares
 from fedsynth.privacy.plan import PrivatePlan, PrivateSettings, make_plan
 
@@ -158,13 +158,15 @@ def test_advice_by_hand(sites, where, small):
         f"With 250 private steps in full batches it would be {few:.2g}.",
         *(f"A discriminator of {size} parameters instead of 40,000 would bring it to 5." for size in small),
         f"{math.ceil(100 * few / 5 / 10) * 10} patients {where} would do with 250 full-batch steps.",
+        INSTEAD,
     )
 
 
 def test_advice_that_does_not_help_is_not_given():
-    (only,) = gauge(planned(noise=8.0, batch=50, patients=50), 1001).advice
+    only, instead = gauge(planned(noise=8.0, batch=50, patients=50), 1001).advice
+    assert instead == INSTEAD
     assert only == "64 patients in all would do with 250 full-batch steps."
-    first, second = gauge(planned(noise=20.0, batch=500, steps=4), 40_000).advice
+    first, second, _ = gauge(planned(noise=20.0, batch=500, steps=4), 40_000).advice
     assert first == "With 1 private steps in full batches it would be 0.26."
     assert second == "A discriminator of 15,625 parameters instead of 40,000 would bring it to 5."
 
