@@ -52,7 +52,7 @@ def end_marked(mark: str, *, seconds: float = SECONDS) -> None:
     for one in family:
         with suppress(psutil.Error):
             one.terminate()
-    psutil.wait_procs(family, timeout=seconds)
+    _wait(family, seconds)
     _kill(family | marked(mark), seconds)
 
 
@@ -92,9 +92,14 @@ def _kill(family: Iterable[psutil.Process], seconds: float) -> None:
     for one in _living(family):
         with suppress(psutil.Error):
             one.kill()
+    _wait(family, seconds)  # the system takes a moment to clear away what it has killed
+
+
+def _wait(family: Iterable[psutil.Process], seconds: float) -> None:
+    """Until all have ended, read by their parents or not."""
     until = time.monotonic() + seconds
     while _living(family) and time.monotonic() < until:
-        time.sleep(0.01)  # the system takes a moment to clear away what it has killed
+        time.sleep(0.01)
 
 
 def _living(family: Iterable[psutil.Process]) -> list[psutil.Process]:
