@@ -118,11 +118,12 @@ def test_the_marked_are_ended_and_a_second_time_there_is_nobody(launch):
 
 
 def test_a_child_that_its_parent_never_reads_is_not_waited_for(launch):
-    """Its entry stays in the table of processes for as long as its parent lives: here until the fixture ends."""
-    launch(f"print('up', flush=True); {SLEEP}", "up", FEDSYNTH_TEST="unread")
+    """Its entry stays in the table of processes until its parent reads it: here when the test ends."""
+    process, _ = launch(f"print('up', flush=True); {SLEEP}", "up", FEDSYNTH_TEST="unread")
     begun = time.monotonic()
     ending = (
         "import sys; from fedsynth.federation.engines import process_trees as p; p.end_marked('FEDSYNTH_TEST=unread')"
     )
     subprocess.run([sys.executable, "-c", ending], check=True)
     assert time.monotonic() - begun < process_trees.SECONDS
+    process.wait()
