@@ -22,7 +22,8 @@ T = TypeVar("T")
 def setting(default: Any = MISSING, help: str = "", **shown: str) -> Any:  # noqa: A002
     """A field of a settings class with its default and help text; a dict or list as default is made anew each time.
 
-    `shown` is for the command line: `flag` another spelling, `metavar`, and the `panel` of the help page.
+    `shown` is for the command line: `flag` another spelling, `also` a second one, a `word` that is no path, `metavar`,
+    and the `panel` of the help page.
     """
     told = {"help": help, **shown}
     if isinstance(default, dict | list):

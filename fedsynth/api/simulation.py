@@ -9,6 +9,7 @@ from fedsynth import config
 from fedsynth.api.progress import Progress
 from fedsynth.api.public_images import with_public
 from fedsynth.api.signature import as_given, takes_keywords
+from fedsynth.api.simulated_start import make_start
 from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import FederationSettings, check_family
@@ -175,6 +176,7 @@ def open_simulation(
         check_family(settings)
         if not settings.rounds_of_training:
             progress.note("making the public pool; it is kept for later runs")
+        make_start(hospitals.federation.sites[0].images, settings.training(), progress)
         prepared = rehearse(settings, hospitals)
         if prepared.feasibility is not None:
             progress.note(str(prepared.feasibility))

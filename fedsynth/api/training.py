@@ -8,6 +8,7 @@ from fedsynth import config
 from fedsynth.api.progress import Progress
 from fedsynth.api.public_images import with_public
 from fedsynth.api.signature import as_given, takes_keywords
+from fedsynth.api.simulated_start import make_start
 from fedsynth.api.simulation import refuse_other
 from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError
@@ -66,6 +67,7 @@ def train(
     if is_fitted(read.generator):
         progress.note("making the public pool; it is kept for later runs")
     with cpu_threads(read.threads):
+        make_start(opened, read, progress)
         prepared = prepare(opened, read)  # bad input shows here, before a run directory exists
         prepared.check_members()
     if prepared.feasibility is not None:

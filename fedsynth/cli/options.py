@@ -133,7 +133,8 @@ def _parameter(one: Setting) -> inspect.Parameter:
         typed = typed | None
     if isinstance(default, tuple):
         default = ",".join(default)
-    names = [one.option, *filter(None, [one.field.metadata.get("short")])]
+    told = one.field.metadata
+    names = [one.option, *(f"--{name}" for name in [told.get("also")] if name), *filter(None, [told.get("short")])]
     info = typer.Option(
         *names,
         help=one.help,
@@ -168,7 +169,9 @@ def _value(one: Setting, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()]
     if get_origin(one.kind) is Literal:
         return next((choice for choice in get_args(one.kind) if str(choice) == value), value)
-    return str(value.resolve()) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value) if str(value) == one.field.metadata.get("word") else str(value.resolve())
+    return value
 
 
 def parse_option(text: str, option: str = "--option") -> tuple[str, object]:

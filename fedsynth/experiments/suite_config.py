@@ -99,7 +99,7 @@ def cell_name(varied: Mapping[str, Any]) -> str:
     return "_".join(parts).replace("/", "-").replace(":", "-") or "cell"
 
 
-NOT_FOR_CELLS = ("run", "insecure-seed", "start", "public-start")
+NOT_FOR_CELLS = ("run", "insecure-seed", "public-start")
 MEMBERS, MEASURED_BY, NAME = "members", "measured-by", "name"
 BENCHMARKS: dict[str, tuple[type, tuple[str, ...]]] = {
     "memorization": (MemorizationSettings, ()),
@@ -203,6 +203,8 @@ class Suite:
             if way != "natural" and "sites" not in cell.settings and not cell.pooled:
                 remedy = "give [settings] sites = N"
                 raise ConfigError("a partition needs the number of hospitals", value=way, remedy=remedy)
+            if (start := cell.settings.get("start", PHANTOMS)) != PHANTOMS:
+                raise ConfigError("a cell goes on from no other run", value=start, remedy=f'give start = "{PHANTOMS}"')
             if source := cell.settings.get(SOURCE):
                 if not cell.pooled:
                     problem = "a source is for the generator of one site"

@@ -25,7 +25,7 @@ from fedsynth.errors import DamagedError, FedSynthError, RefusedError
 from fedsynth.federation.central_generator import refuse_what_is_not_central
 from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself, log_only
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
-from fedsynth.federation.fitting import Fitting, exchanged
+from fedsynth.federation.fitting import Fitting, begun_from, exchanged
 from fedsynth.federation.policy import Asked
 from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
@@ -124,11 +124,12 @@ class SiteWork:
     def _train(
         self, order: Order, received: Mapping[str, NDArray[Any]], digest: str, on_step: OnStep | None
     ) -> Outcome:
+        begins = not any(self._usable(number) for number in self._before(order.round))
         note = self._restore(before=order.round)
         self._in_memory, self._moved = None, True
         self._check_charged(order)
         self.trainer.remote_updates.clear()
-        self._receive(received)
+        self._receive(received, begins=begins)
         self.trainer.step = order.first_step
         if self._insecure_seed is not None:
             label = f"{self.site.name} {order.round}"
@@ -191,7 +192,13 @@ class SiteWork:
         metrics |= {"patients": float(len(dataset.patients))}
         return metrics | {f"share_{i}": float(share) for i, share in enumerate(dataset.class_shares)}
 
-    def _receive(self, received: Mapping[str, NDArray[Any]]) -> None:
+    def _receive(self, received: Mapping[str, NDArray[Any]], *, begins: bool) -> None:
+        """The networks that a site trains on; of a run of sites that train apart, those that it begins from."""
+        if begun := begun_from(self.settings, self.family):
+            if begins:
+                self._copy(received, begun)
+                self.trainer.ema.restart(self.family)
+            return
         self._copy(received, self._shared_state())
         if self._proximal is not None:
             self._proximal.receive()
@@ -346,7 +353,7 @@ def _own(settings: FederationSettings, site: SiteContext) -> TrainSettings:
     the site opens those that its own file names.
     """
     options = _with_own_public(settings.options, site)
-    training = replace(settings.training(), start=None, public_start=False, options=options)
+    training = replace(settings.training(), start=None, start_steps=None, public_start=False, options=options)
     privacy = settings.privacy
     if privacy is None:
         return training

@@ -70,6 +70,13 @@ def exchanged(settings: FederationSettings, family: Model) -> dict[str, Tensor]:
     return _of([net for net in nets if net not in family.fitted], family.nets.state_dict())
 
 
+def begun_from(settings: FederationSettings, family: Model) -> dict[str, Tensor]:
+    """What the server sends beside that to sites that train apart: the networks that the run goes on from, if any."""
+    if settings.start is None or settings.federation != "one-shot":
+        return {}
+    return _of([net for net in family.nets if net not in family.fitted], family.nets.state_dict())
+
+
 def fitted(family: Model, number: int, ema: Arrays, replies: Sequence[Arrays]) -> Arrays:
     """The sampler after pass `number`, from what it was before and the sums of every site."""
     load(family, ema)

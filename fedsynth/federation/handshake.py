@@ -16,6 +16,7 @@ from fedsynth.models.base import ImageShape, Model
 from fedsynth.models.pairing import read_pairing
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.training.lineage import start_networks
+from fedsynth.training.pretraining import pretrain
 from fedsynth.training.session import fresh_family, plan_privacy
 
 
@@ -64,7 +65,8 @@ def handshake(settings: FederationSettings, sites: Sites) -> Agreement:
         if other.public != family.public:
             pools = f"{other.public or 'none'} and {family.public or 'none'}"
             raise ConfigError(f"the site {name!r} and the server differ in the public pool ({pools})", remedy=SAME_POOL)
-    start_networks(family, settings.training())
+    pretrain(settings.training(), facts.shape)
+    start_networks(family, settings.training(), facts.shape)
     plans = _plans(settings, sorted(willing), family)
     return Agreement(
         sites=tuple(sorted(willing)),

@@ -61,7 +61,7 @@ def lineage_of(settings: FederationSettings, agreement: Agreement, end: Checkpoi
     """What the run goes on from, and the run with a group of patients for every site."""
     training = settings.training()
     private = settings.privacy is not None and settings.privacy.insecure_seed is None
-    return lineage_before(training, run=run.folder.name).then(
+    return lineage_before(training, agreement.facts.shape, run=run.folder.name).then(
         LineageRun(
             run=run.folder.name,
             generator=settings.generator,

@@ -20,7 +20,7 @@ from fedsynth.federation.charge_totals import ChargeTotals
 from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Order, Outcome, SiteNote, bounds_of
-from fedsynth.federation.fitting import Fitting, exchanged, fitted, load, mixture
+from fedsynth.federation.fitting import Fitting, begun_from, exchanged, fitted, load, mixture
 from fedsynth.federation.handshake import Agreement, Sites
 from fedsynth.federation.messages import Reply
 from fedsynth.federation.round_log import RoundLog, merged
@@ -71,6 +71,8 @@ class Rounds:
         self._shares = [f"share_{i}" for i in range(len(agreement.facts.classes))]
         self._needed = {"patients"} if settings.by_patients else set()
         self._fitting = Fitting.of(settings, agreement.family)
+        begun = begun_from(settings, agreement.family)
+        self._begun = {name: value.numpy().copy() for name, value in begun.items()}
         self._averaging = self._strategy()
         found, damaged = newest_checkpoint(run.checkpoints)
         self.at = found or self._start()
@@ -94,7 +96,8 @@ class Rounds:
             number, place = self._number, self.at.round % per_round
             if not place or not collected:
                 watch(self._beginning(number))
-            replies = self._ask(self.at.round + 1, sites, self.at.weights, self.at.weights, self._checked_updates)
+            sent = self.at.weights | self._begun
+            replies = self._ask(self.at.round + 1, sites, sent, self.at.weights, self._checked_updates)
             collected += [_without_arrays(reply) for reply in replies]
             answered = [reply for reply in replies if reply.reason is None]
             if len(answered) < self.settings.quorum:

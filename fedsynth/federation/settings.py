@@ -15,7 +15,7 @@ from fedsynth.config import setting
 from fedsynth.errors import ConfigError
 from fedsynth.models.facts import is_fitted, known_family, stated_facts
 from fedsynth.privacy.noise_shares import NoiseShares
-from fedsynth.training.settings import ENOUGH, PRIVACY, Device, Privacy, TrainSettings
+from fedsynth.training.settings import ENOUGH, PRIVACY, SIMULATED, Device, Privacy, TrainSettings
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
@@ -76,9 +76,14 @@ class FederationSettings:
     pairing: str = setting("", "What a paired family turns into what: label-to-image, ...")
     start: Path | None = setting(
         None,
-        "Go on from another run's networks; what that run cost patients counts too.",
-        flag="from",
+        "Go on from another run's networks, whose cost to patients counts too; or, with `phantoms`, from networks "
+        "trained on simulated heads, which show nobody.",
+        also="from",
         metavar="RUN",
+        word=str(SIMULATED),
+    )
+    start_steps: int | None = setting(
+        None, "Steps on simulated heads before --start phantoms; the family's own number if not given."
     )
     public_start: bool = setting(False, "Declare that the images behind --from are public; every statement says so.")
     seed: int = setting(0, "One seed gives one plain result, to the bit.")
@@ -141,6 +146,7 @@ class FederationSettings:
             rate=self.rate,
             pairing=self.pairing,
             start=self.start,
+            start_steps=self.start_steps,
             public_start=self.public_start,
             seed=self.seed,
             device=self.device,

@@ -17,12 +17,14 @@ from fedsynth import atomic_files
 from fedsynth.code_digest import code_changed
 from fedsynth.errors import FedSynthError
 
+POOLS = "public-pools"
+
 Arrays = dict[str, NDArray[Any]]
 
 
 def kept_arrays(name: str, keys: tuple[str, ...], make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
     """The arrays of that name from disk, or made and kept; who asks meanwhile waits."""
-    folder = pool_folder()
+    folder = kept_folder(POOLS)
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be the store, which nobody else reads
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -41,12 +43,12 @@ def kept_arrays(name: str, keys: tuple[str, ...], make: Callable[[], Mapping[str
         os.close(lock)
 
 
-def pool_folder() -> Path:
-    """Where public pools are kept: in `$FEDSYNTH_STORE`, or the user's cache directory."""
+def kept_folder(kind: str) -> Path:
+    """Where such public things are kept: in `$FEDSYNTH_STORE`, or the user's cache directory."""
     if named := os.environ.get("FEDSYNTH_STORE"):
-        return Path(named) / "public-pools"
+        return Path(named) / kind
     found = os.environ.get("XDG_CACHE_HOME")
-    return (Path(found) if found else Path.home() / ".cache") / "fedsynth" / "public-pools"
+    return (Path(found) if found else Path.home() / ".cache") / "fedsynth" / kind
 
 
 def _keep(path: Path, arrays: Arrays) -> None:

@@ -5,7 +5,6 @@ Knows no patients: everything is drawn from seeds and public ranges.
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +51,15 @@ JITTER = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomSimulator:
-    """Draws pseudo-patients and their slices as images of `shape`; `head` shows skull and scalp."""
+    """Draws pseudo-patients and their slices as images of `shape`; `head` shows skull and scalp.
+
+    `remedy` is what to do instead where the phantom cannot stand for such images.
+    """
 
     shape: ImageShape
     head: bool = False
     seed: int = 0
+    remedy: str = "name public images of that kind with --public SET, or choose another generator"
 
     name, content = "phantoms", b""
     code = ("data/phantoms", "models/phantom_simulator.py", "models/pseudo_patient.py")
@@ -154,21 +157,28 @@ class PhantomSimulator:
         known = [SAME_CHANNEL.get(name, name) for name in spelled]
         unknown = [given for given, name in zip(self.shape.channel_names, known, strict=True) if name not in CHANNELS]
         if unknown or len(known) != self.shape.channels:
-            _refuse("shows the channels " + ", ".join(CHANNELS), ", ".join(unknown) or "channels without names")
+            raise self._unknown(
+                "shows the channels " + ", ".join(CHANNELS), ", ".join(unknown) or "channels without names"
+            )
         return tuple(CHANNELS.index(name) for name in known)
 
     @cached_property
     def _labels(self) -> tuple[Labels, NDArray[np.uint8]]:
         """What masks hold, and the shape's label for each of the phantom's."""
         if self.shape.n_labels < 2:
-            _refuse("needs masks to be fitted to", "a set without masks")
+            raise self._unknown("needs masks to be fitted to", "a set without masks")
         spelled = [name.lower().replace("_", "-") for name in self.shape.label_names[1:]]
         own = [SAME_LABEL.get(name, name) for name in spelled]
         for kind, known in LABELS.items():
             if len(known) == self.shape.n_labels and (not own or sorted(own) == sorted(known[1:])):
                 order = [0, *(1 + own.index(name) if own else i for i, name in enumerate(known[1:], 1))]
                 return kind, np.array(order, np.uint8)
-        raise _unknown("labels masks as " + " or ".join(", ".join(k[1:]) for k in LABELS.values()), ", ".join(spelled))
+        known_labels = " or ".join(", ".join(labels[1:]) for labels in LABELS.values())
+        raise self._unknown(f"labels masks as {known_labels}", ", ".join(spelled))
+
+    def _unknown(self, knows: str, found: str) -> ConfigError:
+        problem = f"there is no public pool of such images: the phantom {knows}"
+        return ConfigError(problem, value=found, remedy=self.remedy)
 
 
 def check_size(size: tuple[int, ...]) -> str:
@@ -178,12 +188,3 @@ def check_size(size: tuple[int, ...]) -> str:
     if size[0] != size[1] or size[0] < SMALLEST:
         return f"slices of the public pool are square, with sides of {SMALLEST} or more"
     return ""
-
-
-def _unknown(knows: str, found: str) -> ConfigError:
-    remedy = "name public images of that kind with --public SET, or choose another generator"
-    return ConfigError(f"there is no public pool of such images: the phantom {knows}", value=found, remedy=remedy)
-
-
-def _refuse(knows: str, found: str) -> NoReturn:
-    raise _unknown(knows, found)

@@ -153,7 +153,8 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def start_from(path: Path, family: Model, generator: str, *, remedy: str = "") -> None:
-    """Give a fresh family the networks of another run's state; optimisers and averages start anew."""
+    """Give a fresh family the networks of another run's state; optimisers and averages start anew, and so does what is
+    fitted, for a fit begins from first values."""
     tensors, _ = _read(path, generator)
     nets = {name[5:]: value for name, value in tensors.items() if name.startswith("nets.")}
     _start(path, nets, family, remedy)
@@ -168,7 +169,8 @@ def start_from_release(folder: Path, family: Model, generator: str, *, remedy: s
 
 def _start(path: Path, nets: dict[str, Tensor], family: Model, remedy: str) -> None:
     _fits(path, family.nets.state_dict(), nets, remedy)
-    family.nets.load_state_dict(nets)
+    trained = {name: value for name, value in nets.items() if name.split(".")[0] not in family.fitted}
+    family.nets.load_state_dict(trained, strict=False)
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:

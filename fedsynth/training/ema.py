@@ -35,6 +35,13 @@ class ExponentialMovingAverage:
                 torch._foreach_lerp_(averages, [parameters[name] for name in self._names], 1 - decay)
         self.take_buffers(family)
 
+    def restart(self, family: Model) -> None:
+        """Begin anew at the family's weights."""
+        state = family.nets.state_dict()
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(state[name])
+
     def take_buffers(self, family: Model) -> None:
         """Buffers are not averaged: they are as the family has them."""
         buffers = dict(family.nets.named_buffers())

@@ -50,6 +50,7 @@ def sums_of(
 def fit_alone(trainer: Trainer, sums: Callable[[int], Tensors], *, but: Collection[str] = ()) -> None:
     """All passes over one site's images, for the averaged sampler; networks in `but` are left to others."""
     family = trainer.family
+    trainer.ema.take_buffers(family)  # as they were before an earlier fit, or the next one would begin where it ended
     with trainer.ema.in_place(family):
         for number in range(family.passes):
             own = {name: value for name, value in sums(number).items() if name.split(".")[0] not in but}

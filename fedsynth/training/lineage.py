@@ -10,14 +10,15 @@ from pathlib import Path
 from fedsynth.config import load_toml
 from fedsynth.data import Header
 from fedsynth.errors import FedSynthError, RefusedError
-from fedsynth.models.base import Model
+from fedsynth.models.base import ImageShape, Model
 from fedsynth.privacy.ledger import Ledger, default_store
 from fedsynth.privacy.lineage import DECLARED, PHANTOMS, Lineage, LineageRun, PatientGroup, Training
 from fedsynth.privacy.patient_tags import Identities
 from fedsynth.privacy.plan import PrivatePlan
-from fedsynth.runs import Run, open_run
+from fedsynth.runs import Run
 from fedsynth.training.checkpoint import CARD, Card, start_from, start_from_release
 from fedsynth.training.patient_batches import PatientBatches
+from fedsynth.training.public_start import start_run
 from fedsynth.training.settings import TrainSettings
 from fedsynth.training.site_storage import CENTRALISED, STATE, SiteStorage
 
@@ -58,19 +59,20 @@ def origin_of(dataset: PatientBatches, settings: TrainSettings, storage: SiteSto
     told = None if settings.privacy is None else settings.privacy.store
     store = told if storage is None or storage.store is None else storage.store
     run, phantoms = "" if storage is None else storage.run, dataset.images.header.phantoms
-    before = lineage_before(settings, run=run, patients=() if phantoms else dataset.patients, store=store)
+    patients = () if phantoms else dataset.patients
+    before = lineage_before(settings, dataset.shape, run=run, patients=patients, store=store)
     site = CENTRALISED if storage is None else storage.site
     known = storage is not None and not phantoms
-    patients = group_of(site, dataset.patients, before, store) if known else PatientGroup(site=site)
-    return Origin(run=run, before=before, patients=patients)
+    group = group_of(site, dataset.patients, before, store) if known else PatientGroup(site=site)
+    return Origin(run=run, before=before, patients=group)
 
 
-def start_networks(family: Model, settings: TrainSettings) -> None:
-    """Give the family the networks that the run goes on from, if it goes on from any."""
+def start_networks(family: Model, settings: TrainSettings, shape: ImageShape) -> None:
+    """Give the family the networks that the run with images of this shape goes on from, if it goes on from any."""
     if settings.start is None:
         return
     remedy = "train that run with --private-networks, and the same --option" if settings.privacy else ""
-    run = open_run(settings.start)
+    run = start_run(settings, shape)
     if (state := run.site(CENTRALISED) / STATE).exists():
         start_from(state, family, settings.generator, remedy=remedy)
     else:
@@ -88,15 +90,21 @@ def lineage_of(run: Run) -> Lineage:
 
 
 def lineage_before(
-    settings: TrainSettings, *, run: str = "", patients: Iterable[str] = (), store: Path | None = None
+    settings: TrainSettings,
+    shape: ImageShape,
+    *,
+    run: str = "",
+    patients: Iterable[str] = (),
+    store: Path | None = None,
 ) -> Lineage:
-    """What a run goes on from, with what its user declares public; refused where that cannot be.
+    """What a run with images of this shape goes on from, with what its user declares public; refused where that cannot
+    be.
 
     `patients` are those whom the run will read, as far as they are known.
     """
     if settings.start is None:
         return Lineage()
-    before = lineage_of(open_run(settings.start))
+    before = lineage_of(start_run(settings, shape))
     if settings.public_start:
         before = before.declared_public(by=run)
     if shared := _declared_with(before, list(patients), store):

@@ -232,7 +232,7 @@ def prepare(
     shape = shape if pairing is None else pairing.shape(shape, header.mask_labels)
     family = fresh_family(settings, shape).to(dataset.device)
     origin = origin_of(dataset, settings, storage)
-    start_networks(family, settings)
+    start_networks(family, settings, dataset.shape)
     augmentation = Augmentation(image_channels=shape.channels) if recipe.augment else None
     if settings.privacy is not None:
         return _prepare_private(

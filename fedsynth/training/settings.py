@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 PRIVACY = "Privacy"  # the panel of the help page
+SIMULATED = Path("phantoms")
+"""As the `start` of a run: networks that were trained on simulated heads (`public_start.py`)."""
 TASK_EMA = 20.0
 """Half-life in steps of the exponential moving average (EMA) of a task network's weights, which is what is scored."""
 
@@ -82,9 +84,14 @@ class TrainSettings:
     pairing: str = setting("", "What a paired family turns into what: label-to-image, t1-to-flair, ...")
     start: Path | None = setting(
         None,
-        "Go on from another run's networks; what that run cost patients counts too.",
-        flag="from",
+        "Go on from another run's networks, whose cost to patients counts too; or, with `phantoms`, from networks "
+        "trained on simulated heads, which show nobody.",
+        also="from",
         metavar="RUN",
+        word=str(SIMULATED),
+    )
+    start_steps: int | None = setting(
+        None, "Steps on simulated heads before --start phantoms; the family's own number if not given."
     )
     public_start: bool = setting(False, "Declare that the images behind --from are public; every statement says so.")
     private_networks: bool = setting(
@@ -99,9 +106,16 @@ class TrainSettings:
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("batch", self.batch), ("threads", self.threads)):
+        for name, value in (
+            ("steps", self.steps),
+            ("start-steps", self.start_steps),
+            ("batch", self.batch),
+            ("threads", self.threads),
+        ):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1", value=value)
+        if self.start_steps is not None and self.start != SIMULATED:
+            raise ConfigError("--start-steps is for --start phantoms", value=self.start_steps, remedy="leave it away")
         if self.privacy is not None:
             self.privacy.settings()  # checks the declared numbers before anything is opened
             if self.batch is not None:

@@ -5,18 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, RefusedError
-from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.settings import FederationSettings, Way
 from fedsynth.federation.simulation import open_hospitals, rehearse
 from fedsynth.privacy.accounting import compose
 from fedsynth.privacy.lineage import Lineage
 from fedsynth.runs import Run, create_run
+from fedsynth.training import pretraining
 from fedsynth.training.centralised import run_training
-from fedsynth.training.checkpoint import load_generator
-from fedsynth.training.settings import Privacy, TrainSettings
-from tests.federation.tiny import SETTINGS, hospitals, simulated, site_images, weights
+from fedsynth.training.checkpoint import load_generator, load_tensors
+from fedsynth.training.patient_batches import PatientBatches
+from fedsynth.training.settings import SIMULATED, Privacy, TrainSettings
+from tests.federation.tiny import SETTINGS, assert_same, go, hospitals, killed_after, simulated, site_images, weights
 from tests.training.tiny import tiny_set
 
 FIRST, SECOND = 4.0, 2.0
@@ -68,6 +71,29 @@ def test_a_federation_begins_with_the_networks_that_it_goes_on_from(tmp_path: Pa
     fresh = weights(simulated(tmp_path, replace(settings, start=None), "new"))
     assert all(np.allclose(value, begun[name], atol=1e-3) for name, value in released(one).items())
     assert not all(np.allclose(value, fresh[name], atol=1e-3) for name, value in released(one).items())
+
+
+@pytest.mark.parametrize("way", ["average", "one-shot"])
+def test_every_site_begins_with_networks_trained_on_simulated_heads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    """Also sites that train apart, which are sent nothing else; and only where they begin, not in later rounds."""
+    monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(pretraining, "PATIENTS", 4)
+    settings = replace(told(tmp_path, None), start=SIMULATED, start_steps=2, rounds=2, federation=way)
+    people = tiny_set(patients=9, size=16)
+    hospitals(tmp_path, images=people)
+    kept = pretraining.pretrain(settings.training(), PatientBatches(people).shape)
+    assert kept is not None
+    begun = load_tensors(kept.site("centralised") / "state.safetensors")[0]
+    run = simulated(tmp_path, replace(settings, rate=1e-12))
+    for name, value in load_tensors(run.checkpoints / "generator.safetensors")[0].items():
+        first = name.removeprefix("0-").removeprefix("1-")
+        assert torch.allclose(value, begun[f"nets.{first}"], atol=1e-3), name
+    assert [(one.images, one.public) for one in lineage(run).runs][:1] == [("simulated heads", "phantoms")]
+    whole, broken = simulated(tmp_path, settings, "whole"), killed_after(tmp_path, settings, 1)
+    go(broken, settings)
+    assert_same(whole, broken)
 
 
 def released(run: Run) -> dict[str, np.ndarray]:

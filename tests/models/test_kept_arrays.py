@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsynth import code_digest
-from fedsynth.models.kept_arrays import kept_arrays, pool_folder
+from fedsynth.models.kept_arrays import POOLS, kept_arrays, kept_folder
 from tests.test_atomic_files import disk_that_takes
 
 
@@ -19,7 +19,7 @@ def made(value):
 
 def test_arrays_are_made_once():
     assert [made(1), made(2)] == [1, 1]
-    assert pool_folder().stat().st_mode & 0o777 == 0o700
+    assert kept_folder(POOLS).stat().st_mode & 0o777 == 0o700
 
 
 def test_code_that_was_edited_meanwhile_keeps_nothing(monkeypatch):
