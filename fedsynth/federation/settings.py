@@ -15,7 +15,7 @@ from fedsynth.config import setting
 from fedsynth.errors import ConfigError
 from fedsynth.models.facts import is_fitted, known_family, stated_facts
 from fedsynth.privacy.noise_shares import NoiseShares
-from fedsynth.training.settings import ENOUGH, PRIVACY, SIMULATED, Device, Privacy, TrainSettings
+from fedsynth.training.settings import ENOUGH, PRIVACY, SIMULATED, Device, Privacy, TrainSettings, started_options
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
@@ -94,6 +94,7 @@ class FederationSettings:
     def __post_init__(self) -> None:
         if self.local_steps is None:  # private steps are charged: fewer and larger ones
             object.__setattr__(self, "local_steps", LOCAL_STEPS if self.privacy is None else PRIVATE_STEPS)
+        object.__setattr__(self, "options", started_options(self.generator, self.start, self.options))
         for name in ("sites", "rounds", "local_steps", "count"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1", value=getattr(self, name))

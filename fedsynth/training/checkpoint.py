@@ -168,9 +168,13 @@ def start_from_release(folder: Path, family: Model, generator: str, *, remedy: s
 
 
 def _start(path: Path, nets: dict[str, Tensor], family: Model, remedy: str) -> None:
-    _fits(path, family.nets.state_dict(), nets, remedy)
-    trained = {name: value for name, value in nets.items() if name.split(".")[0] not in family.fitted}
-    family.nets.load_state_dict(trained, strict=False)
+    names = family.nets.keys() - set(family.fitted)
+    own, read = (
+        {name: value for name, value in side.items() if name.split(".")[0] in names}
+        for side in (family.nets.state_dict(), nets)
+    )
+    _fits(path, own, read, remedy)
+    family.nets.load_state_dict(read, strict=False)
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:

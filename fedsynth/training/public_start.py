@@ -15,15 +15,22 @@ from fedsynth import config
 from fedsynth.code_digest import code_digest
 from fedsynth.errors import FedSynthError
 from fedsynth.models.base import ImageShape
+from fedsynth.models.generators.catalog import find
 from fedsynth.models.kept_arrays import kept_folder
 from fedsynth.runs import Run, open_run
-from fedsynth.training.settings import SIMULATED, TrainSettings
+from fedsynth.training.settings import SIMULATED, SIMULATED_MAPS, TWO_STAGE, TrainSettings
 
 CODE = ("data/phantoms", "models", "training")
 
 
 def pretraining(settings: TrainSettings) -> TrainSettings:
-    """How the networks that this run goes on from are trained, whoever its patients are."""
+    """How the networks that this run goes on from are trained, whoever its patients are.
+
+    Maps that are fitted afterwards are not fitted to simulated heads first.
+    """
+    options = settings.options
+    if settings.generator == TWO_STAGE and find(options["maps"]).kind == "maps":
+        options = options | {"maps": SIMULATED_MAPS}
     return TrainSettings(
         generator=settings.generator,
         images=SIMULATED,
@@ -31,7 +38,7 @@ def pretraining(settings: TrainSettings) -> TrainSettings:
         pairing=settings.pairing,
         private_networks=settings.private_networks or settings.privacy is not None,
         sheets=1,
-        options=settings.options,
+        options=options,
     )
 
 

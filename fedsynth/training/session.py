@@ -31,11 +31,13 @@ from fedsynth.training.dp_gradients import PrivateGradients, PrivateParts, priva
 from fedsynth.training.fitting import fit_alone, private_sums, statistics_of, sums_of
 from fedsynth.training.lineage import Origin, origin_of, start_networks
 from fedsynth.training.patient_batches import PatientBatches
-from fedsynth.training.settings import Privacy, TrainSettings, computes_bfloat16, open_device
+from fedsynth.training.settings import SIMULATED, Privacy, TrainSettings, computes_bfloat16, open_device
 from fedsynth.training.site_storage import SiteStorage
 from fedsynth.training.trainer import PlainGradients, Trainer
 
 FEWEST_PATIENTS = 10
+REFINING = 0.3
+"""Of the family's learning rates in plain runs that begin with simulated heads: what was learnt there is to stay."""
 TASK_RECIPE = Recipe(steps=400, rate=2e-3, betas=(0.9, 0.999), decay=0.5, augment=False)
 
 
@@ -192,9 +194,11 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     """The family's recipe, plain or private, with what the user said put in its place."""
     if settings.generator in NETWORKS:
         return settings.over(replace(TASK_RECIPE, ema=(settings.steps or TASK_RECIPE.steps) / 40))
+    if settings.privacy is None:
+        recipe = recipe_for(settings.generator, settings.options)
+        return settings.over(recipe.slower(REFINING) if settings.start == SIMULATED else recipe)
     entry = find(settings.generator)
-    private = entry.private_recipe if settings.start is None else entry.private_started_recipe
-    return settings.over(recipe_for(settings.generator, settings.options) if settings.privacy is None else private)
+    return settings.over(entry.private_recipe if settings.start is None else entry.private_started_recipe)
 
 
 def fresh_family(settings: TrainSettings, shape: ImageShape) -> Model:

@@ -20,6 +20,7 @@ Device = Literal["auto", "cpu", "cuda"]
 PRIVACY = "Privacy"  # the panel of the help page
 SIMULATED = Path("phantoms")
 """As the `start` of a run: networks that were trained on simulated heads (`public_start.py`)."""
+TWO_STAGE, SIMULATED_MAPS = "two-stage", "phantom-maps"
 TASK_EMA = 20.0
 """Half-life in steps of the exponential moving average (EMA) of a task network's weights, which is what is scored."""
 
@@ -127,6 +128,7 @@ class TrainSettings:
                 raise ConfigError(
                     "paired families read patients as sources too and are not trained privately", remedy=remedy
                 )
+        object.__setattr__(self, "options", started_options(self.generator, self.start, self.options))
         if self.start is not None and is_fitted(self.generator):
             remedy = "leave --from away"
             raise ConfigError("a fitted family goes on from nothing: a fit writes all of it anew", remedy=remedy)
@@ -139,6 +141,13 @@ class TrainSettings:
         """The recipe with what was said put in its place; a given rate holds for every network."""
         changed = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch)
         return changed if self.rate is None else replace(changed, rate=self.rate, rates={})
+
+
+def started_options(generator: str, start: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    """A family's options in a run with this start: two stages that begin with simulated heads draw theirs too."""
+    if start != SIMULATED or generator != TWO_STAGE:
+        return options
+    return {"maps": SIMULATED_MAPS, **options}
 
 
 @dataclass(frozen=True, kw_only=True)

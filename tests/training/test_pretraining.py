@@ -17,7 +17,8 @@ from fedsynth.training.fitting import fit_alone
 from fedsynth.training.lineage import start_networks
 from fedsynth.training.patient_batches import PatientBatches
 from fedsynth.training.pretraining import pretrain, simulated_heads
-from fedsynth.training.session import fresh_family, prepare
+from fedsynth.training.public_start import kept_start
+from fedsynth.training.session import fresh_family, prepare, recipe_of
 from fedsynth.training.settings import SIMULATED, Privacy, TrainSettings
 from tests.training.tiny import tiny_set
 
@@ -126,6 +127,28 @@ def test_what_the_simulator_cannot_show_is_refused_at_once(changes: dict[str, ob
 def test_steps_on_simulated_heads_are_for_runs_that_start_from_them() -> None:
     with pytest.raises(ConfigError, match="--start phantoms"):
         replace(SETTINGS, start=None)
+
+
+def test_two_stages_that_begin_so_draw_simulated_heads_unless_told_otherwise() -> None:
+    """And maps that are fitted anyway make no difference to what is trained before."""
+    told = replace(SETTINGS, generator="two-stage", options={})
+    own = replace(told, options={"maps": "pca-maps"})
+    assert (told.options, own.options) == ({"maps": "phantom-maps"}, {"maps": "pca-maps"})
+    assert replace(told, start=None, start_steps=None, options={}).options == {}
+    shape = shape_of(images())
+    assert kept_start(told, shape) == kept_start(own, shape)
+    pretrain(told, shape)
+    family = fresh_family(own, shape)
+    start_networks(family, own, shape)
+    read = load_tensors(kept_start(own, shape).site("centralised") / "state.safetensors")[0]
+    name = "renderer-autoencoder.decoder.begin.weight"
+    assert torch.equal(family.nets.state_dict()[name], read[f"nets.{name}"])
+
+
+def test_what_was_learnt_from_simulated_heads_is_refined_at_lower_rates() -> None:
+    apart = replace(SETTINGS, start=None, start_steps=None)
+    assert recipe_of(SETTINGS).rate == pytest.approx(0.3 * recipe_of(apart).rate)
+    assert recipe_of(replace(SETTINGS, rate=0.5)).rate == 0.5
 
 
 def test_a_start_that_was_removed_is_named() -> None:

@@ -4,7 +4,8 @@ Networks are named `maps-<network>` and `renderer-<network>`, so that one traini
 both. Each stage is a family of its own and learns from patients' own maps; maps are drawn only when images are.
 
 A map of lesions says nothing of the anatomy around them. With `tissue` a third stage, `tissue-maps`, draws classes of
-tissue that were found in the images without labels, and the renderer is told both.
+tissue that were found in the images without labels, and the renderer is told both. Maps of simulated heads
+(`phantom-maps`) come with an image, in which tissue is found the same way.
 """
 
 from dataclasses import replace
@@ -26,6 +27,7 @@ from fedsynth.models.tissue import SHARES, tissue_of
 
 MAPS, TISSUE, RENDERER = "maps", "tissue", "renderer"
 DEFAULTS = {MAPS: "pca-maps", RENDERER: "render-vae"}
+SIMULATED = "phantom-maps"
 TOLD_TISSUE = ("render-vae", "spade")
 CLASSES, NAMED = 3, ("csf", "grey", "white")
 """Classes of tissue, where no label names any."""
@@ -35,12 +37,21 @@ SPECK = 0.01
 class TwoStage(Family):
     """Delegates to them; a `source` in a condition takes the place of the map of lesions that would be drawn."""
 
-    def __init__(self, shape: ImageShape, maps: Family, renderer: Family, tissue: Family | None = None) -> None:
+    def __init__(
+        self,
+        shape: ImageShape,
+        maps: Family,
+        renderer: Family,
+        tissue: Family | None = None,
+        *,
+        classes: int = 0,
+        simulated: bool = False,
+    ) -> None:
         by_stage = {MAPS: maps, RENDERER: renderer} | ({} if tissue is None else {TISSUE: tissue})
         nets = {f"{name}-{net}": module for name, family in by_stage.items() for net, module in family.nets.items()}
         super().__init__(shape, nets)
         self._by_stage = by_stage  # in a dict, so that no network is registered twice
-        self.tissue = 0 if tissue is None else tissue.shape.n_labels - 1
+        self.tissue, self.simulated = classes, simulated
         self.phases = tuple(
             replace(phase, net=f"{name}-{phase.net}") for name, family in by_stage.items() for phase in family.phases
         )
@@ -97,13 +108,15 @@ class TwoStage(Family):
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """Maps, and an image for each."""
-        maps = condition.get("source")
+        maps, simulated = condition.get("source"), self.simulated and self.tissue > 0
+        drawn: Tensors = {}
+        if maps is None or simulated:
+            drawn = self._by_stage[MAPS].sample(condition, _under(MAPS, noise))
         if maps is None:
-            drawn = self._by_stage[MAPS].sample(condition, _under(MAPS, noise))["mask"]
-            maps = one_hot(drawn.argmax(1), self.shape.n_labels)
+            maps = one_hot(drawn["mask"].argmax(1), self.shape.n_labels)
         source = maps
         if self.tissue:
-            tissue = self._drawn_tissue(maps, _under(TISSUE, noise))
+            tissue = tissue_of(drawn["image"], self.tissue) if simulated else self._drawn_tissue(maps, noise)
             maps = _within(maps, tissue) if condition.get("source") is None else maps
             source = _beside(maps, tissue)
         made = self._by_stage[RENDERER].sample(condition | {"source": source}, _under(RENDERER, noise))
@@ -111,6 +124,7 @@ class TwoStage(Family):
 
     def _drawn_tissue(self, maps: Tensor, noise: Tensors) -> Tensor:
         """Tissue (n, classes, ...) for these maps; blank slices, if there were any, have no lesion."""
+        noise = _under(TISSUE, noise)
         ill = (maps[:, 1:].flatten(1).sum(1) > 0).to(noise["chance"])
         chance = torch.cat([noise["chance"][:, :1] * (1 - ill)[:, None], noise["chance"][:, 1:]], 1)
         drawn = self._by_stage[TISSUE].sample({}, noise | {"chance": chance})["mask"]
@@ -118,6 +132,8 @@ class TwoStage(Family):
 
     def _for_stage(self, stage: str, batch: Tensors) -> Tensors:
         """Maps and class without a picture; or the map as the picture's source."""
+        if stage == MAPS and self.simulated:
+            return batch
         if stage == MAPS:
             return batch | {"image": batch["image"][:, :0]}
         tissue = tissue_of(batch["image"], self.tissue) if self.tissue else batch["mask"][:, :0]
@@ -210,8 +226,12 @@ def build(
     if renderer == DEFAULTS[RENDERER]:
         options["tissue"] = classes
     heads = replace(of_maps, n_labels=classes + 1, n_classes=0)  # of all classes together: more maps, better shapes
-    of_tissue = catalog.build(DEFAULTS[MAPS], heads) if classes else None
-    return TwoStage(shape, catalog.build(maps, of_maps), catalog.build(renderer, of_images, **options), of_tissue)
+    simulated = maps == SIMULATED
+    of_tissue = catalog.build(DEFAULTS[MAPS], heads) if classes and not simulated else None
+    shown: dict[str, Any] = {"shown": shape.channel_names} if simulated else {}
+    drawn = catalog.build(maps, of_maps, **shown)
+    rendered = catalog.build(renderer, of_images, **options)
+    return TwoStage(shape, drawn, rendered, of_tissue, classes=classes, simulated=simulated)
 
 
 def recipe(maps: str = DEFAULTS[MAPS], renderer: str = DEFAULTS[RENDERER], **_: Any) -> Recipe:
@@ -221,7 +241,9 @@ def recipe(maps: str = DEFAULTS[MAPS], renderer: str = DEFAULTS[RENDERER], **_: 
         remedy = "take render-vae, spade, pix2pix or diffusion"
         raise ConfigError("this family makes no images of label maps", value=renderer, remedy=remedy)
     if of_maps.kind not in ("maps", "joint", "joint or paired"):
-        raise ConfigError("this family draws no label maps", value=maps, remedy="take pca-maps, dcgan or vae")
+        raise ConfigError(
+            "this family draws no label maps", value=maps, remedy="take pca-maps, phantom-maps, dcgan or vae"
+        )
     rates = {
         f"{stage}-{net}": rate
         for stage, entry in ((MAPS, of_maps), (RENDERER, of_images))
