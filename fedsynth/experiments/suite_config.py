@@ -37,7 +37,8 @@ SOURCE, PHANTOMS = "source", "phantoms"
 SHARING = ("partition", "sites")
 """How the set is shared out: one site with all images does not."""
 
-POOLED_KEYS = ("generator", "batch", "rate", "pairing", "seed", "device", "options", *PRIVATE_KEYS)
+STARTING = ("start", "start-steps")
+POOLED_KEYS = ("generator", "batch", "rate", "pairing", *STARTING, "seed", "device", "options", *PRIVATE_KEYS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ class Outer:
     sides: tuple[str, ...] = setting(("left", "right"), "Which sides.")
     edit: tuple[str, ...] = setting((), "Edits, in order.", repeated="EDIT")
     dimensions: Literal[2, 3] = setting(2, "How many")
+    start: Path | None = setting(None, "Where it begins.", also="from", word="phantoms")
     inner: Inner | None = None
 
 
@@ -124,6 +125,13 @@ def test_only_what_was_typed_is_given() -> None:
         dimensions=3,
         inner=Inner(depth=4),
     )
+
+
+def test_a_word_is_no_path_and_both_spellings_are_one_option() -> None:
+    for option in ("--start", "--from"):
+        for value, kept in (("phantoms", "phantoms"), ("run", str(Path("run").resolve()))):
+            given = {"name": "a", "start": kept}
+            assert typed("here", "-n", "a", option, value) == (0, f"here False {given}")
 
 
 def test_a_setting_without_default_must_be_given() -> None:

@@ -80,6 +80,16 @@ def test_the_pooled_cell_trains_as_long_as_each_hospital_would(tmp_path):
     assert cell.steps == 3 * 25, "as simulate takes for a two-stage generator"
 
 
+def test_cells_may_begin_with_simulated_heads(tmp_path):
+    given = 'start = "phantoms"\nstart-steps = 2\n[private]'
+    for way in ("average", "centralised"):
+        text = QUICK.replace("epsilon = [0, 8.0]", f'federation = ["{way}"]').replace("[private]", given, 1)
+        (cell,) = suite_of(text, tmp_path).cells()
+        first = next(iter(cell.work(Path("data"), Path("run")).values())).command
+        assert "--start phantoms" in " ".join(first)
+        assert "--start-steps 2" in " ".join(first)
+
+
 def test_a_source_of_label_maps_is_made_of_other_phantoms(tmp_path):
     text = QUICK.replace("epsilon = [0, 8.0]", 'federation = ["centralised"]')
     suite = suite_of(text.replace("[private]", 'source = "phantoms"\n[private]'), tmp_path)
@@ -133,6 +143,7 @@ def test_options_are_spelled_for_the_command_line():
         ("[grid]", '[grid]\nmeasured-by = ["membership"]', "fidelity"),
         ("[grid]", '[grid]\npartition = ["iid"]', "number of hospitals"),
         ("[grid]", '[by-generator.dcgan]\nsource = "phantoms"\n[grid]', "one site"),
+        ("[grid]", '[grid]\nstart = ["runs/one"]', 'give start = "phantoms"'),
         ("[grid]", '[[published.figures]]\nwhat = "a"\nvalue = "1"\nours = "dice"\n[grid]', "benchmark.score"),
     ],
 )
