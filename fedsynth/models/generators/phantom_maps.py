@@ -17,7 +17,8 @@ from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensor
 from fedsynth.models.depth_profile import DEPTHS, Profile, depth_profile, share_of_first
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.kept_arrays import kept_arrays
-from fedsynth.models.phantom_simulator import PhantomSimulator, PseudoPatient, Shown
+from fedsynth.models.phantom_simulator import PhantomSimulator
+from fedsynth.models.pseudo_patient import PseudoPatient, Shown
 from fedsynth.models.public_pool import numpy_and_scipy
 
 NET = "heads"
