@@ -6,9 +6,9 @@
 SET is the folder of an image set, or an .npz as `private_release.py` describes it; splits and scores are that script's.
 Arms: `real` (members), `public` (simulated heads alone, no patient and no generator), `scratch` (two-stage, as long as
 both trainings of `start` together), `start` (`--start phantoms`), `start-own-maps` (the same, with maps fitted to the
-members) and the control `mean-image`. Networks that were trained on simulated heads are kept and serve all splits.
-Every finished training is kept in OUT/scores.csv, and a run that was broken off goes on; `--table` only prints what is
-there.
+members) and the controls `mean-image` and `threshold`, fitted to members. Networks that were trained on simulated heads
+are kept and serve all splits. Every finished training is kept in OUT/scores.csv, and a run that was broken off goes on;
+`--table` only prints what is there.
 """
 
 import argparse
@@ -27,9 +27,17 @@ import fedsynth
 from fedsynth.data import ImageSet
 from fedsynth.data.contact_sheet import contact_sheet
 from fedsynth.data.format import COLUMNS
-from fedsynth.evaluation.utility.controls import mean_image_set
+from fedsynth.evaluation.utility.controls import fit_threshold, mean_image_set
 from fedsynth.evaluation.utility.segmentation import score_masks
-from fedsynth.evaluation.utility.training_arms import MEAN_IMAGE, REAL, SYNTHETIC, Material, train_arm
+from fedsynth.evaluation.utility.training_arms import (
+    MEAN_IMAGE,
+    REAL,
+    SYNTHETIC,
+    THRESHOLD,
+    Learned,
+    Material,
+    train_arm,
+)
 from fedsynth.experiments.downstream_learners import TaskLearner
 from fedsynth.models.phantom_simulator import PhantomSimulator
 from fedsynth.runs import Run
@@ -70,12 +78,7 @@ class Bench:
         if key in done(path):
             return
         began = time.process_time()
-        shown = None if arm in (REAL, MEAN_IMAGE) else self._drawn_set(arm, drawn, split)
-        material = Material(members=drawn.members, synthetic=shown)
-        made = train_arm(
-            arm if shown is None else SYNTHETIC, material, self.learner, seed=10 * split + start, augment=True
-        )
-        [network] = made.networks.values()
+        network = fit_threshold(drawn.members) if arm == THRESHOLD else self._learned(arm, drawn, split, start)
         guesses = (chances.argmax(0).astype(np.uint8) for chances in network.predict(drawn.holdout))
         found = score_masks(drawn.holdout, guesses, distances=False)
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -86,6 +89,15 @@ class Bench:
                 writer.writerow([*key, *(row[name] for name in MEASURED), int(network.collapsed)])
         seconds = time.process_time() - began
         print(f"split {split} start {start} {arm:14} {np.nanmean(found['dice']):.3f}  {seconds:.0f} s", flush=True)
+
+    def _learned(self, arm: str, drawn: Split, split: int, start: int) -> Learned:
+        """A U-Net that was trained on the arm's images."""
+        shown = None if arm == REAL else self._drawn_set(arm, drawn, split)
+        material = Material(members=drawn.members, synthetic=shown)
+        name = REAL if shown is None else SYNTHETIC
+        made = train_arm(name, material, self.learner, seed=10 * split + start, augment=True)
+        [network] = made.networks.values()
+        return network
 
     def _drawn_set(self, arm: str, drawn: Split, split: int) -> ImageSet:
         """The images of an arm, kept on disk."""
@@ -149,17 +161,29 @@ def table(path: Path) -> str:
             starts = rows[rows["arm"] == arm].groupby("start")["dice"].mean()
             shown.append(f"{starts.mean():.3f} ({' '.join(f'{value:.2f}' for value in starts)})")
         lines.append(f"{split:5}  " + "  ".join(f"{text:>20}" for text in shown))
-    each = found.groupby(["arm", "split", "patient"])["dice"].mean().unstack("arm").dropna().groupby("patient").mean()
+    each = found.groupby(["arm", "split", "patient"])["dice"].mean().unstack("arm")
     others = found.groupby("arm")[["fp_area", "brats_slice_dice"]].mean()
     for arm in arms:
+        own, real = paired(each, arm, REAL)
         wrong, slices = others.loc[arm]
-        lines.append(
-            f"{arm:14} to real {ratio(each[arm], each[REAL])}, false area {wrong:.1f}, slice Dice {slices:.3f}"
-        )
+        lines.append(f"{arm:14} to real {ratio(own, real)}, false area {wrong:.1f}, slice Dice {slices:.3f}")
+        for control in (THRESHOLD, MEAN_IMAGE):
+            if control in arms and arm not in (control, REAL):
+                zero, one = paired(each, control, REAL)
+                lines.append(
+                    f"{'':14} skill over {control} {(own.mean() - zero.mean()) / (one.mean() - zero.mean()):.2f}"
+                )
     for arm, over in ((START, SCRATCH), (START, PUBLIC), (START, OWN_MAPS)):
-        if arm in each and over in each:
-            lines.append(f"{arm} over {over}: {interval((each[arm] - each[over]).to_numpy())}")
+        if arm in arms and over in arms:
+            own, other = paired(each, arm, over)
+            lines.append(f"{arm} over {over}: {interval((own - other).to_numpy())}")
     return "\n".join(lines)
+
+
+def paired(each: pd.DataFrame, arm: str, over: str) -> tuple[pd.Series, pd.Series]:
+    """The Dice of two arms over the same patients, averaged over the splits that both were measured in."""
+    found = each[[arm] if arm == over else [arm, over]].dropna().groupby("patient").mean()
+    return found[arm], found[over]
 
 
 def main() -> None:
