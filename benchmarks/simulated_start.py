@@ -169,10 +169,9 @@ def table(path: Path) -> str:
         lines.append(f"{arm:14} to real {ratio(own, real)}, false area {wrong:.1f}, slice Dice {slices:.3f}")
         for control in (THRESHOLD, MEAN_IMAGE):
             if control in arms and arm not in (control, REAL):
-                zero, one = paired(each, control, REAL)
-                lines.append(
-                    f"{'':14} skill over {control} {(own.mean() - zero.mean()) / (one.mean() - zero.mean()):.2f}"
-                )
+                triples = each[[arm, control, REAL]].dropna().groupby("patient").mean().mean()
+                skill = (triples[arm] - triples[control]) / (triples[REAL] - triples[control])
+                lines.append(f"{'':14} skill over {control} {skill:.2f}")
     for arm, over in ((START, SCRATCH), (START, PUBLIC), (START, OWN_MAPS)):
         if arm in arms and over in arms:
             own, other = paired(each, arm, over)
