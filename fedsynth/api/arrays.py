@@ -55,7 +55,6 @@ def from_arrays(
         >>> result.verdict in ("pass", "inconclusive")
         True
     """
-    import numpy as np
     import pandas as pd
 
     from fedsynth.data import ImageSet
@@ -63,6 +62,12 @@ def from_arrays(
 
     voxels = _images(images)
     n, dimensions = len(voxels), voxels.ndim - 2
+    if patients is None and roles is not None:
+        raise ConfigError("roles are those of patients", remedy="give patients too, or leave roles out")
+    if patients is not None and any(who is None or who != who or str(who) == "" for who in patients):
+        raise ConfigError(
+            "an image has no patient", remedy="give every image its patient; strangers are not one person"
+        )
     if patients is not None and roles is None:
         remedy = 'give roles: "member" for patients that the generator was trained on, "holdout" for the others'
         raise ConfigError("who was trained on is not known", remedy=remedy)
@@ -72,8 +77,10 @@ def from_arrays(
     for key, column in given.items():
         if len(column) != n:
             raise ConfigError(f"there are {n} images, and another number of values for {key!r}", value=len(column))
-    numbers = None if masks is None else np.asarray(masks).astype(np.uint8)
+    numbers = None if masks is None else _numbers(masks)
     named = tuple(labels or ()) or _labels(numbers)
+    if numbers is not None and numbers.max(initial=0) >= len(named):
+        raise ConfigError("a mask holds a number without a label", value=int(numbers.max()), remedy="name all labels")
     header = Header(
         name=name,
         origin="real" if patients is not None else "synthetic",
@@ -93,7 +100,10 @@ def _images(given: "ArrayLike") -> "np.ndarray[Any, Any]":
     found = np.asarray(given)
     if found.ndim == 3:
         found = found[:, None]
-    if found.ndim not in (4, 5):
+    if found.ndim == 4 and found.shape[-1] in (3, 4) and found.shape[1] > 4:
+        remedy = "move the channels to axis 1: np.moveaxis(images, -1, 1)"
+        raise ConfigError("images are (n, channels, height, width)", value=found.shape, remedy=remedy)
+    if found.ndim not in (4, 5) or found.dtype.kind not in "buif" or not found.size:
         raise ConfigError("images are (n, height, width) or (n, channels, height, width[, depth])", value=found.shape)
     if found.dtype == np.uint8:
         return found
@@ -102,6 +112,18 @@ def _images(given: "ArrayLike") -> "np.ndarray[Any, Any]":
         remedy = "scale all images alike: (images - low) / (high - low)"
         raise ConfigError("images are uint8, or numbers in [0, 1]", remedy=remedy)
     return found
+
+
+def _numbers(masks: "ArrayLike") -> "np.ndarray[Any, Any]":
+    """Whole numbers from 0 to 255; 0 and 255 alone mean 0 and 1."""
+    import numpy as np
+
+    found = np.asarray(masks)
+    whole = found.dtype.kind in "bui" or (found.dtype.kind == "f" and bool((found == np.rint(found)).all()))
+    if not whole or (found.size and (found.min() < 0 or found.max() > 255)):
+        raise ConfigError("masks are whole numbers from 0 to 255", value=str(found.dtype))
+    numbers = found.astype(np.uint8)
+    return np.minimum(numbers, 1) if set(np.unique(numbers)) <= {0, 255} else numbers
 
 
 def _labels(masks: "np.ndarray[Any, Any] | None") -> tuple[str, ...]:

@@ -23,6 +23,7 @@ class Sets:
     """The run whose sets they are, the run that keeps the result (None for sets of other origin), and the two sets.
 
     `out` is where the result is written beside the run, or instead of it: a folder, or a file that ends in `.json`.
+    `beside` is where it goes, without names, when neither a run nor the user has a place for it.
     """
 
     run: "Run | None"
@@ -30,11 +31,19 @@ class Sets:
     real: "ImageSet"
     synthetic: "ImageSet | None"
     out: Path | None = None
+    beside: Path | None = None
 
     def keep(self, result: "Result", *, export: bool = False) -> "Measured":
-        """Save a result; what names a patient is left out of what `export` gives back and writes to `out`."""
+        """Save a result; what names a patient is left out of what `export` gives back and writes to `out`.
+
+        Beside a synthetic set, which may be shared, nothing ever names a patient.
+        """
         from fedsynth.evaluation.anonymous_result import withhold
 
+        if self.beside is not None:
+            target = _result_file(self.beside, result.benchmark)
+            withhold(result).save(target)
+            return Measured(result=withhold(result) if export else result, written=(target,))
         shown, written = withhold(result) if export else result, []
         if self.keeps is not None:
             written.append(self.keeps.benchmark(result.benchmark))
@@ -79,8 +88,9 @@ def sets_to_measure(
     if strange and place is not None:
         progress.note(f"the set given with --{strange} is not the run's own: {place.folder} does not keep the result")
     of = images if made is None or strange == "real" else made
-    file = Path(out) if out is not None else None if keeps is not None else _beside(of, progress)
-    return Sets(run=place, keeps=keeps, real=images, synthetic=made, out=file)
+    file = None if out is None else Path(out)
+    beside = _beside(of, progress) if file is None and keeps is None else None
+    return Sets(run=place, keeps=keeps, real=images, synthetic=made, out=file, beside=beside)
 
 
 def _beside(images: "ImageSet", progress: Progress) -> Path | None:

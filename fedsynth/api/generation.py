@@ -51,7 +51,7 @@ def generate(
     from fedsynth.training.settings import cpu_threads
 
     place = newest_run() if run is None else run if isinstance(run, Run) else open_run(Path(run))
-    if out is None and (read.format != "imageset" or read.arm != "fitted"):
+    if out is None and (read.format != "imageset" or read.arm != "fitted" or read.source or read.edit):
         raise ConfigError("a run keeps an image set of its own generator alone", remedy="give --out")
     out = place.synthetic if out is None else Path(out)
     family, card = load_generator(place.checkpoints)

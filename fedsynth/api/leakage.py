@@ -73,7 +73,8 @@ def measure_memorization(
     with _steps(progress, "measuring", STEPS["memorization"]) as step:
         found = run_memorization(evidence, read, kept=kept_beside(sets.keeps), step=step)
     kept = sets.keep(as_result(found), export=export)
-    pictures = [] if export or not kept.written else write_pairs(found, None if sets.out is None else kept.folder)
+    hidden = export or not kept.written or sets.beside is not None  # pair sheets show patients
+    pictures = [] if hidden else write_pairs(found, None if sets.out is None else kept.folder)
     return replace(kept, pictures=tuple(pictures), found=found)
 
 

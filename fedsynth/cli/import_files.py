@@ -106,6 +106,9 @@ def import_files(
     volumes: NIfTI, MHD, NRRD or DICOM, listed in a CSV file.
     """
     if not reader:
+        if size is not None or channels or mask_labels or patient_pattern or one_image_per_patient or synthetic:
+            remedy = "name the --reader, or leave the other options out and change the command that is proposed"
+            raise ConfigError("without a reader the files are only looked at", remedy=remedy)
         import_proposal.show(source, out, sheet=sheet, table=table, as_json=as_json)
         if out is not None:
             raise typer.Exit(2)
@@ -194,6 +197,7 @@ def _summary(made: "ImageSet", out: Path) -> dict[str, Any]:
         "patients_per_role": _counts(patients["role"]),
         "spacing": told["spacing"],
         "patients_warning": told.get("patients-warning", ""),
+        "bits_used": told.get("bits", 8) if "bits-of-files" in told else None,
         "bits_of_pictures": told.get("bits-of-pictures", {}),
         "grey_saved_in_colours": told.get("grey-saved-in-colours", 0),
         "files_ignored": told.get("files-ignored", {}),
@@ -220,6 +224,9 @@ def _show(summary: dict[str, Any]) -> None:
         typer.echo(f"  spacing differs: {spread['smallest']:g} to {spread['largest']:g} mm; --spacing makes it equal")
     if summary["patients_warning"] and summary["patients"]:
         typer.echo(f"  one image per patient is {summary['patients_warning']}")
+    if used := summary["bits_used"]:
+        window = f"--intensity window:0,{(1 << used) - 1}"
+        typer.echo(f"  values use {used} of 16 bits; give {window} at every hospital, or one bright pixel changes it")
     if bits := summary["bits_of_pictures"]:
         each = ", ".join(f"{count} of {depth}" for depth, count in bits.items())
         typer.echo(f"  bits per value differ: {each}; every picture is read over its whole range")

@@ -12,6 +12,7 @@ from fedsynth.cli.screen import print_json, progress_bar
 from fedsynth.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
+    from fedsynth.data.importers import ReadOptions
     from fedsynth.data.importers.pipeline import ImportSettings
 
 ON_A_SHEET = 24
@@ -32,7 +33,7 @@ def show(source: Path, out: Path | None, *, sheet: Path | None, table: Path | No
     if table is not None:
         if found.table is None:
             raise ConfigError("only volumes are listed in a table", file=source, remedy="leave --table out")
-        atomic_files.write_bytes(table, found.table.text(table.parent).encode())
+        atomic_files.write_bytes(table, found.table.text(table.parent).encode(), mode=0o600)
     written = table if found.table is not None else source
     command = found.arguments(written or Path(TABLE), str(out or OUT))
     first = ["import", str(source), "--table", TABLE] if found.table is not None and table is None else []
@@ -40,7 +41,9 @@ def show(source: Path, out: Path | None, *, sheet: Path | None, table: Path | No
     if sheet is not None:
         if written is None:
             raise ConfigError("the contact sheet of volumes needs their table", remedy="give --table FILE too")
-        write_sheet(written, found.reader, ImportSettings(size=found.size, options=found.options), sheet)
+        options = _anybody(found.options) if found.table is None else found.options
+        few = ImportSettings(size=found.size, options=options, intensity=found.intensity)
+        write_sheet(written, found.reader, few, sheet)
     if as_json:
         told = {"reader": found.reader, "seen": found.seen, "confirm": found.confirm, "commands": steps}
         print_json({"schema": "fedsynth.proposal/1", **told, "options": asdict(found.options), "size": found.size})
@@ -52,12 +55,17 @@ def show(source: Path, out: Path | None, *, sheet: Path | None, table: Path | No
         typer.echo("Only you can know:")
         for line in found.confirm:
             typer.echo(f"  {line}")
-    for file, what in ((table, "the table of the volumes"), (sheet, "a contact sheet")):
+    for file, what in ((table, "the table of the volumes, which names patients"), (sheet, "a contact sheet")):
         if file is not None:
             typer.echo(f"{file}: {what}; look at it")
     typer.echo("No image set was written. If all of this is so:")
     for step in steps:
         typer.echo(f"  {step}")
+
+
+def _anybody(options: "ReadOptions") -> "ReadOptions":
+    """For a look at pictures it does not matter whose they are."""
+    return options if options.patient_pattern else replace(options, one_image_per_patient=True)
 
 
 def write_sheet(source: Path, reader: str, settings: "ImportSettings", sheet: Path) -> None:

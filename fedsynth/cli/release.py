@@ -12,6 +12,8 @@ from fedsynth.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from fedsynth.reporting.signed_manifest import Verified
 
+TOLD = ("name", "images", "epsilon", "verdicts", "measured-against", "licence", "contact")
+"""Of a manifest; nothing else that it may hold is shown."""
 FORMS = ("imageset", "nifti", "png", "huggingface")
 
 
@@ -75,15 +77,22 @@ def verify(
     if as_json:
         print_json({"schema": "fedsynth.verified/1", "holds": found.holds, **asdict(found)})
     else:
+        typer.echo("The release says of itself:")
+        for name in TOLD:
+            if name in found.release:
+                typer.echo(f"    {name:17} {_printable(found.release[name])}")
         for problem in found.problems:
-            typer.echo(f"problem    {problem}")
+            typer.echo(f"problem    {_printable(problem)}")
         if found.withdrawn:
-            typer.echo(f"withdrawn  {found.withdrawn}: do not use it")
+            typer.echo(f"withdrawn  {_printable(found.withdrawn)}: do not use it")
         typer.echo(f"signed     {_signer(found)}")
-        for name, value in found.release.items():
-            typer.echo(f"{name:10} {value}")
         typer.echo(f"{folder}: {'all' if not found.problems else 'NOT all'} of {found.n_files} files are as released")
     raise typer.Exit(0 if found.holds else 1)
+
+
+def _printable(value: object) -> str:
+    """On one line, without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 def _signer(found: "Verified") -> str:

@@ -123,6 +123,13 @@ def _write_pictures(images: ImageSet, folder: Path) -> Iterator[dict[str, str]]:
     from PIL import Image
 
     channels = images.header.channels
+    suffixes = {_suffix(name) for name in channels} | ({"mask"} if images.masks is not None else set())
+    if len(channels) not in (1, 3) and len(suffixes) < len(channels) + (images.masks is not None):
+        remedy = "rename one of them in imageset.toml"
+        raise ConfigError("two channels would have one file name", value=",".join(channels), remedy=remedy)
+    folders = {_folder_name(name) for name in images.header.classes}
+    if len(folders) < len(images.header.classes):
+        raise ConfigError("two classes would have one folder", value=",".join(images.header.classes))
     for row, subject in enumerate(_subject_names(images)):
         place = folder / (_folder_name(images.cases["class"].iloc[row]))
         place.mkdir(exist_ok=True)

@@ -147,10 +147,17 @@ def _release(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> dict[str,
         "images": len(synthetic),
         "content": content_hash(synthetic),
         "epsilon": facts.cells["epsilon"].text,
+        "measured-against": _real_sets(facts),
         "verdicts": {name: result.verdict for name, result in facts.results.items() if result.verdict},
         "licence": criteria.licence,
         "contact": criteria.contact,
     }
+
+
+def _real_sets(facts: Facts) -> str:
+    """The content of the real images that results are of, which a hospital can compare with its own set's."""
+    found = {result.inputs["real"].sha256[:16] for result in facts.results.values() if "real" in result.inputs}
+    return ", ".join(sorted(found)) or "nothing"
 
 
 def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
@@ -167,6 +174,7 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         *_origin(facts),
         "",
         "## What was measured",
+        f"- Against real images with the hash {_real_sets(facts)}. {_whether_trained_on(facts)}",
         *(f"- {name}: {_told(facts, name)}" for name in BENCHMARKS if name in facts.results),
         *(f"- {sentence}" for sentence in patients_added(facts.results)),
         "",
@@ -179,6 +187,15 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         f"Licence: {criteria.licence}. Contact: {criteria.contact}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _whether_trained_on(facts: Facts) -> str:
+    """Results say something of patients whom the generator was trained on; of others they say nothing."""
+    if facts.cells["epsilon"].why == ELSEWHERE:
+        return (
+            "Whether the generator was trained on these patients is not known: of other patients nothing was measured."
+        )
+    return "The generator was trained on the members among them."
 
 
 def _origin(facts: Facts) -> list[str]:

@@ -102,8 +102,12 @@ def verify_folder(folder: Path, *, expected: str = "", notices: tuple[Path, ...]
         problems.append(f"{SIGNATURE}: is not the signature of this manifest by the key that it names")
     if expected and signed != expected.strip().lower():
         problems.append("it is not signed with the key that you expect")
-    found = (path for path in (folder / WITHDRAWAL, *notices) if path.exists())
-    withdrawn = next((reason for path in found if (reason := _withdrawal(path, content, signed))), "")
+    withdrawn = ""
+    for path in (*([folder / WITHDRAWAL] if (folder / WITHDRAWAL).exists() else []), *notices):
+        about, reason = _withdrawal(path, content, signed)
+        withdrawn = withdrawn or reason
+        if not about and path in notices:
+            problems.append(f"{path.name}: is a notice about another release")
     return Verified(
         release=told.get("release", {}),
         n_files=len(listed),
@@ -127,15 +131,17 @@ def withdraw(folder: Path, reason: str, key: Ed25519PrivateKey) -> bytes:
     return (json.dumps(told, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _withdrawal(path: Path, manifest: bytes, signer: str) -> str:
-    """The date and the reason of a notice that counts for this manifest; empty if it does not."""
+def _withdrawal(path: Path, manifest: bytes, signer: str) -> tuple[bool, str]:
+    """Whether a notice is about this manifest, and then its date and reason."""
+    if not path.is_file():
+        raise FedSynthError("there is no such notice", file=path)
     told = _parsed(path.read_bytes(), path, NOTICE)
     signature = str(told.pop("signature", ""))
     if told.get("manifest") != hashlib.sha256(manifest).hexdigest():
-        return ""
+        return False, ""
     if not signer or not _holds(_canonical(told), signature, signer):
         raise FedSynthError("the notice of withdrawal is not signed by whoever released the folder", file=path)
-    return f"{told.get('withdrawn', '')}: {told.get('reason', '')}"
+    return True, f"{told.get('withdrawn', '')}: {told.get('reason', '')}"
 
 
 def _canonical(told: Mapping[str, Any]) -> bytes:
@@ -143,10 +149,10 @@ def _canonical(told: Mapping[str, Any]) -> bytes:
 
 
 def _signed(content: bytes, signer: str, file: Path) -> bool:
-    return bool(signer) and file.is_file() and _holds(content, file.read_text(encoding="utf-8").strip(), signer)
+    return bool(signer) and file.is_file() and _holds(content, file.read_bytes().strip(), signer)
 
 
-def _holds(content: bytes, signature: str, signer: str) -> bool:
+def _holds(content: bytes, signature: str | bytes, signer: str) -> bool:
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer))
         key.verify(base64.b64decode(signature, validate=True), content)
@@ -162,6 +168,9 @@ def _parsed(content: bytes, file: Path, schema: str) -> dict[str, Any]:
         raise FedSynthError("is not JSON", file=file) from error
     if not isinstance(told, dict) or told.get("schema") != schema:
         raise FedSynthError(f"is not of the form {schema}", file=file)
+    for name in ("files", "release"):
+        if schema == SCHEMA and not isinstance(told.get(name), dict):
+            raise FedSynthError(f"has no table {name!r}", file=file)
     return told
 
 

@@ -265,6 +265,7 @@ def test_without_a_reader_a_command_is_proposed_and_it_works(tmp_path: Path) -> 
 def test_whoever_names_a_set_and_no_reader_is_told_that_nothing_was_written(tmp_path: Path) -> None:
     done = run(pictures(tmp_path / "scans"), tmp_path / "set")
     assert done.exit_code == 2
+    assert "only looked at" in run(tmp_path / "scans", "--size", 16).stderr
     assert "No image set was written" in done.output
     assert f"import {tmp_path / 'scans'} {tmp_path / 'set'} --reader folder" in done.output
 

@@ -109,6 +109,8 @@ def test_cases_that_read_the_same_get_different_names(tmp_path: Path) -> None:
 def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="volumes cannot be written as PNG"):
         export(small_set(size=(4, 5, 6)), tmp_path / "out", "png")
+    with pytest.raises(ConfigError, match="two channels would have one file name"):
+        export(small_set(channels=("a-b", "ab")), tmp_path / "out", "png")
     with pytest.raises(ConfigError, match="did you mean 'nifti'"):
         export(small_set(), tmp_path / "out", "nift")  # type: ignore[arg-type]
     export(small_set(), tmp_path / "out", "png")

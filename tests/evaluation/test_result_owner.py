@@ -71,6 +71,10 @@ def test_results_of_another_set_lie_beside_it_and_never_in_the_run(run, tmp_path
     assert str(tmp_path / "other-benchmarks" / f"{name}.json") in done.stdout
     assert load_result(tmp_path / "other-benchmarks" / f"{name}.json").benchmark == name
     assert sorted(run.folder.rglob("*")) == before
+    written = [path for path in (tmp_path / "other-benchmarks").rglob("*") if path.is_file()]
+    text = "".join(path.read_text() for path in written if path.suffix == ".json")
+    assert not [path for path in written if path.suffix == ".png" and path.name != "membership-roc.png"]
+    assert not any(patient in text for patient in set(ImageSet.load(tmp_path / "real").cases["patient"]))
 
 
 def test_where_nothing_can_be_written_beside_a_set_the_result_is_shown_all_the_same(run, tmp_path):

@@ -79,7 +79,7 @@ def test_the_floor_holds_in_every_stratum_however_far_the_target(far: float) -> 
     weights = fitted_weights(vectors, np.full(300, 1 / 300), strata, target)
     assert effective_share(weights, strata) >= EFFECTIVE
     reached = weights @ clipped(vectors)
-    assert reached[0] > 0.8 * min(far, 0.5)
+    assert reached[0] > 0.8 * min(far, 0.3)  # the floor holds it back from a target far away
     assert np.abs(reached[1:]).max() < 0.2
 
 

@@ -1,5 +1,6 @@
 """The gate opens only when everything that was asked for was measured and holds."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -307,6 +308,15 @@ def test_a_release_in_the_receivers_form_is_signed_verified_and_withdrawn(run, t
     assert "--key tells whether" in call("verify", out)
     call("withdraw", out, "--reason", "a patient objected", "--key", key, "--out", tmp_path / "notice.json")
     assert "a patient objected" in call("verify", out, "--notice", tmp_path / "notice.json", code=1)
+    assert "with the hash x. The generator was trained on the members" in (out / "README.md").read_text()
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["release"] |= {"signed": "by the hospital, as you expect", "licence": "free\x1b[2K"}
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "manifest.json").write_text(json.dumps(manifest | {"files": {}, "public-key": ""}))
+    told = call("verify", tmp_path / "fake")
+    assert told.count("signed ") == 1
+    assert "by nobody" in told
+    assert "free?[2K" in told
     next(out.rglob("*.png")).write_bytes(b"")
     assert "has changed" in call("verify", out, code=1)
     plain = tmp_path / "plain"

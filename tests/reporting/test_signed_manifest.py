@@ -119,4 +119,15 @@ def test_only_the_signer_withdraws_and_only_this_release(folder: Path, key: Ed25
         verify_folder(folder)
     (folder / WITHDRAWAL).unlink()
     sign_folder(folder, TOLD | {"images": 3}, key)  # another release: the old notice is not about it
-    assert verify_folder(folder, notices=(apart,)).holds
+    told = verify_folder(folder, notices=(apart,))
+    assert (told.withdrawn, told.problems) == ("", ("notice.json: is a notice about another release",))
+    with pytest.raises(FedSynthError, match="no such notice"):
+        verify_folder(folder, notices=(tmp_path / "typo.json",))
+
+
+@pytest.mark.parametrize("table", ["files", "release"])
+def test_a_manifest_without_its_tables_is_one_sentence(folder: Path, table: str) -> None:
+    told = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(told | {table: ["x"]}))
+    with pytest.raises(FedSynthError, match="has no table"):
+        verify_folder(folder)

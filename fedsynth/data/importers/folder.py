@@ -67,7 +67,7 @@ def gather(source: Path) -> Gathered:
     if not source.is_dir():
         problem = "is a file where a folder is expected" if source.exists() else "there is no such folder"
         raise SourceError(problem, file=source, remedy="name the folder that holds the class folders")
-    files = sorted(_walk(source), key=lambda file: file.relative_to(source).as_posix())
+    files = sorted(walk(source), key=lambda file: file.relative_to(source).as_posix())
     pictures = [file for file in files if kind_of(file, PICTURES)]
     ignored = Counter(file.suffix.lower() or file.name for file in files if not kind_of(file, PICTURES))
     if not pictures:
@@ -92,7 +92,7 @@ def _other_reader(found: Counter[str]) -> str:
     return f"{other}pictures are {', '.join(PICTURES)}"
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """Every file that is not hidden; links to folders are followed, but no folder is entered twice."""
     seen = set()
     for top, below, names in os.walk(folder, followlinks=True):

@@ -28,18 +28,23 @@ Kind = Literal["grey", "grey in colours", "colours"]
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """One picture: its colours and the bits that its largest value needs; 32 for numbers without a fixed range."""
+    """One picture: its colours and the bits that its largest value needs; 32 for numbers without a fixed range.
+
+    A `wide` one is stored in 16.
+    """
 
     kind: Kind
     bits: int
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Files by kind, and how many use how many bits. Damaged files are left out: they speak when decoded."""
+    """Files by kind, and how many use how many bits; whether some are stored in 16. Damaged files are left out."""
 
     files: dict[Kind, list[Path]] = field(default_factory=dict)
     bits: Counter[int] = field(default_factory=Counter)
+    wide: bool = False
 
     @property
     def coloured(self) -> bool:
@@ -62,7 +67,7 @@ class Survey:
 
     def notes(self) -> dict[str, Any]:
         """What the provenance of the set tells of it."""
-        told: dict[str, Any] = {"bits": self.depth}
+        told: dict[str, Any] = {"bits": self.depth} | ({"bits-of-files": 16} if self.wide else {})
         if len(self.bits) > 1:
             told["bits-of-pictures"] = {str(bits): count for bits, count in sorted(self.bits.items())}
         if grey := self.files.get("grey in colours"):
@@ -79,12 +84,12 @@ def survey(files: Sequence[Path], *, colours_matter: bool) -> Survey:
     looked = list(ordered_map(lambda file: _look(file, colours_matter), files))
     found: dict[Kind, list[Path]] = {}
     bits: Counter[int] = Counter()
-    deep = max((one.bits for one in looked if one and 8 < one.bits <= 16), default=0)
+    deep = max((one.bits for one in looked if one and one.wide), default=0)
     for file, one in zip(files, looked, strict=True):
         if one is not None:
             found.setdefault(one.kind, []).append(file)
-            bits[deep if 8 < one.bits <= 16 else one.bits] += 1
-    return Survey(files=found, bits=bits)
+            bits[deep if one.wide else one.bits] += 1
+    return Survey(files=found, bits=bits, wide=deep > 0)
 
 
 def _look(file: Path, colours_matter: bool) -> Looked | None:
@@ -93,13 +98,18 @@ def _look(file: Path, colours_matter: bool) -> Looked | None:
         pixels = open_picture(file) if bits == 16 or (coloured and colours_matter) else None
     except SourceError:
         return None
-    kind: Kind = "colours" if coloured else "grey"
+    kind, wide = _kind(coloured), False
     if pixels is not None and coloured and colours_matter and not _shows_colour(pixels):
         kind = "grey in colours"
     if pixels is not None and bits == 16:
         needed = int(pixels.max()).bit_length()
-        bits = next(depth for depth in DEPTHS[1:] if depth >= needed)
-    return Looked(kind=kind, bits=bits)
+        bits = next(depth for depth in DEPTHS if depth >= needed)
+        wide = True
+    return Looked(kind=kind, bits=bits, wide=wide)
+
+
+def _kind(coloured: bool) -> Kind:
+    return "colours" if coloured else "grey"
 
 
 def _shows_colour(pixels: NDArray[Any]) -> bool:

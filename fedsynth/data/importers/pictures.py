@@ -58,6 +58,18 @@ def map_labels(array: NDArray[Any], table: dict[int, int], file: Path) -> NDArra
     return made
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from its header alone."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            return width, height
+    except (OSError, ValueError, SyntaxError, EOFError, Warning, Image.DecompressionBombError) as error:
+        raise SourceError(f"is no readable picture: {_first(error)}", file=path, remedy=SKIP) from error
+
+
 def picture_kind(path: Path) -> tuple[bool, int]:
     """Whether a picture has colours, and its bits per value (8, 16 or 32), from its header alone."""
     from PIL import Image

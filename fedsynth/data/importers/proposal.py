@@ -5,8 +5,9 @@ imported by it, and whose image is whose stays for that person to confirm.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from fedsynth.data.importers import ReadOptions, reader
-from fedsynth.data.importers.folder import GREY, Gathered, Picture, gather
+from fedsynth.data.importers.folder import GREY, Gathered, Picture, gather, walk
 from fedsynth.data.importers.picture_survey import survey
-from fedsynth.data.importers.pictures import FORMATS, PICTURES, open_mask
+from fedsynth.data.importers.pictures import PICTURES, open_mask, picture_size
 from fedsynth.data.importers.volume import kind_of
 from fedsynth.data.importers.volume_table import VOLUME_KINDS, Table, tabulate
 from fedsynth.errors import FedSynthError, SourceError
@@ -26,15 +27,15 @@ LOOKED_AT = 200
 """So many pictures are asked for their size, so many masks for their numbers."""
 PATTERNS = (
     r"(?:^|/)(sub-[A-Za-z0-9]+)",
-    r"(?i)(?:^|[/_-])((?:patient|subject|subj|case|pat|pt|p|s|id)[-_ ]?\d+)",
+    r"(?i)(?:^|[/_-])((?:patient|subject|subj|pat|pt)[-_ ]?\d+)",
+    r"(?i)(?:^|[/_-])((?:case|p|id)[-_ ]?\d+)",
     r"^[^/]+/([^/]+)/",
     r"(?:^|/)([^/]+?)[-_ ][^-_ /]+\.\w+$",
-    r"^(.+?)[-_ ][^-_ /]+\.\w+$",
 )
 """Where names tend to tell the patient: BIDS, a word with a number, a folder below the class, all before the last part
-of the name, and that with the folders above it.
+of the name.
 """
-NAMED = 2
+NAMED = 3
 """So many of them name a patient in words, and are believed even where nobody has two pictures."""
 UNUSUAL_MASKS = re.compile(r"(_seg|_segmentation|_label|_labels|_gt|_roi)$|^(masks?|labels?|segmentations?)/", re.I)
 
@@ -52,14 +53,17 @@ class Proposal:
     seen: tuple[str, ...] = ()
     confirm: tuple[str, ...] = ()
     table: Table | None = None
+    intensity: str = ""
 
     def arguments(self, source: Path, out: str) -> list[str]:
         """Those of `fedsynth import`, ready to paste."""
         said = self.options
-        given = ["import", str(source), out, "--reader", self.reader, "--size", str(self.size)]
+        shown = f"./{source}" if str(source).startswith("-") else str(source)
+        given = ["import", shown, out, "--reader", self.reader, "--size", str(self.size)]
         for name in ("channels", "patient_pattern", "mask_labels"):
             if value := getattr(said, name):
                 given += ["--" + name.replace("_", "-"), value if isinstance(value, str) else ",".join(value)]
+        given += ["--intensity", self.intensity] if self.intensity else []
         for name in ("one_image_per_patient", "unmasked_is_background"):
             given += ["--" + name.replace("_", "-")] if getattr(said, name) else []
         return given
@@ -75,7 +79,7 @@ def propose(source: Path) -> Proposal:
         raise SourceError("there is no such file or folder", file=source)
     if source.is_file():
         return _of_file(source)
-    files = sorted(file for file in source.rglob("*") if file.is_file() and not _hidden(file, source))
+    files = sorted(file for file in walk(source) if file.is_file())
     for name, word, what in (("lgg", "tcga_", "folders of kaggle_3m"), ("brats", "brats", "scans named as BraTS does")):
         named = any(word in file.relative_to(source.parent).as_posix().lower() for file in files)
         if named and (n_sources := _planned(name, source)):
@@ -92,16 +96,15 @@ def propose(source: Path) -> Proposal:
     return _of_pictures(source)
 
 
-def _hidden(file: Path, source: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(source).parts)
-
-
 def _is_dicom(file: Path) -> bool:
     """Files of a scanner often have no ending; DICOM says its name after 128 bytes."""
-    if file.suffix and not file.suffix[1:].isdigit():
+    if (file.suffix and not file.suffix[1:].isdigit()) or file.name.upper() == "DICOMDIR":
         return False
-    with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
+    try:
+        with file.open("rb") as opened:
+            return opened.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _planned(name: str, source: Path) -> int:
@@ -142,42 +145,45 @@ def _of_pictures(source: Path) -> Proposal:
     seen += [f"{count} {ending} files are left out" for ending, count in sorted(found.ignored.items())]
     pattern, whose = _pattern(found.pictures)
     confirm = [whose]
+    if len(found.pictures) == 1:
+        confirm.append("one picture is a whole data set")
     labels, unmasked = _masks(found, seen, confirm)
+    channels, intensity = _channels(found.pictures, confirm)
     options = ReadOptions(
-        channels=_channels(found.pictures, confirm),
+        channels=channels,
         patient_pattern=pattern,
-        one_image_per_patient=not pattern,
         mask_labels=labels,
         unmasked_is_background=unmasked,
     )
     size = min(SIZE, max(16, int(np.median(sides)))) if sides else SIZE
-    return Proposal(reader="folder", options=options, size=size, seen=tuple(seen), confirm=tuple(confirm))
+    return Proposal(
+        reader="folder", options=options, size=size, seen=tuple(seen), confirm=tuple(confirm), intensity=intensity
+    )
 
 
 def _sizes(pictures: Sequence[Picture]) -> tuple[list[int], str]:
-    from PIL import Image
-
     shapes: Counter[tuple[int, int]] = Counter()
     for picture in _some(pictures):
-        try:
-            with Image.open(picture.file, formats=FORMATS) as opened:
-                shapes[opened.size] += 1
-        except OSError:
-            continue
+        with suppress(SourceError):
+            shapes[picture_size(picture.file)] += 1
     sides = [max(shape) for shape, count in shapes.items() for _ in range(count)]
     if len(shapes) == 1:
         return sides, "{} x {} pixels".format(*next(iter(shapes)))
     return sides, f"{min(sides)} to {max(sides)} pixels on the longer side" if sides else "none of them readable"
 
 
-def _channels(pictures: Sequence[Picture], confirm: list[str]) -> tuple[str, ...]:
-    """Nothing where all are grey or all coloured; where some are coloured, grey for all."""
+def _channels(pictures: Sequence[Picture], confirm: list[str]) -> tuple[tuple[str, ...], str]:
+    """Grey for all where some are coloured, else nothing; and the window of values that are stored in 16 bits."""
+    seen = survey([picture.file for picture in _some(pictures)], colours_matter=True)
+    window = f"window:0,{(1 << seen.depth) - 1}" if seen.wide and seen.depth <= 16 else ""
+    if window:
+        confirm.append(f"the scanner's values use {seen.depth} of 16 bits; all hospitals give the same {window}")
     try:
-        survey([picture.file for picture in _some(pictures)], colours_matter=True).coloured  # noqa: B018
+        seen.coloured  # noqa: B018
     except SourceError as error:
         confirm.append(f"all shall be read in grey ({str(error).partition(';')[0]})")
-        return (GREY,)
-    return ()
+        return (GREY,), window
+    return (), window
 
 
 def _some(items: Sequence[Any]) -> Sequence[Any]:
@@ -191,15 +197,14 @@ def _pattern(pictures: Sequence[Picture]) -> tuple[str, str]:
         patients = patients_of(pattern, names)
         if len(set(patients)) < 2 or (len(set(patients)) == len(names) and place >= NAMED):
             continue
-        classes: defaultdict[str, set[str]] = defaultdict(set)
-        for patient, picture in zip(patients, pictures, strict=True):
-            classes[patient].add(picture.label)
-        if all(len(labels) > 1 for labels in classes.values()):
-            continue  # every class counts its patients anew
         each = Counter(patients).values()
         known = f"{len(each)} patients with {min(each)} to {max(each)} pictures" if max(each) > 1 else "nobody has two"
-        return pattern, f"whose picture is whose: {names[0]} would be of {patients[0]!r}; {known}"
-    return "", "each picture is another person's: no part of the names repeats. If not, give --patient-pattern"
+        said = f"whose picture is whose: {names[0]} would be of {patients[0]!r}; {known}"
+        labels = {(patient, picture.label) for patient, picture in zip(patients, pictures, strict=True)}
+        shared = len(labels) - len(each)
+        return pattern, said + (f"; names in several classes are taken for one person ({shared})" if shared else "")
+    told = "the names do not tell: add --patient-pattern REGEX, or --one-image-per-patient if nobody has two pictures"
+    return "", f"whose picture is whose: {told}"
 
 
 def patients_of(pattern: str, names: Iterable[str]) -> list[str]:
@@ -223,7 +228,10 @@ def _masks(found: Gathered, seen: list[str], confirm: list[str]) -> tuple[tuple[
     numbers: set[int] = set()
     for picture in _some(masked):
         for file in picture.masks:
-            numbers |= {int(number) for number in np.unique(open_mask(file))}
+            try:
+                numbers |= {int(number) for number in np.unique(open_mask(file))}
+            except SourceError as error:
+                confirm.append(f"a mask cannot be read, --skip-corrupt leaves such pictures out ({error})")
     if numbers <= {0, 1} or (numbers <= {0, 255}) or len(numbers) > 32:
         return (), bool(bare)
     confirm.append(f"the names of the masks' numbers {', '.join(map(str, sorted(numbers)))}")

@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fedsynth.errors import SourceError
 FILES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 VOLUME_KINDS = (*DICOM_KINDS, *FILES)
 MASK = re.compile(r"(^|[-_/ ])(seg|dseg|mask|masks|label|labels|labelstr|roi|gt|segmentation)s?([-_/ ]|$)", re.I)
+HEADERS = "the PatientID of the headers; every folder is read as one series, all of one modality as one channel"
 PATIENT_ID, MODALITY = "0010|0020", "0008|0060"
 WORD = re.compile(r"(?:^|[/_-])(sub-[A-Za-z0-9]+|(?:patient|subject|subj|case|pat|pt|p|s|id)[-_ ]?\d+)", re.I)
 FRONT = re.compile(r"^([A-Za-z]+[-_ ]?\d+)")
@@ -54,7 +55,7 @@ class Table:
 
 def tabulate(source: Path, volumes: Sequence[Path]) -> Table:
     """The volumes below `source` as a table."""
-    series = sorted({file.parent for file in volumes if not kind_of(file, FILES)})
+    series = {file.parent: file for file in sorted(volumes, reverse=True) if not kind_of(file, FILES)}
     files = [file for file in volumes if kind_of(file, FILES)]
     if series and files:
         remedy = "look at one kind at a time, or write the table by hand"
@@ -62,21 +63,20 @@ def tabulate(source: Path, volumes: Sequence[Path]) -> Table:
     return _of_series(series) if series else _of_files(source, files)
 
 
-def _of_series(folders: Sequence[Path]) -> Table:
+def _of_series(first: Mapping[Path, Path]) -> Table:
     rows: list[dict[str, str | Path]] = []
     channels = set()
-    for folder in folders:
-        patient, modality = _header(folder)
+    for folder, file in sorted(first.items()):
+        patient, modality = _header(folder, file)
         channels.add(modality)
         rows.append({"patient": patient, modality: folder})
-    return Table(columns=("patient", *sorted(channels)), rows=tuple(rows), patients_from="the PatientID of the headers")
+    return Table(columns=("patient", *sorted(channels)), rows=tuple(rows), patients_from=HEADERS)
 
 
-def _header(folder: Path) -> tuple[str, str]:
+def _header(folder: Path, file: Path) -> tuple[str, str]:
     """Patient and modality of the first file; the folder's name where the header keeps them empty."""
     import SimpleITK
 
-    file = next(file for file in sorted(folder.iterdir()) if file.is_file())
     opened = SimpleITK.ImageFileReader()
     opened.SetFileName(str(file))
     try:

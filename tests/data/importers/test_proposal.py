@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedsynth.data.importers.pipeline import ImportSettings, import_images
 from fedsynth.data.importers.proposal import Proposal, propose
-from fedsynth.errors import SourceError
+from fedsynth.errors import ConfigError, SourceError
 
 GREY = np.arange(400, dtype=np.uint8).reshape(20, 20)
 
@@ -33,7 +33,8 @@ def save(root: Path, *names: str, array: np.ndarray = GREY) -> Path:
         (["ill/sub-A7/x.png", "ill/sub-A7/y.png", "well/sub-B1/x.png"], ["sub-A7", "sub-A7", "sub-B1"]),
         (["ill/anna/1.png", "ill/anna/2.png", "well/bert/1.png"], ["anna", "anna", "bert"]),
         (["ill/x12-1.png", "ill/x12-2.png", "well/x31-1.png"], ["x12", "x12", "x31"]),
-        (["ill/1_1.png", "ill/1_2.png", "well/1_1.png", "well/1_2.png"], ["ill/1", "ill/1", "well/1", "well/1"]),
+        (["ill/1_1.png", "ill/1_2.png", "well/1_1.png", "well/2_2.png"], ["1", "1", "1", "2"]),
+        (["ill/img_p1_pat7.png", "well/img_p2_pat7.png", "well/img_p2_pat8.png"], ["pat7", "pat7", "pat8"]),
     ],
 )
 def test_names_tell_whose_picture_is_whose(tmp_path: Path, names: list[str], patients: list[str]) -> None:
@@ -46,8 +47,12 @@ def test_names_tell_whose_picture_is_whose(tmp_path: Path, names: list[str], pat
 
 def test_where_no_part_of_the_names_repeats_a_person_must_know(tmp_path: Path) -> None:
     found = propose(save(tmp_path, "ill/a.png", "ill/b.png", "well/c.png"))
-    assert found.options.one_image_per_patient
-    assert "each picture is another person's" in found.confirm[0]
+    assert not found.options.one_image_per_patient
+    assert "add --patient-pattern REGEX, or --one-image-per-patient" in found.confirm[0]
+    stray = propose(save(tmp_path / "two", "patient1_1.png", "patient1_2.png", "patient2_1.png", "overview.png"))
+    assert (stray.options.patient_pattern, stray.options.one_image_per_patient) == ("", False)
+    with pytest.raises(ConfigError, match="whose picture is whose is not known"):
+        import_images(tmp_path / "two", tmp_path / "set", name="folder", settings=settings(stray))
 
 
 def test_masks_and_a_stray_colour_are_asked_about(tmp_path: Path) -> None:
@@ -107,11 +112,28 @@ def test_headers_tell_the_patient_of_a_series(tmp_path: Path) -> None:
         for key, value in {"0010|0020": patient, "0008|0060": "CT"}.items():
             image.SetMetaData(key, value)
         (tmp_path / f"series{k}").mkdir()
+        (tmp_path / f"series{k}" / ".DS_Store").touch()
+        (tmp_path / f"series{k}" / "0-notes.txt").touch()
         SimpleITK.WriteImage(image, str(tmp_path / f"series{k}" / "1.dcm"))
     found = propose(tmp_path)
     assert found.table is not None
     assert [row["patient"] for row in found.table.rows] == ["MRN7", "MRN9"]
     assert found.table.columns == ("patient", "ct")
+
+
+def test_what_would_stop_a_look_is_told_instead(tmp_path: Path) -> None:
+    save(tmp_path, "p1_a.png", "p2_a.png")
+    (tmp_path / "p1_a_mask.png").write_bytes(b"no picture")
+    (tmp_path / "p3_a.png").write_bytes(b"no picture")
+    found = propose(tmp_path)
+    assert any("--skip-corrupt leaves such pictures out" in line for line in found.confirm)
+    assert found.size == 20
+
+
+def test_a_scanner_s_window_is_declared_in_the_command(tmp_path: Path) -> None:
+    save(tmp_path, "p1_a.png", "p2_a.png", array=GREY.astype(np.uint16) * 12)
+    found = propose(tmp_path)
+    assert "window:0,4095" in found.arguments(tmp_path, "set")
 
 
 def test_what_no_reader_knows_is_counted(tmp_path: Path) -> None:
