@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from leakage import altered, pictures, procedure, table, worlds
-from leakage.judging import COLUMNS, compared, decide
+from leakage.scoring import COLUMNS, compared, decide
 
 from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.nearest_neighbours import patient_distances

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from leakage.judging import compared, decide
+from leakage.scoring import compared, decide
 from numpy.typing import NDArray
 from scipy import ndimage
 
