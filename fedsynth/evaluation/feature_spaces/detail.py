@@ -78,18 +78,18 @@ class Detail(GridSpace):
 
 def _details(images: Stack, kind: str) -> Iterator[tuple[int, Grid]]:
     for start, values in (posed_intensities if kind == "posed" else despeckled)(images):
-        fine, wide = (_blurred(values, share) for share in (FINE, WIDE))
+        fine, wide = (blurred(values, share) for share in (FINE, WIDE))
         found = fine - wide
         strength = np.abs(found).reshape(len(found), -1).max(axis=1)
         if kind == "evened":
             axes = tuple(range(1, found.ndim))
             overall = np.sqrt(np.square(found).mean(axis=axes[1:], keepdims=True))
-            found = found / (np.sqrt(_blurred(np.square(found), WIDE)) + QUIET * overall + 1e-6)
+            found = found / (np.sqrt(blurred(np.square(found), WIDE)) + QUIET * overall + 1e-6)
         found[strength < FLAT] = 0
         yield start, pooled(found, max(2, max(values.shape[2:]) // 2))
 
 
-def _blurred(values: Grid, share: float) -> Grid:
+def blurred(values: Grid, share: float) -> Grid:
     """A Gaussian blur along every axis, of a `share` of it, the image mirrored at its borders."""
     for axis in range(2, values.ndim):
         weights = _blur(values.shape[axis], share * values.shape[axis])

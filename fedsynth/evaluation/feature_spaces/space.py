@@ -18,6 +18,7 @@ from fedsynth.evaluation.feature_spaces.encoder import Encoder
 from fedsynth.evaluation.feature_spaces.external_network import SCRIPTS, WEIGHTS, load_outside
 from fedsynth.evaluation.feature_spaces.grid_space import Features
 from fedsynth.evaluation.feature_spaces.pixels import REGIONS, Components, Masks, Pixels, RegionPixels
+from fedsynth.evaluation.feature_spaces.registered import Registered, fits
 from fedsynth.evaluation.nearest_neighbours import nearest
 from fedsynth.evaluation.score import Score
 from fedsynth.evaluation.shared_cache import SharedCache
@@ -60,7 +61,8 @@ def copy_spaces(real: ImageSet) -> list[Space]:
     details: list[Space] = [Detail(kind) for kind in get_args(Kind)]
     channels = real.header.channels if 1 < len(real.header.channels) <= MOST_CHANNELS else ()
     alone = [Detail("detail", number, f"detail-{name}") for number, name in enumerate(channels)]
-    return [*details, *alone, *(RegionPixels(region) for region in REGIONS)]
+    registered = [Registered()] if fits(real) else []
+    return [*details, *alone, *(RegionPixels(region) for region in REGIONS), *registered]
 
 
 def spaces_named(names: tuple[str, ...], real: ImageSet, *, kept: SharedCache | None = None) -> list[Space]:

@@ -42,7 +42,14 @@ from fedsynth.evaluation.memorization.positive_controls import (
     Power,
     make_positive_control,
 )
-from fedsynth.evaluation.memorization.replication import Copies, Reference, find_copies, learn_reference, with_equal
+from fedsynth.evaluation.memorization.replication import (
+    Copies,
+    Reference,
+    find_copies,
+    learn_reference,
+    of_members_first,
+    with_equal,
+)
 from fedsynth.evaluation.memorization.verdict import Findings, MemorizationVerdict, bound, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.score import Score
@@ -99,6 +106,7 @@ def run_memorization(
     step("copies")
     reference = learn_reference(real, evidence.patient_of, len(people), len(evidence.synthetic))
     copies = find_copies(output, reference, blank=evidence.blank)
+    copies = of_members_first(copies, reference.person, people.member)
     copies = with_equal(copies, [(row, int(evidence.patient_of[other])) for row, other in evidence.equal])
     step("dependence")
     dependence = dependence_of(tables(of_whole_images(measured)), reference.floors, people, seed=seed)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from fedsynth.data import ImageSet
 from fedsynth.data.lazy_arrays import Stack, take
+from fedsynth.evaluation.feature_spaces.registered import Registered
 from fedsynth.evaluation.feature_spaces.space import Space
+from fedsynth.evaluation.memorization.registered_distances import registered_distances
 from fedsynth.evaluation.nearest_neighbours import PatientDistances, nearest, patient_distances
 
 # Mixtures: the two images that together explain another best, and the best two without their patients.
@@ -202,6 +204,8 @@ def look_up(
     exclude: NDArray[np.int64] | None = None,
 ) -> PatientDistances:
     """The nearest patients of the views `asked`; in a space of mixtures, of the best pairs of images."""
+    if isinstance(space, Registered):
+        return registered_distances(space, asked, references, patient_of, depth, exclude)
     compare = mixture_distances if getattr(space, "mixtures", False) else patient_distances
     return compare(asked, references, patient_of, depth, exclude=exclude)
 

@@ -13,39 +13,31 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsynth.evaluation.memorization.alike_patients import alike_patients, persons
+from fedsynth.evaluation.memorization.combined_evidence import (
+    FEWEST_SPACES,
+    TOGETHER,
+    Scales,
+    combine,
+    combined_threshold,
+    learn_scales,
+)
+from fedsynth.evaluation.memorization.ratios import FLOOR, LEVEL, Threshold, nearest_two, threshold_of, usual_distance
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
-MARGIN = 0.8
-"""A ratio is extreme below this share of the smallest that a real image reaches."""
-HALF = 0.5
-"""Nor is one above this: a copy lies at least twice as near to one person as to any other. Small cohorts hold too few
-extremes for their tail to show how far it reaches."""
-LEVEL = 0.01
-"""The chance that any of the synthetic images falls below the thresholds of all spaces together by chance."""
+__all__ = [
+    "LEVEL",
+    "Copies",
+    "Reference",
+    "Striking",
+    "find_copies",
+    "learn_reference",
+    "most_striking",
+    "of_members_first",
+    "with_equal",
+]
+
 SMALLEST_COHORT = 10
-TAIL = 0.1
-FEWEST_IN_TAIL = 10
-FLOOR = 1e-3
-"""Distances below this share of the usual one to another patient count as no distance."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threshold:
-    """Below which ratio an image counts as a copy, from the leave-one-patient-out ratios of real images.
-
-    `scale` is the mean of the tail of -log(ratio) beyond `start`, the share `beyond` of all real images.
-    """
-
-    ratio: float
-    smallest_real: float
-    start: float
-    scale: float
-    beyond: float
-
-    def surprise(self, ratios: NDArray[np.floating]) -> NDArray[np.float64]:
-        """-log of the chance that a real image's ratio is as small, by the tail; comparable between spaces."""
-        depth = np.maximum(-np.log(np.maximum(ratios, 1e-30)) - self.start, 0)
-        return np.asarray(depth / self.scale - np.log(self.beyond))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,14 +64,14 @@ class Copies:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
-    """What real images reach against all but their own patient, per space: thresholds, floors, usual distances.
+    """What real images reach against all but their own patient, per space: thresholds, floors, usual depths.
 
     `person` numbers the persons behind the patients; `twins` are pairs of patients that count as one person.
     """
 
     thresholds: Mapping[str, Threshold]
     floors: Mapping[str, float]
-    usual: Mapping[str, float]
+    scales: Scales = field(repr=False)
     person: NDArray[np.int64] = field(repr=False)
     twins: tuple[tuple[int, int], ...] = ()
     why: str = ""
@@ -96,14 +88,20 @@ def learn_reference(
     usual = {space: usual_distance(table) for space, table in real.items()}
     floors = {space: FLOOR * distance for space, distance in usual.items()}
     why = "" if n_patients >= SMALLEST_COHORT else f"{n_patients} patients; at least {SMALLEST_COHORT} are needed"
-    twins = set() if why else {pair for space in real for pair in _twins(real[space], usual[space], owners)}
-    person = _persons(twins, n_patients)
+    twins = set() if why else alike_patients(real, usual, owners, n_patients)
+    person = persons(twins, n_patients)
+    scales = learn_scales(real, usual, person, owners)
+    together = len(real) >= FEWEST_SPACES
+    n_comparisons = n_synthetic * (len(real) + together)
     thresholds = {}
     for space, table in real.items():
         ratios = nearest_two(table, usual[space], person, apart_from=owners).ratios
-        thresholds[space] = _threshold(ratios, owners, n_synthetic * len(real))
+        thresholds[space] = threshold_of(ratios, owners, n_comparisons)
+    if together:
+        depths = combine(real, scales, person, apart_from=owners).depths
+        thresholds[TOGETHER] = combined_threshold(depths, owners, n_comparisons)
     return Reference(
-        thresholds=thresholds, floors=floors, usual=usual, person=person, twins=tuple(sorted(twins)), why=why
+        thresholds=thresholds, floors=floors, scales=scales, person=person, twins=tuple(sorted(twins)), why=why
     )
 
 
@@ -115,11 +113,12 @@ def find_copies(
     copied = seen.copied if blank is None else seen.copied & ~blank
     rows = np.flatnonzero(copied & (reference.why == ""))
     rows = rows[np.argsort(-seen.surprise[rows], kind="stable")]
-    names = list(tables)
+    names = [*tables, TOGETHER]
+    shown = np.where(seen.together, len(tables), seen.spaces)
     return Copies(
         rows=rows,
         patients=seen.patients[rows],
-        spaces=tuple(names[number] for number in seen.spaces[rows]),
+        spaces=tuple(names[number] for number in shown[rows]),
         ratios=seen.ratios[rows],
         surprise=seen.surprise[rows],
         thresholds=reference.thresholds,
@@ -132,10 +131,12 @@ def find_copies(
 class Striking:
     """Of every image (n,): whether it counts as a copy, and how near it comes to whom in the space that shows it most.
 
-    `spaces` are numbers in the order of the tables.
+    `spaces` are numbers in the order of the tables. `together` says that all spaces together show the copy and none
+    does alone: then the ratio is theirs, and the space the one that shows it most.
     """
 
     copied: NDArray[np.bool_]
+    together: NDArray[np.bool_]
     patients: NDArray[np.int64]
     spaces: NDArray[np.int64]
     ratios: NDArray[np.float64]
@@ -150,14 +151,24 @@ def most_striking(tables: Mapping[str, PatientDistances], reference: Reference) 
     copied = np.zeros(n, bool)
     for number, (space, table) in enumerate(tables.items()):
         threshold = reference.thresholds[space]
-        near = nearest_two(table, reference.usual[space], reference.person)
+        near = nearest_two(table, reference.scales.usual[space], reference.person)
         below = near.ratios < threshold.ratio
         found = threshold.surprise(near.ratios)
         better = (below & ~copied) | ((below == copied) & (found > surprise))
         spaces[better], surprise[better] = number, found[better]
         patients[better], ratios[better] = near.patients[better], near.ratios[better]
         copied |= below
-    return Striking(copied=copied, patients=patients, spaces=spaces, ratios=ratios, surprise=surprise)
+    together = np.zeros(n, bool)
+    if TOGETHER in reference.thresholds:
+        seen, threshold = combine(tables, reference.scales, reference.person), reference.thresholds[TOGETHER]
+        found = np.exp(-seen.depths)
+        together = (found < threshold.ratio) & ~copied
+        patients[together], spaces[together] = seen.patients[together], seen.spaces[together]
+        ratios[together], surprise[together] = found[together], threshold.surprise(found[together])
+        copied |= together
+    return Striking(
+        copied=copied, together=together, patients=patients, spaces=spaces, ratios=ratios, surprise=surprise
+    )
 
 
 def with_equal(copies: Copies, equal: Sequence[tuple[int, int]]) -> Copies:
@@ -175,105 +186,11 @@ def with_equal(copies: Copies, equal: Sequence[tuple[int, int]]) -> Copies:
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Nearest:
-    """For each image its nearest patient, the distance, and its ratio to that of the next person or the usual one."""
-
-    patients: NDArray[np.int64]
-    distances: NDArray[np.float64]
-    ratios: NDArray[np.float64]
-
-
-def nearest_two(
-    table: PatientDistances,
-    usual: float,
-    person: NDArray[np.int64],
-    *,
-    apart_from: NDArray[np.integer] | None = None,
-) -> Nearest:
-    """The two nearest different persons of every row; 1 is the ratio where there is no second one.
-
-    `person` numbers the persons behind the patients; with `apart_from`, the person of that patient is left out.
-    """
-    who = np.where(table.patients >= 0, person[table.patients], -1)
-    usable = table.patients >= 0
-    if apart_from is not None:
-        usable &= who != person[apart_from][:, None]
-    first = np.argmax(usable, axis=1)[:, None]
-    others = usable & (who != np.take_along_axis(who, first, axis=1))
-    second = np.argmax(others, axis=1)[:, None]
-    near = np.maximum(np.take_along_axis(table.distances, first, axis=1)[:, 0], FLOOR * usual).astype(float)
-    far = np.clip(np.take_along_axis(table.distances, second, axis=1)[:, 0], FLOOR * usual, usual).astype(float)
-    known = others.any(axis=1)
-    ratios = np.where(known, np.minimum(near / np.where(known, far, 1), 1), 1)
-    patients = np.take_along_axis(table.patients, first, axis=1)[:, 0]
-    return Nearest(patients=patients.astype(np.int64), distances=near, ratios=ratios)
-
-
-def usual_distance(real: PatientDistances) -> float:
-    """The median distance between a real image and the nearest other patient where it is not zero; blind to roles."""
-    found = real.distances[:, 0]
-    telling = found[(found > 0) & np.isfinite(found)]
-    return float(np.median(telling)) if len(telling) else 1.0
-
-
-def _threshold(ratios: NDArray[np.float64], owners: NDArray[np.integer], n_comparisons: int) -> Threshold:
-    """From the ratios of real images, for `n_comparisons` images times spaces.
-
-    With points spread evenly in d dimensions, -log(ratio) is exponential with mean 1/d; the tail shows d where it
-    counts. That its mean is known from only so many patients is in the quantile, which is that of a prediction. A
-    ratio of 1 is the limit of what is looked at and has no part in it.
-    """
-    depths = -np.log(ratios)
-    order = np.argsort(depths, kind="stable")
-    telling = max(1, int((depths > 0).sum()))
-    n_tail = min(len(order) - 1, telling, max(FEWEST_IN_TAIL, round(TAIL * len(order))))
-    tail = order[len(order) - n_tail :]
-    start = float(depths[order[len(order) - n_tail - 1]])
-    scale = max(float((depths[tail] - start).mean()), 1e-6)
-    beyond, known = n_tail / len(order), len(np.unique(owners[tail]))
-    deepest = start + scale * known * (max(1.0, n_comparisons * beyond / LEVEL) ** (1 / known) - 1)
-    smallest = float(np.exp(-depths[order[-1]]))
-    ratio = min(MARGIN * smallest, float(np.exp(-deepest)), HALF)
-    if len(np.unique(owners[depths > 0])) < FEWEST_IN_TAIL:
-        ratio = 0.0  # what so few patients are like tells nothing of a tail: here only equal images are copies
-    return Threshold(ratio=ratio, smallest_real=smallest, start=start, scale=scale, beyond=beyond)
-
-
-def _twins(real: PatientDistances, usual: float, owners: NDArray[np.integer]) -> set[tuple[int, int]]:
-    """Pairs of patients of which an image of the one lies incomparably nearer to the other than anything does else."""
-    alone = np.arange(int(max(owners.max(), real.patients.max())) + 1)
-    near = nearest_two(real, usual, alone, apart_from=owners)
-    depths = -np.log(near.ratios)
-    ranked = np.sort(depths)
-    n_tail = min(len(ranked) - 1, max(FEWEST_IN_TAIL, round(TAIL * len(ranked))))
-    start = ranked[len(ranked) - 1 - n_tail]
-    typical = max(float(np.median(ranked[len(ranked) - n_tail :] - start)) / np.log(2), 1e-6)  # outliers do not move it
-    extreme = start + typical * 2 * np.log(n_tail / LEVEL)
-    found = _nearest_pairs(owners, near, depths > max(extreme, -np.log(0.5)))
-    # Where a tail holds many pairs they hide each other: those who are nearest to each other, both, by all the ratios.
-    mutual = _nearest_pairs(owners, near, depths > max(_extreme_of_all(depths), -np.log(0.5)))
-    both = {pair for pair in mutual if pair[::-1] in mutual}
-    return {(min(pair), max(pair)) for pair in found | both}
-
-
-def _nearest_pairs(owners: NDArray[np.integer], near: Nearest, chosen: NDArray[np.bool_]) -> set[tuple[int, int]]:
-    return set(zip(owners[chosen].tolist(), near.patients[chosen].tolist(), strict=True))
-
-
-def _extreme_of_all(depths: NDArray[np.float64]) -> float:
-    """As far out as no ratio should be, from the middle of those below 1: a third of them may be of pairs."""
-    telling = depths[depths > 0]
-    if len(telling) < FEWEST_IN_TAIL:
-        return np.inf
-    low, high = np.quantile(telling, [0.3, 0.6])
-    scale = max(float(high - low) / np.log(0.7 / 0.4), 1e-6)
-    return float(low + scale * 1.25 * np.log(len(telling) / LEVEL))
-
-
-def _persons(twins: set[tuple[int, int]], n_patients: int) -> NDArray[np.int64]:
-    """Patients joined by `twins` get one number."""
-    person = np.arange(n_patients)
-    for first, second in twins:
-        person[person == person[second]] = person[first]
-    return person
+def of_members_first(copies: Copies, person: NDArray[np.int64], member: NDArray[np.bool_]) -> Copies:
+    """The copies of persons of whom one patient was trained on and another was not, as copies of the former."""
+    trained_on = {int(person[patient]): int(patient) for patient in np.flatnonzero(member)[::-1]}
+    patients = [
+        int(patient) if member[patient] else trained_on.get(int(person[patient]), int(patient))
+        for patient in copies.patients
+    ]
+    return replace(copies, patients=np.array(patients, np.int64))

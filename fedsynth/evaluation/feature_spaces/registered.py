@@ -1,0 +1,133 @@
+"""Patches of detail that may move a little: finds bent, turned and half copies, whose cells no longer lie as they did.
+
+Every patch of an image looks for itself around the same place in the other image, so a smooth warp or a turn by some
+degrees costs little, and a collage keeps the patches that it took. This module makes the detail, the patches and their
+components, whitened over members and holdout together; `registered_distances.py` compares. It knows no patients.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from fedsynth.data import ImageSet
+from fedsynth.data.lazy_arrays import Stack
+from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled, views
+from fedsynth.evaluation.feature_spaces.detail import blurred
+from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
+
+FINE, WIDE = 1 / 48, 1 / 10
+"""Detail lies between blurs of these shares of the frame."""
+QUIET = 0.3
+EDGE, REACH = 9, 3
+"""A patch has so many cells along an axis, and looks so many cells to every side."""
+PLACES = 5
+"""Patches along an axis."""
+COMPONENTS = 32
+EVEN = 0.05
+"""Added to the deviations of components, in shares of the first one's, so that noise is not blown up."""
+SOFT = 0.25
+"""Patches with less than this share of the usual squared length count for less: they show next to nothing."""
+DEGREES = (-11.0, 11.0)
+"""Besides as it lies, the image is turned by these; patches reach a few degrees further on their own."""
+SAMPLE = 1000
+
+
+class Registered(GridSpace):
+    """The detail of an image as one row; `registered_distances.py` compares images. Of two dimensions only."""
+
+    name = "registered"
+    whole = False
+    n_orientations = 2
+    n_inverted = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._basis: list[Tensor] = []
+        self._soft = 1.0
+        self._size = (1, 1, 1)
+        self.places: tuple[Stack, list[Tensor]] | None = None
+
+    def grids(self, images: ImageSet) -> Grid:
+        """The detail of every image, of even strength over the frame."""
+        return remembered(images, "registered", lambda: _even_detail(images.images))
+
+    def embed(self, grid: Grid) -> Features:
+        """The grid as it is."""
+        return np.ascontiguousarray(grid, np.float32).reshape(len(grid), -1)
+
+    def fit(self, real: ImageSet, *, seed: int) -> None:
+        """Find the components of every patch of `real`, or of a sample where there are many images."""
+        rng = np.random.default_rng([seed, *b"registered"])
+        grid = self.grids(real)
+        self._size = grid.shape[1:]
+        chosen = torch.from_numpy(np.ascontiguousarray(grid[np.sort(rng.permutation(len(grid))[:SAMPLE])]))
+        self._basis, lengths = [], []
+        for window in _windows(chosen, reach=0):
+            rows = window.flatten(1)
+            variance, axes = torch.linalg.eigh(rows.T @ rows / len(rows))
+            deviation = variance[-COMPONENTS:].clamp(min=0).sqrt().flip(0)
+            basis = axes[:, -COMPONENTS:].flip(1) / (deviation + EVEN * deviation[0]).clamp(min=1e-6)
+            self._basis.append(basis.T.reshape(-1, *window.shape[1:]).contiguous())
+            lengths.append((rows @ basis).square().sum(dim=1))
+        self._soft = max(SOFT * float(torch.stack(lengths).median()), 1e-12)
+        super().fit(real, seed=seed)
+
+    def views(self, images: ImageSet) -> Iterator[Features]:
+        """The images as they are, mirrored, and turned a little to both sides."""
+        grid = self.grids(images)
+        for view in islice(views(grid), self.n_orientations):
+            yield self.embed(view)
+        for degrees in DEGREES:
+            yield self.embed(_turned(torch.from_numpy(np.ascontiguousarray(grid)), degrees).numpy())
+
+    def features(self, images: ImageSet) -> Features:
+        """The grid of every image; one that shows nothing is like no other."""
+        return self.embed(self.grids(images))
+
+    def still(self, rows: Features) -> Tensor:
+        """The components of every patch in its place: (patches, n, components)."""
+        return torch.stack([found[:, 0] for found in self._components(rows, 0)])
+
+    def moving(self, rows: Features) -> Iterator[Tensor]:
+        """Patch by patch, its components at every place that it may come from: (n, places, components)."""
+        yield from self._components(rows, REACH)
+
+    def _components(self, rows: Features, reach: int) -> Iterator[Tensor]:
+        grid = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).view(len(rows), *self._size)
+        for basis, window in zip(self._basis, _windows(grid, reach), strict=True):
+            found = F.conv2d(window, basis).flatten(2).transpose(1, 2)
+            yield (found / (found.square().sum(dim=-1, keepdim=True) + self._soft).sqrt()).contiguous()
+
+
+def fits(real: ImageSet) -> bool:
+    """Whether the images have two dimensions and room for patches."""
+    return real.header.dimensions == 2 and min(real.images.shape[2:]) >= EDGE + 2 * REACH
+
+
+def _even_detail(images: Stack) -> Iterator[tuple[int, Grid]]:
+    for start, values in despeckled(images):
+        detail = blurred(values, FINE) - blurred(values, WIDE)
+        squares = np.square(detail).mean(axis=1, keepdims=True)
+        overall = np.sqrt(squares.mean(axis=(2, 3), keepdims=True))
+        yield start, (detail / (np.sqrt(blurred(squares, WIDE)) + QUIET * overall + 1e-6)).astype(np.float32)
+
+
+def _windows(grid: Tensor, reach: int) -> Iterator[Tensor]:
+    """Square patches on an even grid with `reach` cells more to every side: (n, channels, edge, edge) each."""
+    half = EDGE // 2
+    padded = F.pad(grid, (reach + half,) * 4)
+    along = [np.linspace(half + 1, size - 2 - half, PLACES).round().astype(int) for size in grid.shape[2:]]
+    for row in along[0]:
+        for column in along[1]:
+            yield padded[:, :, row : row + 2 * reach + EDGE, column : column + 2 * reach + EDGE]
+
+
+def _turned(grid: Tensor, degrees: float) -> Tensor:
+    angle = np.deg2rad(degrees)
+    turn = torch.tensor([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]], dtype=torch.float32)
+    places = F.affine_grid(turn.expand(len(grid), 2, 3), list(grid.shape), align_corners=False)
+    return F.grid_sample(grid, places, align_corners=False)

@@ -1,0 +1,93 @@
+"""Patients who are so alike that they may be one person: a patient under two names, or with a second recording.
+
+They are looked for among real images alone, blind to roles and to the output, and count as one person wherever images
+are compared: no image can lie nearer to one of them than to everybody else.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsynth.evaluation.memorization.combined_evidence import FEWEST_SPACES, Scales, combine, learn_scales
+from fedsynth.evaluation.memorization.ratios import FEWEST_IN_TAIL, LEVEL, TAIL, Nearest, nearest_two
+from fedsynth.evaluation.nearest_neighbours import PatientDistances
+
+ROUNDS = 3
+"""Pairs that were found no longer hide others, so it is looked again so often at most."""
+MIDDLE = (0.6, 0.9)
+"""Between these quantiles combined evidence is that of strangers, even where a tenth of all images has a double."""
+EXPECTED = 0.05
+"""So many images are expected by chance beyond the evidence from which two patients count as one."""
+
+
+def alike_patients(
+    real: Mapping[str, PatientDistances], usual: Mapping[str, float], owners: NDArray[np.integer], n_patients: int
+) -> set[tuple[int, int]]:
+    """Pairs of patients that single spaces, or all spaces together, show to be incomparably alike.
+
+    `real` are the distances of real images to all patients but their own, which `owners` names.
+    """
+    found = {pair for space in real for pair in _twins(real[space], usual[space], owners)}
+    for _ in range(ROUNDS if len(real) >= FEWEST_SPACES else 0):
+        person = persons(found, n_patients)
+        more = _of_all_spaces(real, learn_scales(real, usual, person, owners), person, owners)
+        if not more:
+            break
+        found |= more
+    return found
+
+
+def persons(pairs: set[tuple[int, int]], n_patients: int) -> NDArray[np.int64]:
+    """Patients joined by `pairs` get one number."""
+    person = np.arange(n_patients)
+    for first, second in pairs:
+        person[person == person[second]] = person[first]
+    return person
+
+
+def _of_all_spaces(
+    real: Mapping[str, PatientDistances], scales: Scales, person: NDArray[np.int64], owners: NDArray[np.integer]
+) -> set[tuple[int, int]]:
+    """Pairs of different persons who lie nearest to each other, both, by evidence that strangers do not reach."""
+    seen = combine(real, scales, person, apart_from=owners)
+    low, high = np.quantile(seen.depths, MIDDLE)
+    beyond = seen.depths > low
+    below = int((seen.depths[beyond] < high).sum())
+    scale = max(float((np.minimum(seen.depths[beyond], high) - low).sum()) / max(below, 1), 1e-6)  # the rest is cut off
+    extreme = low + scale * np.log(max(1.0, beyond.sum() / EXPECTED))
+    chosen = seen.depths > extreme
+    pairs = set(zip(owners[chosen].tolist(), seen.patients[chosen].tolist(), strict=True))
+    mutual = {(person[one], person[other]) for one, other in pairs}
+    return {(min(pair), max(pair)) for pair in pairs if (person[pair[1]], person[pair[0]]) in mutual}
+
+
+def _twins(real: PatientDistances, usual: float, owners: NDArray[np.integer]) -> set[tuple[int, int]]:
+    """Pairs of patients of which an image of the one lies incomparably nearer to the other than anything does else."""
+    alone = np.arange(int(max(owners.max(), real.patients.max())) + 1)
+    near = nearest_two(real, usual, alone, apart_from=owners)
+    depths = -np.log(near.ratios)
+    ranked = np.sort(depths)
+    n_tail = min(len(ranked) - 1, max(FEWEST_IN_TAIL, round(TAIL * len(ranked))))
+    start = ranked[len(ranked) - 1 - n_tail]
+    typical = max(float(np.median(ranked[len(ranked) - n_tail :] - start)) / np.log(2), 1e-6)  # outliers do not move it
+    extreme = start + typical * 2 * np.log(n_tail / LEVEL)
+    found = _nearest_pairs(owners, near, depths > max(extreme, -np.log(0.5)))
+    # Where a tail holds many pairs they hide each other: those who are nearest to each other, both, by all the ratios.
+    mutual = _nearest_pairs(owners, near, depths > max(_extreme_of_all(depths), -np.log(0.5)))
+    both = {pair for pair in mutual if pair[::-1] in mutual}
+    return {(min(pair), max(pair)) for pair in found | both}
+
+
+def _nearest_pairs(owners: NDArray[np.integer], near: Nearest, chosen: NDArray[np.bool_]) -> set[tuple[int, int]]:
+    return set(zip(owners[chosen].tolist(), near.patients[chosen].tolist(), strict=True))
+
+
+def _extreme_of_all(depths: NDArray[np.float64]) -> float:
+    """As far out as no ratio should be, from the middle of those below 1: a third of them may be of pairs."""
+    telling = depths[depths > 0]
+    if len(telling) < FEWEST_IN_TAIL:
+        return np.inf
+    low, high = np.quantile(telling, [0.3, 0.6])
+    scale = max(float(high - low) / np.log(0.7 / 0.4), 1e-6)
+    return float(low + scale * 1.25 * np.log(len(telling) / LEVEL))

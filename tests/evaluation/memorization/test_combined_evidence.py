@@ -1,0 +1,82 @@
+"""Patients with one image each, some of whom stand in twice: spaces together find what none finds alone."""
+
+import numpy as np
+import pytest
+
+from fedsynth.evaluation.memorization.combined_evidence import TOGETHER, Scales, combine
+from fedsynth.evaluation.memorization.replication import find_copies, learn_reference, of_members_first
+from fedsynth.evaluation.nearest_neighbours import PatientDistances, patient_distances
+
+PATIENTS, DOUBLES, SPACES, WIDTH = 200, 6, 6, 24
+
+
+def table(distances, patients):
+    return PatientDistances(distances=np.array(distances, np.float32), patients=np.array(patients, np.int32))
+
+
+def test_depths_add_up_patient_by_patient():
+    """Ratios of 1/2 for patient 0 in two spaces of three and of 1/8 for patient 1 in one: 2 log 2 against 3 log 2."""
+    two = table([[1, 2]], [[0, 2]])
+    tables = {"a": two, "b": two, "c": table([[1, 8]], [[1, 0]])}
+    scales = Scales(usual=dict.fromkeys("abc", 100.0), depth=dict.fromkeys("abc", 1.0))
+    seen = combine(tables, scales, np.arange(3))
+    assert (seen.patients[0], seen.spaces[0]) == (1, 2)
+    assert seen.depths[0] == pytest.approx(np.log(2))  # three times log 2 in three spaces
+    joined = combine(tables, scales, np.array([0, 0, 2]))  # patients 0 and 1 are one person: in c nobody else is known
+    assert joined.depths[0] == pytest.approx(2 * np.log(2) / 3)
+    assert combine({"a": two}, scales, np.arange(3)).depths[0] == pytest.approx(np.log(2) / 3)
+
+
+def world(seed, noise):
+    """One image of each patient in six spaces; six patients stand in a second time, seen with other noise."""
+    rng = np.random.default_rng(seed)
+    real = rng.normal(size=(SPACES, PATIENTS, WIDTH))
+    real[:, -DOUBLES:] = real[:, :DOUBLES] + 0.6 * rng.normal(size=(SPACES, DOUBLES, WIDTH))
+    copied = real[:, 50:110] + noise * rng.normal(size=(SPACES, 60, WIDTH))
+    fresh = rng.normal(size=(SPACES, 300, WIDTH))
+    return [list(rows.astype(np.float32)) for rows in (real, copied, fresh)]
+
+
+def tables(queries, real, exclude=None):
+    owners = np.arange(PATIENTS)
+    return {
+        f"{space}": patient_distances(made, rows, owners, 16, exclude=exclude)
+        for space, (made, rows) in enumerate(zip(queries, real, strict=True))
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_image_each_and_doubles_among_them(seed):
+    real, copied, fresh = world(seed, noise=0.6)
+    owners = np.arange(PATIENTS)
+    reference = learn_reference(tables(real, real, owners), owners, PATIENTS, 300)
+    assert reference.twins == tuple((one, PATIENTS - DOUBLES + one) for one in range(DOUBLES))
+    found = find_copies(tables(copied, real), reference)
+    assert (found.patients == 50 + found.rows).all()
+    assert len(found.rows) >= 48  # four of five
+    assert found.spaces.count(TOGETHER) >= 48, "no single space finds them"
+    assert not len(find_copies(tables(fresh, real), reference).rows)
+
+
+def test_doubles_that_nobody_recognises_hide_no_copies():
+    """Half as many again who are half alike, too little to be taken for one person: the tail is cut off before them."""
+    real, copied, fresh = world(7, noise=0.6)
+    rng = np.random.default_rng(8)
+    for rows in real:
+        rows[120:124] = rows[124:128] + 0.9 * rng.normal(size=(4, WIDTH))
+    owners = np.arange(PATIENTS)
+    reference = learn_reference(tables(real, real, owners), owners, PATIENTS, 300)
+    assert len(find_copies(tables(copied, real), reference).rows) >= 48
+    assert not len(find_copies(tables(fresh, real), reference).rows)
+
+
+def test_a_copied_double_counts_as_a_member_when_he_is_one():
+    """Patient 0 is a member, his double 194 holdout, and the copy lies a little nearer to the double."""
+    real, _, _ = world(1, noise=0.5)
+    owners, member = np.arange(PATIENTS), np.arange(PATIENTS) < 100
+    reference = learn_reference(tables(real, real, owners), owners, PATIENTS, 300)
+    copies = find_copies(tables([rows[[194, 150]] for rows in real], real), reference)
+    assert set(copies.patients.tolist()) == {194, 150}
+    told = of_members_first(copies, reference.person, member)
+    assert set(told.patients.tolist()) == {0, 150}
+    assert (told.of(member), told.of(~member)) == (1, 1)
