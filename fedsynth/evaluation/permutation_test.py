@@ -5,6 +5,7 @@ the observed roles and any number of permuted ones are exchangeable as long as t
 whatever the output looks like, and a rank among them is an exact p-value.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -122,6 +123,24 @@ def joint_p(values: NDArray[np.float64]) -> float:
     left tied, a leak that shows in some statistics only could never reject. All rows are ranked alike, as in `min_p`,
     so the result is exact.
     """
+    return float(_joint_ranks(values)[0])
+
+
+def joint_p_of_groups(groups: Sequence[NDArray[np.float64]], weights: Sequence[float]) -> float:
+    """The joint p-value of several groups of statistics, (rows, k) each, of which none is diluted by a larger one.
+
+    Each row gets its joint p-value in every group, divided by the group's weight, and counts by the smallest; ties are
+    broken by the mean logarithm. All rows are ranked alike, so the result is exact for any weights.
+    """
+    p = np.stack([_joint_ranks(values) / weight for values, weight in zip(groups, weights, strict=True)], axis=1)
+    return float(_ranks(np.log(p.min(axis=1)) + 1e-4 * np.log(p).mean(axis=1))[0])
+
+
+def _joint_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of every row its joint p-value: how many rows are as extreme."""
     p = stats.rankdata(-values, method="max", axis=0) / len(values)
-    keys = np.log(p.min(axis=1)) + 1e-4 * np.log(p).mean(axis=1)
-    return float(np.mean(keys <= keys[0] + 1e-12))
+    return _ranks(np.log(p.min(axis=1)) + 1e-4 * np.log(p).mean(axis=1))
+
+
+def _ranks(keys: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.searchsorted(np.sort(keys), keys + 1e-12, side="right") / len(keys)

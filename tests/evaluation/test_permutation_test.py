@@ -11,6 +11,8 @@ from fedsynth.evaluation.permutation_test import (
     assignments,
     fewest_patients,
     highest_power,
+    joint_p,
+    joint_p_of_groups,
     marginal_p,
     min_p,
     permute_roles,
@@ -181,3 +183,22 @@ def test_below_that_number_firing_is_luck_of_a_known_size():
     assert highest_power(members, strata, 10) == 1
     with pytest.raises(ValueError):
         highest_power(members, strata, 11)
+
+
+def test_groups_of_statistics_are_ranked_exactly_whatever_their_sizes_and_weights():
+    """Every row of exchangeable values is the first one once: p <= 1/n for one of n rows, 2/n for two, and so on."""
+    rng = np.random.default_rng(4)
+    groups = [rng.normal(size=(40, 30)), rng.normal(size=(40, 2))]
+    found = []
+    for first in range(40):
+        order = np.r_[first, np.delete(np.arange(40), first)]
+        found.append(joint_p_of_groups([values[order] for values in groups], (1, 3)))
+    assert sorted(found) == pytest.approx(np.arange(1, 41) / 40)
+
+
+def test_a_large_group_of_noise_does_not_drown_a_small_one():
+    rng = np.random.default_rng(5)
+    noise, small = rng.normal(size=(1000, 60)), rng.normal(size=(1000, 1))
+    small[0] = np.sort(small[:, 0])[-10]
+    assert joint_p(np.hstack([noise, small])) > 0.2
+    assert joint_p_of_groups([noise, small], (1, 3)) < 0.05

@@ -36,6 +36,7 @@ from fedsynth.evaluation.memorization.distance_tables import (
     tables,
 )
 from fedsynth.evaluation.memorization.negative_controls import Control
+from fedsynth.evaluation.memorization.patient_evidence import patient_evidence
 from fedsynth.evaluation.memorization.positive_controls import (
     KINDS,
     SHORT,
@@ -109,7 +110,8 @@ def run_memorization(
     copies = of_members_first(copies, reference.person, people.member)
     copies = with_equal(copies, [(row, int(evidence.patient_of[other])) for row, other in evidence.equal])
     step("dependence")
-    dependence = dependence_of(tables(of_whole_images(measured)), reference.floors, people, seed=seed)
+    whole, evident = tables(of_whole_images(measured)), patient_evidence(output, reference, len(people))
+    dependence = dependence_of(whole, reference.floors, people, seed=seed, evidence=evident)
     share = copied_share(copies, people, len(evidence.synthetic), distinct=evidence.distinct, seed=seed)
     powers = _all_positive_controls(evidence, measured, reference, settings, step)
     weakest, detectable = _least_power(powers, evidence.distinct)
@@ -214,6 +216,7 @@ def _controls(
     """Those that look at the synthetic images."""
     output, people = tables(of_whole_images(measured)), evidence.cohort
     given: dict[str, Any] = {"seed": settings.seed, "repeats": settings.control_repeats}
+    given["evidence"] = patient_evidence(tables(measured), reference, len(people))
     return [
         negative.shuffled_roles(output, reference.floors, people, **given),
         negative.split_among_members(output, reference.floors, people, **given),

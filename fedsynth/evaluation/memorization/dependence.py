@@ -2,7 +2,8 @@
 
 For each synthetic image, the log ratio of its distances to the nearest holdout and the nearest member patient is large
 where it lies nearer to a member. The mean and the top 1 % of these, in every feature space, over all patients and over
-those of each site, are compared with what redrawn roles give. It reads tables of distances and knows no images.
+those of each site, and how far members lead the list of patients whom the output points to, are compared with what
+redrawn roles give. It reads tables of distances and knows no images.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.evaluation.cohort import Cohort
+from fedsynth.evaluation.memorization.patient_evidence import PatientEvidence, patient_statistics
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
-from fedsynth.evaluation.permutation_test import assignments, fewest_patients, joint_p, marginal_p, permute_roles
+from fedsynth.evaluation.permutation_test import (
+    assignments,
+    fewest_patients,
+    joint_p,
+    joint_p_of_groups,
+    marginal_p,
+    permute_roles,
+)
 
 STATISTICS = ("mean", "top 1 %")
 TOP = 0.01
@@ -24,6 +33,8 @@ AVOIDS = 0.002
 """Output that keeps away from members was filtered with them at hand; that rejects in 2 of 1,000 honest sets."""
 SMALLEST_SITE = 8
 """Members and holdout that a site needs for statistics of its own; with fewer its patients count in the pooled ones."""
+OF_PATIENTS = 2.0
+"""The statistics of patients weigh so many times those of images: they see leaks that no others see."""
 AT_ONCE = 2**20
 DENSE = 6
 """So many columns are looked at for every image and assignment; few of these pairs are left undecided then."""
@@ -65,11 +76,12 @@ def dependence_of(
     seed: int,
     permutations: int = PERMUTATIONS,
     rows: NDArray[np.intp] | None = None,
+    evidence: PatientEvidence | None = None,
 ) -> Dependence:
     """The exact test on the distances of synthetic images to the patients of `cohort`, one table per feature space.
 
     `floors` are the distances below which two images count as equal, found blind to roles. With `rows`, only these
-    synthetic images count.
+    synthetic images count. `evidence` is what points to every patient of the cohort, all spaces together.
     """
     fewest = fewest_patients(cohort.member, cohort.stratum, LEVEL)
     if why := _untestable(cohort, fewest):
@@ -81,9 +93,14 @@ def dependence_of(
     observed, null = values[0], values[1:]
     single = dict(zip(names, marginal_p(observed, null).tolist(), strict=True))
     means = np.flatnonzero(np.array(sites) == -1)[:: len(STATISTICS)]
+    groups, weights = [values], [1.0]
+    if evidence is not None:
+        of_patients, more = patient_statistics(evidence, roles)
+        single |= dict(zip(more, marginal_p(of_patients[0], of_patients[1:]).tolist(), strict=True))
+        groups, weights = [values, of_patients], [1.0, OF_PATIENTS]
     own = {site: np.flatnonzero(np.array(sites) == site) for site in dict.fromkeys(sites) if site >= 0}
     return Dependence(
-        p_value=joint_p(values),
+        p_value=joint_p_of_groups(groups, weights),
         min_patients=fewest,
         single=single,
         per_site={cohort.sites[site]: joint_p(values[:, at]) for site, at in own.items()},

@@ -15,6 +15,7 @@ from fedsynth.evaluation.bootstrap import CONTROLS_LEVEL, binomial_tail_bound
 from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.memorization import dependence, replication
 from fedsynth.evaluation.memorization.dependence import dependence_of
+from fedsynth.evaluation.memorization.patient_evidence import PatientEvidence, patient_evidence
 from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.permutation_test import permute_roles
@@ -80,31 +81,46 @@ def halves_of_holdout(
         if new:
             return True
         tested = {space: half.tables[space] for space in whole or half.tables}
-        return _dependence_rejects(tested, half.floors, half.people, rng, number)
+        return _dependence_rejects(tested, half.floors, half.people, rng, number, half.evidence)
 
     return _repeated(name, repeats, seed, rejects)
 
 
-def shuffled_roles(tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int) -> Control:
+def shuffled_roles(
+    tables: Tables,
+    floors: Mapping[str, float],
+    cohort: Cohort,
+    *,
+    seed: int,
+    repeats: int,
+    evidence: PatientEvidence | None = None,
+) -> Control:
     """The synthetic set as it is, under roles drawn anew."""
 
     def rejects(rng: np.random.Generator, number: int) -> bool:
         drawn = permute_roles(cohort.member, cohort.stratum, 1, rng)[0]
-        return _dependence_rejects(tables, floors, cohort.with_members(drawn), rng, number)
+        return _dependence_rejects(tables, floors, cohort.with_members(drawn), rng, number, evidence)
 
     return _repeated("shuffled roles", repeats, seed, rejects)
 
 
 def split_among_members(
-    tables: Tables, floors: Mapping[str, float], cohort: Cohort, *, seed: int, repeats: int
+    tables: Tables,
+    floors: Mapping[str, float],
+    cohort: Cohort,
+    *,
+    seed: int,
+    repeats: int,
+    evidence: PatientEvidence | None = None,
 ) -> Control:
     """The synthetic set as it is, one half of the members in the place of the holdout."""
     kept = np.flatnonzero(cohort.member)
+    of_members = None if evidence is None else evidence.of(kept)
 
     def rejects(rng: np.random.Generator, number: int) -> bool:
         chosen = _one_half(kept, cohort, rng)
         people = _part(cohort.with_members(np.isin(np.arange(len(cohort)), chosen)), kept)
-        return _dependence_rejects(_only(tables, kept, len(cohort)), floors, people, rng, number)
+        return _dependence_rejects(_only(tables, kept, len(cohort)), floors, people, rng, number, of_members)
 
     return _repeated("split among members", repeats, seed, rejects)
 
@@ -132,6 +148,7 @@ class _Half:
     floors: Mapping[str, float]
     people: Cohort
     alike: set[tuple[int, int]]
+    evidence: PatientEvidence | None
 
 
 def _half(
@@ -153,15 +170,21 @@ def _half(
     copies = find_copies(passed_off, reference)
     pairs = np.sort(np.stack([shown.owners[output[copies.rows]], kept[copies.patients]], axis=1), axis=1)
     alike = {(int(one), int(other)) for one, other in pairs[people.member[copies.patients]]}
-    return _Half(tables=passed_off, floors=reference.floors, people=people, alike=alike)
+    evidence = patient_evidence(passed_off, reference, len(people))
+    return _Half(tables=passed_off, floors=reference.floors, people=people, alike=alike, evidence=evidence)
 
 
 def _dependence_rejects(
-    tables: Tables, floors: Mapping[str, float], cohort: Cohort, rng: np.random.Generator, number: int
+    tables: Tables,
+    floors: Mapping[str, float],
+    cohort: Cohort,
+    rng: np.random.Generator,
+    number: int,
+    evidence: PatientEvidence | None = None,
 ) -> bool:
     n_rows = len(next(iter(tables.values())).distances)
     rows = np.sort(rng.permutation(n_rows)[:MOST_ROWS])
-    found = dependence_of(tables, floors, cohort, seed=number, permutations=PERMUTATIONS, rows=rows)
+    found = dependence_of(tables, floors, cohort, seed=number, permutations=PERMUTATIONS, rows=rows, evidence=evidence)
     return found.rejects
 
 
