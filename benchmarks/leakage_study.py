@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py phantoms --pool FOLDER [--repetitions 13]
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py altered --pool FOLDER [--repetitions 5]
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py procedure --pool FOLDER [--repetitions 50]
+    OMP_NUM_THREADS=1 python benchmarks/leakage_study.py single --pool FOLDER [--repetitions 10]
     OMP_NUM_THREADS=1 python benchmarks/leakage_study.py table
 
 Every repetition is a line of results/leakage.csv, seeded by its scenario and number; what stands there is not run
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from leakage import altered, pictures, procedure, table, worlds
+from leakage import altered, pictures, procedure, single_images, table, worlds
 from leakage.scoring import COLUMNS, compared, decide
 
 from fedsynth.evaluation.cohort import Cohort
@@ -33,6 +34,7 @@ from fedsynth.evaluation.nearest_neighbours import patient_distances
 FOLDER = Path(__file__).parent / "results"
 RESULTS = FOLDER / "leakage.csv"
 ALTERED, PROCEDURE = FOLDER / "leakage-altered.csv", FOLDER / "leakage-procedure.csv"
+SINGLE = FOLDER / "leakage-single.csv"
 SMALL = 32
 """Pixels of the phantoms of the last two parts: what is hardest to tell apart."""
 COMPARED = 50
@@ -99,6 +101,20 @@ def run_procedure(repetitions: int, pool: Path) -> None:
             write(PROCEDURE, [{"scenario": scenario, "repetition": repetition, **found, "cpu_seconds": seconds}])
 
 
+def run_single(repetitions: int, pool: Path) -> None:
+    """So many real sets of one image for each patient, each with every honest output and every leak."""
+    phantoms = pictures.open_pool(pool)
+    done = {int(line["real_set"]) for line in read(SINGLE)}
+    for number in range(repetitions):
+        if number not in done:
+            begun = time.process_time()
+            found = [
+                {"real_set": number, "scenario": name} | line
+                for name, line in single_images.one_real_set(phantoms, number)
+            ]
+            write(SINGLE, [line | {"cpu_seconds": time.process_time() - begun} for line in found])
+
+
 def finished(part: str) -> set[tuple[str, int]]:
     """The repetitions that stand in the file."""
     return {(line["scenario"], int(line["repetition"])) for line in read() if line["part"] == part}
@@ -132,7 +148,7 @@ def append(part: str, scenario: str, repetition: int, found: Mapping[str, object
 def main() -> None:
     """Run a part, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("features", "phantoms", "altered", "procedure", "table"))
+    parser.add_argument("part", choices=("features", "phantoms", "altered", "procedure", "single", "table"))
     parser.add_argument("--repetitions", type=int, default=300)
     parser.add_argument("--only", nargs="+", choices=tuple(worlds.SCENARIOS), default=tuple(worlds.SCENARIOS))
     parser.add_argument("--pool", type=Path)
@@ -140,13 +156,13 @@ def main() -> None:
     torch.set_num_threads(1)
     if chosen.part == "table":
         print(table.markdown(list(read())), table.of_altered(list(read(ALTERED))), sep="\n")
-        print(table.of_procedure(list(read(PROCEDURE))))
+        print(table.of_procedure(list(read(PROCEDURE))), table.of_single(list(read(SINGLE))), sep="\n\n")
     elif chosen.part == "features":
         run_features(chosen.repetitions, chosen.only)
     elif chosen.pool is None:
         parser.error("phantoms need --pool FOLDER, where they are or will be made")
     else:
-        parts = {"phantoms": run_phantoms, "altered": run_altered, "procedure": run_procedure}
+        parts = {"phantoms": run_phantoms, "altered": run_altered, "procedure": run_procedure, "single": run_single}
         parts[chosen.part](chosen.repetitions, chosen.pool)
 
 

@@ -1,6 +1,6 @@
 """The benchmark's own tests as the study of them calls them: tables of distances in, one line of results out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,14 @@ from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.memorization.comparators import RealAndSynthetic, compare
 from fedsynth.evaluation.memorization.copied_patients import copied_share, flag_patients
 from fedsynth.evaluation.memorization.dependence import dependence_of
-from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
+from fedsynth.evaluation.memorization.patient_evidence import patient_evidence
+from fedsynth.evaluation.memorization.replication import (
+    Copies,
+    Reference,
+    find_copies,
+    learn_reference,
+    of_members_first,
+)
 from fedsynth.evaluation.memorization.verdict import Findings, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
@@ -26,13 +33,22 @@ def decide(
     cohort: Cohort,
     seed: int,
     leaked: NDArray[np.int64],
+    *,
+    whole: Sequence[str] = (),
+    copied_rows: NDArray[np.int64] | None = None,
 ) -> dict[str, object]:
-    """Dependence, extraction, the list and the verdict, with the detection power taken for one."""
+    """Dependence, extraction, the list and the verdict, with the detection power taken for one.
+
+    Dependence looks at images in the spaces `whole`, in all if none are named. `copied_rows` are the patients that the
+    first images were made from: how many of these are found as theirs is told as `right`.
+    """
     n = len(next(iter(tables.values())).distances)
     reference = learn_reference(among, owner, len(cohort), n)
-    copies = find_copies(tables, reference)
-    dependence = dependence_of(tables, reference.floors, cohort, seed=seed)
-    flagged = flag_patients(tables, among, owner, reference, cohort)
+    copies = of_members_first(find_copies(tables, reference), reference.person, cohort.member)
+    evidence = patient_evidence(tables, reference, len(cohort))
+    asked = {name: tables[name] for name in whole or tables}
+    dependence = dependence_of(asked, reference.floors, cohort, seed=seed, evidence=evidence)
+    flagged = flag_patients(asked, among, owner, reference, cohort)
     named = [name for of_site in flagged.by_site.values() for name in of_site]
     guilty = {cohort.names[patient] for patient in leaked}
     copied, control = copies.of(cohort.member), copies.of(~cohort.member)
@@ -60,7 +76,17 @@ def decide(
         "verdict": memorization_verdict(findings).verdict,
         "listed": len(named),
         "false": sum(name not in guilty for name in named),
+        "right": _right(copies, reference, copied_rows),
     }
+
+
+def _right(copies: Copies, reference: Reference, sources: NDArray[np.int64] | None) -> int:
+    """How many of the first images are called copies of whom they were made from."""
+    if sources is None:
+        return 0
+    made = copies.rows < len(sources)
+    of = reference.person[sources[copies.rows[made]]]
+    return int((reference.person[copies.patients[made]] == of).sum())
 
 
 def compared(

@@ -56,6 +56,16 @@ def of_procedure(lines: Sequence[Line]) -> str:
     return "\n".join(_plain_table(["scenario", "runs", *words, "runs with a broken control"], rows))
 
 
+def of_single(lines: Sequence[Line]) -> str:
+    """Single-image sets: how often each output is rejected, and how many of the copies are found one by one."""
+    if not lines:
+        return ""
+    honest = [line for line in lines if line["scenario"].startswith("honest")]
+    leaks = [line for line in lines if not line["scenario"].startswith("honest")]
+    one = ("one copy", lambda of: f"{_total(of, 'right') / _total(of, 'leaked'):.2f}")
+    return "\n".join([*_table(honest, HONEST, total="all honest"), "", *_table(leaks, (*LEAKS, one))])
+
+
 def _plain_table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
 

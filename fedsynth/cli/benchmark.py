@@ -123,7 +123,7 @@ def _print_tests(found: "Memorization") -> None:
     heads = ["site", "members", "holdout", "dependence p", "copies of members", "of holdout", "patients flagged"]
     print_table(heads, [*rows, total])
     high = "" if found.share.high is None else f", up to {100 * found.share.high:.2g} %"
-    typer.echo(f"copied share {100 * (found.share.value or 0):.2g} %{high} (95 %)\n")
+    typer.echo(f"copied share {100 * (found.share.value or 0):.2g} %{high} (95 %), copies that are not seen included\n")
 
 
 def _print_power(found: "Memorization") -> None:

@@ -165,9 +165,10 @@ def _leak(facts: Facts) -> str:
     cells = facts.cells
     if "memorization" not in facts.results:
         return "Run the test first: fedsynth benchmark memorization RUN"
+    effect = facts.results["memorization"].details.get("effect", {}).get("sentence", "")
     return (
         f"Memorization: {cells['verdict'].text}; copied share {cells['copied'].text}, smallest share that would have "
-        f"been noticed {cells['detectable'].text}."
+        f"been noticed {cells['detectable'].text}. {effect}".rstrip()
     )
 
 

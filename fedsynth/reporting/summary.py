@@ -75,6 +75,7 @@ COLUMNS = {
     "audit": "audit: at least",
     "verdict": "memorization",
     "copied": "copied share",
+    "recognised": "members recognised at 1 % false",
     "detectable": "smallest detectable",
     "membership": "membership AUC",
     "dice": "Dice, ill (best control)",
@@ -98,7 +99,7 @@ the best control gives, or what real images give in the synthetic ones' place. O
 
 BESIDE_NOBODY = ("over_public", "over_placebo")
 COLUMNS_OF = {
-    "memorization": ("verdict", "copied", "detectable"),
+    "memorization": ("verdict", "copied", "recognised", "detectable"),
     "membership": ("membership",),
     "segmentation": ("dice", "fp_area", "dice_mean", "slice_dice", "dice_ratio", "dice_skill", *BESIDE_NOBODY),
     "classification": ("accuracy", "accuracy_ratio", "accuracy_skill"),

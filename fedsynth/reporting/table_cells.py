@@ -195,6 +195,7 @@ def leakage_cells(results: Mapping[str, Result]) -> dict[str, Cell]:
         "audit": _cell(results.get("audit-mechanism", results.get("audit")), "epsilon_lower_bound", interval=False),
         "verdict": verdict,
         "copied": _cell(memory, "copied_share"),
+        "recognised": _cell(memory, "recognised_members"),
         "detectable": _cell(memory, "minimal_detectable_share", interval=False),
         "membership": _strongest(results.get("membership")),
     }

@@ -5,7 +5,7 @@ It puts the parts together in their order and knows no statistics of its own.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from fedsynth.evaluation.memorization.distance_tables import (
     real_tables,
     tables,
 )
+from fedsynth.evaluation.memorization.effect import Effect, effect_of
 from fedsynth.evaluation.memorization.negative_controls import Control
 from fedsynth.evaluation.memorization.patient_evidence import patient_evidence
 from fedsynth.evaluation.memorization.positive_controls import (
@@ -74,6 +75,7 @@ class Memorization:
     flagged: FlaggedPatients
     annotation: Annotation
     share: Score
+    effect: Effect
     powers: Mapping[str, Power]
     controls: Mapping[str, Control]
     blind: Blind
@@ -120,6 +122,8 @@ def run_memorization(
     alone = controls_of_real_images(evidence, measured, settings, SharedCache() if others or kept is None else kept)
     held = (*alone.honest, *_controls(evidence, measured, reference, settings))
     controls, blind = {control.name: control for control in held}, alone.blind
+    flagged = flag_patients(whole, real, evidence.patient_of, reference, people)
+    effect = effect_of(flagged.scores if evident is None else evident.highest, copies, people, seed=seed)
     findings = Findings(
         n_synthetic=len(evidence.synthetic),
         cohort=people,
@@ -137,6 +141,7 @@ def run_memorization(
         broken=tuple(negative.broken(controls, blind)),
         unseen=evidence.unseen,
         left_out=tuple(space.name for space in choose_spaces(evidence) if space.name not in measured),
+        effect=effect,
     )
     first = next(iter(measured))
     step("comparators")
@@ -147,9 +152,10 @@ def run_memorization(
         reference=reference,
         dependence=dependence,
         copies=copies,
-        flagged=flag_patients(tables(of_whole_images(measured)), real, evidence.patient_of, reference, people),
+        flagged=flagged,
+        effect=effect,
         annotation=annotate(output[first], real[first], evidence.patient_of, people),
-        share=share,
+        share=replace(share, high=bound(findings)),
         powers=powers,
         controls=controls,
         blind=blind,

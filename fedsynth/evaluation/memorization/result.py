@@ -21,6 +21,7 @@ def as_result(found: Memorization) -> Result:
         verdict=found.verdict.verdict,
         scores={
             "copied_share": found.share,
+            "recognised_members": found.effect.recognised,
             "minimal_detectable_share": _detectable_score(found),
             **{f"detection_power/{kind}": _power_score(power) for kind, power in found.powers.items()},
         },
@@ -30,6 +31,11 @@ def as_result(found: Memorization) -> Result:
             "notes": notes_of(found),
             "tolerance": found.settings.tolerance,
             "bound": found.bound,
+            "effect": {
+                "sentence": str(found.effect),
+                "certain": found.effect.certain,
+                "epsilon_at_least": found.effect.epsilon,
+            },
             "dependence": asdict(found.dependence) | {"rejects": found.dependence.rejects},
             "extraction": {
                 "images": copies.of(people.member),

@@ -4,17 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from fedsynth.evaluation.bootstrap import trials_for_bound
 from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.memorization.dependence import LEVEL, Dependence
+from fedsynth.evaluation.memorization.effect import Effect, percent
 from fedsynth.evaluation.memorization.replication import SMALLEST_COHORT, Copies
+from fedsynth.evaluation.permutation_test import fewest_patients
 from fedsynth.evaluation.score import Score
 
 Word = Literal["pass", "leak", "depends", "inconclusive", "invalid"]
 PASS, LEAK, NEITHER = 0, 1, 3
 """Exit codes; 2 is bad input."""
-LEAST_POWER = 0.5
-"""With less, no number of images passes: all copies may be of a patient whose copies are not seen."""
+POWER, LEAST_POWER = 0.8, 0.5
+"""The power that is planned for where none could be measured. With less than the second, no number of images passes:
+all copies may be of a patient whose copies are not seen."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +30,7 @@ class Findings:
     patients; `equal` of the former are the same bytes as a member's image. `power` is the measured chance that a
     positive control is found, of the kind found least, `power_low` the lower end of its 95 % interval; None where none
     could be inserted. `broken` says which controls failed, `unseen` which part of the output nothing looked at, and
-    `left_out` names the spaces that fit the sets and were not asked.
+    `left_out` names the spaces that fit the sets and were not asked. `effect` is how much single patients are told.
     """
 
     n_synthetic: int
@@ -44,6 +49,7 @@ class Findings:
     broken: Sequence[str]
     unseen: str = ""
     left_out: Sequence[str] = ()
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +63,19 @@ class MemorizationVerdict:
 def memorization_verdict(found: Findings) -> MemorizationVerdict:
     """The rule of the design: what is found beats what could not be known, and only what was looked for passes."""
     if found.equal:
-        return _verdict("leak", _leak(found), *found.broken)
+        return _verdict("leak", _leak(found), _effect(found), *found.broken)
     if found.broken:
         return _verdict("invalid", "These numbers mean nothing: " + "; ".join(found.broken) + ".")
     if found.control and found.control * found.cohort.n_members >= found.copied * found.cohort.n_holdout:
         return _verdict("invalid", _copies_of_holdout(found))
     if found.copied:
-        return _verdict("leak", _leak(found), _dependence(found))
+        return _verdict("leak", _leak(found), _dependence(found), _effect(found))
     if found.dependence.rejects:
-        return _verdict("depends", _dependence(found), _no_copy(found))
+        return _verdict("depends", _dependence(found), _no_copy(found), _effect(found))
     if missing := list(_missing(found)):
-        return _verdict("inconclusive", *missing, _no_copy(found))
-    return _verdict("pass", _dependence(found), _no_copy(found), _resolved(found), _left_out(found), NO_PROOF)
+        return _verdict("inconclusive", *missing, _no_copy(found), _would_decide(found))
+    said = (_dependence(found), _no_copy(found), _effect(found), _resolved(found), _left_out(found))
+    return _verdict("pass", *said, NO_PROOF)
 
 
 def exit_code(verdict: str) -> int:
@@ -81,6 +88,8 @@ NO_PROOF = "This is no proof of privacy: it says that no copies and no dependenc
 
 def bound(found: Findings) -> float:
     """The largest copied share that the findings leave standing (95 %), copies that were not seen included.
+
+    It is the upper end of the copied share wherever that is shown, so that there is one bound.
 
     The upper end of the share's 95 % interval over the lower end of the power's: each is wrong in 2.5 % of all cases
     at most, so their quotient is in 5 %, however they depend on each other.
@@ -126,9 +135,9 @@ def _dependence(found: Findings) -> str:
         )
     if test.rejects:
         return (
-            f"The output depends on who was trained on (p = {test.p_value:.2g}): as a whole it lies nearer to the "
-            "members than chance allows. Any model learns something from its members; how much is told by the "
-            "membership benchmark."
+            f"The output depends on who was trained on (p = {test.p_value:.2g}): as a whole, or in what points to "
+            "single patients, it lies nearer to the members than chance allows. Any model learns something from its "
+            "members."
         )
     return (
         f"No sign that the output depends on who was trained on (p = {test.p_value:.2g}). This test "
@@ -141,15 +150,49 @@ def _no_copy(found: Findings) -> str:
         return f"Copies could not be looked for: {found.copies.why}."
     if found.copied:
         return ""
-    return f"No synthetic image is a copy of a patient; at most {_percent(bound(found))} of such output are (95 %)."
+    if not found.power_low:
+        return (
+            "No synthetic image counts as a copy of a patient, but copies like the positive controls "
+            f"({found.weakest or 'of any kind'}) are not found here: nothing bounds the share of such output."
+        )
+    return f"No synthetic image is a copy of a patient; at most {percent(bound(found))} of such output are (95 %)."
 
 
 def _resolved(found: Findings) -> str:
-    detectable = "nothing" if found.detectable is None else _percent(found.detectable)
+    detectable = "nothing" if found.detectable is None else percent(found.detectable)
     return (
         f"Positive controls making up {detectable} of the output are found in 8 of 10 sets, also of the kind found "
-        f"least ({found.weakest}); the tolerance is {_percent(found.tolerance)}."
+        f"least ({found.weakest}); the tolerance is {percent(found.tolerance)}."
     )
+
+
+def _effect(found: Findings) -> str:
+    return "" if found.effect is None else str(found.effect)
+
+
+def _would_decide(found: Findings) -> str:
+    """How many images and patients a decision takes at least, whatever else is missing."""
+    images = trials_for_bound(min(0.99, found.tolerance * (found.power_low or POWER)))
+    if found.detectable is not None:
+        images = max(images, int(np.ceil(found.detectable * found.n_synthetic / found.tolerance)))
+    patients, why = _patients_needed(found), ""
+    if found.cohort.not_drawn:
+        why = ", whose roles are drawn before training"
+    elif (found.power or 0.0) < LEAST_POWER:
+        why = ": the more, the more copies are seen"
+    return f"What would decide: at least {images} synthetic images and {patients} patients{why}."
+
+
+def _patients_needed(found: Findings) -> int:
+    """As many as there are, where that is enough; otherwise at least as many as make the tests possible."""
+    there = len(found.cohort)
+    share = found.cohort.n_members / there if 0 < found.cohort.n_members < there else 0.5
+    needed = max(there, SMALLEST_COHORT) if (found.power or 0.0) >= LEAST_POWER else max(2 * there, SMALLEST_COHORT)
+    if found.dependence.p_value is not None or found.cohort.not_drawn:
+        return needed
+    while fewest_patients(np.arange(needed) < round(share * needed), np.zeros(needed), LEVEL) is None:
+        needed += 1
+    return needed
 
 
 def _left_out(found: Findings) -> str:
@@ -173,20 +216,20 @@ def _missing(found: Findings) -> list[str]:
         return said
     if found.power < LEAST_POWER:
         said.append(
-            f"Only {_percent(found.power)} of positive controls ({found.weakest}) are found, and a pass needs "
-            f"{_percent(LEAST_POWER)}: whoever is copied may be one of those whose copies are not seen. More real "
+            f"Only {percent(found.power)} of positive controls ({found.weakest}) are found, and a pass needs "
+            f"{percent(LEAST_POWER)}: whoever is copied may be one of those whose copies are not seen. More real "
             "patients would do."
         )
     if bound(found) > found.tolerance:
         said.append(
-            f"Up to {_percent(bound(found))} of the output could be copies (95 %), and the tolerance is "
-            f"{_percent(found.tolerance)}: {_enough(found)} synthetic images without a copy would do."
+            f"Up to {percent(bound(found))} of the output could be copies (95 %), and the tolerance is "
+            f"{percent(found.tolerance)}: {_enough(found)} synthetic images without a copy would do."
         )
     if found.detectable is None or found.detectable > found.tolerance:
-        at = "no share" if found.detectable is None else f"only {_percent(found.detectable)}"
+        at = "no share" if found.detectable is None else f"only {percent(found.detectable)}"
         said.append(
             f"Of positive controls ({found.weakest}) {at} of the output is found in 8 of 10 sets, and the tolerance is "
-            f"{_percent(found.tolerance)}."
+            f"{percent(found.tolerance)}."
         )
     return said
 
@@ -209,7 +252,3 @@ def _count(n: int, of: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
