@@ -53,7 +53,7 @@ class Registered(GridSpace):
 
     def grids(self, images: ImageSet) -> Grid:
         """The detail of every image, of even strength over the frame."""
-        return remembered(images, "registered", lambda: _even_detail(images.images))
+        return remembered(images, "registered", lambda: _even_details(images.images))
 
     def embed(self, grid: Grid) -> Features:
         """The grid as it is."""
@@ -108,12 +108,17 @@ def fits(real: ImageSet) -> bool:
     return real.header.dimensions == 2 and min(real.images.shape[2:]) >= EDGE + 2 * REACH
 
 
-def _even_detail(images: Stack) -> Iterator[tuple[int, Grid]]:
+def _even_details(images: Stack) -> Iterator[tuple[int, Grid]]:
     for start, values in despeckled(images):
-        detail = blurred(values, FINE) - blurred(values, WIDE)
-        squares = np.square(detail).mean(axis=1, keepdims=True)
-        overall = np.sqrt(squares.mean(axis=(2, 3), keepdims=True))
-        yield start, (detail / (np.sqrt(blurred(squares, WIDE)) + QUIET * overall + 1e-6)).astype(np.float32)
+        yield start, even_detail(values)
+
+
+def even_detail(values: Grid) -> Grid:
+    """The detail of images on the cells, of even strength over the frame."""
+    detail = blurred(values, FINE) - blurred(values, WIDE)
+    squares = np.square(detail).mean(axis=1, keepdims=True)
+    overall = np.sqrt(squares.mean(axis=tuple(range(1, squares.ndim)), keepdims=True))
+    return np.asarray(detail / (np.sqrt(blurred(squares, WIDE)) + QUIET * overall + 1e-6), np.float32)
 
 
 def _windows(grid: Tensor, reach: int) -> Iterator[Tensor]:

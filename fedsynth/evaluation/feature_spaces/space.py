@@ -14,6 +14,7 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
 from fedsynth.errors import nearest as nearest_name
 from fedsynth.evaluation.feature_spaces.detail import Detail, Kind
+from fedsynth.evaluation.feature_spaces.discriminant import Discriminant
 from fedsynth.evaluation.feature_spaces.encoder import Encoder
 from fedsynth.evaluation.feature_spaces.external_network import SCRIPTS, WEIGHTS, load_outside
 from fedsynth.evaluation.feature_spaces.grid_space import Features
@@ -61,8 +62,9 @@ def copy_spaces(real: ImageSet) -> list[Space]:
     details: list[Space] = [Detail(kind) for kind in get_args(Kind)]
     channels = real.header.channels if 1 < len(real.header.channels) <= MOST_CHANNELS else ()
     alone = [Detail("detail", number, f"detail-{name}") for number, name in enumerate(channels)]
+    trained = [Discriminant("intensity"), Discriminant("detail")]
     registered = [Registered()] if fits(real) else []
-    return [*details, *alone, *(RegionPixels(region) for region in REGIONS), *registered]
+    return [*details, *alone, *(RegionPixels(region) for region in REGIONS), *trained, *registered]
 
 
 def spaces_named(names: tuple[str, ...], real: ImageSet, *, kept: SharedCache | None = None) -> list[Space]:
