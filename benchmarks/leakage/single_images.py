@@ -2,9 +2,8 @@
 
 The second entry of a patient is another slice in another contrast under another name. Output is one slice of each of
 300 strangers; a leak replaces a twentieth of it by one altered copy of as many members, or a tenth by images of ten
-members, three of each, bent and in another contrast. The encoder and the
-discriminants learn to look past noise, blur, contrast, small turns and small warps of real images; past halves,
-mixtures and larger warps nothing is trained to look.
+members, three of each, bent and in another contrast. The encoder and the discriminants learn to look past noise, blur,
+contrast, small turns and small warps of real images; past halves, mixtures and larger warps nothing is trained to look.
 """
 
 import zlib

@@ -13,13 +13,12 @@ import numpy as np
 from fedsynth.data import ImageSet
 from fedsynth.data.lazy_arrays import Stack
 from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled, pooled, posed_intensities
-from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
+from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, principal_axes, remembered
 
 Kind = Literal["detail", "evened", "posed", "mixtures"]
 FINE, WIDE = 1 / 32, 1 / 8
 """Blurs of these shares of the frame: detail lies between them."""
 COMPONENTS = {"detail": 64, "evened": 128, "posed": 64, "mixtures": 64}
-LEAST = 1e-3
 SAMPLE = 4000
 """Components are found from so many real images at most."""
 QUIET = 0.3
@@ -61,11 +60,9 @@ class Detail(GridSpace):
         chosen = np.sort(rng.permutation(len(real))[:SAMPLE])
         rows = _of_one_length(self.grids(real)[chosen])
         self._mean = rows.mean(axis=0)
-        _, spread, axes = np.linalg.svd(rows - self._mean, full_matrices=False)
-        most = min(COMPONENTS[self.kind], len(rows) // 4, int((spread > LEAST * spread[0]).sum()))
-        kept = max(2, most)
-        deviation = np.maximum(spread[:kept], 1e-6 * max(1.0, float(spread[0]))) / np.sqrt(len(rows))
-        self._basis = np.ascontiguousarray((axes[:kept] / deviation[:, None]).T, np.float32)
+        spread, axes = principal_axes(rows - self._mean, min(COMPONENTS[self.kind], len(rows) // 4))
+        deviation = np.maximum(spread, 1e-6 * max(1.0, float(spread[0]))) / np.sqrt(len(rows))
+        self._basis = np.ascontiguousarray(axes / deviation, np.float32)
         lengths = np.square((rows - self._mean) @ self._basis).sum(axis=1)
         self._soft = max(float(np.median(lengths)), 1e-12)
         super().fit(real, seed=seed)

@@ -16,7 +16,7 @@ from fedsynth.data.lazy_arrays import blocks
 from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled
 from fedsynth.evaluation.feature_spaces.detail import blurred
 from fedsynth.evaluation.feature_spaces.encoder import Changes, augment
-from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
+from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, principal_axes, remembered
 from fedsynth.evaluation.feature_spaces.registered import even_detail
 
 Kind = Literal["intensity", "detail"]
@@ -62,7 +62,7 @@ class Discriminant(GridSpace):
         grid = np.ascontiguousarray(everything[np.sort(rng.permutation(len(everything))[:SAMPLE])])
         rows = self._rows(grid)
         self._mean = rows.mean(axis=0)
-        components = _components(rows - self._mean, max(2, min(MOST, len(rows) // 2)))
+        _, components = principal_axes(rows - self._mean, min(MOST, len(rows) // 2))
         seen = (rows - self._mean) @ components
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         learnt = [name for name in ALTERATIONS if name not in self.left_out]
@@ -108,14 +108,6 @@ def _altered(grid: Grid, name: str, rng: np.random.Generator, generator: torch.G
         for _, part in blocks(grid - middle)
     ]
     return np.asarray(np.concatenate(parts) + middle, np.float32)
-
-
-def _components(rows: Features, most: int) -> NDArray[np.float64]:
-    """The leading principal axes of centred rows, (values, at most `most`), by the products of the rows."""
-    products = (rows @ rows.T).astype(np.float64)
-    variance, axes = np.linalg.eigh(products)
-    kept = [at for at in range(len(variance))[::-1][:most] if variance[at] > 1e-6 * max(variance[-1], 1e-12)]
-    return np.asarray(rows.T.astype(np.float64) @ axes[:, kept] / np.sqrt(variance[kept]))
 
 
 def _discriminants(total: NDArray[np.float64], within: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from fedsynth.evaluation.feature_spaces.appearance import Grid, views
 Features = NDArray[np.float32]
 FAR = 3.0
 """Blank images lie so many times as far from the centre as real ones: about as far from everybody."""
+LEAST = 1e-3
 IN_MEMORY = 2**28
 """Tables of features above this many bytes lie in unnamed temporary files."""
 
@@ -90,6 +91,23 @@ def remembered(images: ImageSet, name: str, make: Callable[[], Iterable[tuple[in
             raise ImageSetError("there are no images to compare", file=images.folder)
         known[name] = table
     return known[name]
+
+
+def principal_axes(rows: Features, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Singular values of centred rows and their axes, (k,) and (values, k), at most `most`, the largest first.
+
+    By the products of the rows or of the columns, whichever are fewer: a fraction of what a decomposition of the rows
+    takes. Axes below a thousandth of the first are left out but for two, since rounding rules there.
+    """
+    wide = rows.shape[1] > len(rows)
+    exact = rows.astype(np.float64)
+    squares, found = np.linalg.eigh(exact @ exact.T if wide else exact.T @ exact)
+    spread = np.sqrt(np.maximum(squares[::-1], 0))
+    kept = max(2, min(most, int((spread > LEAST * spread[0]).sum())))
+    axes = found[:, ::-1][:, :kept]
+    if wide:
+        axes = exact.T @ axes / np.maximum(spread[:kept], 1e-12)
+    return spread[:kept], np.asarray(axes)
 
 
 def own_places(images: ImageSet, rows: NDArray[np.int64], centre: Features, length: float) -> Features:

@@ -16,7 +16,7 @@ from fedsynth.data.lazy_arrays import Stack, blocks
 from fedsynth.data.mask_anatomy import tumour_labels
 from fedsynth.errors import ImageSetError
 from fedsynth.evaluation.feature_spaces.appearance import Grid, appearances, pooled, posed
-from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
+from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, principal_axes, remembered
 
 # Whitened principal components of ranks: every direction in which real images differ counts alike.
 #
@@ -26,7 +26,6 @@ from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, r
 
 MOST = 64
 """Components at most; also no more than a quarter of the images, nor such as hold almost no variance."""
-FEWEST, LEAST = 2, 1e-3
 SAMPLE = 4000
 """Components are found from so many real images at most."""
 
@@ -51,11 +50,9 @@ class Components(GridSpace):
         chosen = np.sort(rng.permutation(len(real))[:SAMPLE])
         rows = _sorted(self.grids(real)[chosen])
         self._mean = rows.mean(axis=0)
-        rows -= self._mean
-        _, spread, axes = np.linalg.svd(rows, full_matrices=False)
-        kept = max(FEWEST, min(MOST, len(rows) // 4, int((spread > LEAST * spread[0]).sum())))
-        deviation = np.maximum(spread[:kept], 1e-6 * max(1.0, float(spread[0]))) / np.sqrt(len(rows))
-        self._basis = np.ascontiguousarray((axes[:kept] / deviation[:, None]).T, np.float32)
+        spread, axes = principal_axes(rows - self._mean, min(MOST, len(rows) // 4))
+        deviation = np.maximum(spread, 1e-6 * max(1.0, float(spread[0]))) / np.sqrt(len(rows))
+        self._basis = np.ascontiguousarray(axes / deviation, np.float32)
         super().fit(real, seed=seed)
 
     def embed(self, grid: Grid) -> Features:

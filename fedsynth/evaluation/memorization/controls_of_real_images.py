@@ -19,7 +19,7 @@ from fedsynth.evaluation.score import content_hash
 from fedsynth.evaluation.settings import MemorizationSettings
 from fedsynth.evaluation.shared_cache import Form, SharedCache
 
-MOST_SHOWN = 400
+MOST_SHOWN = 300
 """So many real images are passed off as synthetic in controls."""
 
 

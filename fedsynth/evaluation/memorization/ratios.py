@@ -63,19 +63,23 @@ def nearest_two(
 
     `person` numbers the persons behind the patients; with `apart_from`, the person of that patient is left out.
     """
-    who = np.where(table.patients >= 0, person[table.patients], -1)
-    usable = table.patients >= 0
+    enough = (
+        2 * int(np.bincount(person).max()) + 1
+    )  # patients of the first person and of the one left out, and one more
+    patients, distances = table.patients[:, :enough], table.distances[:, :enough]
+    who = np.where(patients >= 0, person[patients], -1)
+    usable = patients >= 0
     if apart_from is not None:
         usable &= who != person[apart_from][:, None]
     first = np.argmax(usable, axis=1)[:, None]
     others = usable & (who != np.take_along_axis(who, first, axis=1))
     second = np.argmax(others, axis=1)[:, None]
-    near = np.maximum(np.take_along_axis(table.distances, first, axis=1)[:, 0], FLOOR * usual).astype(float)
-    far = np.clip(np.take_along_axis(table.distances, second, axis=1)[:, 0], FLOOR * usual, usual).astype(float)
+    near = np.maximum(np.take_along_axis(distances, first, axis=1)[:, 0], FLOOR * usual).astype(float)
+    far = np.clip(np.take_along_axis(distances, second, axis=1)[:, 0], FLOOR * usual, usual).astype(float)
     known = others.any(axis=1)
     ratios = np.where(known, np.minimum(near / np.where(known, far, 1), 1), 1)
-    patients = np.take_along_axis(table.patients, first, axis=1)[:, 0]
-    return Nearest(patients=patients.astype(np.int64), distances=near, ratios=ratios)
+    nearest = np.take_along_axis(patients, first, axis=1)[:, 0]
+    return Nearest(patients=nearest.astype(np.int64), distances=near, ratios=ratios)
 
 
 def usual_distance(real: PatientDistances) -> float:

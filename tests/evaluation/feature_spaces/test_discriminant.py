@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from fedsynth.evaluation.feature_spaces.discriminant import ALTERATIONS, Discriminant, _discriminants
+from fedsynth.evaluation.feature_spaces.grid_space import principal_axes
 from fedsynth.evaluation.memorization.distance_tables import look_up, queries
 from tests.evaluation.feature_spaces.test_registered import bent, image_set, noisy, textures  # noqa: F401
 
@@ -37,3 +38,15 @@ def test_altered_images_are_nearest_to_their_own(textures, kind, left_out):  # n
         made = image_set(np.stack([CHANGES[name](image, rng) for image in textures]))
         table = look_up(space, queries(space, made), space.features(real), np.arange(len(textures)), 2)
         assert (table.patients[:, 0] == np.arange(len(textures))).mean() >= 0.9, name
+
+
+@pytest.mark.parametrize("shape", [(30, 200), (200, 30)])
+def test_principal_axes_are_those_of_a_singular_value_decomposition(shape):
+    rows = np.random.default_rng(2).normal(size=shape).astype(np.float32) * np.linspace(
+        1, 3, shape[1], dtype=np.float32
+    )
+    rows -= rows.mean(axis=0)
+    spread, axes = principal_axes(rows, 12)
+    _, expected, right = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+    assert spread == pytest.approx(expected[:12], rel=1e-5)
+    assert np.abs((axes * right[:12].T).sum(axis=0)) == pytest.approx(np.ones(12), abs=1e-5)  # but for the sign
