@@ -224,7 +224,8 @@ def _told(facts: Facts, name: str) -> str:
     if STRONGEST in result.details:
         known = {key: score for key, score in known.items() if key == result.details[STRONGEST]}
     wanted = [key for key in known if any(fnmatchcase(key, pattern) for pattern in TOLD.get(name, ("*",)))]
-    return verdict + ", ".join(f"{key} {known[key]}" for key in wanted[:8])
+    effect = result.details.get("effect", {}).get("sentence", "")
+    return verdict + ", ".join(f"{key} {known[key]}" for key in wanted[:8]) + (f". {effect}" if effect else "")
 
 
 def _objection(facts: Facts, name: str, *, most: float | None = None, least: float | None = None) -> str:

@@ -325,3 +325,13 @@ def test_a_release_in_the_receivers_form_is_signed_verified_and_withdrawn(run, t
     assert "signed     by nobody" in call("verify", plain)
     call("withdraw", plain, "--reason", "x", "--key", key, code=2)
     call("release", run.folder, "--out", tmp_path / "other", "--format", "pngs", code=2)
+
+
+def test_table_page_and_card_say_one_sentence_of_how_much_single_patients_are_told(run):
+    sentence = "An attacker recognises 12 % of the members."
+    scores = {"copied_share": Score(value=0.0, low=0.0, high=0.03), "recognised_members": Score(value=0.12)}
+    add_result(run, "memorization", scores, details={"effect": {"sentence": sentence}}, verdict="depends")
+    facts = read_facts(run.folder)
+    assert facts.cells["recognised"].value == 0.12
+    assert sentence in " ".join(answer(facts).sentences)
+    assert sentence in card(facts, Criteria(), ImageSet.load(run.synthetic))
