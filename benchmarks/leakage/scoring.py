@@ -14,8 +14,9 @@ from fedsynth.evaluation.memorization.replication import (
     Copies,
     Reference,
     find_copies,
+    in_both_roles,
     learn_reference,
-    of_members_first,
+    without,
 )
 from fedsynth.evaluation.memorization.verdict import Findings, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
@@ -44,14 +45,15 @@ def decide(
     """
     n = len(next(iter(tables.values())).distances)
     reference = learn_reference(among, owner, len(cohort), n)
-    copies = of_members_first(find_copies(tables, reference), reference.person, cohort.member)
+    copies = find_copies(tables, reference)
+    telling = without(copies, in_both_roles(reference.person, cohort.member))
     evidence = patient_evidence(tables, reference, len(cohort))
     asked = {name: tables[name] for name in whole or tables}
     dependence = dependence_of(asked, reference.floors, cohort, seed=seed, evidence=evidence)
     flagged = flag_patients(asked, among, owner, reference, cohort)
     named = [name for of_site in flagged.by_site.values() for name in of_site]
     guilty = {cohort.names[patient] for patient in leaked}
-    copied, control = copies.of(cohort.member), copies.of(~cohort.member)
+    copied, control = telling.of(cohort.member), telling.of(~cohort.member)
     findings = Findings(
         n_synthetic=n,
         cohort=cohort,
@@ -59,8 +61,9 @@ def decide(
         copies=copies,
         copied=copied,
         control=control,
+        both_roles=len(copies.rows) - len(telling.rows),
         equal=0,
-        share=copied_share(copies, cohort, n, seed=seed),
+        share=copied_share(telling, cohort, n, seed=seed),
         power=1.0,
         power_low=1.0,
         weakest="",

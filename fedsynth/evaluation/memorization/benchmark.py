@@ -48,9 +48,10 @@ from fedsynth.evaluation.memorization.replication import (
     Copies,
     Reference,
     find_copies,
+    in_both_roles,
     learn_reference,
-    of_members_first,
     with_equal,
+    without,
 )
 from fedsynth.evaluation.memorization.verdict import Findings, MemorizationVerdict, bound, memorization_verdict
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
@@ -109,12 +110,13 @@ def run_memorization(
     step("copies")
     reference = learn_reference(real, evidence.patient_of, len(people), len(evidence.synthetic))
     copies = find_copies(output, reference, blank=evidence.blank)
-    copies = of_members_first(copies, reference.person, people.member)
     copies = with_equal(copies, [(row, int(evidence.patient_of[other])) for row, other in evidence.equal])
+    apart = in_both_roles(reference.person, people.member)
+    telling = without(copies, apart)
     step("dependence")
     whole, evident = tables(of_whole_images(measured)), patient_evidence(output, reference, len(people))
     dependence = dependence_of(whole, reference.floors, people, seed=seed, evidence=evident)
-    share = copied_share(copies, people, len(evidence.synthetic), distinct=evidence.distinct, seed=seed)
+    share = copied_share(telling, people, len(evidence.synthetic), distinct=evidence.distinct, seed=seed)
     powers = _all_positive_controls(evidence, measured, reference, settings, step)
     weakest, detectable = _least_power(powers, evidence.distinct)
     step("controls")
@@ -123,14 +125,15 @@ def run_memorization(
     held = (*alone.honest, *_controls(evidence, measured, reference, settings))
     controls, blind = {control.name: control for control in held}, alone.blind
     flagged = flag_patients(whole, real, evidence.patient_of, reference, people)
-    effect = effect_of(flagged.scores if evident is None else evident.highest, copies, people, seed=seed)
+    effect = effect_of(flagged.scores if evident is None else evident.highest, telling, people, seed=seed)
     findings = Findings(
         n_synthetic=len(evidence.synthetic),
         cohort=people,
         dependence=dependence,
         copies=copies,
-        copied=copies.of(people.member),
-        control=copies.of(~people.member),
+        copied=telling.of(people.member),
+        control=telling.of(~people.member),
+        both_roles=len(copies.rows) - len(telling.rows),
         equal=evidence.equal_to_members,
         share=share,
         power=powers[weakest].share if weakest else None,

@@ -95,10 +95,12 @@ def combine(
 
 
 def combined_threshold(depths: NDArray[np.float64], owners: NDArray[np.integer], n_comparisons: int) -> Threshold:
-    """From the combined depths of real images, for `n_comparisons` images times spaces, as the ratio exp(-depth).
+    """From the combined depths of real images, for `n_comparisons` images, as the ratio exp(-depth).
 
     The exponential tail is fitted between two quantiles and what lies beyond counts as cut off, so that doubles that
-    nobody recognised do not make it look heavier. The quantile is that of a prediction, as in single spaces.
+    nobody recognised do not make it look heavier. The quantile is that of a prediction, as in single spaces. Where
+    all spaces tell the same, the mean of their depths has the exponential tail of a single one, in its units, and the
+    middle of the depths does not show it: the threshold is never below that tail's.
     """
     start, end = (float(quantile) for quantile in np.quantile(depths, TAIL))
     tail = depths > start
@@ -109,7 +111,7 @@ def combined_threshold(depths: NDArray[np.float64], owners: NDArray[np.integer],
     scale = max(float((np.minimum(depths[tail], end) - start).sum()) / int(inside.sum()), 1e-6)
     beyond = float(tail.mean())
     deepest = start + scale * known * (max(1.0, n_comparisons * beyond / LEVEL) ** (1 / known) - 1)
-    deepest = max(deepest, float(depths.max()) / MARGIN)
+    deepest = max(deepest, float(depths.max()) / MARGIN, float(np.log(max(1.0, n_comparisons / LEVEL))))
     return Threshold(
         ratio=float(np.exp(-deepest)),
         smallest_real=float(np.exp(-depths.max())),

@@ -20,6 +20,8 @@ LEVEL = 0.01
 """The chance that any of the synthetic images falls below the thresholds of all spaces together by chance."""
 TAIL = 0.1
 FEWEST_IN_TAIL = 10
+SAME = 1e-3
+"""Distances that differ by a smaller share are to the same image under two names."""
 FLOOR = 1e-3
 """Distances below this share of the usual one to another patient count as no distance."""
 
@@ -61,7 +63,10 @@ def nearest_two(
 ) -> Nearest:
     """The two nearest different persons of every row; 1 is the ratio where there is no second one.
 
-    `person` numbers the persons behind the patients; with `apart_from`, the person of that patient is left out.
+    `person` numbers the persons behind the patients; with `apart_from`, the person of that patient is left out. Where
+    a row ends before a second person, its last distance stands for his. Patients who were joined to one person may be
+    a family of look-alikes: what is no nearer to one of them than half as far as to the next is one more of them, and
+    its ratio is 1. Entries at one distance are the same image.
     """
     enough = (
         2 * int(np.bincount(person).max()) + 1
@@ -75,9 +80,14 @@ def nearest_two(
     others = usable & (who != np.take_along_axis(who, first, axis=1))
     second = np.argmax(others, axis=1)[:, None]
     near = np.maximum(np.take_along_axis(distances, first, axis=1)[:, 0], FLOOR * usual).astype(float)
+    known = usable.any(axis=1)
+    last = usable.shape[1] - 1 - np.argmax(usable[:, ::-1], axis=1)[:, None]
+    second = np.where(others.any(axis=1)[:, None], second, last)
     far = np.clip(np.take_along_axis(distances, second, axis=1)[:, 0], FLOOR * usual, usual).astype(float)
-    known = others.any(axis=1)
-    ratios = np.where(known, np.minimum(near / np.where(known, far, 1), 1), 1)
+    same = usable & ~others & (distances > (1 + SAME) * near[:, None])
+    following = np.take_along_axis(distances, np.argmax(same, axis=1)[:, None], axis=1)[:, 0]
+    one_more = same.any(axis=1) & (near > HALF * following)
+    ratios = np.where(known & ~one_more, np.minimum(near / np.where(known, far, 1), 1), 1)
     nearest = np.take_along_axis(patients, first, axis=1)[:, 0]
     return Nearest(patients=nearest.astype(np.int64), distances=near, ratios=ratios)
 

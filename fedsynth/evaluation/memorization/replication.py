@@ -31,13 +31,16 @@ __all__ = [
     "Reference",
     "Striking",
     "find_copies",
+    "in_both_roles",
     "learn_reference",
     "most_striking",
-    "of_members_first",
     "with_equal",
+    "without",
 ]
 
 SMALLEST_COHORT = 10
+BYTES = "bytes"
+"""Stands for a space where an image is the same bytes as a patient's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,11 +95,12 @@ def learn_reference(
     person = persons(twins, n_patients)
     scales = learn_scales(real, usual, person, owners)
     together = len(real) >= FEWEST_SPACES
-    n_comparisons = n_synthetic * (len(real) + together)
+    # half of the level is for single spaces, half for all together
+    n_comparisons = n_synthetic * (2 if together else 1)
     thresholds = {}
     for space, table in real.items():
         ratios = nearest_two(table, usual[space], person, apart_from=owners).ratios
-        thresholds[space] = threshold_of(ratios, owners, n_comparisons)
+        thresholds[space] = threshold_of(ratios, owners, n_comparisons * len(real))
     if together:
         depths = combine(real, scales, person, apart_from=owners).depths
         thresholds[TOGETHER] = combined_threshold(depths, owners, n_comparisons)
@@ -173,24 +177,34 @@ def most_striking(tables: Mapping[str, PatientDistances], reference: Reference) 
 
 def with_equal(copies: Copies, equal: Sequence[tuple[int, int]]) -> Copies:
     """The copies and those images that are the same bytes as a patient's, (row, patient), whatever the spaces say."""
-    new = [(row, patient) for row, patient in dict(equal).items() if row not in set(copies.rows.tolist())]
     known = dict(equal)
-    patients = [known.get(int(row), int(patient)) for row, patient in zip(copies.rows, copies.patients, strict=True)]
+    others = [number for number, row in enumerate(copies.rows.tolist()) if row not in known]
     return replace(
         copies,
-        rows=np.array([row for row, _ in new] + copies.rows.tolist(), np.int64),
-        patients=np.array([patient for _, patient in new] + patients, np.int64),
-        spaces=("bytes",) * len(new) + copies.spaces,
-        ratios=np.concatenate([np.zeros(len(new)), copies.ratios]),
-        surprise=np.concatenate([np.full(len(new), np.inf), copies.surprise]),
+        rows=np.array([*known, *copies.rows[others].tolist()], np.int64),
+        patients=np.array([*known.values(), *copies.patients[others].tolist()], np.int64),
+        spaces=(BYTES,) * len(known) + tuple(copies.spaces[number] for number in others),
+        ratios=np.concatenate([np.zeros(len(known)), copies.ratios[others]]),
+        surprise=np.concatenate([np.full(len(known), np.inf), copies.surprise[others]]),
     )
 
 
-def of_members_first(copies: Copies, person: NDArray[np.int64], member: NDArray[np.bool_]) -> Copies:
-    """The copies of persons of whom one patient was trained on and another was not, as copies of the former."""
-    trained_on = {int(person[patient]): int(patient) for patient in np.flatnonzero(member)[::-1]}
-    patients = [
-        int(patient) if member[patient] else trained_on.get(int(person[patient]), int(patient))
-        for patient in copies.patients
-    ]
-    return replace(copies, patients=np.array(patients, np.int64))
+def in_both_roles(person: NDArray[np.int64], member: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of every patient whether his person, or who looks like him, stands among members and holdout both.
+
+    For them the roles decide nothing: their images count neither as copies of members nor as the control.
+    """
+    return np.isin(person, np.intersect1d(person[member], person[~member]))
+
+
+def without(copies: Copies, apart: NDArray[np.bool_]) -> Copies:
+    """The copies of all but the patients `apart`; what is the same bytes as an image of theirs stays."""
+    kept = ~apart[copies.patients] | (np.array(copies.spaces, dtype=object) == BYTES)
+    return replace(
+        copies,
+        rows=copies.rows[kept],
+        patients=copies.patients[kept],
+        spaces=tuple(space for space, chosen in zip(copies.spaces, kept, strict=True) if chosen),
+        ratios=copies.ratios[kept],
+        surprise=copies.surprise[kept],
+    )

@@ -27,7 +27,8 @@ class Findings:
     """Everything that a verdict rests on.
 
     `copied` and `control` are the numbers of synthetic images that count as copies of members and of holdout
-    patients; `equal` of the former are the same bytes as a member's image. `power` is the measured chance that a
+    patients; `equal` of the former are the same bytes as a member's image; `both_roles` more would copy
+    persons who stand among members and holdout both. `power` is the measured chance that a
     positive control is found, of the kind found least, `power_low` the lower end of its 95 % interval; None where none
     could be inserted. `broken` says which controls failed, `unseen` which part of the output nothing looked at, and
     `left_out` names the spaces that fit the sets and were not asked. `effect` is how much single patients are told.
@@ -50,6 +51,7 @@ class Findings:
     unseen: str = ""
     left_out: Sequence[str] = ()
     effect: Effect | None = None
+    both_roles: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +68,11 @@ def memorization_verdict(found: Findings) -> MemorizationVerdict:
         return _verdict("leak", _leak(found), _effect(found), *found.broken)
     if found.broken:
         return _verdict("invalid", "These numbers mean nothing: " + "; ".join(found.broken) + ".")
-    if found.control and found.control * found.cohort.n_members >= found.copied * found.cohort.n_holdout:
-        return _verdict("invalid", _copies_of_holdout(found))
+    against = found.control + found.both_roles  # the latter count against a leak, as if all were the holdout's
+    if against and against * found.cohort.n_members >= found.copied * found.cohort.n_holdout:
+        return _verdict("invalid", _copies_of_holdout(found), _roles_mixed(found))
     if found.copied:
-        return _verdict("leak", _leak(found), _dependence(found), _effect(found))
+        return _verdict("leak", _leak(found), _roles_mixed(found), _dependence(found), _effect(found))
     if found.dependence.rejects:
         return _verdict("depends", _dependence(found), _no_copy(found), _effect(found))
     if missing := list(_missing(found)):
@@ -116,11 +119,23 @@ def _leak(found: Findings) -> str:
 
 
 def _copies_of_holdout(found: Findings) -> str:
+    if not found.control:
+        return f"{found.copied or 'No'} of {_count(found.n_synthetic, 'synthetic image')} count as copies of members."
     return (
         f"{found.control} of {_count(found.n_synthetic, 'synthetic image')} count as copies of holdout patients and "
         f"{found.copied} as copies of members. Nobody in the holdout can have been copied: either the generator was "
         "trained on them as well, then these are leaks, or the images of a person stand in both roles. Look at the "
         "pairs before anything is shared."
+    )
+
+
+def _roles_mixed(found: Findings) -> str:
+    if not found.both_roles:
+        return ""
+    return (
+        f"{_count(found.both_roles, 'synthetic image')} more {'lies' if found.both_roles == 1 else 'lie'} as near as "
+        "copies to patients who have a double, or somebody who looks like one, in the other role: for these patients "
+        "members and holdout are not apart, and the images prove no copying. Look at the pairs (alike_patients)."
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedsynth.evaluation.memorization.negative_controls import Shown, halves_of_holdout
+from fedsynth.evaluation.memorization.ratios import nearest_two
 from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
 from fedsynth.evaluation.nearest_neighbours import PatientDistances, patient_distances
 from tests.evaluation.memorization.patients import cohort, features
@@ -47,3 +48,30 @@ def test_pairs_do_not_hide_each_other_and_copies_are_still_found(pairs):
     copied = rows[-60:] + 0.05 * rng.normal(size=(60, rows.shape[1])).astype(np.float32)
     found = find_copies({"one": patient_distances(copied, rows, owners, people)}, reference)
     assert len(found.rows) == 60
+
+
+@pytest.mark.parametrize(("entries", "depth"), [(3, 8), (5, 8), (9, 16)])
+def test_a_person_with_many_entries_hides_no_copy(entries, depth):
+    """The ratio to the second nearest entry is about 1 for all of them; the gap comes after the last."""
+    people, rng = 120, np.random.default_rng(entries)
+    rows = rng.normal(size=(people, 16))
+    rows[1:entries] = rows[0] + 0.1 * rng.normal(size=(entries - 1, 16))
+    copied = (rows[[0, 60]] + 0.02 * rng.normal(size=(2, 16))).astype(np.float32)
+    rows, owners = rows.astype(np.float32), np.arange(people)
+    apart = patient_distances(rows, rows, owners, depth, exclude=owners)
+    reference = learn_reference({"one": apart}, owners, people, 700)
+    assert set(np.flatnonzero(reference.person == reference.person[0])) == set(range(entries))
+    assert (reference.person[entries:] == np.arange(entries, people)).all()
+    found = find_copies({"one": patient_distances(copied, rows, owners, depth)}, reference)
+    assert set(found.patients.tolist()) == {0, 60}
+    family = (rows[0] + 0.1 * rng.normal(size=(20, 16))).astype(np.float32)
+    assert len(find_copies({"one": patient_distances(family, rows, owners, depth)}, reference).rows) <= 1
+
+
+def test_a_row_that_ends_before_another_person_still_shows_the_copy():
+    """Four entries of one person fill the row; the last of them stands for the next person, who is no nearer."""
+    row = PatientDistances(
+        distances=np.array([[1, 10, 11, 20]], np.float32), patients=np.array([[0, 1, 2, 3]], np.int32)
+    )
+    assert nearest_two(row, 100.0, np.zeros(4, np.int64)).ratios == pytest.approx([1 / 20])
+    assert nearest_two(row, 5.0, np.zeros(4, np.int64)).ratios == pytest.approx([1 / 5])

@@ -134,3 +134,11 @@ def test_output_that_keeps_away_from_members_depends_on_them():
     judged = memorization_verdict(findings(dependence=away))
     assert judged.verdict == "depends"
     assert "keeps away" in judged.sentences[0]
+
+
+@pytest.mark.parametrize(("copied", "both_roles", "verdict"), [(4, 9, "invalid"), (0, 1, "invalid"), (9, 4, "leak")])
+def test_images_near_persons_of_both_roles_count_against_a_leak(copied, both_roles, verdict):
+    judged = memorization_verdict(findings(*[0] * copied, both_roles=both_roles))
+    assert judged.verdict == verdict
+    assert any("members and holdout are not apart" in sentence for sentence in judged.sentences)
+    assert memorization_verdict(findings(0, both_roles=9, equal=1)).verdict == "leak"
