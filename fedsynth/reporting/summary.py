@@ -75,7 +75,7 @@ COLUMNS = {
     "audit": "audit: at least",
     "verdict": "memorization",
     "copied": "copied share",
-    "recognised": "members recognised at 1 % false",
+    "recognised": "members recognised",
     "detectable": "smallest detectable",
     "membership": "membership AUC",
     "dice": "Dice, ill (best control)",

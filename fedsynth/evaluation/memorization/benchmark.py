@@ -125,7 +125,7 @@ def run_memorization(
     held = (*alone.honest, *_controls(evidence, measured, reference, settings))
     controls, blind = {control.name: control for control in held}, alone.blind
     flagged = flag_patients(whole, real, evidence.patient_of, reference, people)
-    effect = effect_of(flagged.scores if evident is None else evident.highest, telling, people, seed=seed)
+    effect = effect_of(flagged.scores if evident is None else evident.highest, telling, people, apart=apart)
     findings = Findings(
         n_synthetic=len(evidence.synthetic),
         cohort=people,

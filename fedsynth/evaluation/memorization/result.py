@@ -34,6 +34,7 @@ def as_result(found: Memorization) -> Result:
             "effect": {
                 "sentence": str(found.effect),
                 "certain": found.effect.certain,
+                "certain_of_holdout": found.effect.wrong,
                 "epsilon_at_least": found.effect.epsilon,
             },
             "dependence": asdict(found.dependence) | {"rejects": found.dependence.rejects},
