@@ -8,6 +8,7 @@ from fedsynth.evaluation.feature_spaces import reidentification
 from fedsynth.evaluation.memorization.benchmark import Memorization
 from fedsynth.evaluation.memorization.negative_controls import BLIND_LEVEL
 from fedsynth.evaluation.memorization.positive_controls import Power, ladder, smallest_share
+from fedsynth.evaluation.memorization.replication import Copies, in_both_roles, without
 from fedsynth.evaluation.score import Input, Result, Score
 
 NAME = "memorization"
@@ -15,7 +16,7 @@ NAME = "memorization"
 
 def as_result(found: Memorization) -> Result:
     """The published form; docs/leakage.md tells every field."""
-    people, copies = found.evidence.cohort, found.copies
+    people, copies, telling = found.evidence.cohort, found.copies, _telling(found)
     return Result(
         benchmark=NAME,
         verdict=found.verdict.verdict,
@@ -39,9 +40,10 @@ def as_result(found: Memorization) -> Result:
             },
             "dependence": asdict(found.dependence) | {"rejects": found.dependence.rejects},
             "extraction": {
-                "images": copies.of(people.member),
-                "control_images": copies.of(~people.member),
-                "control_rate": copies.of(~people.member) / len(found.evidence.synthetic),
+                "images": telling.of(people.member),
+                "control_images": telling.of(~people.member),
+                "images_of_both_roles": len(copies.rows) - len(telling.rows),
+                "control_rate": telling.of(~people.member) / len(found.evidence.synthetic),
                 "equal_to_a_real_image": found.equal,
                 "why": copies.why,
                 "thresholds": {name: asdict(threshold) for name, threshold in copies.thresholds.items()},
@@ -92,12 +94,14 @@ def _power_score(power: Power) -> Score:
 
 
 def _per_site(found: Memorization) -> dict[str, dict[str, Score]]:
-    people, copies, n = found.evidence.cohort, found.copies, len(found.evidence.synthetic)
+    people, copies, n = found.evidence.cohort, _telling(found), len(found.evidence.synthetic)
+    power_low = found.powers[found.weakest].low if found.weakest else 0.0
     scores: dict[str, dict[str, Score]] = {}
     for number, site in enumerate(people.sites):
         here = people.site == number
         hits, control = copies.of(here & people.member), copies.of(here & ~people.member)
         low, high = clopper_pearson(hits, n)
+        high = min(1.0, high / power_low) if power_low else 1.0  # copies that were not seen included, as in `bound`
         p = found.dependence.per_site.get(site)
         few = found.dependence.why or "too few patients for a test of its own, or the only site"
         scores[site] = {
@@ -106,6 +110,10 @@ def _per_site(found: Memorization) -> dict[str, dict[str, Score]]:
             "flagged_patients": Score(value=len(found.flagged.by_site[site]), n=int((here & people.member).sum())),
         }
     return scores
+
+
+def _telling(found: Memorization) -> Copies:
+    return without(found.copies, in_both_roles(found.reference.person, found.evidence.cohort.member))
 
 
 def _copies(found: Memorization) -> list[dict[str, Any]]:

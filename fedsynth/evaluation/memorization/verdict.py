@@ -165,10 +165,10 @@ def _no_copy(found: Findings) -> str:
         return f"Copies could not be looked for: {found.copies.why}."
     if found.copied:
         return ""
-    if not found.power_low:
+    if bound(found) >= 1:
         return (
             "No synthetic image counts as a copy of a patient, but copies like the positive controls "
-            f"({found.weakest or 'of any kind'}) are not found here: nothing bounds the share of such output."
+            f"({found.weakest or 'of any kind'}) are hardly ever found here: nothing bounds the share of such output."
         )
     return f"No synthetic image is a copy of a patient; at most {percent(bound(found))} of such output are (95 %)."
 
@@ -187,14 +187,16 @@ def _effect(found: Findings) -> str:
 
 def _would_decide(found: Findings) -> str:
     """How many images and patients a decision takes at least, whatever else is missing."""
+    if (found.power or 0.0) < LEAST_POWER:
+        return (
+            f"What would decide: more patients, at least {_patients_needed(found)}, or images in which patients are "
+            "easier to tell apart; with so little power no number of synthetic images does."
+        )
     images = trials_for_bound(min(0.99, found.tolerance * (found.power_low or POWER)))
     if found.detectable is not None:
         images = max(images, int(np.ceil(found.detectable * found.n_synthetic / found.tolerance)))
-    patients, why = _patients_needed(found), ""
-    if found.cohort.not_drawn:
-        why = ", whose roles are drawn before training"
-    elif (found.power or 0.0) < LEAST_POWER:
-        why = ": the more, the more copies are seen"
+    patients = _patients_needed(found)
+    why = ", whose roles are drawn before training" if found.cohort.not_drawn else ""
     return f"What would decide: at least {images} synthetic images and {patients} patients{why}."
 
 
@@ -235,7 +237,7 @@ def _missing(found: Findings) -> list[str]:
             f"{percent(LEAST_POWER)}: whoever is copied may be one of those whose copies are not seen. More real "
             "patients would do."
         )
-    if bound(found) > found.tolerance:
+    if bound(found) > found.tolerance and found.power >= LEAST_POWER:
         said.append(
             f"Up to {percent(bound(found))} of the output could be copies (95 %), and the tolerance is "
             f"{percent(found.tolerance)}: {_enough(found)} synthetic images without a copy would do."

@@ -9,7 +9,7 @@ from scipy import stats
 from fedsynth.evaluation.bootstrap import clopper_pearson
 from fedsynth.evaluation.memorization.effect import effect_of
 from fedsynth.evaluation.memorization.replication import Copies
-from fedsynth.evaluation.memorization.verdict import bound, memorization_verdict
+from fedsynth.evaluation.memorization.verdict import LEAST_POWER, bound, memorization_verdict
 from fedsynth.evaluation.score import Score
 from tests.evaluation.memorization.patients import cohort
 from tests.evaluation.memorization.test_verdict import copies_of, dependence, findings
@@ -110,5 +110,19 @@ def test_what_is_inconclusive_says_what_would_decide_and_holds_one_bound(power):
     found = findings(power=power, share=Score(value=0.0, low=0.0, high=0.03))
     judged = memorization_verdict(found)
     assert judged.verdict == "inconclusive"
-    assert sum("What would decide: at least" in sentence for sentence in judged.sentences) == 1
+    assert sum("What would decide:" in sentence for sentence in judged.sentences) == 1
+    said = " ".join(judged.sentences)
+    assert ("no number of synthetic images" in said) == (power < LEAST_POWER) != ("synthetic images and" in said)
+    assert "100 %" not in said
     assert all(" 3 %" not in sentence for sentence in judged.sentences if bound(found) != 0.03)
+
+
+def test_a_power_near_zero_bounds_nothing():
+    """One positive control of sixty found: a bound of 100 % is none, and 874,401 images would not do."""
+    low = clopper_pearson(1, 60)[0]
+    judged = memorization_verdict(findings(power=1 / 60, power_low=low, detectable=None))
+    said = " ".join(judged.sentences)
+    assert judged.verdict == "inconclusive"
+    assert "nothing bounds the share" in said
+    assert "100 %" not in said
+    assert "synthetic images without a copy would do" not in said
