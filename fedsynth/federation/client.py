@@ -22,11 +22,11 @@ from torch import Tensor
 
 from fedsynth.data import ImageSet
 from fedsynth.errors import DamagedError, FedSynthError, RefusedError
+from fedsynth.federation.asked import asked_of, count_parameters
 from fedsynth.federation.central_generator import refuse_what_is_not_central
 from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself, log_only
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, begun_from, exchanged
-from fedsynth.federation.policy import Asked
 from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
@@ -77,8 +77,10 @@ class SiteWork:
 
     def __init__(self, site: SiteContext, settings: FederationSettings, *, experiment: str) -> None:
         self.site, self.settings = site, settings
-        site.policy.check(_asked(settings, site.name))  # before any image is read
+        site.policy.check(asked_of(settings, site.name))  # before any image is read
         images = site.images()
+        if site.policy.max_parameters is not None:
+            site.policy.check_parameters(count_parameters(settings, Facts.of(images)))
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
         if not site.simulated:
@@ -90,7 +92,7 @@ class SiteWork:
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
         self.fitting = Fitting.of(settings, self.family)
         needed = ("patients",) if settings.by_patients else ()
-        site.policy.check(_asked(settings, site.name, networks=self.leaving, metrics=needed))
+        site.policy.check(asked_of(settings, site.name, networks=self.leaving, metrics=needed))
         if self.prepared.mechanism is None or not self.prepared.mechanism.private:  # a refusal tells how many there are
             site.policy.check_patients(len(self.prepared.dataset.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
@@ -342,8 +344,10 @@ def _note_members(prepared: Prepared, folder: Path) -> None:
 def _within(order: Order, settings: FederationSettings) -> bool:
     """Whether it is a round of this run: beyond its last step rates turn negative, and counts run for ever."""
     numbers = (order.round, order.first_step, order.steps, order.attempt, order.charged)
-    whole = all(isinstance(number, int) for number in numbers)
-    return whole and min(numbers) >= 0 and order.round > 0 and order.first_step + order.steps <= settings.total_steps
+    whole = all(isinstance(number, int) for number in numbers) and min(numbers) >= 0 and order.round > 0
+    return (
+        whole and order.steps <= settings.exchange_steps and order.first_step + order.steps <= settings.total_steps
+    )  # in one message no more than a round: the policy caps a round's steps
 
 
 def _own(settings: FederationSettings, site: SiteContext) -> TrainSettings:
@@ -370,23 +374,6 @@ def _with_own_public(options: Mapping[str, Any], site: SiteContext) -> dict[str,
         problem = "the run compares patients with a public image set, and site.toml names none"
         raise OtherPoolError(problem, remedy=f'copy that set here and say where it lies: {PUBLIC} = "FOLDER"')
     return {**options, PUBLIC: str(site.public)}
-
-
-def _asked(
-    settings: FederationSettings, site: str, *, networks: tuple[str, ...] = (), metrics: tuple[str, ...] = ()
-) -> Asked:
-    privacy = settings.privacy
-    private = privacy is not None and privacy.insecure_seed is None
-    return Asked(
-        generator=settings.generator,
-        private=private,
-        epsilon=privacy.epsilon if privacy is not None else None,
-        delta=privacy.delta if privacy is not None else None,
-        patients=settings.patients_of(site) if privacy is not None else None,
-        networks=networks,
-        metrics=metrics,
-        secure_sum=settings.secure_sum,
-    )
 
 
 def _digest(order: Order, received: Mapping[str, NDArray[Any]]) -> str:

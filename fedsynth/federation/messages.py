@@ -171,9 +171,14 @@ def read_hello(message: Message) -> Hello:
 
 def content_bytes(message: Message) -> int:
     """The size of the arrays in a message."""
-    if message.has_error() or ARRAYS not in message.content.array_records:
+    return 0 if message.has_error() else record_bytes(message.content)
+
+
+def record_bytes(content: RecordDict) -> int:
+    """The same of a message's content."""
+    if ARRAYS not in content.array_records:
         return 0
-    return sum(len(array.data) for array in _array_record(message).values())
+    return sum(len(array.data) for array in content.array_records[ARRAYS].values())
 
 
 def _unguessable(words: Mapping[str, Any]) -> ConfigRecord:

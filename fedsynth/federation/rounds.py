@@ -82,6 +82,7 @@ class Rounds:
         self._refusing = [Reply(site=site, reason=code) for site, code in sorted(agreement.refused.items())]
         self._record = RoundLog(run.rounds, kept=self.at.log, timed=settings.privacy is None, spent=self.spent)
         self._notes = self._found_wrong(damaged)
+        self._final: dict[str, ErrorCode] = {}  # sites that will answer no further round of this run, and why
         most = self._record.charged()
         self._charges = ChargeTotals(agreement.plan, agreement.family, known=self.at.charged, most=most)
         self._checks = UpdateChecks(settings, agreement.family, self.at.norms)
@@ -232,28 +233,37 @@ class Rounds:
         """Round 0: the first weights, the same that every site starts from."""
         family = self.agreement.family
         weights = {name: value.numpy().copy() for name, value in exchanged(self.settings, family).items()}
-        ema = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
+        ema = {name: value.copy() for name, value in weights.items() if name.split(".")[0] in family.sampler}
         if self._fitting.passes:
             ema |= {
                 name: value.numpy().copy()
                 for name, value in family.nets.state_dict().items()
-                if _net(name) in self._fitting.nets
+                if name.split(".")[0] in self._fitting.nets
             }
         return Checkpoint(round=0, weights=weights, ema=ema)
 
     def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays, check: Check) -> list[Reply]:
         """Ask all; where too few answered, ask the others again, a few times. `check` compares the answers."""
-        replies = {name: Reply(site=name, reason=ErrorCode.UNREACHABLE) for name in self.agreement.sites}
+        replies = {
+            name: Reply(site=name, reason=self._final.get(name, ErrorCode.UNREACHABLE), asked=name not in self._final)
+            for name in self.agreement.sites
+        }
         for attempt in range(ATTEMPTS):
             order = self._order(number, attempt)
-            silent = [name for name, reply in replies.items() if reply.reason is not None]
+            silent = [name for name, reply in replies.items() if self._is_asked(reply, attempt)]
             for reply in sites.ask({name: self._charges.order_for(name, order) for name in silent}, sent):
                 checked = self._charges.counted(self._noted(self._checked(reply, expected)), order)
                 replies[reply.site] = _adding_bytes(checked, replies[reply.site])
             replies = check(replies)
             if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
                 break
+        self._final |= {n: r.reason for n, r in replies.items() if r.reason is not None and r.reason.is_final}
         return [replies[name] for name in sorted(replies)]
+
+    def _is_asked(self, reply: Reply, attempt: int) -> bool:
+        """A site that has decided is not asked again: in this round, or at all where no new day changes it."""
+        decided = reply.site in self._final or (attempt > 0 and reply.reason is not None and reply.reason.is_decision)
+        return reply.reason is not None and not decided
 
     def _noted(self, reply: Reply) -> Reply:
         """With the site's note for the round log; who never answered before begins, and does not begin anew."""
@@ -377,10 +387,6 @@ def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Se
             telling.append((weight, [share / sum(shares) for share in shares]))
     total = sum(weight for weight, _ in telling)
     return tuple(sum(weight * shares[i] for weight, shares in telling) / total for i in range(len(names)) if telling)
-
-
-def _net(name: str) -> str:
-    return name.split(".")[0]
 
 
 @lru_cache(maxsize=4096)

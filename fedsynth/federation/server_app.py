@@ -37,6 +37,7 @@ JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begin
 PATIENCE_SECONDS = 3600.0
 HELLO_SECONDS = 300.0  # a site builds its networks before it greets
 LONGEST_PAUSE = 3.0
+REFUSALS = "refusals.toml"
 
 app = ServerApp()
 
@@ -50,7 +51,8 @@ def main(grid: Grid, context: Context) -> None:
     with run.locked():
         experiment = experiment_of(run)
         nodes = Path(named) if (named := str(context.run_config.get(NODES, ""))) else None
-        sites = GridSites(grid, settings, experiment, nodes)
+        refusals = Refusals(run.folder)
+        sites = GridSites(grid, settings, experiment, nodes, told=refusals.add)
         agreement = remembered(run, handshake(settings, sites))
         end = Rounds(settings, run, agreement, experiment=experiment).go(sites, watch)
         release(settings, run.checkpoints, agreement, end, run)
@@ -101,22 +103,30 @@ class GridSites:
     """
 
     def __init__(
-        self, grid: Grid, settings: FederationSettings, experiment: str, registered: Path | None = None
+        self,
+        grid: Grid,
+        settings: FederationSettings,
+        experiment: str,
+        registered: Path | None = None,
+        told: Callable[[Hello], None] = lambda hello: None,
     ) -> None:
-        self._registered = registered
+        self._registered, self._told = registered, told
         self._grid, self._settings, self._experiment = grid, settings, experiment
         self._hellos: dict[int, Hello] = {}
         self._silent: dict[str, tuple[int, float]] = {}  # handshakes without an answer: to whom, and since when
         self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
 
     def handshake(self) -> list[Hello]:
-        """Wait until all are there; a quorum begins after a minute without the rest."""
+        """Wait until all are there; a quorum begins after a minute without the rest. Too many refusals end it."""
         begun, enough = time.monotonic(), None
         while True:
             self._greet()
             now = time.monotonic()
             willing = len({hello.site for hello in self._hellos.values() if hello.facts is not None})
+            refused = sum(hello.refused is not None and hello.refused.is_final for hello in self._hellos.values())
             if len(self._hellos) >= self._settings.sites or now - begun > PATIENCE_SECONDS:
+                break
+            if self._settings.sites - refused < self._settings.quorum:  # whoever else comes
                 break
             if willing >= self._settings.quorum:
                 enough = now if enough is None else enough
@@ -178,7 +188,8 @@ class GridSites:
             node, _ = self._silent.pop(message.metadata.reply_to_message_id)
             hello = read_hello(message)
             if hello.refused is not ErrorCode.BUSY:  # it will be asked again
-                self._hellos[node] = _as_registered(hello, present[node])
+                self._hellos[node] = hello = _as_registered(hello, present[node])
+                self._told(hello)
         if hasattr(self._grid, "forget"):  # it says at once that a node is busy, and keeps no late answers
             self._silent.clear()
 
@@ -222,6 +233,29 @@ class GridSites:
         forget: Callable[[Iterable[str]], None] | None = getattr(self._grid, "forget", None)
         if numbers and forget is not None:
             forget(numbers)
+
+
+class Refusals:
+    """`refusals.toml` in the run directory: who will not take part and why, written when it is heard."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._known = folder / REFUSALS, dict[str, str]()
+        self._path.unlink(missing_ok=True)
+
+    def add(self, hello: Hello) -> None:
+        """Somebody has answered a handshake."""
+        if hello.refused is None:
+            return
+        print(f"{hello.site or 'a site'} refuses: {hello.refused.value}", flush=True)  # noqa: T201
+        self._known[hello.site or "a site"] = hello.refused.value
+        config.save_toml(self._path, self._known)
+
+
+def read_refusals(folder: Path) -> dict[str, ErrorCode]:
+    """What `Refusals` wrote in the run directory."""
+    path = folder / REFUSALS
+    table = config.parse_toml(path) if path.exists() else {}
+    return {site: ErrorCode.parse(str(reason)) for site, reason in table.items()}
 
 
 def _as_registered(hello: Hello, name: str) -> Hello:

@@ -107,7 +107,7 @@ def _write_server(folder: Path, authority: Pair, plan: Plan, *, n_sites: int) ->
     name, at = "fedsynth-server.service", f"{plan.at}/server"
     file = ServerFile(host=plan.host, port=plan.port)
     lines = {key: templates.line(key, getattr(file, key)) for key in ("host", "address", "port")}
-    settings = FederationSettings(sites=n_sites, rounds=20, local_steps=200)
+    settings = FederationSettings(sites=n_sites, rounds=20, local_steps=20)
     shown = {key: value for key, value in as_table(settings).items() if key in SHOWN}
     content = {
         "server.toml": templates.SERVER.format(**lines),

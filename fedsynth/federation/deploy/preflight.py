@@ -10,6 +10,7 @@ import ssl
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,7 @@ from typing import Literal
 from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError, ImageSetError, RefusedError
+from fedsynth.federation.approval import approved
 from fedsynth.federation.deploy.certificate_checks import read_authority, read_node_key
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import SiteFile, load_site_file
@@ -93,7 +95,8 @@ def _policy(site: SiteFile) -> str:
     policy = load_policy(site.policy)
     if reason := policy.forbids_everything():
         raise RefusedError(f"no run could ever pass: {reason}", file=site.policy)
-    return f"{_in_words(policy)} ({site.policy})"
+    approval = "" if policy.approved is None else f", of {len(approved(policy.approved))} approved plan(s) alone"
+    return f"{_in_words(policy)}{approval} ({site.policy})"
 
 
 def _in_words(policy: Policy) -> str:
@@ -182,6 +185,8 @@ def _rights(site: SiteFile, path: Path) -> str:
     """Whoever can write these files, or replace them in their folders, decides for the hospital."""
     named = (path, site.policy, site.authority, site.key, site.folder, site.ledger_store)
     own = [one for one in named if one is not None]
+    with suppress(FedSynthError):  # a policy that cannot be read has a finding of its own
+        own += filter(None, [load_policy(site.policy).approved])
     for one in _changed_by(stat.S_IWOTH, own):
         raise FedSynthError("everybody on this machine can change it", file=one, remedy=f"chmod o-w {one}")
     read = [one for one in (site.images, site.public) if one is not None]

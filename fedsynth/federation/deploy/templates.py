@@ -26,6 +26,8 @@ ExecStart=/bin/sh {at}/start.sh{options}
 Restart={restart}
 # A known node is refused until its old heartbeat has lapsed, which takes a minute.
 RestartSec=75
+# The hospitals decided against the run: nothing changes until somebody does.
+RestartPreventExitStatus=3
 KillMode=control-group
 TimeoutStopSec=60
 NoNewPrivileges=yes
@@ -63,7 +65,7 @@ key = "node.key"
 
 POLICY = """\
 # What this hospital allows. Read by this hospital's own fedsynth before any image is; no message can change it.
-# A line that begins with # shows the default.
+# A line that begins with # shows the default; of lists and caps, how they are written, for there is none without.
 
 # The largest epsilon of each patient, over all runs of all times, at `delta`. 0 forbids private training too.
 max-epsilon = 10.0
@@ -88,6 +90,22 @@ delta = 1e-5
 # Whether a promise may rest on a secure sum: it then holds only against a server that colludes with no more hospitals
 # than the run says, and not against every server.
 # secure-sum = false
+
+# A plan is everything that the server says of a run. With this line the node takes part only in plans that a person
+# here has read and approved: fedsynth site approve site.toml
+# approved = "approved.toml"
+
+# Caps on a run, and on what it costs here. A run that asks for more is refused; nothing is capped without a line.
+# max-rounds = 100
+# max-local-steps = 500
+# max-batch = 256
+# max-parameters = 10000000
+# runs-kept = 20
+# minutes-a-day = 600
+# megabytes-a-day = 2000
+
+# Whether `fedsynth site health` may open its page, on this machine alone if not told otherwise.
+# health-page = true
 """
 
 SERVER = """\
@@ -110,9 +128,10 @@ FEDERATION = """\
 # A round costs 9 to 20 seconds of polling besides the training: make rounds long (minutes), and few.
 {settings}
 # With this table the run is private, and every hospital's ledger is charged. Both numbers are public.
-# [privacy]
-# epsilon = 8.0
-# patients = 100  # declared, never counted from the data
+# Without it hospitals must say `allow-plain = true` in their policy.toml, and most should not.
+[privacy]
+epsilon = 8.0
+patients = 100  # TO DO: declare a round number, never counted from the data
 """
 
 HOSPITAL_README = """\
