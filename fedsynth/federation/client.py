@@ -5,12 +5,12 @@ A round begins from the newest state of an earlier round and the received weight
 follow from what is on disk and in the message, so a site that was killed does the round again to the same bits.
 """
 
-import hashlib
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,6 +27,7 @@ from fedsynth.federation.central_generator import refuse_what_is_not_central
 from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself, log_only
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, begun_from, exchanged
+from fedsynth.federation.order_digest import digest_of
 from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
@@ -100,6 +101,7 @@ class SiteWork:
             self.trainer.gradients = self._proximal
         self._in_memory: tuple[int, int] | None = None
         self._moved = False
+        self._losses: LossLog | None = None
         self._busy = Lock()
 
     def can_train(self, round: int) -> bool:  # noqa: A002
@@ -118,7 +120,7 @@ class SiteWork:
         try:
             if order.round > self.settings.training_exchanges:
                 return self._fit(order, received)
-            digest = _digest(order, received)
+            digest = digest_of(order, received)
             return self._finished(order, digest) or self._train(order, received, digest, on_step)
         finally:
             self._busy.release()
@@ -138,8 +140,7 @@ class SiteWork:
             self.prepared.restart_insecure(InsecureRandomness(self._insecure_seed, label))
         steps = self.prepared.pay(order.first_step, order.steps, round=order.round)
         losses: dict[str, list[float]] = defaultdict(list)
-        timed = self.prepared.mechanism is None
-        log = LossLog(self.site.folder / LOSSES, first=order.first_step, site=self.site.name, timed=timed)
+        log = self._loss_log(order.first_step)
         for done, report in enumerate(self.trainer.run(steps), 1):
             log.add(report)
             for net, loss in report.losses.items():
@@ -150,6 +151,14 @@ class SiteWork:
         metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
         self._save(order, digest, metrics, note)
         return Outcome(arrays=self._leaving_arrays(), metrics=self.site.policy.telling(metrics), note=note)
+
+    def _loss_log(self, first: int) -> LossLog:
+        if self._losses is None:
+            timed, synced = self.prepared.mechanism is None, not self.site.simulated
+            path = self.site.folder / LOSSES
+            self._losses = LossLog(path, first=first, site=self.site.name, timed=timed, synced=synced)
+        self._losses.begin(first)
+        return self._losses
 
     def _fit(self, order: Order, received: Mapping[str, NDArray[Any]]) -> Outcome:
         """Sums over this site's images in the networks received; or, last in a one-shot federation, its own sampler."""
@@ -201,7 +210,7 @@ class SiteWork:
                 self._copy(received, begun)
                 self.trainer.ema.restart(self.family)
             return
-        self._copy(received, self._shared_state())
+        self._copy(received, self._shared_state)
         if self._proximal is not None:
             self._proximal.receive()
 
@@ -210,10 +219,13 @@ class SiteWork:
             raise NeutralError(ErrorCode.SHAPE)
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(torch.from_numpy(np.array(received[name])))
+                if value.device.type == "cpu":  # straight from the message's bytes
+                    np.copyto(value.numpy(), received[name], casting="unsafe")
+                else:
+                    value.copy_(torch.from_numpy(np.array(received[name])))
 
     def _arrays(self) -> Arrays:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state().items()}
+        return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state.items()}
 
     def _leaving_arrays(self) -> Arrays:
         """Weights; or gradients in their place, where the generator takes its steps at the server."""
@@ -227,8 +239,11 @@ class SiteWork:
             arrays |= {name: np.zeros_like(value) for name, value in arrays.items() if name in named}
         return arrays
 
+    @cached_property
     def _shared_state(self) -> dict[str, Tensor]:
-        return exchanged(self.settings, self.family)
+        """What travels, by its name: the networks' own tensors, which training changes in their places."""
+        own = dict(self.family.nets.named_parameters()) | dict(self.family.nets.named_buffers())
+        return {name: own[name] for name in exchanged(self.settings, self.family)}
 
     @property
     def _insecure_seed(self) -> int | None:
@@ -304,10 +319,20 @@ class SiteWork:
         path = self._path(order.round)
         notes = {"received": digest, "metrics": json.dumps(metrics), "charged": str(int(metrics.get("charged", 0)))}
         notes |= {"promise": self._promise, "note": note.value if note else ""}
-        save_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown, notes=notes)
+        synced = not self.site.simulated  # of all simulated sites at once, before the server keeps the round
+        old = [self._path(number) for number in self._before(order.round)[1:]]
+        save_state(
+            path,
+            self.trainer,
+            self.settings.generator,
+            shown=self.prepared.shown,
+            notes=notes,
+            synced=synced,
+            over=old[-1] if old else None,
+        )
         self._in_memory = (order.round, path.stat().st_mtime_ns)
-        for old in [number for number in self._rounds() if number < order.round][:-1]:
-            self._path(old).unlink(missing_ok=True)
+        for one in old[:-1]:
+            one.unlink(missing_ok=True)
         if self.settings.federation == "none":
             self.prepared.fit()
             save_generator(self.site.folder, self.trainer, self.prepared.card())
@@ -374,12 +399,3 @@ def _with_own_public(options: Mapping[str, Any], site: SiteContext) -> dict[str,
         problem = "the run compares patients with a public image set, and site.toml names none"
         raise OtherPoolError(problem, remedy=f'copy that set here and say where it lies: {PUBLIC} = "FOLDER"')
     return {**options, PUBLIC: str(site.public)}
-
-
-def _digest(order: Order, received: Mapping[str, NDArray[Any]]) -> str:
-    """Of everything that the result of a round follows from, besides the site's own storage."""
-    found = hashlib.sha256(json.dumps([order.round, order.first_step, order.steps, order.experiment]).encode())
-    for name in sorted(received):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(received[name]).tobytes())
-    return found.hexdigest()

@@ -60,7 +60,7 @@ def hello(message: Message, context: Context) -> Message:
     def handshake(site: SiteContext, settings: FederationSettings) -> RecordDict:
         work = _work(site, settings, context, experiment, round=0)
         content = facts_content(site.name, work.facts)
-        EgressLog(site.folder).record("hello", ["facts"], [()], 0, 0)
+        EgressLog(site.folder, synced=not site.simulated).record("hello", ["facts"], [()], 0, 0)
         return content
 
     return Message(_answer(context, experiment, 0, handshake), reply_to=message)
@@ -234,5 +234,5 @@ def _leave(site: SiteContext, order: Order, outcome: Outcome) -> RecordDict:
         names, shapes = [*names, outcome.note.value], [*shapes, ()]
     size = _bytes(outcome.arrays)
     DailyUsage(site.own_folder).check_bytes(site.policy, size)
-    EgressLog(site.folder).record("train", names, shapes, size, order.round)
+    EgressLog(site.folder, synced=not site.simulated).record("train", names, shapes, size, order.round)
     return content

@@ -8,24 +8,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from fedsynth import atomic_files
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.central_generator import CentralGenerator
 from fedsynth.federation.charge_totals import ChargeTotals
-from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
+from fedsynth.federation.checkpoints import ROWS, Checkpoint, newest_checkpoint, save_checkpoint
 from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Order, Outcome, SiteNote, bounds_of
 from fedsynth.federation.fitting import Fitting, begun_from, exchanged, fitted, load, mixture
 from fedsynth.federation.handshake import Agreement, Sites
 from fedsynth.federation.messages import Reply
+from fedsynth.federation.moving_average import mixed, straight_line
 from fedsynth.federation.round_log import RoundLog, merged
 from fedsynth.federation.secure_exchange import SecureExchange
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.site_context import SITES
 from fedsynth.federation.strategies import ServerStrategy, make_strategy
 from fedsynth.federation.update_checks import UpdateChecks, refused_samplers, refused_sums
 from fedsynth.privacy.accounting import compose
@@ -80,7 +81,15 @@ class Rounds:
         if self.at.strategy:
             self._averaging.load(self.at.strategy)
         self._refusing = [Reply(site=site, reason=code) for site, code in sorted(agreement.refused.items())]
-        self._record = RoundLog(run.rounds, kept=self.at.log, timed=settings.privacy is None, spent=self.spent)
+        self._simulated = (run.folder / SITES).is_file()
+        self._record = RoundLog(
+            run.rounds,
+            run.checkpoints / ROWS,
+            kept=self.at.log,
+            timed=settings.privacy is None,
+            spent=self.spent,
+            synced=not self._simulated,
+        )
         self._notes = self._found_wrong(damaged)
         self._final: dict[str, ErrorCode] = {}  # sites that will answer no further round of this run, and why
         most = self._record.charged()
@@ -159,12 +168,14 @@ class Rounds:
 
     def _keep(self) -> None:
         """The checkpoint, with all that a resumed run needs to check and to tell as this one would have."""
-        self.at = replace(self.at, norms=self._checks.norms, log=self._record.text)
+        self.at = replace(self.at, norms=self._checks.norms, log=self._record.keep())
         self._keep_charges()
 
     def _keep_charges(self) -> None:
         """The checkpoint with what sites have told of since: also where a round failed, for they were charged."""
         self.at = replace(self.at, charged=dict(sorted(self._charges.known.items())))
+        if self._simulated:  # its sites' states of this round lie in the run directory, and are not synced one by one
+            atomic_files.sync_all(self.run.folder)
         save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
 
     def _log(self, number: int, replies: Sequence[Reply]) -> None:
@@ -327,7 +338,7 @@ class Rounds:
         steps = self._steps
         kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
         moved = {
-            name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
+            name: mixed(value, old[name], new[name], (kept, from_old, from_new))
             for name, value in self.at.ema.items()
             if name in self._parameters and name in new
         }
@@ -354,28 +365,6 @@ def _adding_bytes(reply: Reply, before: Reply) -> Reply:
 
 def _without_arrays(reply: Reply) -> Reply:
     return replace(reply, outcome=replace(reply.outcome, arrays={}))
-
-
-def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:
-    """How a moving average A ends after `steps` steps on the straight line from W0 to W1: a A + b W0 + c W1.
-
-    Step s, counted from the start of the run, keeps min(d, (1 + s) / (10 + s)) of A, as a single site's does.
-    """
-    limit = 0.5 ** (1 / half_life) if half_life > 0 else 0.0
-    kept, from_old, from_new = 1.0, 0.0, 0.0
-    for done in range(1, steps + 1):
-        step = first + done - 1
-        decay, place = min(limit, (1 + step) / (10 + step)), done / steps
-        kept = decay * kept
-        from_old = decay * from_old + (1 - decay) * (1 - place)
-        from_new = decay * from_new + (1 - decay) * place
-    return kept, from_old, from_new
-
-
-def _mixed(ema: NDArray[Any], old: NDArray[Any], new: NDArray[Any], parts: tuple[float, float, float]) -> NDArray[Any]:
-    kept, from_old, from_new = parts
-    wide = kept * ema.astype(np.float64) + from_old * old.astype(np.float64) + from_new * new.astype(np.float64)
-    return np.asarray(wide, ema.dtype)
 
 
 def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Sequence[str]) -> tuple[float, ...]:
