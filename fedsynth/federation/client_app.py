@@ -25,7 +25,7 @@ from fedsynth.federation.client import SiteWork
 from fedsynth.federation.clock import wait_for_slot
 from fedsynth.federation.egress_log import EgressLog
 from fedsynth.federation.error_codes import ErrorCode, NeutralError, PolicyRefusedError, keep_to_itself
-from fedsynth.federation.exchange import Arrays, Order, Outcome
+from fedsynth.federation.exchange import Order, Outcome, Sent
 from fedsynth.federation.fault_injection import Fault, Faults
 from fedsynth.federation.messages import (
     facts_content,
@@ -216,13 +216,13 @@ def _fault(settings: FederationSettings, site: SiteContext, order: Order) -> Fau
     return Faults.parse(settings.inject).of(settings.seed, number, asked)
 
 
-def _bytes(arrays: Arrays) -> int:
+def _bytes(arrays: Sent) -> int:
     return sum(value.nbytes for value in arrays.values())
 
 
 def _spoilt(outcome: Outcome) -> Outcome:
     broken = {name: np.full_like(value, np.nan) for name, value in outcome.arrays.items() if value.dtype.kind == "f"}
-    return replace(outcome, arrays=outcome.arrays | broken)
+    return replace(outcome, arrays={**outcome.arrays, **broken})
 
 
 def _leave(site: SiteContext, order: Order, outcome: Outcome) -> RecordDict:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedsynth.federation.error_codes import ErrorCode
-from fedsynth.federation.exchange import Arrays
+from fedsynth.federation.exchange import Arrays, Sent
 from fedsynth.federation.messages import Reply
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.base import Model
@@ -63,7 +63,7 @@ class UpdateChecks:
         found = self._measured.get(reply.site)
         return (self._norms(reply.outcome.arrays, old) if found is None else found)[0]
 
-    def _norms(self, sent: Arrays, old: Arrays) -> tuple[float, float]:
+    def _norms(self, sent: Sent, old: Arrays) -> tuple[float, float]:
         """The length of the update: of all that is averaged, and of the parameters. A gradient is one by itself."""
         total = own = 0.0
         for name, value in sent.items():
@@ -123,7 +123,7 @@ def refused_samplers(replies: Mapping[str, Reply], first: Arrays, parameters: Co
     return _without(replies, too_long | {site for site, arrays in sent.items() if _too_large(arrays)})
 
 
-def _possible(sums: Arrays, plan: PrivatePlan | None) -> bool:
+def _possible(sums: Sent, plan: PrivatePlan | None) -> bool:
     if _too_large(sums):
         return False
     if f"{FITTED}.total" not in sums:
@@ -150,11 +150,11 @@ def _without(replies: Mapping[str, Reply], refused: set[str]) -> dict[str, Reply
     return {**replies, **wrong}
 
 
-def _too_large(arrays: Arrays) -> bool:
+def _too_large(arrays: Sent) -> bool:
     return any(np.abs(value).max(initial=0.0) > LARGEST_SUM for value in arrays.values())
 
 
-def _of(names: Collection[str], arrays: Arrays) -> Arrays:
+def _of(names: Collection[str], arrays: Sent) -> Arrays:
     return {name: arrays[name] for name in arrays.keys() & names}
 
 
