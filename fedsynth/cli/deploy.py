@@ -62,7 +62,9 @@ def renew(out: Path = OUT, days: int = typer.Option(730, help="How long they are
     from fedsynth.federation.deploy.folders import renew as write
 
     folder = write(out, days=days)
-    typer.echo(f"Copy {folder / 'certificates'} to the server and start it again.")
+    typer.echo(
+        f"Copy {folder / 'certificates'} to the server, whose embedded proxy reads it at once; nginx: -s reload."
+    )
 
 
 @deploy.command()

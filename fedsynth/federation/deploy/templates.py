@@ -121,6 +121,21 @@ SERVER = """\
 # The run directory, and what is trained.
 run = "run"
 settings = "federation.toml"
+
+# The embedded proxy is for a test on loopback and the first hour. For more, run nginx with nginx.conf beside this file
+# (or compose.yaml), and say so: Flower then listens on loopback alone, on inner-port.
+# proxy = "own"
+# inner-port = 9443
+
+# What one outsider may hold of the embedded proxy, in seconds and connections.
+# [limits]
+# handshake = 15.0
+# first = 30.0
+# idle = 120.0
+# body = 300.0
+# parting = 5.0
+# connections = 400
+# per-peer = 64
 """
 
 FEDERATION = """\
@@ -149,7 +164,7 @@ Stop: Ctrl-C or `systemctl stop`; a restart goes on where it was.
 SERVER_README = """\
 # The server of a fedsynth federation, {server}
 1. Install fedsynth, copy this folder to `{at}`, set in `federation.toml` what is trained. \
-Open port {port} to the hospitals, and no other.
+Open port {port} to the hospitals, and no other; for more than a first test with an nginx of yours (`nginx.conf`).
 2. Start: `sh start.sh` (hospitals can connect), \
 `sh start.sh --run` (they train; it resumes what is there), or install `{unit}`.
 3. Watch: its lines, `run/rounds.csv`, `state/*.log`. The result is in `run/`: generator, card, synthetic image set.
