@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.rounds import Progress
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.runs import Run
@@ -90,7 +90,9 @@ def test_a_run_that_an_earlier_version_began_is_ended(tmp_path: Path) -> None:
     with tarfile.open(BEGUN) as kept:
         kept.extractall(out, filter="data")
     settings = replace(PLAIN, options={"latent": 2, "hidden": [4], "discriminator_hidden": [4]})
-    run = serve(out, settings)
+    with pytest.raises(ConfigError, match="the run was started with count = 400, not 500"):
+        serve(out, settings)  # a default that has changed since: the difference is named
+    run = serve(out, replace(settings, count=400))
     with (run / "rounds.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["round"], row["site"], row["answered"], row["note"]) for row in rows] == [
