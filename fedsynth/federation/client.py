@@ -44,11 +44,9 @@ from fedsynth.training.settings import TrainSettings
 from fedsynth.training.site_storage import SiteStorage
 from fedsynth.training.trainer import Gradients
 
-# FedProx at the site (Li et al. 2020): gradients with a pull towards the weights that the round began with.
-
 
 class Proximal:
-    """A site's gradients with FedProx's pull towards the received weights; it reads weights only."""
+    """A site's gradients with FedProx's pull (Li et al. 2020) towards the received weights; it reads weights only."""
 
     def __init__(self, gradients: Gradients, family: Model, strength: float) -> None:
         self.gradients, self._family, self._strength = gradients, family, strength
