@@ -97,8 +97,11 @@ def approve(
     plan: Path | None = typer.Option(None, metavar="FILE", help="The server's federation.toml, before a run."),
     show: bool = typer.Option(False, "--show", help="Show the plans and approve none."),
 ) -> None:
-    """Show each plan that waits as a page, and approve it when its name is typed. The node takes part in no other."""
-    from fedsynth.errors import ConfigError
+    """Show each plan that waits as a page, and approve it when its name is typed.
+
+    The installed fedsynth takes part in no other. A server that hands the node other code is not bound by it.
+    """
+    from fedsynth.errors import ConfigError, FedSynthError
     from fedsynth.federation import approval
     from fedsynth.federation.asked import asked_of
     from fedsynth.federation.deploy.site_status import look_at
@@ -113,7 +116,14 @@ def approve(
     if not plans:
         typer.echo("No plan waits for approval.")
     for one in plans:
-        typer.echo(approval.page(one, found.policy, asked_of(one.settings, place.name), spent=found.spent))
+        try:
+            page = approval.page(one, found.policy, asked_of(one.settings, place.name), spent=found.spent)
+        except FedSynthError as error:
+            if plan is not None:
+                raise
+            typer.echo(f"A plan cannot be shown, nor approved: {error} ({one.waits_in(place.folder)})")
+            continue
+        typer.echo(page)
         if show:
             continue
         typed = typer.prompt("Type the plan's name to approve it, or press return", default="", show_default=False)

@@ -1,7 +1,8 @@
 """Plans that a person at the hospital has read and approved: the list, its check, and a plan as a page to read.
 
-A plan is everything that a server says of a run; a change of any of it is another plan. The list says nothing of
-patients and holds for every run of the plan; the ledger bounds how many there can be.
+A plan is everything that a server says of a run, and the version of fedsynth that reads it; a change of any of it is
+another plan. The list says nothing of patients and holds for every run of the plan; of private runs the ledger bounds
+how many there can be. It binds fedsynth, not a server that hands out other code.
 """
 
 import hashlib
@@ -13,20 +14,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedsynth import atomic_files, config
+from fedsynth import __version__, atomic_files, config
 from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.federation.asked import asked_of
 from fedsynth.federation.error_codes import ErrorCode, PolicyRefusedError
 from fedsynth.federation.policy import Asked, Policy
-from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.settings import FederationSettings, check_family
 
 WAITING = "plans-waiting"
 MOST_WAITING = 20  # a server may think of as many plans as it likes
+BINDS = "Approval binds the installed fedsynth. A server that hands your node other code is not bound by it."
 _OF_THE_SERVER = ("store",)  # where its own ledgers would lie: a site has its own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One plan; its name ends in the first letters of its hash."""
+    """One plan; its name ends in the first letters of its hash. Files are named by the whole hash: what a server says
+    stands in no path."""
 
     settings: FederationSettings
 
@@ -40,24 +44,34 @@ class Plan:
 
     @property
     def sha256(self) -> str:
-        """Of all of it, in one spelling."""
-        return hashlib.sha256(json.dumps(self.table, sort_keys=True).encode()).hexdigest()
+        """Of all of it and of the version here, in one spelling."""
+        said = json.dumps({"fedsynth": __version__, "plan": self.table}, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     @property
     def name(self) -> str:
         """What a person types to approve it."""
-        return f"{self.settings.generator}-{self.sha256[:8]}"
+        return f"{self.settings.generator}-{self.sha256[:16]}"
+
+    def waits_in(self, home: Path) -> Path:
+        """Its file while nobody has decided."""
+        return home / WAITING / f"{self.sha256}.toml"
 
 
-def check_approved(policy: Policy, settings: FederationSettings, home: Path) -> None:
-    """Refuse a plan that nobody here has approved, where the policy asks for it, and keep it for a person to read."""
+def check_approved(policy: Policy, settings: FederationSettings, site: str, home: Path) -> None:
+    """Refuse a plan that nobody here has approved, where the policy asks for it, and keep it for a person to read.
+
+    What the policy refuses anyhow, or no version of fedsynth could train, is not kept.
+    """
     if policy.approved is None:
         return
+    check_family(settings)
+    policy.check(asked_of(settings, site))
     plan = Plan(settings=settings)
     if plan.sha256 in approved(policy.approved):
         return
     with suppress(FedSynthError):
-        _keep_waiting(plan, home / WAITING)
+        _keep_waiting(plan, plan.waits_in(home))
     problem = f"nobody here has approved the plan {plan.name}; see it with: fedsynth site approve"
     raise PolicyRefusedError(problem, ErrorCode.POLICY_APPROVED)
 
@@ -76,7 +90,7 @@ def approve(plan: Plan, path: Path, home: Path) -> None:
     """Add the plan to the list; it waits no longer."""
     entry = {"name": plan.name, "approved": datetime.now(UTC).isoformat(timespec="seconds")}
     config.save_toml(path, {**approved(path), plan.sha256: entry})
-    (home / WAITING / f"{plan.name}.toml").unlink(missing_ok=True)
+    plan.waits_in(home).unlink(missing_ok=True)
 
 
 def waiting(home: Path) -> list[Plan]:
@@ -94,16 +108,23 @@ def read_plan(path: Path) -> Plan:
 
 
 def page(plan: Plan, policy: Policy, asked: Asked, *, spent: float | None = None) -> str:
-    """The plan as a page: what it means, what this hospital's policy says of it, and every setting."""
-    settings = plan.settings
-    lines = [f"Plan {plan.name}", "", *_meaning(settings), "", *_verdict(policy, asked)]
+    """The plan as a page: what it means, what this hospital's policy says of it, and every setting.
+
+    Text of the server's that a terminal would obey, or that runs backwards, is shown as its code.
+    """
+    lines = [f"Plan {plan.name}", "", *_meaning(plan.settings, asked), "", *_verdict(policy, asked), BINDS]
     if spent is not None and policy.max_epsilon:
         lines.append(f"Spent before: epsilon {spent:g} of {policy.max_epsilon:g} per patient.")
     rest = config.to_toml(plan.table).rstrip()
-    return "\n".join([*lines, "", "All settings:", rest, "", f"SHA-256 {plan.sha256}"])
+    end = f"SHA-256 {plan.sha256}, for fedsynth {__version__}"
+    return _shown("\n".join([*lines, "", "All settings:", rest, "", end]))
 
 
-def _meaning(settings: FederationSettings) -> list[str]:
+def _shown(text: str) -> str:
+    return "".join(one if one == "\n" or one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def _meaning(settings: FederationSettings, asked: Asked) -> list[str]:
     told = [
         f"Trains the generator {settings.generator!r} at {settings.sites} hospitals: {settings.rounds} round(s) of "
         f"{settings.local_steps} step(s) at each, of which {settings.quorum} must answer."
@@ -115,7 +136,7 @@ def _meaning(settings: FederationSettings) -> list[str]:
         told.append("NOT PRIVATE: its randomness can be repeated (insecure-seed).")
     else:
         told.append(f"Private: each patient spends epsilon {privacy.epsilon:g} at delta {privacy.delta:g}.")
-        told.append(f"It declares {privacy.patients} patients per hospital; the number is public and not counted.")
+        told.append(f"It declares {asked.patients} patients for this hospital; the number is public and not counted.")
     if settings.secure_sum and settings.shares is not None:
         told.append(f"The promise rests on a secure sum: at most {settings.shares.colluding} hospitals may collude.")
     if settings.start is not None:
@@ -133,9 +154,8 @@ def _verdict(policy: Policy, asked: Asked) -> list[str]:
     return ["This hospital's policy allows it."]
 
 
-def _keep_waiting(plan: Plan, folder: Path) -> None:
-    path = folder / f"{plan.name}.toml"
-    if path.exists() or len(list(folder.glob("*.toml"))) >= MOST_WAITING:
+def _keep_waiting(plan: Plan, path: Path) -> None:
+    if path.exists() or len(list(path.parent.glob("*.toml"))) >= MOST_WAITING:
         return
     head: Mapping[str, Any] = plan.table
     atomic_files.write_text(path, config.to_toml(head))

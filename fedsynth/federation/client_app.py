@@ -181,7 +181,7 @@ def _work(
     round: int,  # noqa: A002
 ) -> SiteWork:
     """The site's networks, from memory where they are still there; a run that this hospital did not let in has none."""
-    check_approved(site.policy, settings, site.own_folder)
+    check_approved(site.policy, settings, site.name, site.own_folder)
     check_kept(site.policy, site.own_folder, site.folder)
     key = (str(site.folder), site.policy, experiment, *sorted(_items(context.run_config)))
     with _lock:

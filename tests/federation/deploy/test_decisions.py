@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.errors import FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation import approval
+from fedsynth.federation.asked import asked_of
 from fedsynth.federation.deploy import run_supervisor
 from fedsynth.federation.deploy.run_supervisor import TurnedDownError, load_settings
 from fedsynth.federation.deploy.server_files import load_server
@@ -24,6 +25,7 @@ from fedsynth.federation.rounds import Progress
 from fedsynth.federation.server_app import GridSites, read_refusals
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.site_caps import DailyUsage
+from fedsynth.training.settings import Privacy
 from tests.federation.deploy.real_sites import NAMES, deployed, serve, set_policy
 from tests.federation.tiny import SETTINGS
 from tests.training.tiny import tiny_set
@@ -229,5 +231,43 @@ def test_a_server_cannot_fill_the_disk_with_plans(tmp_path: Path) -> None:
     policy = Policy(approved=tmp_path / "approved.toml")
     for seed in range(approval.MOST_WAITING + 5):
         with pytest.raises(PolicyRefusedError):
-            approval.check_approved(policy, FederationSettings(seed=seed), tmp_path)
+            approval.check_approved(policy, FederationSettings(seed=seed), "south", tmp_path)
+    assert approval.waiting(tmp_path) == []  # the policy refuses them, approved or not
+    policy = replace(policy, allow_plain=True)
+    for seed in range(approval.MOST_WAITING + 5):
+        with pytest.raises(PolicyRefusedError):
+            approval.check_approved(policy, FederationSettings(seed=seed), "south", tmp_path)
     assert len(approval.waiting(tmp_path)) == approval.MOST_WAITING
+
+
+@pytest.mark.parametrize("generator", ["../../escaped", "a\nb", "aaa"])
+def test_a_servers_text_names_no_file(tmp_path: Path, generator: str) -> None:
+    """Before, a family called '../../escaped' wrote a file beside the hospital's folder."""
+    home = tmp_path / "north" / "state"
+    policy = Policy(approved=tmp_path / "approved.toml", allow_plain=True)
+    with pytest.raises(ConfigError, match="unknown generator"):
+        approval.check_approved(policy, FederationSettings(generator=generator), "north", home)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_one_plan_that_cannot_be_shown_hides_no_other(out: Path) -> None:
+    set_policy(out, "south", approved="approved.toml")
+    with pytest.raises(FedSynthError, match="approved"):
+        serve(out, PLAIN)
+    (waits,) = (out / "south/state" / approval.WAITING).iterdir()
+    (waits.parent / "0.toml").write_text(waits.read_text().replace('"mlp"', '"aaa"'))
+    page = typed(out, "south", "approve", answer="\n")
+    assert "cannot be shown, nor approved" in page
+    assert f"Plan {approval.Plan(settings=PLAIN).name}" in page
+
+
+def test_a_page_shows_this_hospitals_number_and_obeys_no_text_of_the_servers() -> None:
+    private = Privacy(epsilon=8.0, patients=100)
+    options = {"note\u202e": "\x1b[2J"}
+    settings = FederationSettings(
+        generator="mlp", weighting="declared:north=5,south=7", privacy=private, options=options
+    )
+    page = approval.page(approval.Plan(settings=settings), Policy(), asked_of(settings, "north"))
+    assert "declares 5 patients for this hospital" in page
+    assert "\u202e" not in page
+    assert "\x1b" not in page
