@@ -45,7 +45,7 @@ class Plan:
     @property
     def sha256(self) -> str:
         """Of all of it and of the version here, in one spelling."""
-        said = json.dumps({"fedsynth": __version__, "plan": self.table}, sort_keys=True, allow_nan=False)
+        said = json.dumps({"fedsynth": __version__, "plan": self.table}, sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
     @property

@@ -250,6 +250,14 @@ def test_a_servers_text_names_no_file(tmp_path: Path, generator: str) -> None:
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.parametrize("said", ['{"base":null}', '{"a":[null]}', '{"a":{"b":null}}', '{"a":NaN}', '{"\\ud800":1}'])
+def test_what_toml_cannot_keep_is_in_no_plan(said: str) -> None:
+    """Before, '{}' and '{"base": null}' had one hash, and an approval of the one let the other in."""
+    table = PLAIN.to_run_config(Path("/srv/run"))
+    with pytest.raises(ConfigError, match="options"):
+        from_run_config(table | {"options": said})
+
+
 def test_one_plan_that_cannot_be_shown_hides_no_other(out: Path) -> None:
     set_policy(out, "south", approved="approved.toml")
     with pytest.raises(FedSynthError, match="approved"):
