@@ -27,12 +27,12 @@ from fedsynth.federation.central_generator import refuse_what_is_not_central
 from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself, log_only
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, begun_from, exchanged
+from fedsynth.federation.ledger_copies import refuse_older
 from fedsynth.federation.order_digest import digest_of
+from fedsynth.federation.proximal import Proximal
 from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
-from fedsynth.federation.strategies import proximal_pull
-from fedsynth.models.base import Model, Phase, RandomSource
 from fedsynth.models.facts import PUBLIC
 from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.privacy.secure_rng import InsecureRandomness
@@ -42,30 +42,6 @@ from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import Prepared, prepare, recipe_of, training_members
 from fedsynth.training.settings import TrainSettings
 from fedsynth.training.site_storage import SiteStorage
-from fedsynth.training.trainer import Gradients
-
-
-class Proximal:
-    """A site's gradients with FedProx's pull (Li et al. 2020) towards the received weights; it reads weights only."""
-
-    def __init__(self, gradients: Gradients, family: Model, strength: float) -> None:
-        self.gradients, self._family, self._strength = gradients, family, strength
-        self._received: dict[str, Tensor] = {}
-
-    def receive(self) -> None:
-        """Remember the weights as they are now: the round begins."""
-        self._received = {name: value.detach().clone() for name, value in self._family.nets.named_parameters()}
-
-    def __call__(
-        self, phase: Phase, step: int, progress: float, rng: RandomSource
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """See `Gradients`."""
-        loss, gradients = self.gradients(phase, step, progress, rng)
-        named = self._family.nets[phase.net].named_parameters()
-        received = [(value.detach(), self._received[f"{phase.net}.{name}"]) for name, value in named]
-        pulls = [proximal_pull(value, start, self._strength) for value, start in received]
-        return loss, [None if one is None else one + pull for one, pull in zip(gradients, pulls, strict=True)]
-
 
 OnStep = Callable[[str, int, int], None]
 LOSSES, STATES = "losses.csv", "state-*.safetensors"
@@ -266,7 +242,10 @@ class SiteWork:
             store=site.store,
         )
         if settings.privacy is not None and not images.header.phantoms:
-            charges = read_ledger(Ledger(site.name, settings.privacy.store).path)
+            ledger = Ledger(site.name, settings.privacy.store).path
+            charges = read_ledger(ledger)
+            if site.home is not None:
+                refuse_older(ledger, charges, site.home)
             storage.find_name(charge.run for charge in charges)
         streams = stream_seed(self.settings.seed, "site", site.name)
         recipe = recipe_of(self.settings.training())

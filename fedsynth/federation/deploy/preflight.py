@@ -22,6 +22,7 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError, ImageSetError, RefusedError
 from fedsynth.federation.approval import approved
 from fedsynth.federation.deploy.certificate_checks import read_authority, read_node_key
+from fedsynth.federation.ledger_copies import refuse_older
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import SiteFile, load_site_file
 from fedsynth.models.image_pool import open_public
@@ -137,16 +138,18 @@ def _public(site: SiteFile) -> str:
 
 
 def _ledger(site: SiteFile) -> str:
-    """Readable, and by its owner alone: names of patients can be tried against the salt by whoever reads it."""
+    """No older than a run, and readable by its owner alone: whoever reads it can try names of patients against the
+    salt."""
     store = site.ledger_store
-    if not store.exists():
-        return f"will be made ({store})"
-    for path in (store, store / SALT):
-        if path.exists() and (rights := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-            remedy = f"chmod {'700' if path.is_dir() else '600'} {path}"
-            raise FedSynthError("others on this machine can open it", file=path, value=f"{rights:o}", remedy=remedy)
     path = store / folder_of(site.name) / "ledger.jsonl"
     charges = read_ledger(path)
+    refuse_older(path, charges, site.folder)
+    if not store.exists():
+        return f"will be made ({store})"
+    for one in (store, store / SALT):
+        if one.exists() and (rights := stat.S_IMODE(one.stat().st_mode)) & 0o077:
+            remedy = f"chmod {'700' if one.is_dir() else '600'} {one}"
+            raise FedSynthError("others on this machine can open it", file=one, value=f"{rights:o}", remedy=remedy)
     runs = len({charge.run for charge in charges})
     return f"{runs} run(s) were charged ({path})" if charges else f"nothing was charged yet ({path})"
 

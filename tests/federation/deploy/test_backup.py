@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.federation.deploy.preflight import check_site
 from fedsynth.federation.rounds import Progress
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.runs import Run
@@ -82,6 +83,27 @@ def test_a_ledger_that_is_older_than_the_run_is_refused_and_the_newer_one_helps(
     lose_and_restore(out, "south", new)
     with (serve(out, settings) / "rounds.csv").open(newline="") as file:
         assert [row["answered"] for row in csv.DictReader(file)][-2:] == ["true", "true"]
+
+
+def test_a_ledger_that_is_older_than_a_finished_run_is_refused(tmp_path: Path) -> None:
+    """Before, the check called the budget free, and the next run was charged beyond the cap."""
+    out = deployed(tmp_path, tiny_set())
+    for name in NAMES:
+        set_policy(out, name, delta=1e-3)
+    settings = replace(private(tmp_path, insecure=False), rounds=1)
+    serve(out, settings)
+    ledger = out / "south/ledger/south/ledger.jsonl"
+    whole, lines = ledger.read_text(), ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(lines[:-1]))
+    (found,) = [one for one in check_site(out / "south/site.toml") if one.what == "ledger"]
+    assert found.state == "problem"
+    assert "lacks 1 charge(s)" in found.text
+    with pytest.raises(FedSynthError, match="south: its ledger lacks private steps"):
+        serve(out, replace(settings, seed=1), run="second")
+    assert ledger.read_text() == "".join(lines[:-1])  # nobody was charged
+    ledger.write_text(whole)
+    (found,) = [one for one in check_site(out / "south/site.toml") if one.what == "ledger"]
+    assert found.state == "ok"
 
 
 def test_a_run_that_an_earlier_version_began_is_ended(tmp_path: Path) -> None:
