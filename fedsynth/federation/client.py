@@ -33,6 +33,7 @@ from fedsynth.federation.proximal import Proximal
 from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
+from fedsynth.federation.trained_rounds import TrainedRounds
 from fedsynth.models.facts import PUBLIC
 from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.privacy.secure_rng import InsecureRandomness
@@ -75,6 +76,9 @@ class SiteWork:
             self.trainer.gradients = self._proximal
         self._in_memory: tuple[int, int] | None = None
         self._moved = False
+        planned = settings.training_exchanges + self.fitting.exchanges
+        counted = not site.simulated and self._promise != "private"
+        self._trained = TrainedRounds(site.folder, planned=planned) if counted else None
         self._losses: LossLog | None = None
         self._busy = Lock()
 
@@ -92,10 +96,13 @@ class SiteWork:
         if not self._busy.acquire(blocking=False):
             raise NeutralError(ErrorCode.BUSY)
         try:
-            if order.round > self.settings.training_exchanges:
-                return self._fit(order, received)
             digest = digest_of(order, received)
-            return self._finished(order, digest) or self._train(order, received, digest, on_step)
+            fits = order.round > self.settings.training_exchanges
+            if not fits and (finished := self._finished(order, digest)):
+                return finished
+            if self._trained is not None:
+                self._trained.count(digest)
+            return self._fit(order, received) if fits else self._train(order, received, digest, on_step)
         finally:
             self._busy.release()
 

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
-from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation import approval
 from fedsynth.federation.asked import asked_of
+from fedsynth.federation.client import SiteWork
 from fedsynth.federation.deploy import run_supervisor
 from fedsynth.federation.deploy.run_supervisor import TurnedDownError, load_settings
 from fedsynth.federation.deploy.server_files import load_server
@@ -25,6 +27,8 @@ from fedsynth.federation.rounds import Progress
 from fedsynth.federation.server_app import GridSites, read_refusals
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.site_caps import DailyUsage
+from fedsynth.federation.site_context import SITE_FILE, open_site_context
+from fedsynth.federation.trained_rounds import SPARE
 from fedsynth.training.settings import Privacy
 from tests.federation.deploy.real_sites import NAMES, deployed, serve, set_policy
 from tests.federation.tiny import SETTINGS
@@ -180,6 +184,23 @@ def test_minutes_of_a_day_bind_and_end_with_it(out: Path) -> None:
     before = (out / "south/state/usage.json").read_text()
     (out / "south/state/usage.json").write_text(before.replace(usage.today().day, "2020-01-01"))
     assert usage.today().seconds == 0.0
+
+
+def test_a_server_that_repeats_rounds_is_answered_no_more_often_than_the_plan_and_some(out: Path) -> None:
+    """Before, a plan of two rounds was trained as often as a server sent other weights."""
+    experiment, file = "exp-1", {SITE_FILE: str(out / "north/site.toml")}
+    site = open_site_context(file, Path("/srv/run"), experiment)
+    work = SiteWork(site, PLAIN, experiment=experiment)
+    for number in range(PLAIN.rounds + SPARE + 1):
+        if number % 5 == 0:
+            work = SiteWork(site, PLAIN, experiment=experiment)  # the node was started again
+        sent = {name: value + np.float32(number) for name, value in work._arrays().items()}
+        order = Order(round=1 + number % 2, first_step=2 * (number % 2), steps=2, experiment=experiment)
+        if number < PLAIN.rounds + SPARE:
+            work.train(order, sent)
+            work.train(order, sent)  # finished and lost on the way: sent again, and not counted
+    with pytest.raises(RefusedError, match="more rounds than its plan holds"):
+        work.train(order, sent)
 
 
 def typed(out: Path, name: str, *words: str, answer: str = "") -> str:
