@@ -65,16 +65,19 @@ class RoundLog:
 
     def restore(self) -> bool:
         """Write the kept table where the file lacks any of it or goes on beyond it. True where rows were lacking."""
-        there = [_filled(row) for row in _read(self._path)]
+        there: list[dict[str, str]] = []
+        with suppress(FedSynthError):
+            there = [_filled(row) for row in read_rounds(self._path)]
         kept = _rows(self._written())
-        if there != kept:
-            atomic_files.write_text(self._path, _table(self._columns, kept))
+        table = _table(self._columns, kept)
+        if not self._path.exists() or self._path.read_bytes() != table.encode():  # also where only its end is cut
+            atomic_files.write_text(self._path, table)
         self._follows = True
         return there[: len(kept)] != kept
 
     def rounds_written(self) -> int:
         """The last round in the file, whatever was kept."""
-        return max((int(row["round"]) for row in _read(self._path)), default=0)
+        return max((int(row["round"]) for row in read_rounds(self._path)), default=0)
 
     def charged(self) -> dict[str, float]:
         """Private steps by site, as the last row of each has them."""
@@ -100,9 +103,9 @@ class RoundLog:
 
     def _kept_lines(self, mark: LogMark) -> bytes:
         """The list up to the mark; where it is damaged, made again from the table."""
-        lists: tuple[Callable[[], bytes], ...] = (self._rows.read_bytes, lambda: _lines(_read(self._path)))
+        lists: tuple[Callable[[], bytes], ...] = (self._rows.read_bytes, lambda: _lines(read_rounds(self._path)))
         for read in lists if mark.bytes else ():
-            with suppress(OSError):
+            with suppress(OSError, FedSynthError):
                 lines = read()[: mark.bytes]
                 if hashlib.sha256(lines).hexdigest() == mark.sha256:
                     return lines
@@ -164,7 +167,7 @@ def summary(paths: Iterable[Path]) -> dict[str, Any]:
 
     A site that refused when it was greeted counts as asked and left out in every round.
     """
-    rows = [row for path in paths for row in _read(path)]
+    rows = [row for path in paths for row in read_rounds(path)]
     missing = Counter((row["site"], row["reason"]) for row in rows if row["answered"] != "true")
     sizes = [int(row["bytes_up"] or 0) + int(row["bytes_down"] or 0) for row in rows]
     size = sum(sizes)
@@ -183,8 +186,20 @@ def _number(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else ""
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    return _parse(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+def read_rounds(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, none where there is none. A last one without its end is being written, or was cut off."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        rows = _parse(text[: text.rfind("\n") + 1])
+        whole = all(None not in row and None not in row.values() and int(row["round"]) > 0 for row in rows)
+    except (csv.Error, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        problem, remedy = "the round log is damaged", "put it back from a backup, or start a new run"
+        raise FedSynthError(problem, file=path, remedy=remedy)
+    return rows
 
 
 def _parse(text: str) -> list[dict[str, str]]:

@@ -236,7 +236,7 @@ class GridSites:
 
 
 class Refusals:
-    """`refusals.toml` in the run directory: who will not take part and why, written when it is heard."""
+    """`refusals.toml` in the run directory: who will not take part and why, as far as was last heard."""
 
     def __init__(self, folder: Path) -> None:
         self._path, self._known = folder / REFUSALS, dict[str, str]()
@@ -245,6 +245,8 @@ class Refusals:
     def add(self, hello: Hello) -> None:
         """Somebody has answered a handshake."""
         if hello.refused is None:
+            if self._known.pop(hello.site, None) is not None:
+                config.save_toml(self._path, self._known)
             return
         print(f"{hello.site or 'a site'} refuses: {hello.refused.value}", flush=True)  # noqa: T201
         self._known[hello.site or "a site"] = hello.refused.value

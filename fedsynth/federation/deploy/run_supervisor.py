@@ -3,7 +3,6 @@
 What is learned lies in the run directory, not in Flower: a new run of Flower's goes on where the last one ended.
 """
 
-import csv
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
 from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.flower_start import write_app
 from fedsynth.federation.outputs import SHEET, drawing_of, write_sheet
+from fedsynth.federation.round_log import read_rounds
 from fedsynth.federation.server_app import read_refusals, refuse_other_settings
 from fedsynth.federation.settings import FederationSettings, check_family
 from fedsynth.runs import Run
@@ -110,11 +110,11 @@ class Carrier:
 
     def _final_refusals(self) -> dict[str, ErrorCode]:
         """Who decided against the run, where that leaves too few: asking again would be of no use."""
-        refused = {site: code for site, code in read_refusals(self.place.run).items() if code.is_decision}
+        refused = {site: code for site, code in read_refusals(self.place.run).items() if code.is_final}
         rows = self._rows()[self.begun :]
         last = [row for row in rows if row["round"] == rows[-1]["round"] and row["answered"] != "true"]
         codes = {row["site"]: ErrorCode.parse(row["reason"]) for row in last}
-        refused |= {site: code for site, code in codes.items() if code.is_decision}
+        refused |= {site: code for site, code in codes.items() if code.is_final}
         return refused if self.settings.sites - len(refused) < self.settings.quorum else {}
 
     def _tell_refusals(self) -> None:
@@ -179,8 +179,4 @@ class Carrier:
         return max(rounds_of(Run(folder=self.place.run).checkpoints), default=-1)
 
     def _rows(self) -> list[dict[str, str]]:
-        place = Run(folder=self.place.run)
-        if not place.rounds.exists():
-            return []
-        with place.rounds.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return read_rounds(Run(folder=self.place.run).rounds)

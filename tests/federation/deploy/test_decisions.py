@@ -21,10 +21,10 @@ from fedsynth.federation.deploy.run_supervisor import TurnedDownError, load_sett
 from fedsynth.federation.deploy.server_files import load_server
 from fedsynth.federation.error_codes import ErrorCode, PolicyRefusedError
 from fedsynth.federation.exchange import Arrays, Order
-from fedsynth.federation.messages import Reply
+from fedsynth.federation.messages import Hello, Reply
 from fedsynth.federation.policy import Policy
 from fedsynth.federation.rounds import Progress
-from fedsynth.federation.server_app import GridSites, read_refusals
+from fedsynth.federation.server_app import GridSites, Refusals, read_refusals
 from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.site_caps import DailyUsage
 from fedsynth.federation.site_context import SITE_FILE, open_site_context
@@ -201,6 +201,25 @@ def test_a_server_that_repeats_rounds_is_answered_no_more_often_than_the_plan_an
             work.train(order, sent)  # finished and lost on the way: sent again, and not counted
     with pytest.raises(RefusedError, match="more rounds than its plan holds"):
         work.train(order, sent)
+
+
+def test_a_refusal_that_a_new_day_lifts_ends_no_run_and_one_that_was_taken_back_is_forgotten(tmp_path: Path) -> None:
+    """Before, a day's minutes used up at both hospitals ended the server for good, as if they had decided so."""
+    place = SimpleNamespace(run=tmp_path)
+    carrier = run_supervisor.Carrier(
+        place=place,  # type: ignore[arg-type]
+        link=None,  # type: ignore[arg-type]
+        hospitals=None,  # type: ignore[arg-type]
+        report=print,
+        settings=PLAIN,
+    )
+    heard = Refusals(tmp_path)
+    for code, final in ((ErrorCode.POLICY_MINUTES, 0), (ErrorCode.REFUSED, 0), (ErrorCode.POLICY_APPROVED, 2)):
+        for name in NAMES:
+            heard.add(Hello(site=name, refused=code))
+        assert len(carrier._final_refusals()) == final
+    heard.add(Hello(site="north"))
+    assert read_refusals(tmp_path) == {"south": ErrorCode.POLICY_APPROVED}
 
 
 def typed(out: Path, name: str, *words: str, answer: str = "") -> str:
