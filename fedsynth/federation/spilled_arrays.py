@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth import atomic_files
+from fedsynth.errors import FedSynthError
 
 LIMIT = 256 * 2**20  # bytes of arrays in memory
 
@@ -60,8 +61,14 @@ class SpilledArrays(Mapping[str, NDArray[Any]]):
         """Entries `start` to `stop` of an array, as if it were flat."""
         place = self._places[name]
         width = place.dtype.itemsize
-        content = os.pread(self._file.handle, (stop - start) * width, place.offset + start * width)
-        return np.frombuffer(content, place.dtype)
+        content = np.empty(stop - start, place.dtype)
+        left, offset = content.view(np.uint8).data, place.offset + start * width
+        while left.nbytes:  # one call reads 2 GiB at most
+            done = os.preadv(self._file.handle, [left], offset)
+            if not done:
+                raise FedSynthError("a reply that waited on the disk was cut short", value=name)
+            offset, left = offset + done, left[done:]
+        return content
 
 
 class ArrayStore:

@@ -1,5 +1,6 @@
 """Replies that wait in a file: the same bits as in memory, whatever the strategy, and memory that does not grow."""
 
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,14 @@ def test_arrays_are_read_as_they_were_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())  # a killed server leaves nothing behind
     assert ArrayStore(tmp_path).keep(arrays) is arrays  # few are kept in memory
     assert ArrayStore(None, limit=0).keep(arrays) is arrays
+
+
+def test_arrays_are_read_whole_though_one_call_reads_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reads 2 GiB in one call at most."""
+    value = np.arange(1000, dtype=np.float32).reshape(10, 100)
+    kept, whole = ArrayStore(tmp_path, limit=0).keep({"a": value}), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda handle, parts, offset: whole(handle, [parts[0][:16]], offset))
+    assert np.array_equal(kept["a"], value)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -6,10 +6,13 @@ is read from the hospital's files when it is asked for.
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ def open_health_page(path: Path, *, address: str = ADDRESS, port: int = PORT) ->
 
     class Handler(_Handler):
         site_file = path
+        bound = (address.lower(), socket.gethostname().lower())
 
     try:
         return ThreadingHTTPServer((address, port), Handler)
@@ -41,6 +45,8 @@ def as_json(status: SiteStatus) -> dict[str, Any]:
     """The status as one object."""
     table = asdict(status)
     table["policy"] = {key: value for key, value in table["policy"].items() if value is not None}
+    if "approved" in table["policy"]:
+        table["policy"]["approved"] = True  # the list's place on this machine is nobody's business
     return {"schema": "fedsynth.site-status/1", **json.loads(json.dumps(table, default=str))}
 
 
@@ -62,18 +68,22 @@ def metrics(status: SiteStatus, *, free_bytes: int) -> str:
     if status.policy.max_epsilon is not None:
         lines += _metric("max_epsilon", "The policy's cap per patient.", "gauge", status.policy.max_epsilon)
     lines += _head("refusals_total", "Messages that were refused, by reason.", "counter")
-    lines += [f'fedsynth_refusals_total{{reason="{code}"}} {count}' for code, count in status.refusals]
+    lines += [f'fedsynth_refusals_total{{reason="{_label(code)}"}} {count}' for code, count in status.refusals]
     return "\n".join(lines) + "\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
     site_file: Path
+    bound: tuple[str, ...]
     timeout = _SECONDS
     server_version, sys_version = "fedsynth", ""
 
     def do_GET(self) -> None:
         """Answer one of two paths."""
         kinds = {"/health": _JSON, "/metrics": _TEXT}
+        if not self._is_asked_by_name():
+            self._send(421, _TEXT, "ask by this machine's address, or by localhost\n")
+            return
         if self.path not in kinds:
             self._send(404, _TEXT, "there are /health and /metrics\n")
             return
@@ -87,6 +97,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         page = metrics(status, free_bytes=free) if self.path == "/metrics" else json.dumps(as_json(status)) + "\n"
         self._send(200, kinds[self.path], page)
+
+    def _is_asked_by_name(self) -> bool:
+        """A page of somebody else's, whose name was made to point here, does not read this one in a browser here."""
+        host = self.headers.get("Host", "").strip().lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+        with suppress(ValueError):
+            ip_address(name.strip("[]"))
+            return True
+        return name in {"", "localhost", *self.bound}
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: a monitor asks every few seconds."""
@@ -104,6 +123,10 @@ def _refuse_closed(path: Path) -> None:
     policy = load_site_file(path).policy
     if not load_policy(policy).health_page:
         raise RefusedError("the policy closes the health page", file=policy, remedy="health-page = true opens it")
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _metric(name: str, help: str, kind: str, value: float) -> Iterable[str]:  # noqa: A002

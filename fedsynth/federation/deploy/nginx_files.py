@@ -61,7 +61,7 @@ server {{
     client_header_buffer_size 4k;
     large_client_header_buffers 4 8k;
     client_max_body_size {largest};
-    ignore_invalid_headers off;
+    ignore_invalid_headers on;  # names with underscores and the like are dropped: Flower sends none
     merge_slashes off;
 
     location / {{

@@ -109,7 +109,8 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 413: "Content Too Large", 502:
 def _write_head(request: Request, peer: str) -> bytes:
     lines = [f"{request.method} {request.target} HTTP/1.1", "host: 127.0.0.1", "connection: close"]
     lines += [f"content-length: {request.length}", f"x-forwarded-for: {peer}"]
-    own = [one for one in request.headers if one[0] not in _HOP_BY_HOP and not one[0].startswith(_OF_OTHERS)]
+    others = [one for one in request.headers if one[0] not in _HOP_BY_HOP and "_" not in one[0]]
+    own = [one for one in others if not one[0].startswith(_OF_OTHERS)]  # x_forwarded_for is read as the same by some
     lines += [f"{name}: {value}" for name, value in own]
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 

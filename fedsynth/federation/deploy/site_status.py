@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fedsynth import atomic_files
-from fedsynth.errors import RefusedError
+from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation.approval import waiting
 from fedsynth.federation.egress_log import EGRESS, read_egress
 from fedsynth.federation.policy import Policy, load_policy
@@ -20,6 +21,7 @@ from fedsynth.privacy.accounting import rounded_up
 from fedsynth.privacy.ledger import Ledger, sites_of
 
 NODE_LOCK = "node.lock"
+_PATIENCE = 1.0  # seconds: whoever asks whether a node runs holds the lock for a moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,13 @@ class SiteStatus:
 def look_at(site: SiteFile) -> SiteStatus:
     """Read everything; the newest run comes last."""
     policy = load_policy(site.policy)
-    runs = [_run(folder) for folder in runs_kept(site.folder)]
     logs = {site.folder, site.policy.parent, *runs_kept(site.folder)}
+    try:
+        runs = [_run(folder) for folder in runs_kept(site.folder)]
+        refusals = Counter(code for folder in logs for code in _refusals(folder))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"an {EGRESS} has a line of another shape: {error!r}"
+        raise FedSynthError(problem, file=site.folder, remedy="put it back from a backup, or move it away") from error
     return SiteStatus(
         name=site.name,
         server=site.server or "",
@@ -62,7 +69,7 @@ def look_at(site: SiteFile) -> SiteStatus:
         spent=_spent(site, policy),
         used=DailyUsage(site.folder).today(),
         runs=tuple(sorted(runs, key=lambda run: run.last.timestamp() if run.last else 0.0)),
-        refusals=tuple(sorted(Counter(code for folder in logs for code in _refusals(folder)).items())),
+        refusals=tuple(sorted(refusals.items())),
         waiting=tuple(plan.name for plan in waiting(site.folder)) if policy.approved else (),
     )
 
@@ -82,12 +89,18 @@ def hold_lock(folder: Path) -> None:
     """Say that a node works here, until this process ends, whatever program it becomes; another node is refused."""
     with atomic_files.told_when_unwritable(folder):
         handle = os.open(folder / NODE_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        remedy = "end it first, or leave it"
-        raise RefusedError("a node of this hospital runs already", file=folder, remedy=remedy) from None
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() < patience:
+                time.sleep(0.05)
+                continue
+            os.close(handle)
+            remedy = "end it first, or leave it"
+            raise RefusedError("a node of this hospital runs already", file=folder, remedy=remedy) from None
     os.set_inheritable(handle, True)
 
 

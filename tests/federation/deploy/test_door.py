@@ -275,7 +275,7 @@ def test_a_body_beyond_the_limit_is_not_awaited(door: Door) -> None:
 
 def test_what_a_client_says_of_itself_is_not_believed(door: Door) -> None:
     connection = door.connect()
-    names = ("X-Forwarded-For", "X-Real-IP", "X-Forwarded-Host", "Forwarded")
+    names = ("X-Forwarded-For", "X-Real-IP", "X-Forwarded-Host", "Forwarded", "X_Forwarded_For")
     connection.request("POST", FLEET, b"", dict.fromkeys(names, "10.9.8.7"))
     found = json.loads(connection.getresponse().read())["headers"]
     connection.close()

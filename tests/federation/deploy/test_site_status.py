@@ -1,6 +1,8 @@
 """`site status` and the health page: what a hospital and its monitor see, and that the policy can close it."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 from fedsynth.cli import app
 from fedsynth.errors import RefusedError
 from fedsynth.federation.deploy.health_page import open_health_page
-from fedsynth.federation.deploy.site_status import hold_lock, node_runs
+from fedsynth.federation.deploy.site_status import NODE_LOCK, hold_lock, node_runs
 from tests.federation.deploy.real_sites import deployed, serve, set_policy
 from tests.federation.tiny import SETTINGS
 from tests.training.tiny import tiny_set
@@ -86,6 +88,28 @@ def test_a_monitor_reads_numbers_over_loopback(out: Path) -> None:
     assert {name.partition("{")[0] for name in values} == told
 
 
+def test_the_page_tells_no_place_no_other_host_and_stands_a_damaged_log(out: Path) -> None:
+    set_policy(out, "south", approved="approved.toml")
+    log = out / "south/state/run-damaged/egress.jsonl"
+    log.parent.mkdir()
+    with page(out, "south") as url:
+        assert str(out) not in read(f"{url}/health")
+        other = urllib.request.Request(f"{url}/health", headers={"Host": "evil.example:9464"})
+        with pytest.raises(HTTPError, match="421"):
+            urllib.request.urlopen(other)
+        log.write_text(
+            '{"when": "2026-01-01T00:00:00+00:00", "message": "refusal", "round": 1, "bytes": 0, '
+            '"content": {"a\\"} 1\\nb": []}}\n'
+        )
+        assert 'reason="a\\"} 1\\nb"} 1' in read(f"{url}/metrics")
+        log.write_text('{"when": "x"}\n')
+        with pytest.raises(HTTPError, match="503"):
+            read(f"{url}/metrics")
+    log.unlink()
+    log.parent.rmdir()
+    set_policy(out, "south", approved=None)
+
+
 def test_the_policy_closes_the_page(out: Path) -> None:
     with page(out, "north") as url:
         set_policy(out, "north", **{"health-page": False})
@@ -94,6 +118,17 @@ def test_the_policy_closes_the_page(out: Path) -> None:
     with pytest.raises(RefusedError, match="the policy closes the health page"):
         open_health_page(out / "north/site.toml", port=0)
     set_policy(out, "north", **{"health-page": True})
+
+
+def test_a_node_begins_though_somebody_looks_at_that_instant(tmp_path: Path) -> None:
+    (tmp_path / NODE_LOCK).touch()
+    looking = os.open(tmp_path / NODE_LOCK, os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `node_runs` does
+    timer = threading.Timer(0.2, os.close, [looking])
+    timer.start()
+    hold_lock(tmp_path)
+    assert node_runs(tmp_path)
+    timer.join()
 
 
 def test_a_node_is_seen_at_work_whatever_program_it_became_and_no_second_one_begins(tmp_path: Path) -> None:
