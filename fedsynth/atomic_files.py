@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def _write(handle: int, parts: Sequence[bytes | memoryview]) -> int:
         if done:
             left[0] = left[0][done:]
     return total
+
+
+def sweep(folder: Path, pattern: str, *, older: float = 3600.0) -> None:
+    """Remove what a kill in the middle of `write_bytes` left of files of this pattern, `older` seconds ago at least."""
+    for path in folder.glob(f".{pattern}.*"):
+        with suppress(OSError):  # another process sweeps too
+            if time.time() - path.stat().st_mtime > older:
+                path.unlink()
 
 
 def append(path: Path, text: str, *, synced: bool = True) -> None:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.errors import DamagedError, FedSynthError, RefusedError
 from fedsynth.federation.asked import asked_of, count_parameters
@@ -60,6 +61,7 @@ class SiteWork:
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
         if not site.simulated:
+            atomic_files.sweep(site.folder, STATES)
             _note_members(self.prepared, site.folder)
         self.facts = Facts.of(images, public=self.family.public)
         if settings.federation == "central-generator":
