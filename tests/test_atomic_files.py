@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsynth.atomic_files import new_folder, refuse_existing, write_bytes, write_text
+from fedsynth.atomic_files import new_folder, refuse_existing, sweep, write_bytes, write_text
 from fedsynth.errors import FedSynthError, RefusedError
 
 
@@ -178,3 +178,13 @@ def test_a_killed_process_leaves_nothing_that_loads(tmp_path: Path, before: str)
     if before == "old":
         assert (tmp_path / "out/m").read_text() == "old"
     assert all(name.startswith(".out.partial-") for name in names(tmp_path) if name != "out")
+
+
+def test_what_a_kill_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    left, fresh, other = tmp_path / ".state-1.bin.ab12", tmp_path / ".state-2.bin.cd34", tmp_path / "state-1.bin"
+    for path in (left, fresh, other):
+        path.write_bytes(b"x")
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    sweep(tmp_path, "state-*.bin")
+    assert sorted(tmp_path.iterdir()) == [fresh, other]

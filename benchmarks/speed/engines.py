@@ -1,11 +1,13 @@
 """What an engine costs: the same federation by a bare loop, on the local engine and on Ray, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/speed/engines.py [--sites 4,16,64] [--rounds 6] [--engines bare,local,ray]
+    OMP_NUM_THREADS=1 python benchmarks/speed/engines.py --many 1000 [--rounds 4]
     OMP_NUM_THREADS=1 python benchmarks/speed/engines.py --simulate [--rounds 4] [--repeats 2]
 
 The first times a model of about 1 MB whose sites take one small step a round, each measurement in a process of its own
 with one worker and one thread. Training and writing to disk are timed apart, by wall and by processor: on a busy
-machine read the processor's. The second compares what `fedsynth simulate` runs by default, at four sites, with a bare
+machine read the processor's. Syncs are calls after which something is on the disk. The second is the local engine with
+many sites and a tiny model. The third compares what `fedsynth simulate` runs by default, at four sites, with a bare
 loop of the same steps.
 """
 
@@ -29,6 +31,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedsynth import atomic_files
 from fedsynth.data import Header, ImageSet
 from fedsynth.data.site_config import Select, SiteEntry, SitesFile, default_sites
 from fedsynth.federation import client as work
@@ -46,6 +49,7 @@ from fedsynth.training.settings import cpu_threads
 from fedsynth.training.trainer import Trainer
 
 SMALL = FederationSettings(generator="dcgan", local_steps=1, batch=2, options={"base": 21})
+TINY = replace(SMALL, generator="mlp", batch=1, options={"latent": 4, "hidden": [8, 8], "discriminator_hidden": [8]})
 SIZE, PATIENTS = 32, 3
 
 
@@ -72,20 +76,30 @@ class Clock:
 
 @dataclass(kw_only=True)
 class Clocks:
-    """Training and disk, and when rounds began and ended: (wall, processor, training, disk) at each moment."""
+    """Training and disk, and when rounds began and ended: (wall, processor, training, disk, syncs) at each moment."""
 
     training: Clock = field(default_factory=Clock)
     disk: Clock = field(default_factory=Clock)
+    syncs: int = 0
     moments: list[tuple[float, ...]] = field(default_factory=list)
 
     def mark(self) -> None:
         """A round begins, or the last one ended."""
-        own = (self.training.wall, self.training.cpu, self.disk.wall, self.disk.cpu)
+        own = (self.training.wall, self.training.cpu, self.disk.wall, self.disk.cpu, self.syncs)
         self.moments.append((time.perf_counter(), time.process_time(), *own))
+
+    def counted(self, sync: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, counted."""
+
+        def counting(*arguments: Any) -> Any:
+            self.syncs += 1
+            return sync(*arguments)
+
+        return counting
 
     def rounds(self) -> dict[str, list[float]]:
         """What each round took, in seconds."""
-        keys = ("wall", "cpu", "training_wall", "training_cpu", "disk_wall", "disk_cpu")
+        keys = ("wall", "cpu", "training_wall", "training_cpu", "disk_wall", "disk_cpu", "syncs")
         steps = np.diff(np.array(self.moments), axis=0)
         return {key: steps[:, i].tolist() for i, key in enumerate(keys)}
 
@@ -101,13 +115,18 @@ def timed_parts() -> Iterator[Clocks]:
         (clocks.disk, client_app.EgressLog, "record"),
         (clocks.disk, server, "save_checkpoint"),
         (clocks.disk, round_log.RoundLog, "add"),
+        (clocks.disk, round_log.RoundLog, "keep"),
+        (clocks.disk, atomic_files, "sync_all"),
     ]
     before = [getattr(owner, name) for _, owner, name in places]
     for (clock, owner, name), original in zip(places, before, strict=True):
         setattr(owner, name, clock.around(original))
+    fsync, sync_all = os.fsync, atomic_files.sync_all
+    os.fsync, atomic_files.sync_all = clocks.counted(fsync), clocks.counted(sync_all)
     try:
         yield clocks
     finally:
+        os.fsync = fsync
         for (_, owner, name), original in zip(places, before, strict=True):
             setattr(owner, name, original)
 
@@ -184,19 +203,27 @@ def _own_megabytes(pid: int) -> float:
         return 0.0
 
 
-def small_federation(folder: Path, sites: int, rounds: int) -> tuple[FederationSettings, Run]:
-    """Hospitals of three patients with one picture of noise each."""
-    names = [f"p{i:04d}" for i in range(sites * PATIENTS)]
+def small_federation(
+    folder: Path,
+    sites: int,
+    rounds: int,
+    *,
+    like: FederationSettings = SMALL,
+    size: int = SIZE,
+    patients: int = PATIENTS,
+) -> tuple[FederationSettings, Run]:
+    """Hospitals of a few patients with one picture of noise each."""
+    names = [f"p{i:04d}" for i in range(sites * patients)]
     blank = {"site": "one", "role": "member", "class": "", "slice": "0"}
     cases = pd.DataFrame([{"case": f"c{name}", "patient": name} | blank for name in names], dtype=str)
-    pixels = np.random.default_rng(0).integers(0, 256, (len(names), 1, SIZE, SIZE), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(names), 1, size, size), dtype=np.uint8)
     header = Header(name="noise", origin="real", channels=("x",), spacing_mm=(1.0, 1.0))
     ImageSet(header=header, cases=cases, images=pixels).save(folder / "set")
     entries = tuple(
-        SiteEntry(name=f"site-{i:02d}", select=Select(patient=tuple(names[i * PATIENTS : (i + 1) * PATIENTS])))
+        SiteEntry(name=f"site-{i:04d}", select=Select(patient=tuple(names[i * patients : (i + 1) * patients])))
         for i in range(sites)
     )
-    settings = replace(SMALL, sites=sites, rounds=rounds)
+    settings = replace(like, sites=sites, rounds=rounds)
     with open_hospitals(SitesFile(name="noise", images=folder / "set", site=entries), folder) as hospitals:
         return settings, begin(settings, hospitals, folder / "run")
 
@@ -212,7 +239,9 @@ def measure(arguments: argparse.Namespace) -> None:
     """In a process of its own: one engine, one federation; JSON on the last line."""
     with tempfile.TemporaryDirectory(prefix="engines-") as name:
         folder = Path(name)
-        if arguments.simulate:
+        if arguments.many:
+            settings, run = small_federation(folder, arguments.many, arguments.rounds, like=TINY, size=8, patients=1)
+        elif arguments.simulate:
             settings, run = default_federation(folder, arguments.rounds)
         else:
             settings, run = small_federation(folder, int(arguments.sites), arguments.rounds)
@@ -227,6 +256,7 @@ def ask(engine: str, sites: int, arguments: argparse.Namespace) -> dict[str, Any
     """The same measurement in a fresh process."""
     command = [sys.executable, __file__, "--one", engine, "--sites", str(sites), "--rounds", str(arguments.rounds)]
     command += ["--simulate"] if arguments.simulate else []
+    command += ["--many", str(arguments.many)] if arguments.many else []
     said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return dict(json.loads(said.stdout.splitlines()[-1]))
 
@@ -242,24 +272,34 @@ def table(arguments: argparse.Namespace) -> None:
     """Sites by engines."""
     print(
         "| sites | engine | to the end of round 1, s | a round, ms | of it training | of it disk | rest, wall "
-        "| rest, processor | peak MB | MB up a round |"
+        "| disk, processor | rest, processor | syncs a round | peak MB | MB up a round |"
     )
-    print("|" + "---|" * 10)
+    print("|" + "---|" * 12)
     for sites in map(int, arguments.sites.split(",")):
         for engine in arguments.engines.split(","):
             found = ask(engine, sites, arguments)
             rounds = found["rounds"]
             whole = 1000 * statistics.median(rounds["wall"][1:] or rounds["wall"])
             if engine == "ray":
-                parts = ["", "", "", ""]
+                parts = [""] * 6
             else:
                 training = 1000 * statistics.median(rounds["training_wall"][1:])
                 disk = 1000 * statistics.median(rounds["disk_wall"][1:])
-                rest = [beyond(found, kind) for kind in ("wall", "cpu")]
-                parts = [f"{value:.1f}" for value in (training, disk, *rest)]
+                written = 1000 * statistics.median(rounds["disk_cpu"][1:])
+                values = (training, disk, beyond(found, "wall"), written, beyond(found, "cpu"))
+                parts = [f"{value:.1f}" for value in values] + [f"{statistics.median(rounds['syncs'][1:]):.0f}"]
             up = f"{found['bytes_up'] / 1e6:.1f}" if "bytes_up" in found else ""
             cells = [sites, engine, f"{found['first']:.2f}", f"{whole:.0f}", *parts, f"{found['peak_mb']:.0f}", up]
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def many(arguments: argparse.Namespace) -> None:
+    """The local engine with very many sites."""
+    found = ask("local", arguments.many, arguments)
+    wall, cpu = (statistics.median(found["rounds"][kind][1:]) for kind in ("wall", "cpu"))
+    print("| sites | to the end of round 1, s | a round, s | of processor, s | peak MB |")
+    print("|---|---|---|---|---|")
+    print(f"| {arguments.many} | {found['first']:.0f} | {wall:.1f} | {cpu:.1f} | {found['peak_mb']:.0f} |")
 
 
 def against_bare(arguments: argparse.Namespace) -> None:
@@ -283,6 +323,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--simulate", action="store_true")
+    parser.add_argument("--many", type=int, default=0, metavar="SITES")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -290,7 +331,7 @@ def main() -> None:
         return
     load = os.getloadavg()[0]
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load {load:.1f} at the start\n")
-    (against_bare if arguments.simulate else table)(arguments)
+    (many if arguments.many else against_bare if arguments.simulate else table)(arguments)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ OUT = typer.Argument(..., help="The folder that `fedsynth deploy init` wrote.")
 FOLDER = typer.Argument(..., help="The server's folder.")
 
 
+TURNED_DOWN = 3
+
+
 @deploy.command()
 def init(
     out: Path = typer.Argument(..., metavar="OUT", help="A new folder for everybody's folders."),
@@ -59,7 +62,9 @@ def renew(out: Path = OUT, days: int = typer.Option(730, help="How long they are
     from fedsynth.federation.deploy.folders import renew as write
 
     folder = write(out, days=days)
-    typer.echo(f"Copy {folder / 'certificates'} to the server and start it again.")
+    typer.echo(
+        f"Copy {folder / 'certificates'} to the server, whose embedded proxy reads it at once; nginx: -s reload."
+    )
 
 
 @deploy.command()
@@ -92,10 +97,15 @@ def serve(
     run: bool = typer.Option(False, "--run", help="Train what federation.toml says, or resume it; then end."),
 ) -> None:
     """Start the server: Flower on loopback, the proxy before it, the hospitals' keys, and with --run the run."""
+    from fedsynth.federation.deploy.run_supervisor import TurnedDownError
     from fedsynth.federation.deploy.server_files import load_server
     from fedsynth.federation.deploy.start_server import serve as start
 
-    trained = start(folder, _say, run=run)
+    try:
+        trained = start(folder, _say, run=run)
+    except TurnedDownError as error:  # an exit code of its own, on which the service unit does not start again
+        typer.echo(f"fedsynth: {error}", err=True)
+        raise typer.Exit(TURNED_DOWN) from error
     place = load_server(folder)
     typer.echo(f"{'The run is' if trained else 'The run was already'} complete: {place.run}")
     typer.echo(f"Next: fedsynth synthesize {place.run}")

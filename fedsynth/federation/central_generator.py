@@ -13,6 +13,7 @@ import torch
 
 from fedsynth.errors import ConfigError
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.spilled_arrays import Column
 from fedsynth.federation.strategies import Arrays, Reply, weighted_mean
 from fedsynth.models.base import Model, Phase, RandomSource
 from fedsynth.training.session import recipe_of
@@ -52,7 +53,7 @@ class CentralGenerator:
                     value.copy_(torch.from_numpy(np.array(source)))
         gradients = []
         for name, parameter in parameters.items():
-            mean = weighted_mean([arrays[name] for _, arrays in replies], shares)
+            mean = weighted_mean(Column(name, [arrays for _, arrays in replies]), shares)
             used = bool(np.any(mean))  # a parameter that this stage of growth does not use stays where it is
             gradients.append(torch.from_numpy(np.asarray(mean, old[name].dtype)).to(parameter.dtype) if used else None)
         if self._trainer.step % self._phase.interval == 0:

@@ -6,21 +6,23 @@ Keys `<network>.<parameter>`; the moving average and the strategy's own memory s
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from fedsynth import atomic_files
 from fedsynth.errors import DamagedError, FedSynthError
 from fedsynth.federation.exchange import Arrays
-from fedsynth.training.content_hash import hashed, read_whole
+from fedsynth.federation.round_log import LogMark
+from fedsynth.training.content_hash import entry_of, hashed, read_whole
 
 KEPT = 3
+ROWS = "rounds.jsonl"
 _AVERAGE, _STRATEGY = "average/", "strategy/"
 _NAME = re.compile(r"round-(\d+)\.safetensors")
 
@@ -33,7 +35,8 @@ class Checkpoint:
     `mixture` says how often each of them is drawn from, where `ema` holds a sampler of every one.
 
     `charged` are the private steps that each site last told of, `norms` the usual norms of an update in the last
-    rounds, `log` the round log so far: a resumed run goes on from these and not from what else lies on the disk.
+    rounds, `log` how much of the round log belongs to it (in earlier versions all of it). A resumed run goes on
+    from these and not from what else lies on the disk.
     """
 
     round: int
@@ -45,7 +48,7 @@ class Checkpoint:
     mixture: tuple[float, ...] = ()
     charged: Mapping[str, float] = field(default_factory=dict)
     norms: tuple[float, ...] = ()
-    log: str = ""
+    log: LogMark | str = field(default_factory=LogMark)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> None:
@@ -56,10 +59,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, generator: str) -> Non
     notes = {"generator": generator, "round": str(checkpoint.round), "shares": json.dumps(checkpoint.shares)}
     notes |= {"sites": json.dumps(checkpoint.sites), "mixture": json.dumps(checkpoint.mixture)}
     notes |= {"charged": json.dumps(dict(checkpoint.charged)), "norms": json.dumps(checkpoint.norms)}
-    content = save({name: np.asarray(value, order="C") for name, value in arrays.items()})
-    atomic_files.write_bytes(_path(folder, checkpoint.round), hashed(content, notes | {"log": checkpoint.log}))
-    for old in rounds_of(folder)[:-KEPT]:
-        _path(folder, old).unlink(missing_ok=True)
+    entries = {name: entry_of(np.asarray(value)) for name, value in arrays.items()}
+    path, content = _path(folder, checkpoint.round), hashed(entries, notes | _log_notes(checkpoint.log))
+    old = [_path(folder, number) for number in rounds_of(folder) if number != checkpoint.round][: 1 - KEPT]
+    atomic_files.write_bytes(path, content, over=old[0] if old else None)
+    for one in old[1:]:
+        one.unlink(missing_ok=True)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[int]]:
@@ -104,10 +109,14 @@ def _load(path: Path) -> Checkpoint:
             mixture=tuple(json.loads(notes["mixture"])),
             charged=json.loads(notes["charged"]),
             norms=tuple(json.loads(notes["norms"])),
-            log=notes["log"],
+            log=notes["log"] if "log" in notes else LogMark(**json.loads(notes["log-mark"])),
         )
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DamagedError("is no checkpoint that this version wrote", file=path) from error
+
+
+def _log_notes(log: LogMark | str) -> dict[str, str]:
+    return {"log": log} if isinstance(log, str) else {"log-mark": json.dumps(asdict(log))}
 
 
 def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:

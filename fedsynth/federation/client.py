@@ -5,12 +5,12 @@ A round begins from the newest state of an earlier round and the received weight
 follow from what is on disk and in the message, so a site that was killed does the round again to the same bits.
 """
 
-import hashlib
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,18 +20,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.errors import DamagedError, FedSynthError, RefusedError
+from fedsynth.federation.asked import asked_of, count_parameters
 from fedsynth.federation.central_generator import refuse_what_is_not_central
 from fedsynth.federation.error_codes import SAME_POOL, ErrorCode, NeutralError, OtherPoolError, keep_to_itself, log_only
 from fedsynth.federation.exchange import Arrays, Facts, Order, Outcome, SiteNote
 from fedsynth.federation.fitting import Fitting, begun_from, exchanged
-from fedsynth.federation.policy import Asked
+from fedsynth.federation.ledger_copies import refuse_older
+from fedsynth.federation.order_digest import digest_of
+from fedsynth.federation.proximal import Proximal
 from fedsynth.federation.secure_site import SecureSite
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
-from fedsynth.federation.strategies import proximal_pull
-from fedsynth.models.base import Model, Phase, RandomSource
+from fedsynth.federation.trained_rounds import TrainedRounds
 from fedsynth.models.facts import PUBLIC
 from fedsynth.privacy.ledger import Ledger, read_ledger
 from fedsynth.privacy.secure_rng import InsecureRandomness
@@ -41,32 +44,6 @@ from fedsynth.training.random_streams import stream_seed
 from fedsynth.training.session import Prepared, prepare, recipe_of, training_members
 from fedsynth.training.settings import TrainSettings
 from fedsynth.training.site_storage import SiteStorage
-from fedsynth.training.trainer import Gradients
-
-# FedProx at the site (Li et al. 2020): gradients with a pull towards the weights that the round began with.
-
-
-class Proximal:
-    """A site's gradients with FedProx's pull towards the received weights; it reads weights only."""
-
-    def __init__(self, gradients: Gradients, family: Model, strength: float) -> None:
-        self.gradients, self._family, self._strength = gradients, family, strength
-        self._received: dict[str, Tensor] = {}
-
-    def receive(self) -> None:
-        """Remember the weights as they are now: the round begins."""
-        self._received = {name: value.detach().clone() for name, value in self._family.nets.named_parameters()}
-
-    def __call__(
-        self, phase: Phase, step: int, progress: float, rng: RandomSource
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """See `Gradients`."""
-        loss, gradients = self.gradients(phase, step, progress, rng)
-        named = self._family.nets[phase.net].named_parameters()
-        received = [(value.detach(), self._received[f"{phase.net}.{name}"]) for name, value in named]
-        pulls = [proximal_pull(value, start, self._strength) for value, start in received]
-        return loss, [None if one is None else one + pull for one, pull in zip(gradients, pulls, strict=True)]
-
 
 OnStep = Callable[[str, int, int], None]
 LOSSES, STATES = "losses.csv", "state-*.safetensors"
@@ -77,11 +54,14 @@ class SiteWork:
 
     def __init__(self, site: SiteContext, settings: FederationSettings, *, experiment: str) -> None:
         self.site, self.settings = site, settings
-        site.policy.check(_asked(settings, site.name))  # before any image is read
+        site.policy.check(asked_of(settings, site.name))  # before any image is read
         images = site.images()
+        if site.policy.max_parameters is not None:
+            site.policy.check_parameters(count_parameters(settings, Facts.of(images)))
         self.prepared = self._prepare(images, experiment)
         self.trainer, self.family = self.prepared.trainer, self.prepared.trainer.family
         if not site.simulated:
+            atomic_files.sweep(site.folder, STATES)
             _note_members(self.prepared, site.folder)
         self.facts = Facts.of(images, public=self.family.public)
         if settings.federation == "central-generator":
@@ -90,7 +70,7 @@ class SiteWork:
         self.leaving = settings.leaving(self.family.shared, self.family.sampler)
         self.fitting = Fitting.of(settings, self.family)
         needed = ("patients",) if settings.by_patients else ()
-        site.policy.check(_asked(settings, site.name, networks=self.leaving, metrics=needed))
+        site.policy.check(asked_of(settings, site.name, networks=self.leaving, metrics=needed))
         if self.prepared.mechanism is None or not self.prepared.mechanism.private:  # a refusal tells how many there are
             site.policy.check_patients(len(self.prepared.dataset.patients))
         self._proximal = Proximal(self.trainer.gradients, self.family, settings.pull) if settings.pull else None
@@ -98,6 +78,10 @@ class SiteWork:
             self.trainer.gradients = self._proximal
         self._in_memory: tuple[int, int] | None = None
         self._moved = False
+        planned = settings.training_exchanges + self.fitting.exchanges
+        counted = not site.simulated and self._promise != "private"
+        self._trained = TrainedRounds(site.folder, planned=planned) if counted else None
+        self._losses: LossLog | None = None
         self._busy = Lock()
 
     def can_train(self, round: int) -> bool:  # noqa: A002
@@ -114,10 +98,13 @@ class SiteWork:
         if not self._busy.acquire(blocking=False):
             raise NeutralError(ErrorCode.BUSY)
         try:
-            if order.round > self.settings.training_exchanges:
-                return self._fit(order, received)
-            digest = _digest(order, received)
-            return self._finished(order, digest) or self._train(order, received, digest, on_step)
+            digest = digest_of(order, received)
+            fits = order.round > self.settings.training_exchanges
+            if not fits and (finished := self._finished(order, digest)):
+                return finished
+            if self._trained is not None:
+                self._trained.count(digest)
+            return self._fit(order, received) if fits else self._train(order, received, digest, on_step)
         finally:
             self._busy.release()
 
@@ -136,8 +123,7 @@ class SiteWork:
             self.prepared.restart_insecure(InsecureRandomness(self._insecure_seed, label))
         steps = self.prepared.pay(order.first_step, order.steps, round=order.round)
         losses: dict[str, list[float]] = defaultdict(list)
-        timed = self.prepared.mechanism is None
-        log = LossLog(self.site.folder / LOSSES, first=order.first_step, site=self.site.name, timed=timed)
+        log = self._loss_log(order.first_step)
         for done, report in enumerate(self.trainer.run(steps), 1):
             log.add(report)
             for net, loss in report.losses.items():
@@ -148,6 +134,14 @@ class SiteWork:
         metrics = self._metrics({net: math.fsum(values) / len(values) for net, values in losses.items()}, steps)
         self._save(order, digest, metrics, note)
         return Outcome(arrays=self._leaving_arrays(), metrics=self.site.policy.telling(metrics), note=note)
+
+    def _loss_log(self, first: int) -> LossLog:
+        if self._losses is None:
+            timed, synced = self.prepared.mechanism is None, not self.site.simulated
+            path = self.site.folder / LOSSES
+            self._losses = LossLog(path, first=first, site=self.site.name, timed=timed, synced=synced)
+        self._losses.begin(first)
+        return self._losses
 
     def _fit(self, order: Order, received: Mapping[str, NDArray[Any]]) -> Outcome:
         """Sums over this site's images in the networks received; or, last in a one-shot federation, its own sampler."""
@@ -199,7 +193,7 @@ class SiteWork:
                 self._copy(received, begun)
                 self.trainer.ema.restart(self.family)
             return
-        self._copy(received, self._shared_state())
+        self._copy(received, self._shared_state)
         if self._proximal is not None:
             self._proximal.receive()
 
@@ -208,10 +202,13 @@ class SiteWork:
             raise NeutralError(ErrorCode.SHAPE)
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(torch.from_numpy(np.array(received[name])))
+                if value.device.type == "cpu":  # straight from the message's bytes
+                    np.copyto(value.numpy(), received[name], casting="unsafe")
+                else:
+                    value.copy_(torch.from_numpy(np.array(received[name])))
 
     def _arrays(self) -> Arrays:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state().items()}
+        return {name: value.detach().cpu().numpy().copy() for name, value in self._shared_state.items()}
 
     def _leaving_arrays(self) -> Arrays:
         """Weights; or gradients in their place, where the generator takes its steps at the server."""
@@ -225,8 +222,11 @@ class SiteWork:
             arrays |= {name: np.zeros_like(value) for name, value in arrays.items() if name in named}
         return arrays
 
+    @cached_property
     def _shared_state(self) -> dict[str, Tensor]:
-        return exchanged(self.settings, self.family)
+        """What travels, by its name: the networks' own tensors, which training changes in their places."""
+        own = dict(self.family.nets.named_parameters()) | dict(self.family.nets.named_buffers())
+        return {name: own[name] for name in exchanged(self.settings, self.family)}
 
     @property
     def _insecure_seed(self) -> int | None:
@@ -251,7 +251,10 @@ class SiteWork:
             store=site.store,
         )
         if settings.privacy is not None and not images.header.phantoms:
-            charges = read_ledger(Ledger(site.name, settings.privacy.store).path)
+            ledger = Ledger(site.name, settings.privacy.store).path
+            charges = read_ledger(ledger)
+            if site.home is not None:
+                refuse_older(ledger, charges, site.home)
             storage.find_name(charge.run for charge in charges)
         streams = stream_seed(self.settings.seed, "site", site.name)
         recipe = recipe_of(self.settings.training())
@@ -302,10 +305,20 @@ class SiteWork:
         path = self._path(order.round)
         notes = {"received": digest, "metrics": json.dumps(metrics), "charged": str(int(metrics.get("charged", 0)))}
         notes |= {"promise": self._promise, "note": note.value if note else ""}
-        save_state(path, self.trainer, self.settings.generator, shown=self.prepared.shown, notes=notes)
+        synced = not self.site.simulated  # of all simulated sites at once, before the server keeps the round
+        old = [self._path(number) for number in self._before(order.round)[1:]]
+        save_state(
+            path,
+            self.trainer,
+            self.settings.generator,
+            shown=self.prepared.shown,
+            notes=notes,
+            synced=synced,
+            over=old[-1] if old else None,
+        )
         self._in_memory = (order.round, path.stat().st_mtime_ns)
-        for old in [number for number in self._rounds() if number < order.round][:-1]:
-            self._path(old).unlink(missing_ok=True)
+        for one in old[:-1]:
+            one.unlink(missing_ok=True)
         if self.settings.federation == "none":
             self.prepared.fit()
             save_generator(self.site.folder, self.trainer, self.prepared.card())
@@ -342,8 +355,10 @@ def _note_members(prepared: Prepared, folder: Path) -> None:
 def _within(order: Order, settings: FederationSettings) -> bool:
     """Whether it is a round of this run: beyond its last step rates turn negative, and counts run for ever."""
     numbers = (order.round, order.first_step, order.steps, order.attempt, order.charged)
-    whole = all(isinstance(number, int) for number in numbers)
-    return whole and min(numbers) >= 0 and order.round > 0 and order.first_step + order.steps <= settings.total_steps
+    whole = all(isinstance(number, int) for number in numbers) and min(numbers) >= 0 and order.round > 0
+    return (
+        whole and order.steps <= settings.exchange_steps and order.first_step + order.steps <= settings.total_steps
+    )  # in one message no more than a round: the policy caps a round's steps
 
 
 def _own(settings: FederationSettings, site: SiteContext) -> TrainSettings:
@@ -370,29 +385,3 @@ def _with_own_public(options: Mapping[str, Any], site: SiteContext) -> dict[str,
         problem = "the run compares patients with a public image set, and site.toml names none"
         raise OtherPoolError(problem, remedy=f'copy that set here and say where it lies: {PUBLIC} = "FOLDER"')
     return {**options, PUBLIC: str(site.public)}
-
-
-def _asked(
-    settings: FederationSettings, site: str, *, networks: tuple[str, ...] = (), metrics: tuple[str, ...] = ()
-) -> Asked:
-    privacy = settings.privacy
-    private = privacy is not None and privacy.insecure_seed is None
-    return Asked(
-        generator=settings.generator,
-        private=private,
-        epsilon=privacy.epsilon if privacy is not None else None,
-        delta=privacy.delta if privacy is not None else None,
-        patients=settings.patients_of(site) if privacy is not None else None,
-        networks=networks,
-        metrics=metrics,
-        secure_sum=settings.secure_sum,
-    )
-
-
-def _digest(order: Order, received: Mapping[str, NDArray[Any]]) -> str:
-    """Of everything that the result of a round follows from, besides the site's own storage."""
-    found = hashlib.sha256(json.dumps([order.round, order.first_step, order.steps, order.experiment]).encode())
-    for name in sorted(received):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(received[name]).tobytes())
-    return found.hexdigest()

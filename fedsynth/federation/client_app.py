@@ -3,6 +3,7 @@
 Nothing that goes wrong at a site reaches the server as more than a neutral code; its text stays in the site's log.
 """
 
+import sys
 import time
 import zlib
 from collections import OrderedDict
@@ -19,15 +20,24 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedsynth.errors import FedSynthError
+from fedsynth.federation.approval import check_approved
 from fedsynth.federation.client import SiteWork
 from fedsynth.federation.clock import wait_for_slot
 from fedsynth.federation.egress_log import EgressLog
-from fedsynth.federation.error_codes import ErrorCode, NeutralError, keep_to_itself
-from fedsynth.federation.exchange import Order, Outcome
+from fedsynth.federation.error_codes import ErrorCode, NeutralError, PolicyRefusedError, keep_to_itself
+from fedsynth.federation.exchange import Order, Outcome, Sent
 from fedsynth.federation.fault_injection import Fault, Faults
-from fedsynth.federation.messages import facts_content, outcome_content, read_handshake, read_order, refusal_content
+from fedsynth.federation.messages import (
+    facts_content,
+    outcome_content,
+    read_handshake,
+    read_order,
+    record_bytes,
+    refusal_content,
+)
 from fedsynth.federation.secure_site import STAGES
 from fedsynth.federation.settings import FederationSettings, from_run_config
+from fedsynth.federation.site_caps import DailyUsage, check_kept
 from fedsynth.federation.site_context import SiteContext, open_site_context, spare_site_context
 from fedsynth.federation.site_observers import entered, opened, watcher
 
@@ -50,7 +60,7 @@ def hello(message: Message, context: Context) -> Message:
     def handshake(site: SiteContext, settings: FederationSettings) -> RecordDict:
         work = _work(site, settings, context, experiment, round=0)
         content = facts_content(site.name, work.facts)
-        EgressLog(site.folder).record("hello", ["facts"], [()], 0, 0)
+        EgressLog(site.folder, synced=not site.simulated).record("hello", ["facts"], [()], 0, 0)
         return content
 
     return Message(_answer(context, experiment, 0, handshake), reply_to=message)
@@ -65,6 +75,9 @@ def train(message: Message, context: Context) -> Message:
         return Message(_refuse(context, None, error, "train"), reply_to=message)
 
     def work_a_round(site: SiteContext, settings: FederationSettings) -> RecordDict:
+        usage = DailyUsage(site.own_folder)
+        usage.check_minutes(site.policy)
+        usage.check_bytes(site.policy, _bytes(arrays))  # before patients are charged for what could not leave
         fault = _fault(settings, site, order)
         if fault == "dropout":
             raise NeutralError(ErrorCode.UNREACHABLE)
@@ -101,6 +114,11 @@ def _answer(
             content = _refuse(context, site, error, f"round {number}" if number else "hello", number)
         if timed:  # refusals too: what fails may depend on patients
             wait_for_slot(site.folder, began, site.policy.answer_every)
+        if number and not site.simulated:  # in private runs whole slots: a public number, as the caps on it must be
+            try:
+                DailyUsage(site.own_folder).add(seconds=time.monotonic() - began, bytes=record_bytes(content))
+            except FedSynthError as error:
+                content = _refuse(context, site, error, f"round {number}", number)
     return content
 
 
@@ -110,15 +128,23 @@ def _refuse(context: Context, site: SiteContext | None, error: Exception, doing:
     The code leaves too, and is written down. It leaves even where the disk takes no line: nothing else can tell so.
     """
     name, spare = _spare(context)
-    folder = _first_that_opens([spare] if site is None else [site.folder, spare])
+    folder = _first_that_opens([spare] if site is None else [_log_folder(site, error), spare])
     if isinstance(error, NeutralError):
         code = error.code
     else:
         code = ErrorCode.FAILED if folder is None else keep_to_itself(error, folder, doing=doing)
+    if code.is_decision and site is not None and not site.simulated:  # in the node's journal, besides the log
+        print(f"{site.name} refuses {doing}: {error}", file=sys.stderr, flush=True)  # noqa: T201
     if folder is not None:
         with suppress(FedSynthError):
             EgressLog(folder).record("refusal", [code.value], [()], 0, number)
     return refusal_content(name if site is None else site.name, code)
+
+
+def _log_folder(site: SiteContext, error: Exception) -> Path:
+    """The run's own; a run that the policy refuses from the first is not kept, and gets none."""
+    refused = isinstance(error, PolicyRefusedError) and site.home is not None and not site.folder.exists()
+    return site.own_folder if refused else site.folder
 
 
 def _first_that_opens(folders: Sequence[Path | None]) -> Path | None:
@@ -154,7 +180,9 @@ def _work(
     *,
     round: int,  # noqa: A002
 ) -> SiteWork:
-    """The site's networks, from memory where they are still there."""
+    """The site's networks, from memory where they are still there; a run that this hospital did not let in has none."""
+    check_approved(site.policy, settings, site.name, site.own_folder)
+    check_kept(site.policy, site.own_folder, site.folder)
     key = (str(site.folder), site.policy, experiment, *sorted(_items(context.run_config)))
     with _lock:
         found = _works.get(key)
@@ -188,9 +216,13 @@ def _fault(settings: FederationSettings, site: SiteContext, order: Order) -> Fau
     return Faults.parse(settings.inject).of(settings.seed, number, asked)
 
 
+def _bytes(arrays: Sent) -> int:
+    return sum(value.nbytes for value in arrays.values())
+
+
 def _spoilt(outcome: Outcome) -> Outcome:
     broken = {name: np.full_like(value, np.nan) for name, value in outcome.arrays.items() if value.dtype.kind == "f"}
-    return replace(outcome, arrays=outcome.arrays | broken)
+    return replace(outcome, arrays={**outcome.arrays, **broken})
 
 
 def _leave(site: SiteContext, order: Order, outcome: Outcome) -> RecordDict:
@@ -200,6 +232,7 @@ def _leave(site: SiteContext, order: Order, outcome: Outcome) -> RecordDict:
     shapes = [*(value.shape for value in outcome.arrays.values()), *(() for _ in outcome.metrics)]
     if outcome.note is not None:
         names, shapes = [*names, outcome.note.value], [*shapes, ()]
-    size = sum(value.nbytes for value in outcome.arrays.values())
-    EgressLog(site.folder).record("train", names, shapes, size, order.round)
+    size = _bytes(outcome.arrays)
+    DailyUsage(site.own_folder).check_bytes(site.policy, size)
+    EgressLog(site.folder, synced=not site.simulated).record("train", names, shapes, size, order.round)
     return content

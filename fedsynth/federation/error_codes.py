@@ -41,6 +41,14 @@ class ErrorCode(StrEnum):
     POLICY_NETWORKS = "refused by its policy: networks"
     POLICY_METRICS = "refused by its policy: metrics"
     POLICY_SECURE_SUM = "refused by its policy: secure-sum"
+    POLICY_ROUNDS = "refused by its policy: max-rounds"
+    POLICY_LOCAL_STEPS = "refused by its policy: max-local-steps"
+    POLICY_BATCH = "refused by its policy: max-batch"
+    POLICY_PARAMETERS = "refused by its policy: max-parameters"
+    POLICY_RUNS = "refused by its policy: runs-kept"
+    POLICY_MINUTES = "refused by its policy: minutes-a-day"
+    POLICY_MEGABYTES = "refused by its policy: megabytes-a-day"
+    POLICY_APPROVED = "refused by its policy: approved"
     BUDGET = "privacy budget spent"
     LEDGER = "its ledger lacks private steps that it was charged"
     STATE = "lost what it had trained"
@@ -68,6 +76,12 @@ class ErrorCode(StrEnum):
     def is_decision(self) -> bool:
         """Whether somebody decided so beforehand, by a policy or a budget; otherwise something went wrong."""
         return self is ErrorCode.BUDGET or self.value.startswith(ErrorCode.REFUSED.value)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again in this run is of no use: a policy or a budget says so, and no new day changes it."""
+        decided = self is ErrorCode.BUDGET or self.value.startswith(ErrorCode.POLICY.value)
+        return decided and self not in (ErrorCode.POLICY_MINUTES, ErrorCode.POLICY_MEGABYTES)
 
 
 class NeutralError(Exception):

@@ -1,7 +1,7 @@
 """What server and sites tell each other, as plain values: orders, outcomes, and what a site's images are like."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,8 @@ from fedsynth.data import ImageSet
 from fedsynth.models.base import ImageShape
 
 Arrays = dict[str, NDArray[Any]]
+Sent = Mapping[str, NDArray[Any]]
+"""What a site sent: in memory, or read from a file when it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class SiteNote(StrEnum):
 class Outcome:
     """What leaves the site after a round: arrays by `<network>.<parameter>`, numbers that may leave, and a note."""
 
-    arrays: Arrays = field(default_factory=dict)
+    arrays: Sent = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     note: SiteNote | None = None
 

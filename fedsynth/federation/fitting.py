@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsynth.federation.exchange import Arrays
+from fedsynth.federation.exchange import Arrays, Sent
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.base import Model
 from fedsynth.training.fitting import expected_sums
@@ -77,7 +77,7 @@ def begun_from(settings: FederationSettings, family: Model) -> dict[str, Tensor]
     return _of([net for net in family.nets if net not in family.fitted], family.nets.state_dict())
 
 
-def fitted(family: Model, number: int, ema: Arrays, replies: Sequence[Arrays]) -> Arrays:
+def fitted(family: Model, number: int, ema: Arrays, replies: Sequence[Sent]) -> Arrays:
     """The sampler after pass `number`, from what it was before and the sums of every site."""
     load(family, ema)
     total = {name: sum((reply[name] for reply in replies[1:]), replies[0][name]) for name in replies[0]}
@@ -91,9 +91,11 @@ def load(family: Model, ema: Arrays) -> None:
     family.nets.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in ema.items()}, strict=False)
 
 
-def mixture(ema: Arrays, replies: Sequence[Arrays]) -> Arrays:
+def mixture(ema: Arrays, replies: Sequence[Sent]) -> Arrays:
     """The samplers of all sites as one, by `<number>-<network>`; what was fitted in common is everybody's."""
-    return {f"{number}-{name}": value for number, reply in enumerate(replies) for name, value in (ema | reply).items()}
+    return {
+        f"{number}-{name}": value for number, reply in enumerate(replies) for name, value in {**ema, **reply}.items()
+    }
 
 
 def _of(nets: Sequence[str], values: Mapping[str, Value]) -> dict[str, Value]:

@@ -33,8 +33,8 @@ _NUMBERS = "biufc"  # what may be read from bytes: never objects, which are code
 
 def pack(value: NDArray[Any]) -> Array:
     """An array as Flower holds it."""
-    content = _header(value.dtype.str, value.shape) + value.tobytes()  # in C order, whatever the order in memory
-    return Array(str(value.dtype), tuple(map(int, value.shape)), NUMPY, content)
+    content = b"".join((_header(value.dtype.str, value.shape), np.ascontiguousarray(value).data))  # in C order
+    return Array(_name(value.dtype), tuple(map(int, value.shape)), NUMPY, content)
 
 
 def unpack(array: Array) -> NDArray[Any]:
@@ -46,6 +46,11 @@ def unpack(array: Array) -> NDArray[Any]:
     dtype, shape, fortran = _parsed(data[:length])
     flat = np.frombuffer(data, dtype, math.prod(shape), length) if math.prod(shape) else np.empty(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
 
 
 @lru_cache(maxsize=4096)
@@ -171,9 +176,14 @@ def read_hello(message: Message) -> Hello:
 
 def content_bytes(message: Message) -> int:
     """The size of the arrays in a message."""
-    if message.has_error() or ARRAYS not in message.content.array_records:
+    return 0 if message.has_error() else record_bytes(message.content)
+
+
+def record_bytes(content: RecordDict) -> int:
+    """The same of a message's content."""
+    if ARRAYS not in content.array_records:
         return 0
-    return sum(len(array.data) for array in _array_record(message).values())
+    return sum(len(array.data) for array in content.array_records[ARRAYS].values())
 
 
 def _unguessable(words: Mapping[str, Any]) -> ConfigRecord:

@@ -3,14 +3,20 @@
 Knows what is asked and what is allowed; the ledger knows what is spent. No message tells how many patients there are.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedsynth.config import load_toml
+from fedsynth.config import key_of, load_toml
 from fedsynth.errors import ConfigError
 from fedsynth.federation.error_codes import ErrorCode, PolicyRefusedError
 from fedsynth.privacy.accounting import LARGEST_DELTA, LARGEST_EPSILON, Budget, check_delta
+
+CAPS = (
+    *("max_rounds", "max_local_steps", "max_batch", "max_parameters"),
+    *("runs_kept", "minutes_a_day", "megabytes_a_day"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +24,8 @@ class Asked:
     """What a run wants of a site. `private` is False for runs with a repeatable seed too: they protect nobody.
 
     `patients` is the declared number of a private run; `networks` names what would leave, `metrics` the numbers that
-    the run cannot do without. The promise of a `secure_sum` holds only against a server with few accomplices.
+    the run cannot do without. The promise of a `secure_sum` holds only against a server with few accomplices. `batch`
+    is the number of images that a step computes with, real or synthetic, whichever is larger.
     """
 
     generator: str
@@ -29,6 +36,9 @@ class Asked:
     networks: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     secure_sum: bool = False
+    rounds: int = 0
+    local_steps: int = 0
+    batch: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,10 @@ class Policy:
     without privacy is allowed only where `allow-plain` says so. A number that `metrics` does not name is left out of
     every reply; a run that needs it is refused. Answers of private runs leave every `answer-every` seconds; 0: at once.
     `secure-sum` allows promises that hold only while the server colludes with no more sites than the run says.
+
+    What is left out of `max_rounds` to `megabytes_a_day` is not capped. Days are those of UTC. `approved` names the
+    list of plans that a person here has approved: the site takes part in no other. `health_page` is for
+    `fedsynth site health`.
     """
 
     max_epsilon: float | None = None
@@ -50,6 +64,15 @@ class Policy:
     metrics: tuple[str, ...] | None = None
     answer_every: float = 10.0
     secure_sum: bool = False
+    max_rounds: int | None = None
+    max_local_steps: int | None = None
+    max_batch: int | None = None
+    max_parameters: int | None = None
+    runs_kept: int | None = None
+    minutes_a_day: float | None = None
+    megabytes_a_day: float | None = None
+    approved: Path | None = None
+    health_page: bool = True
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -63,6 +86,11 @@ class Policy:
             raise ConfigError("'min-patients' must be at least 1", value=self.min_patients)
         if not 0 <= self.answer_every <= 3600:
             raise ConfigError("'answer-every' must be 0 to 3600 seconds", value=self.answer_every)
+        for name in CAPS:
+            cap = getattr(self, name)
+            if cap is not None and not 0 < cap < math.inf:
+                remedy = "leave it out to set no cap"
+                raise ConfigError(f"{key_of(name)!r} must be a positive number", value=cap, remedy=remedy)
 
     @property
     def cap(self) -> Budget | None:
@@ -83,6 +111,13 @@ class Policy:
             _check_name("network leaving", name, self.networks, ErrorCode.POLICY_NETWORKS)
         for name in asked.metrics:
             _check_name("metric that the run needs", name, self.metrics, ErrorCode.POLICY_METRICS)
+        _check_cap("max-rounds", asked.rounds, self.max_rounds, ErrorCode.POLICY_ROUNDS)
+        _check_cap("max-local-steps", asked.local_steps, self.max_local_steps, ErrorCode.POLICY_LOCAL_STEPS)
+        _check_cap("max-batch", asked.batch, self.max_batch, ErrorCode.POLICY_BATCH)
+
+    def check_parameters(self, parameters: int) -> None:
+        """Refuse networks with more weights than the site allows."""
+        _check_cap("max-parameters", parameters, self.max_parameters, ErrorCode.POLICY_PARAMETERS)
 
     def telling(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Those of the numbers that may leave."""
@@ -117,14 +152,27 @@ OPEN = Policy(allow_plain=True, delta=LARGEST_DELTA, secure_sum=True)
 
 
 def load_policy(path: Path | None) -> Policy:
-    """Read a policy; no path means no policy, as in simulations. A path without a file is an error, never a yes."""
-    return OPEN if path is None else load_toml(Policy, path)
+    """Read a policy; no path means no policy, as in simulations. A path without a file is an error, never a yes.
+
+    The list of approved plans is named from the policy's own folder.
+    """
+    if path is None:
+        return OPEN
+    policy = load_toml(Policy, path)
+    if policy.approved is None:
+        return policy
+    return replace(policy, approved=(path.resolve().parent / policy.approved.expanduser()).resolve())
 
 
 def _check_name(what: str, name: str, allowed: tuple[str, ...] | None, code: ErrorCode) -> None:
     if allowed is not None and name not in allowed:
         listed = ", ".join(allowed) or "none"
         raise PolicyRefusedError(f"{what} {name!r} is not among those allowed ({listed})", code)
+
+
+def _check_cap(key: str, asked: int, most: int | None, code: ErrorCode) -> None:
+    if most is not None and asked > most:
+        raise PolicyRefusedError(f"{asked} is above {key} = {most}", code)
 
 
 def _text(value: float | None) -> str:

@@ -8,24 +8,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from fedsynth import atomic_files
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.central_generator import CentralGenerator
 from fedsynth.federation.charge_totals import ChargeTotals
-from fedsynth.federation.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
+from fedsynth.federation.checkpoints import ROWS, Checkpoint, newest_checkpoint, save_checkpoint
 from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Arrays, Order, Outcome, SiteNote, bounds_of
 from fedsynth.federation.fitting import Fitting, begun_from, exchanged, fitted, load, mixture
 from fedsynth.federation.handshake import Agreement, Sites
 from fedsynth.federation.messages import Reply
+from fedsynth.federation.moving_average import mixed, straight_line
 from fedsynth.federation.round_log import RoundLog, merged
 from fedsynth.federation.secure_exchange import SecureExchange
 from fedsynth.federation.settings import FederationSettings
+from fedsynth.federation.site_context import SITES
 from fedsynth.federation.strategies import ServerStrategy, make_strategy
 from fedsynth.federation.update_checks import UpdateChecks, refused_samplers, refused_sums
 from fedsynth.privacy.accounting import compose
@@ -80,8 +81,17 @@ class Rounds:
         if self.at.strategy:
             self._averaging.load(self.at.strategy)
         self._refusing = [Reply(site=site, reason=code) for site, code in sorted(agreement.refused.items())]
-        self._record = RoundLog(run.rounds, kept=self.at.log, timed=settings.privacy is None, spent=self.spent)
+        self._simulated = (run.folder / SITES).is_file()
+        self._record = RoundLog(
+            run.rounds,
+            run.checkpoints / ROWS,
+            kept=self.at.log,
+            timed=settings.privacy is None,
+            spent=self.spent,
+            synced=not self._simulated,
+        )
         self._notes = self._found_wrong(damaged)
+        self._final: dict[str, ErrorCode] = {}  # sites that will answer no further round of this run, and why
         most = self._record.charged()
         self._charges = ChargeTotals(agreement.plan, agreement.family, known=self.at.charged, most=most)
         self._checks = UpdateChecks(settings, agreement.family, self.at.norms)
@@ -158,12 +168,14 @@ class Rounds:
 
     def _keep(self) -> None:
         """The checkpoint, with all that a resumed run needs to check and to tell as this one would have."""
-        self.at = replace(self.at, norms=self._checks.norms, log=self._record.text)
+        self.at = replace(self.at, norms=self._checks.norms, log=self._record.keep())
         self._keep_charges()
 
     def _keep_charges(self) -> None:
         """The checkpoint with what sites have told of since: also where a round failed, for they were charged."""
         self.at = replace(self.at, charged=dict(sorted(self._charges.known.items())))
+        if self._simulated:  # its sites' states of this round lie in the run directory, and are not synced one by one
+            atomic_files.sync_all(self.run.folder)
         save_checkpoint(self.run.checkpoints, self.at, self.settings.generator)
 
     def _log(self, number: int, replies: Sequence[Reply]) -> None:
@@ -232,28 +244,37 @@ class Rounds:
         """Round 0: the first weights, the same that every site starts from."""
         family = self.agreement.family
         weights = {name: value.numpy().copy() for name, value in exchanged(self.settings, family).items()}
-        ema = {name: value.copy() for name, value in weights.items() if _net(name) in family.sampler}
+        ema = {name: value.copy() for name, value in weights.items() if name.split(".")[0] in family.sampler}
         if self._fitting.passes:
             ema |= {
                 name: value.numpy().copy()
                 for name, value in family.nets.state_dict().items()
-                if _net(name) in self._fitting.nets
+                if name.split(".")[0] in self._fitting.nets
             }
         return Checkpoint(round=0, weights=weights, ema=ema)
 
     def _ask(self, number: int, sites: Sites, sent: Arrays, expected: Arrays, check: Check) -> list[Reply]:
         """Ask all; where too few answered, ask the others again, a few times. `check` compares the answers."""
-        replies = {name: Reply(site=name, reason=ErrorCode.UNREACHABLE) for name in self.agreement.sites}
+        replies = {
+            name: Reply(site=name, reason=self._final.get(name, ErrorCode.UNREACHABLE), asked=name not in self._final)
+            for name in self.agreement.sites
+        }
         for attempt in range(ATTEMPTS):
             order = self._order(number, attempt)
-            silent = [name for name, reply in replies.items() if reply.reason is not None]
+            silent = [name for name, reply in replies.items() if self._is_asked(reply, attempt)]
             for reply in sites.ask({name: self._charges.order_for(name, order) for name in silent}, sent):
                 checked = self._charges.counted(self._noted(self._checked(reply, expected)), order)
                 replies[reply.site] = _adding_bytes(checked, replies[reply.site])
             replies = check(replies)
             if sum(reply.reason is None for reply in replies.values()) >= self.settings.quorum:
                 break
+        self._final |= {n: r.reason for n, r in replies.items() if r.reason is not None and r.reason.is_final}
         return [replies[name] for name in sorted(replies)]
+
+    def _is_asked(self, reply: Reply, attempt: int) -> bool:
+        """A site that has decided is not asked again: in this round, or at all where no new day changes it."""
+        decided = reply.site in self._final or (attempt > 0 and reply.reason is not None and reply.reason.is_decision)
+        return reply.reason is not None and not decided
 
     def _noted(self, reply: Reply) -> Reply:
         """With the site's note for the round log; who never answered before begins, and does not begin anew."""
@@ -317,7 +338,7 @@ class Rounds:
         steps = self._steps
         kept, from_old, from_new = straight_line((number - 1) * steps, steps, self.settings.half_life)
         moved = {
-            name: _mixed(value, old[name], new[name], (kept, from_old, from_new))
+            name: mixed(value, old[name], new[name], (kept, from_old, from_new))
             for name, value in self.at.ema.items()
             if name in self._parameters and name in new
         }
@@ -346,28 +367,6 @@ def _without_arrays(reply: Reply) -> Reply:
     return replace(reply, outcome=replace(reply.outcome, arrays={}))
 
 
-def straight_line(first: int, steps: int, half_life: float) -> tuple[float, float, float]:
-    """How a moving average A ends after `steps` steps on the straight line from W0 to W1: a A + b W0 + c W1.
-
-    Step s, counted from the start of the run, keeps min(d, (1 + s) / (10 + s)) of A, as a single site's does.
-    """
-    limit = 0.5 ** (1 / half_life) if half_life > 0 else 0.0
-    kept, from_old, from_new = 1.0, 0.0, 0.0
-    for done in range(1, steps + 1):
-        step = first + done - 1
-        decay, place = min(limit, (1 + step) / (10 + step)), done / steps
-        kept = decay * kept
-        from_old = decay * from_old + (1 - decay) * (1 - place)
-        from_new = decay * from_new + (1 - decay) * place
-    return kept, from_old, from_new
-
-
-def _mixed(ema: NDArray[Any], old: NDArray[Any], new: NDArray[Any], parts: tuple[float, float, float]) -> NDArray[Any]:
-    kept, from_old, from_new = parts
-    wide = kept * ema.astype(np.float64) + from_old * old.astype(np.float64) + from_new * new.astype(np.float64)
-    return np.asarray(wide, ema.dtype)
-
-
 def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Sequence[str]) -> tuple[float, ...]:
     """The class shares of the sites that tell all of them; nothing in private runs, where no site does."""
     telling = []
@@ -377,10 +376,6 @@ def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Se
             telling.append((weight, [share / sum(shares) for share in shares]))
     total = sum(weight for weight, _ in telling)
     return tuple(sum(weight * shares[i] for weight, shares in telling) / total for i in range(len(names)) if telling)
-
-
-def _net(name: str) -> str:
-    return name.split(".")[0]
 
 
 @lru_cache(maxsize=4096)

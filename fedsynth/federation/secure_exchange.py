@@ -136,7 +136,7 @@ class SecureExchange:
         for reply in self._ask(order, asked, sent, expected):
             before = self._replies[reply.site]
             if reply.reason is None:
-                answers[reply.site] = reply.outcome.arrays
+                answers[reply.site] = dict(reply.outcome.arrays)
             self._replies[reply.site] = replace(
                 reply,
                 outcome=Outcome(metrics=before.outcome.metrics | reply.outcome.metrics),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fedsynth import atomic_files, config
@@ -31,12 +31,15 @@ from fedsynth.federation.messages import (
 from fedsynth.federation.released_model import release
 from fedsynth.federation.rounds import Progress, Rounds, Watch
 from fedsynth.federation.settings import NODES, FederationSettings, from_run_config
+from fedsynth.federation.spilled_arrays import ArrayStore
 from fedsynth.runs import Run, create_run
 
 JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begins
 PATIENCE_SECONDS = 3600.0
 HELLO_SECONDS = 300.0  # a site builds its networks before it greets
 LONGEST_PAUSE = 3.0
+REFUSALS = "refusals.toml"
+PULLED = 16
 
 app = ServerApp()
 
@@ -50,7 +53,8 @@ def main(grid: Grid, context: Context) -> None:
     with run.locked():
         experiment = experiment_of(run)
         nodes = Path(named) if (named := str(context.run_config.get(NODES, ""))) else None
-        sites = GridSites(grid, settings, experiment, nodes)
+        refusals = Refusals(run.folder)
+        sites = GridSites(grid, settings, experiment, nodes, told=refusals.add, spill=run.folder)
         agreement = remembered(run, handshake(settings, sites))
         end = Rounds(settings, run, agreement, experiment=experiment).go(sites, watch)
         release(settings, run.checkpoints, agreement, end, run)
@@ -97,26 +101,36 @@ class GridSites:
     """The sites behind Flower's grid, for one run.
 
     `registered` lists which node is which hospital, by the key that it signs with. Nobody else is greeted then, and a
-    node that gives itself another name is refused.
+    node that gives itself another name is refused. `told` hears every handshake. Replies that are too much for the
+    memory wait in the folder `spill`.
     """
 
     def __init__(
-        self, grid: Grid, settings: FederationSettings, experiment: str, registered: Path | None = None
+        self,
+        grid: Grid,
+        settings: FederationSettings,
+        experiment: str,
+        registered: Path | None = None,
+        told: Callable[[Hello], None] = lambda hello: None,
+        spill: Path | None = None,
     ) -> None:
-        self._registered = registered
+        self._registered, self._told, self._spill = registered, told, spill
         self._grid, self._settings, self._experiment = grid, settings, experiment
         self._hellos: dict[int, Hello] = {}
         self._silent: dict[str, tuple[int, float]] = {}  # handshakes without an answer: to whom, and since when
         self._pause = float(getattr(grid, "pause", LONGEST_PAUSE))
 
     def handshake(self) -> list[Hello]:
-        """Wait until all are there; a quorum begins after a minute without the rest."""
+        """Wait until all are there; a quorum begins after a minute without the rest. Too many refusals end it."""
         begun, enough = time.monotonic(), None
         while True:
             self._greet()
             now = time.monotonic()
             willing = len({hello.site for hello in self._hellos.values() if hello.facts is not None})
+            refused = sum(hello.refused is not None and hello.refused.is_final for hello in self._hellos.values())
             if len(self._hellos) >= self._settings.sites or now - begun > PATIENCE_SECONDS:
+                break
+            if self._settings.sites - refused < self._settings.quorum:  # whoever else comes
                 break
             if willing >= self._settings.quorum:
                 enough = now if enough is None else enough
@@ -131,19 +145,22 @@ class GridSites:
         nodes = self._nodes()
         reached = {name: order for name, order in orders.items() if name in nodes}
         contents = order_contents(reached, arrays)
-        replies = [
-            Reply(site=name, reason=ErrorCode.UNREACHABLE, asked=False) for name in orders if name not in reached
-        ]
-        for name, (message, seconds, down) in self._send(TRAIN, contents, nodes, self._settings.deadline).items():
-            if message is None:
-                replies.append(Reply(site=name, reason=ErrorCode.LATE, bytes_down=down, seconds=seconds))
-                continue
+        found = {name: Reply(site=name, reason=ErrorCode.UNREACHABLE, asked=False) for name in orders.keys() - reached}
+        messages = {name: Message(content, nodes[name], TRAIN) for name, content in contents.items()}
+        down = {name: content_bytes(message) for name, message in messages.items()}
+        begun, store = time.monotonic(), ArrayStore(self._spill)
+        numbers = dict(zip(self._grid.push_messages(messages.values()), messages, strict=True))
+        del messages, contents
+        for message, seconds in self._arriving(set(numbers), begun, self._settings.deadline):
+            name = numbers[message.metadata.reply_to_message_id]
             outcome, reason = read_outcome(message)
-            up = content_bytes(message)
-            replies.append(
-                Reply(site=name, outcome=outcome, reason=reason, seconds=seconds, bytes_up=up, bytes_down=down)
-            )
-        return sorted(replies, key=lambda reply: reply.site)
+            outcome = replace(outcome, arrays=store.keep(outcome.arrays))
+            reply = Reply(site=name, outcome=outcome, reason=reason, seconds=seconds, bytes_up=content_bytes(message))
+            found[name] = replace(reply, bytes_down=down[name])
+        late = time.monotonic() - begun
+        for name in reached.keys() - found.keys():
+            found[name] = Reply(site=name, reason=ErrorCode.LATE, bytes_down=down[name], seconds=late)
+        return [found[name] for name in sorted(found)]
 
     def _greet(self, deadline: float | None = None, asked: Collection[str] | None = None) -> None:
         """Ask nodes that are new for their names, no longer than a round may take; forget those that are gone.
@@ -178,7 +195,8 @@ class GridSites:
             node, _ = self._silent.pop(message.metadata.reply_to_message_id)
             hello = read_hello(message)
             if hello.refused is not ErrorCode.BUSY:  # it will be asked again
-                self._hellos[node] = _as_registered(hello, present[node])
+                self._hellos[node] = hello = _as_registered(hello, present[node])
+                self._told(hello)
         if hasattr(self._grid, "forget"):  # it says at once that a node is busy, and keeps no late answers
             self._silent.clear()
 
@@ -195,33 +213,51 @@ class GridSites:
         """The node of each willing site. Of two that claim one name, the one that came last: the other died."""
         return {hello.site: node for node, hello in self._hellos.items() if hello.facts is not None}
 
-    def _send(
-        self, kind: str, contents: Mapping[str, RecordDict], nodes: Mapping[str, int], deadline: float | None
-    ) -> dict[str, tuple[Message | None, float, int]]:
-        """Send to all, wait for all or the deadline: name -> reply, seconds, bytes sent."""
-        messages = {name: Message(content, nodes[name], kind) for name, content in contents.items()}
-        down = {name: content_bytes(message) for name, message in messages.items()}
-        begun = time.monotonic()
-        numbers = dict(zip(self._grid.push_messages(messages.values()), messages, strict=True))
-        found: dict[str, tuple[Message | None, float, int]] = {}
-        for message, seconds in self._arriving(set(numbers), begun, deadline):
-            name = numbers[message.metadata.reply_to_message_id]
-            found[name] = (message, seconds, down[name])
-        late = time.monotonic() - begun
-        return {name: found.get(name, (None, late, down[name])) for name in messages}
+    def _parts(self, numbers: Collection[str]) -> list[Collection[str]]:
+        """Numbers to pull at once: not the replies of all sites, where a grid keeps them for us."""
+        ordered = sorted(numbers)
+        if not self._pause:
+            return [ordered]
+        return [ordered[start : start + PULLED] for start in range(0, len(ordered), PULLED)]
 
     def _arriving(self, numbers: set[str], begun: float, deadline: float | None) -> Iterable[tuple[Message, float]]:
         while numbers:
             waited = time.monotonic() - begun
-            for message in self._grid.pull_messages(numbers):
-                numbers.discard(message.metadata.reply_to_message_id)
-                yield message, waited
+            for some in self._parts(numbers):
+                for message in self._grid.pull_messages(some):
+                    numbers.discard(message.metadata.reply_to_message_id)
+                    yield message, waited
             if not numbers or (deadline is not None and waited > deadline):
                 break
             time.sleep(min(self._pause, 0.01 + 0.05 * waited))
         forget: Callable[[Iterable[str]], None] | None = getattr(self._grid, "forget", None)
         if numbers and forget is not None:
             forget(numbers)
+
+
+class Refusals:
+    """`refusals.toml` in the run directory: who will not take part and why, as far as was last heard."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._known = folder / REFUSALS, dict[str, str]()
+        self._path.unlink(missing_ok=True)
+
+    def add(self, hello: Hello) -> None:
+        """Somebody has answered a handshake."""
+        if hello.refused is None:
+            if self._known.pop(hello.site, None) is not None:
+                config.save_toml(self._path, self._known)
+            return
+        print(f"{hello.site or 'a site'} refuses: {hello.refused.value}", flush=True)  # noqa: T201
+        self._known[hello.site or "a site"] = hello.refused.value
+        config.save_toml(self._path, self._known)
+
+
+def read_refusals(folder: Path) -> dict[str, ErrorCode]:
+    """What `Refusals` wrote in the run directory."""
+    path = folder / REFUSALS
+    table = config.parse_toml(path) if path.exists() else {}
+    return {site: ErrorCode.parse(str(reason)) for site, reason in table.items()}
 
 
 def _as_registered(hello: Hello, name: str) -> Hello:

@@ -4,6 +4,7 @@ Everything that changes the result stands here. Where and how fast it runs (engi
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -94,6 +95,8 @@ class FederationSettings:
     def __post_init__(self) -> None:
         if self.local_steps is None:  # private steps are charged: fewer and larger ones
             object.__setattr__(self, "local_steps", LOCAL_STEPS if self.privacy is None else PRIVATE_STEPS)
+        _check_said(self.options, "options")
+        _check_said(self.strategy_options, "strategy-options")
         object.__setattr__(self, "options", started_options(self.generator, self.start, self.options))
         for name in ("sites", "rounds", "local_steps", "count"):
             if getattr(self, name) < 1:
@@ -300,6 +303,21 @@ def check_family(settings: FederationSettings) -> None:
     entry = known_family(settings.generator)
     if entry.kind == "training-free":
         raise ConfigError(f"{entry.name} is not trained: there is nothing to federate", remedy="use `fedsynth train`")
+
+
+def _check_said(value: Any, key: str) -> None:
+    """Refuse what JSON can say and TOML cannot keep: two plans would be written, and approved, as one."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_said(str(name), key)
+            _check_said(item, f"{key}.{name!s}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_said(item, key)
+    elif value is None or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(f"{key!r} needs a value", value=value, remedy="leave it out to take the default")
+    elif isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value):
+        raise ConfigError(f"{key!r} holds half a letter", value=ascii(value))
 
 
 def _size(part: str) -> tuple[str, float]:

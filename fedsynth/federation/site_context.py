@@ -90,7 +90,7 @@ class SiteContext:
     """One site and one run. `images` opens the images when the policy has let the run pass.
 
     `store` is where a real site keeps its ledger, and `public` its copy of public images; a simulated one takes those
-    that the user named.
+    that the user named. `home` is the site's own folder over all runs, for a real site.
     """
 
     name: str
@@ -100,6 +100,12 @@ class SiteContext:
     store: Path | None = None
     public: Path | None = None
     simulated: bool = False
+    home: Path | None = None
+
+    @property
+    def own_folder(self) -> Path:
+        """What outlasts a run: of a simulated site nothing does."""
+        return self.folder if self.home is None else self.home
 
 
 def open_site_context(node_config: Mapping[str, Any], run: Path, experiment: str) -> SiteContext:
@@ -113,6 +119,7 @@ def open_site_context(node_config: Mapping[str, Any], run: Path, experiment: str
             images=lambda: ImageSet.load(file.images, every_voxel=False),
             store=file.store,
             public=file.public,
+            home=file.folder,
         )
     if PARTITION not in node_config:
         raise NeutralError(ErrorCode.SETTINGS)

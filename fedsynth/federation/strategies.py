@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import Strategy
+from fedsynth.federation.spilled_arrays import Column
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -22,6 +23,7 @@ Reply = tuple[float, Arrays]  # the site's weight and what it sent
 Rule = Callable[[Sequence[Array], Sequence[float]], Array]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 Made = TypeVar("Made")
+BLOCK = 2**22  # numbers: 32 MiB
 
 
 class ServerOptimiser(Protocol):
@@ -109,9 +111,8 @@ class ServerStrategy:
         if not replies:
             raise ValueError("there is nothing to average")
         weights = _shares([weight for weight, _ in replies])
-        return {
-            name: self._next(name, value, [sent[name] for _, sent in replies], weights) for name, value in old.items()
-        }
+        sent = [arrays for _, arrays in replies]
+        return {name: self._next(name, value, Column(name, sent), weights) for name, value in old.items()}
 
     def state(self) -> dict[str, Array]:
         """What the server's optimiser remembers, to be kept in a checkpoint."""
@@ -127,7 +128,7 @@ class ServerStrategy:
         names = self._optimiser.moments if self._optimiser else ()
         self._moments = {name: [np.array(state[f"{kind}.{name}"]) for kind in names] for name in self._moments}
 
-    def _next(self, name: str, old: Array, sent: list[Array], weights: list[float]) -> Array:
+    def _next(self, name: str, old: Array, sent: Sequence[Array], weights: list[float]) -> Array:
         if not _is_float(old):
             return np.array(sent[0])
         combined = self._rule(sent, weights)
@@ -148,7 +149,7 @@ class ServerStrategy:
 
 
 def weighted_mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
-    """The mean with `weights` that add up to one, summed in the given order."""
+    """The mean with `weights` that add up to one, summed in the given order; one of the values is held at a time."""
     total = np.multiply(values[0], weights[0], dtype=np.float64)
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total += np.multiply(value, weight, dtype=np.float64)
@@ -157,7 +158,17 @@ def weighted_mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
 
 def median(values: Sequence[Array], weights: Sequence[float] = ()) -> Array:
     """The middle value of each entry (Yin et al. 2018), whatever the weights: half the sites may send garbage."""
-    return np.asarray(np.median(np.stack(values).astype(np.float64), axis=0))
+    return _by_entry(values, lambda stacked: np.median(stacked, axis=0))
+
+
+def _by_entry(values: Sequence[Array], combine: Callable[[Array], Array]) -> Array:
+    """Combine the sites' values of each entry, so many entries at a time that `BLOCK` numbers are held at once."""
+    first = values[0]
+    step = max(1, BLOCK // len(values))
+    if not isinstance(values, Column) or first.size <= step:
+        return np.asarray(combine(np.stack(list(values)).astype(np.float64)))
+    blocks = [combine(values.stacked(start, min(start + step, first.size))) for start in range(0, first.size, step)]
+    return np.concatenate(blocks).reshape(first.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +188,7 @@ class TrimmedMean:
         """See `Rule`."""
         n = len(values)
         cut = min(math.ceil(self.share * n - 1e-9), (n - 1) // 2)
-        kept = np.sort(np.stack(values).astype(np.float64), axis=0)[cut : n - cut]
-        return np.asarray(kept.mean(axis=0))
+        return _by_entry(values, lambda stacked: np.sort(stacked, axis=0)[cut : n - cut].mean(axis=0))
 
 
 def make_strategy(

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedsynth.federation.error_codes import ErrorCode
-from fedsynth.federation.exchange import Arrays
+from fedsynth.federation.exchange import Arrays, Sent
 from fedsynth.federation.messages import Reply
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.base import Model
@@ -42,34 +42,40 @@ class UpdateChecks:
         self._settings, self._family, self.norms = settings, family, tuple(norms)
         self._gradients = settings.federation == "central-generator"
         self._parameters = frozenset(name for name, _ in family.nets.named_parameters())
+        self._measured: dict[str, tuple[float, float]] = {}  # of the replies that were looked at last
         self._factor = GRADIENT_FACTOR if self._gradients else FACTOR
 
     def refused(self, replies: Mapping[str, Reply], old: Arrays) -> dict[str, Reply]:
         """The replies of a round, those with too large an update refused."""
-        norms = {name: self._norm(reply.outcome.arrays, old) for name, reply in _answered(replies).items()}
-        most, longest = self._usual_limit(list(norms.values()), old), self._longest(old)
-        too_large = {
-            name
-            for name, norm in norms.items()
-            if norm > most or self._norm(replies[name].outcome.arrays, old, self._parameters) > longest
-        }
+        self._measured = {name: self._norms(reply.outcome.arrays, old) for name, reply in _answered(replies).items()}
+        most = self._usual_limit([norm for norm, _ in self._measured.values()], old)
+        longest = self._longest(old)
+        too_large = {name for name, (norm, own) in self._measured.items() if norm > most or own > longest}
         return _without(replies, too_large)
 
     def remember(self, replies: Sequence[Reply], old: Arrays) -> None:
         """A round has ended with these."""
-        moved = [norm for reply in replies if (norm := self._norm(reply.outcome.arrays, old)) > 0]
+        moved = [norm for reply in replies if (norm := self._measured_or_new(reply, old)) > 0]
         if moved:
             self.norms = (*self.norms, statistics.median_low(moved))[-KEPT:]
 
-    def _norm(self, sent: Arrays, old: Arrays, names: frozenset[str] | None = None) -> float:
-        """The length of the update: of all that is averaged, or of `names`. A gradient is one by itself."""
-        total = 0.0
+    def _measured_or_new(self, reply: Reply, old: Arrays) -> float:
+        found = self._measured.get(reply.site)
+        return (self._norms(reply.outcome.arrays, old) if found is None else found)[0]
+
+    def _norms(self, sent: Sent, old: Arrays) -> tuple[float, float]:
+        """The length of the update: of all that is averaged, and of the parameters. A gradient is one by itself."""
+        total = own = 0.0
         for name, value in sent.items():
-            if value.dtype.kind != "f" or (names is not None and name not in names):
+            if value.dtype.kind != "f":
                 continue
-            start = 0.0 if self._gradients and name in self._parameters else old[name].astype(np.float64)
-            total += float(np.sum(np.square(value.astype(np.float64) - start)))
-        return math.sqrt(total)
+            is_own = name in self._parameters
+            with np.errstate(over="ignore", invalid="ignore"):  # longer than any limit then
+                change = (value if self._gradients and is_own else value - old[name]).ravel()
+                square = float(np.dot(change, change))
+            total += square
+            own += square if is_own else 0.0
+        return (math.sqrt(total), math.sqrt(own)) if math.isfinite(total) else (math.inf, math.inf)
 
     def _usual_limit(self, norms: Sequence[float], old: Arrays) -> float:
         """By this round's median and that of the last rounds, whichever is larger; sites that took no step count not.
@@ -117,7 +123,7 @@ def refused_samplers(replies: Mapping[str, Reply], first: Arrays, parameters: Co
     return _without(replies, too_long | {site for site, arrays in sent.items() if _too_large(arrays)})
 
 
-def _possible(sums: Arrays, plan: PrivatePlan | None) -> bool:
+def _possible(sums: Sent, plan: PrivatePlan | None) -> bool:
     if _too_large(sums):
         return False
     if f"{FITTED}.total" not in sums:
@@ -144,11 +150,11 @@ def _without(replies: Mapping[str, Reply], refused: set[str]) -> dict[str, Reply
     return {**replies, **wrong}
 
 
-def _too_large(arrays: Arrays) -> bool:
+def _too_large(arrays: Sent) -> bool:
     return any(np.abs(value).max(initial=0.0) > LARGEST_SUM for value in arrays.values())
 
 
-def _of(names: Collection[str], arrays: Arrays) -> Arrays:
+def _of(names: Collection[str], arrays: Sent) -> Arrays:
     return {name: arrays[name] for name in arrays.keys() & names}
 
 

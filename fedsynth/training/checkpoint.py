@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from fedsynth import atomic_files
@@ -20,7 +20,7 @@ from fedsynth.models.base import Family, ImageShape, Model, global_randomness
 from fedsynth.models.generators.catalog import build, find
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.lineage import Lineage
-from fedsynth.training.content_hash import hashed, read_whole
+from fedsynth.training.content_hash import Entry, entry_of, hashed, read_whole
 from fedsynth.training.trainer import Trainer, laid_out_as
 
 WEIGHTS, CARD, DISCRIMINATOR = "generator.safetensors", "generator.toml", "discriminator.safetensors"
@@ -69,10 +69,23 @@ def save_sampler(folder: Path, values: Mapping[str, Tensor], card: Card) -> None
     save_toml(folder / CARD, card)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
-    """Write tensors with notes and the hash of both, in one step."""
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    atomic_files.write_bytes(path, hashed(save(kept), notes))
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    notes: Mapping[str, str],
+    *,
+    synced: bool = True,
+    over: Path | None = None,
+) -> None:
+    """Write tensors with notes and the hash of both, in one step. For the others see `atomic_files.write_bytes`."""
+    entries = {name: _entry(value.detach().cpu()) for name, value in tensors.items()}
+    atomic_files.write_bytes(path, hashed(entries, notes), synced=synced, over=over)
+
+
+def _entry(value: Tensor) -> Entry:
+    if value.dtype == torch.bfloat16:
+        return entry_of(value.contiguous().view(torch.int16).numpy(), "BF16")
+    return entry_of(value.numpy())
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -104,11 +117,18 @@ def load_generator(folder: Path) -> tuple[Family, Card]:
 
 
 def save_state(
-    path: Path, trainer: Trainer, generator: str, *, shown: str = "patients", notes: Mapping[str, str] | None = None
+    path: Path,
+    trainer: Trainer,
+    generator: str,
+    *,
+    shown: str = "patients",
+    notes: Mapping[str, str] | None = None,
+    synced: bool = True,
+    over: Path | None = None,
 ) -> None:
     """Everything that a resumed run needs: networks, moving average, optimisers, the step, and whom images showed.
 
-    `notes` are kept beside it, for `read_notes`.
+    `notes` are kept beside it, for `read_notes`; the others are those of `save_tensors`.
     """
     tensors = {f"nets.{name}": value for name, value in trainer.family.nets.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in trainer.ema.values.items()}
@@ -117,7 +137,7 @@ def save_state(
             tensors |= {f"optimiser.{net}.{index}.{key}": value for key, value in values.items()}
     described = {"generator": generator, "step": str(trainer.step), "total-steps": str(trainer.total_steps)}
     described |= {"shown": shown} | dict(notes or {})
-    save_tensors(path, tensors, described)
+    save_tensors(path, tensors, described, synced=synced, over=over)
 
 
 def load_state(path: Path, trainer: Trainer, generator: str, *, shown: str = "patients") -> None:

@@ -14,14 +14,25 @@ COLUMNS = ("round", "site", "answered", "reason", "seconds", "bytes_up", "bytes_
 
 
 class LossLog:
-    """Collects step reports of one site and writes them, whole or not at all. Rows before step `first` are kept.
+    """Collects step reports of one site and keeps them as rows of a file. Rows before step `first` are kept.
 
-    Private runs are not `timed`: a step takes longer the more patients were drawn.
+    Private runs are not `timed`: a step takes longer the more patients were drawn. Rows are added to the file; it is
+    written anew, in one step, where they do not follow what this object wrote last.
     """
 
-    def __init__(self, path: Path, *, first: int = 0, site: str = "centralised", timed: bool = True) -> None:
-        self._path, self._site, self._timed = path, site, timed
-        self._rows = [row for row in _read(path) if int(row["steps"]) <= first]
+    def __init__(
+        self, path: Path, *, first: int = 0, site: str = "centralised", timed: bool = True, synced: bool = True
+    ) -> None:
+        self._path, self._site, self._timed, self._synced = path, site, timed, synced
+        self._rows = _read(path)
+        self._written: tuple[list[str], int, int] | None = None  # columns, rows and bytes of the file
+        self.begin(first)
+
+    def begin(self, first: int) -> None:
+        """Go on at this step: what was written of later ones is done again."""
+        kept = [row for row in self._rows if int(row["steps"]) <= first]
+        self._written = self._written if len(kept) == len(self._rows) else None
+        self._rows = kept
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._last = first
         self._started = time.monotonic()
@@ -35,15 +46,19 @@ class LossLog:
             self._close_row()
 
     def save(self) -> None:
-        """Write the table with what has been collected so far."""
+        """Write what has been collected so far."""
         if self._sums:
             self._close_row()
-        losses = sorted({key for row in self._rows for key in row} - set(COLUMNS))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*COLUMNS, *losses], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        atomic_files.write_text(self._path, text.getvalue())
+        columns = [*COLUMNS, *sorted({key for row in self._rows for key in row} - set(COLUMNS))]
+        before, n_rows, size = self._written or ([], 0, -1)
+        follows = before == columns and self._path.exists() and self._path.stat().st_size == size
+        text = _table(columns, self._rows[n_rows:] if follows else self._rows, header=not follows)
+        if follows:
+            atomic_files.append(self._path, text, synced=self._synced)
+        else:
+            size = 0
+            atomic_files.write_text(self._path, text, synced=self._synced)
+        self._written = (columns, len(self._rows), size + len(text.encode()))
 
     def _close_row(self) -> None:
         now = time.monotonic()
@@ -57,8 +72,18 @@ class LossLog:
         self._started = now
 
 
+def _table(columns: list[str], rows: list[dict[str, str]], *, header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def _read(path: Path) -> list[dict[str, str]]:
+    """The rows of the file; a last line that a kill cut short is none."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))

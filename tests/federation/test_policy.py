@@ -37,7 +37,7 @@ def code_of(policy, asked):
     return to_code(found.value)
 
 
-def test_every_key_is_read(write):
+def test_every_key_is_read(write, tmp_path):
     text = """
     max-epsilon = 3
     delta = 1e-6
@@ -48,6 +48,15 @@ def test_every_key_is_read(write):
     metrics = []
     answer-every = 60
     secure-sum = true
+    max-rounds = 10
+    max-local-steps = 20
+    max-batch = 30
+    max-parameters = 40
+    runs-kept = 5
+    minutes-a-day = 1.5
+    megabytes-a-day = 60
+    approved = "lists/approved.toml"
+    health-page = false
     """
     assert write(text) == Policy(
         max_epsilon=3.0,
@@ -58,6 +67,15 @@ def test_every_key_is_read(write):
         metrics=(),
         answer_every=60.0,
         secure_sum=True,
+        max_rounds=10,
+        max_local_steps=20,
+        max_batch=30,
+        max_parameters=40,
+        runs_kept=5,
+        minutes_a_day=1.5,
+        megabytes_a_day=60.0,
+        approved=tmp_path / "lists/approved.toml",
+        health_page=False,
     )
 
 
@@ -172,6 +190,9 @@ def test_a_policy_that_forbids_everything_is_noticed(write, text, forbidden):
         ("max-epsilon = 3\nallow-plain = true", "exclude each other"),
         ("delta = 0.5", "delta must lie between"),
         ("allow-plain = 1", "'allow-plain' must be true or false"),
+        ("max-rounds = 0", "'max-rounds' must be a positive number"),
+        ("minutes-a-day = inf", "leave it out to set no cap"),
+        ("max-batch = 2.5", "whole number"),
         ("min-patients = 0", "'min-patients' must be at least 1"),
         ("min-patients = 2.5", "whole number"),
         ("generators = 'dcgan'", "must be a list"),

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation import client_app, rounds
 from fedsynth.federation.egress_log import read_egress
-from fedsynth.federation.rounds import straight_line
+from fedsynth.federation.moving_average import straight_line
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.accounting import epsilon_of
 from fedsynth.privacy.ledger import Ledger, read_ledger

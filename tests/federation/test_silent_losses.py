@@ -1,5 +1,7 @@
 """What is lost or damaged between two starts of a run: the run says so, and goes on from what is whole."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +13,12 @@ from fedsynth.cli.rounds_screen import Screen
 from fedsynth.errors import FedSynthError, RefusedError
 from fedsynth.federation import client_app, server_app
 from fedsynth.federation.charge_totals import ChargeTotals
-from fedsynth.federation.checkpoints import newest_checkpoint
+from fedsynth.federation.checkpoints import ROWS, newest_checkpoint
 from fedsynth.federation.egress_log import read_egress
 from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.exchange import Order, Outcome
 from fedsynth.federation.messages import Reply
+from fedsynth.federation.round_log import LogMark
 from fedsynth.federation.rounds import Progress
 from fedsynth.models.base import ImageShape
 from fedsynth.privacy.ledger import Ledger
@@ -240,7 +243,28 @@ def test_a_checkpoint_holds_the_totals_that_sites_told(tmp_path: Path) -> None:
     assert found is not None
     assert (found.charged, damaged) == ({"site-0": 4, "site-1": 4}, [])
     assert len(found.norms) == 2
-    assert found.log == run.rounds.read_text()
+    rows = (run.checkpoints / ROWS).read_bytes()
+    assert found.log == LogMark(bytes=len(rows), sha256=hashlib.sha256(rows).hexdigest())
+    assert rows.count(b"\n") == 4
+
+
+def test_the_round_log_is_added_to_and_either_of_its_two_files_makes_up_for_the_other(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, rounds=4)
+    run = killed_after(tmp_path, settings, 2)
+    table, rows = run.rounds, run.checkpoints / ROWS
+    before, place = table.read_text(), table.stat().st_ino
+    content = bytearray(rows.read_bytes())
+    content[20] ^= 1
+    rows.write_bytes(bytes(content))
+    go(run, replace(settings))
+    assert table.read_text().startswith(before)
+    assert table.stat().st_ino == place  # no round wrote it anew
+    assert [row["round"] for row in map(json.loads, rows.read_bytes().splitlines())] == list("11223344")
+    other = killed_after(tmp_path, settings, 2, "other")
+    for file in (other.rounds, other.checkpoints / ROWS):
+        file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(FedSynthError, match="the round log is damaged, and so is the list"):
+        go(other, settings)
 
 
 def test_a_site_that_tells_of_fewer_steps_than_before_is_refused_and_the_total_never_falls(tmp_path: Path) -> None:

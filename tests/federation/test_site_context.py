@@ -1,5 +1,6 @@
 """Where a real site keeps a run whose name the server chose, and what it writes down when it cannot begin."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,21 @@ def greet(site: Path, experiment: str) -> str:
 def test_every_refusal_is_in_the_list_of_what_left_whatever_the_run_is_called(tmp_path: Path, experiment: str) -> None:
     hospital = Hospital(tmp_path)
     (tmp_path / "work" / "flower").mkdir()
-    assert greet(hospital.write(), experiment) == "refused by its policy: allow-plain"
+    (tmp_path / "policy.toml").write_text("allow-plain = true\n")
+    shutil.rmtree(tmp_path / "set")
+    assert greet(hospital.write(), experiment) == "its images cannot be used"
     (log,) = tmp_path.rglob("egress.jsonl")
     assert log.parent.parent == tmp_path / "work"
-    assert [list(line["content"]) for line in read_egress(log)] == [["refused by its policy: allow-plain"]]
+    assert [list(line["content"]) for line in read_egress(log)] == [["its images cannot be used"]]
     assert not list((tmp_path / "work" / "flower").iterdir())
+
+
+def test_a_run_that_the_policy_refuses_gets_no_folder(tmp_path: Path) -> None:
+    """Else a server could fill the disk with them, and the most runs that may be kept."""
+    assert greet(Hospital(tmp_path).write(), "x") == "refused by its policy: allow-plain"
+    (log,) = tmp_path.rglob("egress.jsonl")
+    assert log.parent == tmp_path / "work"
+    assert [list(line["content"]) for line in read_egress(log)] == [["refused by its policy: allow-plain"]]
 
 
 def test_a_name_that_is_taken_by_a_file_is_written_down_beside_the_site_file(tmp_path: Path) -> None:

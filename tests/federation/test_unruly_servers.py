@@ -9,10 +9,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from fedsynth.data import ImageSet
 from fedsynth.errors import RefusedError
 from fedsynth.federation import client_app
-from fedsynth.federation.client import SiteWork, _digest
+from fedsynth.federation.client import SiteWork
 from fedsynth.federation.engines.flower_names import identity, number
 from fedsynth.federation.error_codes import NeutralError, PolicyRefusedError
 from fedsynth.federation.exchange import Order
+from fedsynth.federation.order_digest import digest_of
 from fedsynth.federation.policy import Policy
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
@@ -112,7 +113,7 @@ def test_what_was_learnt_without_privacy_never_goes_on_as_private(tmp_path: Path
     private_again = work_of(tmp_path, settings)
     with pytest.raises(RefusedError, match="another promise"):
         private_again.train(order(2), sent)
-    assert private_again._finished(order(1), _digest(order(1), sent)) is None  # nor is what it sent then sent again
+    assert private_again._finished(order(1), digest_of(order(1), sent)) is None  # nor is what it sent then sent again
 
 
 def test_whether_a_hospital_joins_a_private_run_does_not_depend_on_its_true_number(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fedsynth.federation.deploy.certificates import (
     make_node_key,
     make_server_certificate,
 )
+from fedsynth.federation.deploy.nginx_files import nginx_files
 from fedsynth.federation.deploy.server_files import PORT, ServerFile, ServerFolder, check_name, check_port, load_server
 from fedsynth.federation.settings import FederationSettings
 
@@ -107,7 +108,7 @@ def _write_server(folder: Path, authority: Pair, plan: Plan, *, n_sites: int) ->
     name, at = "fedsynth-server.service", f"{plan.at}/server"
     file = ServerFile(host=plan.host, port=plan.port)
     lines = {key: templates.line(key, getattr(file, key)) for key in ("host", "address", "port")}
-    settings = FederationSettings(sites=n_sites, rounds=20, local_steps=200)
+    settings = FederationSettings(sites=n_sites, rounds=20, local_steps=20)
     shown = {key: value for key, value in as_table(settings).items() if key in SHOWN}
     content = {
         "server.toml": templates.SERVER.format(**lines),
@@ -116,6 +117,7 @@ def _write_server(folder: Path, authority: Pair, plan: Plan, *, n_sites: int) ->
         name: templates.unit(name, "the server", at=at, options=" --run", restart="on-failure"),
         "README.md": templates.SERVER_README.format(server=plan.server, at=at, unit=name, port=plan.port),
     }
+    content |= nginx_files(host=plan.host, port=plan.port, inner_port=file.inner_port, at=at)
     _write_texts(folder, content)
 
 

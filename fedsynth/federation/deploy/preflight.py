@@ -10,6 +10,7 @@ import ssl
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -19,7 +20,9 @@ from typing import Literal
 from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError, ImageSetError, RefusedError
+from fedsynth.federation.approval import approved
 from fedsynth.federation.deploy.certificate_checks import read_authority, read_node_key
+from fedsynth.federation.ledger_copies import refuse_older
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import SiteFile, load_site_file
 from fedsynth.models.image_pool import open_public
@@ -93,7 +96,8 @@ def _policy(site: SiteFile) -> str:
     policy = load_policy(site.policy)
     if reason := policy.forbids_everything():
         raise RefusedError(f"no run could ever pass: {reason}", file=site.policy)
-    return f"{_in_words(policy)} ({site.policy})"
+    approval = "" if policy.approved is None else f", of {len(approved(policy.approved))} approved plan(s) alone"
+    return f"{_in_words(policy)}{approval} ({site.policy})"
 
 
 def _in_words(policy: Policy) -> str:
@@ -134,16 +138,18 @@ def _public(site: SiteFile) -> str:
 
 
 def _ledger(site: SiteFile) -> str:
-    """Readable, and by its owner alone: names of patients can be tried against the salt by whoever reads it."""
+    """No older than a run, and readable by its owner alone: whoever reads it can try names of patients against the
+    salt."""
     store = site.ledger_store
-    if not store.exists():
-        return f"will be made ({store})"
-    for path in (store, store / SALT):
-        if path.exists() and (rights := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-            remedy = f"chmod {'700' if path.is_dir() else '600'} {path}"
-            raise FedSynthError("others on this machine can open it", file=path, value=f"{rights:o}", remedy=remedy)
     path = store / folder_of(site.name) / "ledger.jsonl"
     charges = read_ledger(path)
+    refuse_older(path, charges, site.folder)
+    if not store.exists():
+        return f"will be made ({store})"
+    for one in (store, store / SALT):
+        if one.exists() and (rights := stat.S_IMODE(one.stat().st_mode)) & 0o077:
+            remedy = f"chmod {'700' if one.is_dir() else '600'} {one}"
+            raise FedSynthError("others on this machine can open it", file=one, value=f"{rights:o}", remedy=remedy)
     runs = len({charge.run for charge in charges})
     return f"{runs} run(s) were charged ({path})" if charges else f"nothing was charged yet ({path})"
 
@@ -182,6 +188,8 @@ def _rights(site: SiteFile, path: Path) -> str:
     """Whoever can write these files, or replace them in their folders, decides for the hospital."""
     named = (path, site.policy, site.authority, site.key, site.folder, site.ledger_store)
     own = [one for one in named if one is not None]
+    with suppress(FedSynthError):  # a policy that cannot be read has a finding of its own
+        own += filter(None, [load_policy(site.policy).approved])
     for one in _changed_by(stat.S_IWOTH, own):
         raise FedSynthError("everybody on this machine can change it", file=one, remedy=f"chmod o-w {one}")
     read = [one for one in (site.images, site.public) if one is not None]

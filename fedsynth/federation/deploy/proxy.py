@@ -1,4 +1,5 @@
-"""The TLS proxy before the server: it passes what hospitals' nodes need, and answers 403 to everything else.
+"""The embedded TLS proxy before the server, for tests on loopback and the first hour: it passes what hospitals' nodes
+need, and answers 403 to everything else. For months, and for many hospitals, `nginx_files.py` writes what nginx needs.
 
 On Flower 1.41 one port serves the nodes and the commands that register keys and start code, and the commands ask for no
 account. So the SuperLink listens on loopback only, and this stands before it. Requests are read strictly, anything
@@ -15,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsynth.errors import FedSynthError
+from fedsynth.federation.deploy.proxy_limits import Limits
 
 # Which requests the proxy lets in: exactly those that a hospital's node sends, read strictly.
 #
 # It knows no sockets: bytes in, a request or a refusal out.
 
 
-_POSTED = (
+POSTED = (
     "activate-node",
     "deactivate-node",
     "send-node-heartbeat",
@@ -33,7 +35,7 @@ _POSTED = (
     "pull-object",
     "confirm-message-received",
 )
-ALLOWED = {f"/v1/fleet/{name}": ("POST",) for name in _POSTED} | {"/health": ("GET", "HEAD")}
+ALLOWED = {f"/v1/fleet/{name}": ("POST",) for name in POSTED} | {"/health": ("GET", "HEAD")}
 """What passes: path and methods. A node registering itself is left out: keys are registered on the server only."""
 
 LARGEST_HEAD = 32 * 1024
@@ -100,23 +102,36 @@ _PIECE = 64 * 1024
 _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect", "host", "content-length")
 )
+_OF_OTHERS = ("x-forwarded-", "x-real-ip", "forwarded")  # what a client says of itself is not believed
 _REASONS = {400: "Bad Request", 403: "Forbidden", 413: "Content Too Large", 502: "Bad Gateway"}
 
 
-def _write_head(request: Request) -> bytes:
+def _write_head(request: Request, peer: str) -> bytes:
     lines = [f"{request.method} {request.target} HTTP/1.1", "host: 127.0.0.1", "connection: close"]
-    lines += [f"content-length: {request.length}"]
-    lines += [f"{name}: {value}" for name, value in request.headers if name not in _HOP_BY_HOP]
+    lines += [f"content-length: {request.length}", f"x-forwarded-for: {peer}"]
+    others = [one for one in request.headers if one[0] not in _HOP_BY_HOP and "_" not in one[0]]
+    own = [one for one in others if not one[0].startswith(_OF_OTHERS)]  # x_forwarded_for is read as the same by some
+    lines += [f"{name}: {value}" for name, value in own]
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-async def send(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Give the node's request to the server; false when the server did not take all of it, and yet may answer."""
-    try:
-        writer.write(_write_head(request))
-        await _copy(reader, writer, request.length)
-    except ConnectionError:
-        return False
+async def send(request: Request, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Give the node's request to the server; false when the server did not take all of it, and yet may answer.
+
+    A node that leaves meanwhile ends the conversation: nobody waits for an answer to it.
+    """
+    writer.write(_write_head(request, peer))
+    left = request.length
+    while left:
+        piece = await asyncio.wait_for(reader.read(min(left, _PIECE)), SLOW)
+        if not piece:
+            raise asyncio.IncompleteReadError(piece, left)
+        left -= len(piece)
+        try:
+            writer.write(piece)
+            await asyncio.wait_for(writer.drain(), SLOW)
+        except ConnectionError:
+            return False
     return True
 
 
@@ -166,24 +181,6 @@ _QUEUE = 128  # of connections that the system holds until they are taken
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one outsider may hold, in seconds and in connections.
-
-    `handshake` and `first` bound how long a connection stands that has said nothing yet, `idle` how long one stands
-    between two requests: nodes ask every 3 s and beat every 30 s, over two or three connections each. `parting` is how
-    long the other side may take to say farewell, before it is cut off and counts no more. Every one of `connections`
-    takes two of the files that the system lets a process open, of which many systems allow 1024.
-    """
-
-    handshake: float = 15.0
-    first: float = 30.0
-    idle: float = 120.0
-    parting: float = 5.0
-    connections: int = 400
-    per_peer: int = 64
-
-
-@dataclass(frozen=True, kw_only=True)
 class ProxySettings:
     """Where the proxy is and what stands behind it."""
 
@@ -193,7 +190,7 @@ class ProxySettings:
     key: Path
     inner_port: int
     inner_authority: Path
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
 
 @contextmanager
@@ -220,14 +217,40 @@ def check_free(settings: ProxySettings) -> None:
 
 
 async def _open(settings: ProxySettings, report: Callable[[str], None]) -> "_Proxy":
-    outer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    outer.minimum_version = ssl.TLSVersion.TLSv1_2
-    outer.load_cert_chain(settings.certificate, settings.key)
+    outer = _Certificate(settings)
     inner = ssl.create_default_context(cafile=settings.inner_authority)
     listening = _listen(settings)
     proxy = _Proxy(settings=settings, listening=listening, outer=outer, inner=inner, report=report)
     proxy.accepting = asyncio.create_task(proxy.accept())
     return proxy
+
+
+class _Certificate:
+    """The proxy's own, read again when its files change: whoever connects after `deploy renew` gets the new one.
+
+    While only one of the two files is new they do not fit, and the pair that stands goes on.
+    """
+
+    def __init__(self, settings: ProxySettings) -> None:
+        self._files = (settings.certificate, settings.key)
+        self._read, self._context = self._changed(), self._load()
+
+    def current(self) -> ssl.SSLContext:
+        """For the next handshake."""
+        with suppress(OSError):  # ssl.SSLError is one
+            if (changed := self._changed()) != self._read:
+                self._context = self._load()
+                self._read = changed
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.load_cert_chain(*self._files)
+        return made
+
+    def _changed(self) -> tuple[int, ...]:
+        return tuple(path.stat().st_mtime_ns for path in self._files)
 
 
 def _listen(settings: ProxySettings) -> socket.socket:
@@ -255,7 +278,7 @@ class _Proxy:
 
     settings: ProxySettings
     listening: socket.socket
-    outer: ssl.SSLContext
+    outer: _Certificate
     inner: ssl.SSLContext
     report: Callable[[str], None]
     accepting: "asyncio.Task[None] | None" = None
@@ -301,7 +324,7 @@ class _Proxy:
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self.outer, ssl_handshake_timeout=limits.handshake
+                lambda: protocol, connection, ssl=self.outer.current(), ssl_handshake_timeout=limits.handshake
             )
         except (OSError, TimeoutError):  # no TLS, or nothing at all
             connection.close()
@@ -328,7 +351,7 @@ class _Proxy:
         try:
             request = read_head(head)
             if is_allowed(request):
-                return await self._pass_on(request, reader, writer)
+                return await self._pass_on(request, peer, reader, writer)
             self.report(f"refused {request.method[:10]} {request.target[:80]!r} from {peer}")
             status, length = 403, request.length
         except RefusedRequestError as refused:
@@ -336,7 +359,9 @@ class _Proxy:
         await refuse(status, length, reader, writer)
         return False
 
-    async def _pass_on(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _pass_on(
+        self, request: Request, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
         behind = asyncio.open_connection("127.0.0.1", self.settings.inner_port, ssl=self.inner, limit=LARGEST_HEAD)
         try:
             inner_reader, inner_writer = await asyncio.wait_for(behind, SLOW)
@@ -344,7 +369,7 @@ class _Proxy:
             raise RefusedRequestError(502) from None  # nodes take this as: come back later
         self.writers.add(inner_writer)
         try:
-            taken = await send(request, reader, inner_writer)
+            taken = await asyncio.wait_for(send(request, peer, reader, inner_writer), self.settings.limits.body)
             return await give_back(request, inner_reader, writer) and taken
         finally:
             await self._part(inner_writer)

@@ -3,22 +3,23 @@
 What is learned lies in the run directory, not in Flower: a new run of Flower's goes on where the last one ended.
 """
 
-import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from fedsynth.config import load_toml
-from fedsynth.errors import ConfigError, FedSynthError
+from fedsynth.errors import ConfigError, FedSynthError, RefusedError
 from fedsynth.federation.checkpoints import rounds_of
 from fedsynth.federation.deploy.flower_programs import CONNECTION
 from fedsynth.federation.deploy.server_files import ServerFolder
 from fedsynth.federation.deploy.superlink import Hospitals, SuperLink
+from fedsynth.federation.error_codes import ErrorCode
 from fedsynth.federation.flower_start import write_app
 from fedsynth.federation.outputs import SHEET, drawing_of, write_sheet
-from fedsynth.federation.server_app import refuse_other_settings
+from fedsynth.federation.round_log import read_rounds
+from fedsynth.federation.server_app import read_refusals, refuse_other_settings
 from fedsynth.federation.settings import FederationSettings, check_family
 from fedsynth.runs import Run
 from fedsynth.training.checkpoint import CARD
@@ -66,6 +67,15 @@ def draw(place: ServerFolder, settings: FederationSettings) -> bool:
     return True
 
 
+class TurnedDownError(RefusedError):
+    """So many hospitals decided against the run that too few are left. Nothing is tried again."""
+
+    def __init__(self, refusals: Mapping[str, ErrorCode], run: Path) -> None:
+        said = ", ".join(f"{site}: {code.value}" for site, code in sorted(refusals.items()))
+        remedy = "change federation.toml, or have the hospitals change or approve, and start again with --run"
+        super().__init__(f"too few hospitals take part ({said})", file=run, remedy=remedy)
+
+
 @dataclass(kw_only=True)
 class Carrier:
     """One run of the app after the other, until the run directory is complete."""
@@ -76,6 +86,8 @@ class Carrier:
     report: Callable[[str], None]
     settings: FederationSettings
     seen: int = field(default=0)
+    begun: int = field(default=0)
+    refused: dict[str, ErrorCode] = field(default_factory=dict)
 
     def carry_out(self) -> None:
         """Start or resume the run, and stay until it is complete."""
@@ -89,12 +101,31 @@ class Carrier:
                 return
             if status == "finished:stopped":
                 raise FedSynthError("the run was stopped", remedy="start again with --run to resume it")
+            if refusals := self._final_refusals():
+                raise TurnedDownError(refusals, self.place.run)
             fruitless = 0 if self._n_rounds() > before else fruitless + 1
             self.report(f"the run failed ({details or 'no reason given'}); it is resumed")
         remedy = f"see {self.place.state / 'superlink.log'}, mend it, and start again with --run"
         raise FedSynthError(f"the run failed {FRUITLESS} times without finishing a round: {details}", remedy=remedy)
 
+    def _final_refusals(self) -> dict[str, ErrorCode]:
+        """Who decided against the run, where that leaves too few: asking again would be of no use."""
+        refused = {site: code for site, code in read_refusals(self.place.run).items() if code.is_final}
+        rows = self._rows()[self.begun :]
+        last = [row for row in rows if row["round"] == rows[-1]["round"] and row["answered"] != "true"]
+        codes = {row["site"]: ErrorCode.parse(row["reason"]) for row in last}
+        refused |= {site: code for site, code in codes.items() if code.is_final}
+        return refused if self.settings.sites - len(refused) < self.settings.quorum else {}
+
+    def _tell_refusals(self) -> None:
+        """Say at once who will not take part."""
+        for site, code in read_refusals(self.place.run).items():
+            if self.refused.get(site) is not code:
+                self.refused[site] = code
+                self.report(f"{site} will not take part: {code.value}")
+
     def _submit(self, app: Path) -> str:
+        self.begun = len(self._rows())
         answer = self.link.flower.ask("run", str(app), CONNECTION)
         self.report(f"Flower's run {answer['run-id']} begins, in {self.place.run}")
         return str(answer["run-id"])
@@ -104,12 +135,15 @@ class Carrier:
         looked = time.monotonic()
         while True:
             self.link.check_alive()
+            self._tell_refusals()
             self._tell_rounds()
             self._asking(self.hospitals.reconcile)
-            if time.monotonic() - looked >= (_ENDING if is_trained(self.place) else BETWEEN):
+            ending = is_trained(self.place) or self._final_refusals()
+            if time.monotonic() - looked >= (_ENDING if ending else BETWEEN):
                 looked = time.monotonic()
                 found = self._asking(lambda: self._look(run_id))
                 if found is not None and found[0].startswith("finished"):
+                    self._tell_refusals()
                     self._tell_rounds()
                     return found
             time.sleep(0.5)
@@ -145,8 +179,4 @@ class Carrier:
         return max(rounds_of(Run(folder=self.place.run).checkpoints), default=-1)
 
     def _rows(self) -> list[dict[str, str]]:
-        place = Run(folder=self.place.run)
-        if not place.rounds.exists():
-            return []
-        with place.rounds.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return read_rounds(Run(folder=self.place.run).rounds)

@@ -1,14 +1,16 @@
 """What lies where in the folders that `deploy init` writes, and the server's own file `server.toml`."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fedsynth.config import load_toml
 from fedsynth.errors import ConfigError
 from fedsynth.federation.deploy.certificates import check_host
+from fedsynth.federation.deploy.proxy_limits import Limits
 
-PORT = 8443
+PORT, INNER_PORT = 8443, 9443
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 RESERVED = ("server", "authority")
 
@@ -17,7 +19,8 @@ RESERVED = ("server", "authority")
 class ServerFile:
     """`server.toml`. `host` is the name in the certificate, `address` and `port` where the proxy opens.
 
-    `run` is where the run directory goes; `settings` what is to be trained.
+    `run` is where the run directory goes; `settings` what is to be trained. With an `own` proxy, as in `nginx.conf`,
+    Flower listens on `inner_port` of loopback and nothing else is opened; `limits` are those of the embedded one.
     """
 
     host: str
@@ -25,10 +28,14 @@ class ServerFile:
     port: int = PORT
     run: Path = Path("run")
     settings: Path = Path("federation.toml")
+    proxy: Literal["embedded", "own"] = "embedded"
+    inner_port: int = INNER_PORT
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         check_host(self.host)
         check_port(self.port)
+        check_port(self.inner_port)
 
 
 @dataclass(frozen=True, kw_only=True)

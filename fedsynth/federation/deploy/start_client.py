@@ -11,6 +11,7 @@ from fedsynth import atomic_files
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.federation.deploy.flower_programs import Flower, program
 from fedsynth.federation.deploy.preflight import Finding, check_site
+from fedsynth.federation.deploy.site_status import hold_lock
 from fedsynth.federation.flower_start import free_port
 from fedsynth.federation.site_context import SITE_FILE, SiteFile, load_site_file
 
@@ -22,6 +23,7 @@ def join(folder: Path, report: Callable[[str], None]) -> None:
     check_joining(site, check_site(path))
     with atomic_files.told_when_unwritable(site.folder):
         site.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hold_lock(site.folder)
     command, environment = node_command(site, path)
     report(f"{site.name} joins {site.server}")
     os.chdir(site.folder)

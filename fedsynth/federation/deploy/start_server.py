@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from fedsynth import atomic_files
@@ -32,16 +33,20 @@ def serve(folder: Path, report: Callable[[str], None], *, run: bool) -> bool:
 
 def _serve(place: ServerFolder, settings: FederationSettings | None, report: Callable[[str], None]) -> None:
     ends = check_server(place)
-    proxy = proxy_settings(place)
-    check_free(proxy)
+    own = place.file.proxy == "own"
+    proxy = proxy_settings(place, place.file.inner_port if own else None)
+    check_free(replace(proxy, address="127.0.0.1", port=proxy.inner_port) if own else proxy)
     with atomic_files.told_when_unwritable(place.state):
         place.state.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         link = stack.enter_context(running_superlink(place, proxy.inner_port))
         hospitals = Hospitals(place=place, flower=link.flower, report=report)
         hospitals.reconcile()  # before the proxy opens: a node whose key is not known yet gives up
-        stack.enter_context(running_proxy(proxy, report))
-        report(f"open at {place.file.host}:{place.file.port}; the certificate ends on {ends}")
+        if own:
+            report(f"Flower listens on 127.0.0.1:{proxy.inner_port}, for your own proxy: see nginx.conf")
+        else:
+            stack.enter_context(running_proxy(proxy, report))
+            report(f"open at {place.file.host}:{place.file.port}; the certificate ends on {ends}")
         if settings is not None:
             Carrier(place=place, link=link, hospitals=hospitals, report=report, settings=settings).carry_out()
             return
@@ -75,4 +80,5 @@ def proxy_settings(place: ServerFolder, inner_port: int | None = None) -> ProxyS
         key=key,
         inner_port=free_port() if inner_port is None else inner_port,
         inner_authority=place.authority,
+        limits=place.file.limits,
     )

@@ -26,6 +26,8 @@ ExecStart=/bin/sh {at}/start.sh{options}
 Restart={restart}
 # A known node is refused until its old heartbeat has lapsed, which takes a minute.
 RestartSec=75
+# The hospitals decided against the run: nothing changes until somebody does.
+RestartPreventExitStatus=3
 KillMode=control-group
 TimeoutStopSec=60
 NoNewPrivileges=yes
@@ -63,7 +65,7 @@ key = "node.key"
 
 POLICY = """\
 # What this hospital allows. Read by this hospital's own fedsynth before any image is; no message can change it.
-# A line that begins with # shows the default.
+# A line that begins with # shows the default; of lists and caps, how they are written, for there is none without.
 
 # The largest epsilon of each patient, over all runs of all times, at `delta`. 0 forbids private training too.
 max-epsilon = 10.0
@@ -88,6 +90,22 @@ delta = 1e-5
 # Whether a promise may rest on a secure sum: it then holds only against a server that colludes with no more hospitals
 # than the run says, and not against every server.
 # secure-sum = false
+
+# A plan is everything that the server says of a run. With this line the node takes part only in plans that a person
+# here has read and approved: fedsynth site approve site.toml
+# approved = "approved.toml"
+
+# Caps on a run, and on what it costs here. A run that asks for more is refused; nothing is capped without a line.
+# max-rounds = 100
+# max-local-steps = 500
+# max-batch = 256
+# max-parameters = 10000000
+# runs-kept = 20
+# minutes-a-day = 600
+# megabytes-a-day = 2000
+
+# Whether `fedsynth site health` may open its page, on this machine alone if not told otherwise.
+# health-page = true
 """
 
 SERVER = """\
@@ -103,6 +121,21 @@ SERVER = """\
 # The run directory, and what is trained.
 run = "run"
 settings = "federation.toml"
+
+# The embedded proxy is for a test on loopback and the first hour. For more, run nginx with nginx.conf beside this file
+# (or compose.yaml), and say so: Flower then listens on loopback alone, on inner-port.
+# proxy = "own"
+# inner-port = 9443
+
+# What one outsider may hold of the embedded proxy, in seconds and connections.
+# [limits]
+# handshake = 15.0
+# first = 30.0
+# idle = 120.0
+# body = 300.0
+# parting = 5.0
+# connections = 400
+# per-peer = 64
 """
 
 FEDERATION = """\
@@ -110,9 +143,10 @@ FEDERATION = """\
 # A round costs 9 to 20 seconds of polling besides the training: make rounds long (minutes), and few.
 {settings}
 # With this table the run is private, and every hospital's ledger is charged. Both numbers are public.
-# [privacy]
-# epsilon = 8.0
-# patients = 100  # declared, never counted from the data
+# Without it hospitals must say `allow-plain = true` in their policy.toml, and most should not.
+[privacy]
+epsilon = 8.0
+patients = 100  # TO DO: declare a round number, never counted from the data
 """
 
 HOSPITAL_README = """\
@@ -130,7 +164,7 @@ Stop: Ctrl-C or `systemctl stop`; a restart goes on where it was.
 SERVER_README = """\
 # The server of a fedsynth federation, {server}
 1. Install fedsynth, copy this folder to `{at}`, set in `federation.toml` what is trained. \
-Open port {port} to the hospitals, and no other.
+Open port {port} to the hospitals, and no other; for more than a first test with an nginx of yours (`nginx.conf`).
 2. Start: `sh start.sh` (hospitals can connect), \
 `sh start.sh --run` (they train; it resumes what is there), or install `{unit}`.
 3. Watch: its lines, `run/rounds.csv`, `state/*.log`. The result is in `run/`: generator, card, synthetic image set.

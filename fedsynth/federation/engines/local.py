@@ -187,7 +187,7 @@ def run_locally(
 
 def _own_copy(content: RecordDict) -> RecordDict:
     """Records of its own; the arrays in them are bytes, which nobody can change."""
-    return RecordDict({name: type(record)(dict(record)) for name, record in content.items()})  # type: ignore[arg-type]
+    return RecordDict({name: record.copy() for name, record in content.items()})
 
 
 def _error(message: Message, code: ErrorCode) -> Message:

@@ -4,6 +4,7 @@ import stat
 import subprocess
 import tomllib
 from configparser import ConfigParser
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsynth.cli import app
+from fedsynth.config import as_table, key_of, read_table
 from fedsynth.errors import ConfigError, RefusedError
 from fedsynth.federation.deploy import certificate_checks
 from fedsynth.federation.deploy.folders import Plan, add_hospital, init, renew
 from fedsynth.federation.deploy.run_supervisor import load_settings
-from fedsynth.federation.deploy.server_files import load_server
+from fedsynth.federation.deploy.server_files import INNER_PORT, ServerFile, load_server
 from fedsynth.federation.deploy.start_server import check_server
-from fedsynth.federation.policy import load_policy
+from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import load_site_file
 
 HOSPITAL = {
@@ -90,8 +92,8 @@ def test_the_commented_lines_of_the_policy_are_its_defaults(made: Path) -> None:
     default = load_policy(made / "hospital-1/policy.toml")
     numbers = (shown["allow-plain"], shown["min-patients"], shown["answer-every"], shown["secure-sum"])
     assert numbers == (default.allow_plain, default.min_patients, default.answer_every, default.secure_sum)
-    named = {"allow-plain", "min-patients", "generators", "networks", "metrics", "answer-every", "secure-sum"}
-    assert set(shown) == named
+    assert shown["health-page"] == default.health_page
+    assert set(shown) | {"max-epsilon", "delta"} == {key_of(entry.name) for entry in fields(Policy)}
 
 
 def test_scripts_are_thin_and_units_wait_for_the_old_heartbeat(made: Path, tmp_path: Path) -> None:
@@ -183,3 +185,37 @@ def test_adding_and_renewing_say_what_to_copy_where(tmp_path: Path) -> None:
     assert (out / "server/certificates/server.pem").read_bytes() != before
     nowhere = CliRunner().invoke(app, ["deploy", "add", str(tmp_path), "west"])
     assert (nowhere.exit_code, len(nowhere.output.splitlines())) == (2, 1)
+
+
+def test_the_door_for_nginx_is_written_for_this_server(made: Path) -> None:
+    server = made / "server"
+    text = (server / "nginx.conf").read_text()
+    for line in (
+        "listen 9443 ssl;",
+        "server_name fed.example.org;",
+        "ssl_certificate /srv/fedsynth/server/certificates/server.pem;",
+        f"server 127.0.0.1:{INNER_PORT};",
+        "ssl_protocols TLSv1.2 TLSv1.3;",
+        "limit_conn fedsynth_connections",
+        "limit_req zone=fedsynth_requests",
+        "# ssl_verify_client on;",
+        "access_log /var/log/nginx/fedsynth.log fedsynth;",
+    ):
+        assert line in text
+    compose = (server / "compose.yaml").read_text()
+    assert '"9443:9443"' in compose
+    assert 'network_mode: "service:server"' in compose
+    assert (server / ".dockerignore").read_text().splitlines()[1:] == ["*", "!*.whl"]
+
+
+def test_the_limits_of_the_embedded_proxy_can_be_set(made: Path) -> None:
+    text = (made / "server/server.toml").read_text()
+    commented = text[text.index("# proxy = ") :].replace("# ", "")
+    shown = tomllib.loads("\n".join(line for line in commented.splitlines() if "=" in line or line == "[limits]"))
+    defaults = as_table(load_server(made / "server").file)
+    assert shown["limits"] == defaults["limits"]
+    assert (shown["proxy"], shown["inner-port"]) == ("own", defaults["inner-port"])
+    with pytest.raises(ConfigError, match="'body' must be a positive number"):
+        read_table(ServerFile, {"host": "x", "limits": {"body": 0}})
+    with pytest.raises(ConfigError, match=r"unknown key 'limits.bodi'; did you mean 'body'"):
+        read_table(ServerFile, {"host": "x", "limits": {"bodi": 1}})

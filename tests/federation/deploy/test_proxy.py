@@ -1,4 +1,4 @@
-"""The proxy, before a small HTTPS server on loopback that answers with what reached it."""
+"""The embedded proxy, before a small HTTPS server on loopback: what test_door.py, which attacks it, does not see."""
 
 import errno
 import json
@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -104,23 +104,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GaussianMechanis
     inner.server_close()
 
 
-def test_nodes_pass_and_their_bodies_and_headers_arrive_whole(proxy: GaussianMechanism) -> None:
-    connection = proxy.connect()
-    body = bytes(range(256)) * 1000
-    for path in ALLOWED:  # several requests on one connection, as nodes send them
-        method = "GET" if path == "/health" else "POST"
-        content = b"" if method == "GET" else body
-        connection.request(method, path, content, {"flwr-signature": "abc"})
-        answer = connection.getresponse()
-        seen = json.loads(answer.read())
-        assert (answer.status, seen["path"], seen["body"].encode("latin1")) == (200, path, content)
-        assert {name.lower(): value for name, value in seen["headers"].items()}["flwr-signature"] == "abc"
-    connection.request("HEAD", "/health")
-    answer = connection.getresponse()
-    assert (answer.status, answer.read()) == (200, b"")
-    connection.close()
-
-
 def test_an_answer_without_a_length_ends_with_the_connection(proxy: GaussianMechanism) -> None:
     connection = proxy.connect()
     connection.request("POST", FLEET, b"body", {"x-ask": "unmeasured"})
@@ -130,37 +113,12 @@ def test_an_answer_without_a_length_ends_with_the_connection(proxy: GaussianMech
     connection.close()
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v1/control/start-run"),
-        ("POST", "/v1/control/register-node"),
-        ("POST", "/v1/control/list-nodes"),
-        ("POST", "/v1/runtime/acquire-task"),
-        ("POST", "/v1/fleet/register-node"),
-        ("POST", "/v1/fleet/"),
-        ("POST", "/v1/fleet/../control/start-run"),
-        ("POST", "/v1/fleet/%2e%2e/control/start-run"),
-        ("POST", "/v1/fleet/pull-messages/../../control/start-run"),
-        ("POST", "/v1/fleet/pull-messages?x=/v1/control"),
-        ("POST", "//v1/control/start-run"),
-        ("POST", "/V1/FLEET/PULL-MESSAGES"),
-        ("POST", "http://localhost/v1/fleet/pull-messages"),
-        ("GET", FLEET),
-        ("POST", "/health"),
-        ("GET", "/health/"),
-        ("GET", "/docs"),
-        ("GET", "/openapi.json"),
-        ("GET", "/"),
-        ("CONNECT", "127.0.0.1:8000"),
-    ],
-)
-def test_everything_else_is_forbidden(proxy: GaussianMechanism, method: str, path: str) -> None:
+def test_a_refusal_is_said_with_who_asked_for_what(proxy: GaussianMechanism) -> None:
     before = len(proxy.refused)
-    answer = proxy.send(f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody".encode())
+    answer = proxy.send(b"POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody")
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"connection: close" in answer
-    assert proxy.refused[before:] == [f"refused {method} {path!r} from 127.0.0.1"]
+    assert proxy.refused[before:] == ["refused POST '/v1/control/start-run' from 127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -187,18 +145,6 @@ def test_two_readings_of_one_request_are_refused(head: bytes) -> None:
     assert refusal.value.status == 400
 
 
-def test_what_hides_in_a_body_is_no_request(proxy: GaussianMechanism) -> None:
-    hidden = b"POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
-    head = f"POST {FLEET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(hidden)}\r\n\r\n".encode()
-    connection = proxy.connect()
-    connection.request("POST", FLEET, hidden)
-    assert json.loads(connection.getresponse().read())["body"].encode() == hidden
-    connection.close()
-    after = proxy.send(head + hidden + hidden)  # one in the body, one after it
-    assert after.count(b"HTTP/1.1 200 ") == 1
-    assert after.count(b"HTTP/1.1 403 ") == 1
-
-
 def test_the_largest_thing_that_a_node_sends_passes() -> None:
     """A piece of an array, as Flower cuts it, in the message that carries it."""
     from flwr.proto.message_pb2 import PushObjectRequest
@@ -209,23 +155,6 @@ def test_the_largest_thing_that_a_node_sends_passes() -> None:
     size = len(pushed.SerializeToString())
     assert 5 * 2**20 < size < LARGEST_BODY
     assert read_head(f"POST /v1/fleet/push-object HTTP/1.1\r\ncontent-length: {size}\r\n\r\n".encode()).length == size
-
-
-def test_a_body_beyond_the_limit_is_not_awaited(proxy: GaussianMechanism) -> None:
-    answer = proxy.send(f"POST {FLEET} HTTP/1.1\r\ncontent-length: {LARGEST_BODY + 1}\r\n\r\n".encode())
-    assert answer.startswith(b"HTTP/1.1 413 ")
-
-
-def test_plain_http_and_noise_get_nothing_and_the_mechanism_stands(proxy: GaussianMechanism) -> None:
-    plain = HTTPConnection("localhost", proxy.port, timeout=10)
-    plain.request("GET", "/health")
-    with pytest.raises(ConnectionError):
-        plain.getresponse()
-    plain.close()
-    connection = proxy.connect()
-    connection.request("GET", "/health")
-    assert connection.getresponse().status == 200
-    connection.close()
 
 
 def test_without_a_server_behind_it_nodes_are_told_to_come_back(proxy: GaussianMechanism) -> None:
@@ -244,42 +173,6 @@ def narrow(proxy: GaussianMechanism) -> Iterator[int]:
     settings = replace(proxy.settings, port=free_port(), limits=limits)
     with running_proxy(settings, proxy.refused.append):
         yield settings.port
-
-
-def is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has ended the connection, which it is given ten seconds for."""
-    connection.settimeout(10)
-    try:
-        return connection.recv(1) == b""
-    except ConnectionError:
-        return True
-
-
-def test_connections_that_say_nothing_are_closed(narrow: int, proxy: GaussianMechanism) -> None:
-    with socket.create_connection(("127.0.0.1", narrow)) as silent:  # no handshake
-        assert is_closed(silent)
-    plain = socket.create_connection(("127.0.0.1", narrow))
-    with proxy.trust.wrap_socket(plain, server_hostname="localhost") as idle:  # no request
-        assert is_closed(idle)
-    connection = HTTPSConnection("localhost", narrow, context=proxy.trust, timeout=10)
-    connection.request("GET", "/health")
-    assert connection.getresponse().read()
-    assert connection.sock is not None
-    assert is_closed(connection.sock)  # no second request
-    connection.close()
-
-
-def test_one_peer_holds_no_more_than_its_share_and_gets_it_back(narrow: int, proxy: GaussianMechanism) -> None:
-    held = [socket.create_connection(("127.0.0.1", narrow)) for _ in range(2)]
-    with socket.create_connection(("127.0.0.1", narrow)) as third, pytest.raises((OSError, ssl.SSLError)):
-        proxy.trust.wrap_socket(third, server_hostname="localhost")
-    for connection in held:
-        assert is_closed(connection)
-        connection.close()
-    again = HTTPSConnection("localhost", narrow, context=proxy.trust, timeout=10)
-    again.request("GET", "/health")
-    assert again.getresponse().status == 200
-    again.close()
 
 
 def test_a_connection_that_counts_no_more_stands_no_more(narrow: int, proxy: GaussianMechanism) -> None:
