@@ -1,6 +1,7 @@
 """Modules that other installed packages add under an entry point, found without importing them."""
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +14,12 @@ GENERATORS, IMPORTERS = "fedsynth.generators", "fedsynth.importers"
 
 def plugins(group: str) -> Mapping[str, EntryPoint]:
     """The entry points of a group by name; two packages that use one name are refused."""
+    return _on_path(group, tuple(sys.path))
+
+
+@lru_cache(maxsize=16)
+def _on_path(group: str, path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    """What is installed along this path; it is asked for at every look at the catalogue."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         other = found.setdefault(point.name, point)
