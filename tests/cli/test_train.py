@@ -113,7 +113,7 @@ def test_what_patients_had_spent_before_is_said_at_the_end(place: Path, monkeypa
 @pytest.mark.slow
 def test_every_family_is_listed_with_its_path(place: Path) -> None:
     rows = {row["name"]: row for row in json.loads(call("list", "generators", "--json"))["generators"]}
-    assert len(rows) == 20
+    assert len(rows) == 21
     assert rows["dcgan"]["how"] == "discriminator: fast path"
     assert rows["wgan-gp"]["how"] == "discriminator: vmap(grad)"
     assert rows["spade"]["private"] is False
