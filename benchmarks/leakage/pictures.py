@@ -194,7 +194,7 @@ def one_real_set(pool: ImageSet, number: int, wanted: Wanted) -> Iterator[tuple[
 
 
 def as_output(pool: ImageSet, voxels: Voxels) -> ImageSet:
-    """Images of nobody."""
+    """As a synthetic image set, without patients."""
     named = {"case": [f"made-{number:04}" for number in range(len(voxels))]}
     cases = pd.DataFrame(named | dict.fromkeys(("patient", "site", "role", "class", "slice"), ""))
     return ImageSet(header=replace(pool.header, origin="synthetic", split=None), cases=cases, images=voxels)

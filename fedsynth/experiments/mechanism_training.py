@@ -108,7 +108,7 @@ class Training:
         for first, last in ((0, half), (half, self.plan.steps)):
             self.seen.begin(len(self.patients))
             with global_randomness(0):  # what follows a public seed is the same in both halves
-                mechanism = self._door(self.patients, ledger)
+                mechanism = self._mechanism(self.patients, ledger)
                 mechanism.on_release = self.seen.released
                 for start in range(first, last, BLOCK):
                     block += 1
@@ -135,7 +135,7 @@ class Training:
             noise = in_clip_norms(sums, self.plan.settings)[0::2] / self.plan.noise
             self.nobody.append(float(np.square(noise, dtype=np.float64).sum()))
 
-        mechanism, steps = self._door([], None), min(EMPTY_STEPS, self.plan.steps)
+        mechanism, steps = self._mechanism([], None), min(EMPTY_STEPS, self.plan.steps)
         mechanism.on_release = released
         mechanism.charge({PHASES[0]: steps}, round=1)
         try:
@@ -152,7 +152,7 @@ class Training:
         sums = self._gradients[PHASES[0]].clipped_sum(torch.tensor([0]), lambda patients: (batch, {}))
         return float(sum(value.double().square().sum() for value in sums.values()) ** 0.5) / settings.clip
 
-    def _door(self, patients: Sequence[str], ledger: Ledger | None) -> GaussianMechanism:
+    def _mechanism(self, patients: Sequence[str], ledger: Ledger | None) -> GaussianMechanism:
         return GaussianMechanism(
             self.plan, self._gradients, patients=patients, randomness=SecretRandomness(), run="audit", ledger=ledger
         )

@@ -15,7 +15,7 @@ from typing import Any
 from fedsynth import atomic_files
 from fedsynth.errors import FedSynthError
 from fedsynth.federation.messages import Reply
-from fedsynth.training.loss_log import COLUMNS
+from fedsynth.training.loss_log import COLUMNS, csv_text
 
 NOTE = "note"
 
@@ -69,7 +69,7 @@ class RoundLog:
         with suppress(FedSynthError):
             there = [_filled(row) for row in read_rounds(self._path)]
         kept = _rows(self._written())
-        table = _table(self._columns, kept)
+        table = csv_text(self._columns, kept)
         if not self._path.exists() or self._path.read_bytes() != table.encode():  # also where only its end is cut
             atomic_files.write_text(self._path, table)
         self._follows = True
@@ -92,11 +92,11 @@ class RoundLog:
         self._pending += _lines(rows)
         columns = _columns([dict.fromkeys(self._columns, ""), *rows])
         if columns == self._columns and self._follows and self._path.exists():
-            atomic_files.append(self._path, _table(columns, rows, header=False), synced=False)
+            atomic_files.append(self._path, csv_text(columns, rows, header=False), synced=False)
             return
         self._columns, self._follows = columns, True
         whole = _rows(self._written() + self._pending)
-        atomic_files.write_text(self._path, _table(columns, whole), synced=False)  # can be made again from the list
+        atomic_files.write_text(self._path, csv_text(columns, whole), synced=False)  # can be made again from the list
 
     def _written(self) -> bytes:
         return self._rows.read_bytes() if self._rows.exists() else b""
@@ -209,15 +209,6 @@ def _parse(text: str) -> list[dict[str, str]]:
 def _columns(rows: Iterable[Mapping[str, str]]) -> list[str]:
     losses = sorted({key for row in rows for key in row} - {*COLUMNS, NOTE})
     return [*COLUMNS, NOTE, *losses]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Mapping[str, str]], *, header: bool = True) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _lines(rows: Iterable[Mapping[str, str]]) -> bytes:

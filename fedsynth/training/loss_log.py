@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fedsynth import atomic_files
@@ -52,7 +53,7 @@ class LossLog:
         columns = [*COLUMNS, *sorted({key for row in self._rows for key in row} - set(COLUMNS))]
         before, n_rows, size = self._written or ([], 0, -1)
         follows = before == columns and self._path.exists() and self._path.stat().st_size == size
-        text = _table(columns, self._rows[n_rows:] if follows else self._rows, header=not follows)
+        text = csv_text(columns, self._rows[n_rows:] if follows else self._rows, header=not follows)
         if follows:
             atomic_files.append(self._path, text, synced=self._synced)
         else:
@@ -72,7 +73,8 @@ class LossLog:
         self._started = now
 
 
-def _table(columns: list[str], rows: list[dict[str, str]], *, header: bool) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]], *, header: bool = True) -> str:
+    """Rows as CSV in these columns, with or without the first line; what a row lacks is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     if header:

@@ -6,7 +6,7 @@ It passes what the embedded proxy passes, by the same list, and answers 403 to e
 from fedsynth.federation.deploy.proxy import LARGEST_BODY, POSTED
 
 NGINX = """\
-# The door of a fedsynth server, for the http block of an nginx that you run: as /etc/nginx/conf.d/fedsynth.conf.
+# Reverse proxy of a fedsynth server, for the http block of an nginx that you run: /etc/nginx/conf.d/fedsynth.conf.
 # In server.toml say: proxy = "own". Flower then listens on 127.0.0.1:{inner_port} and nothing else is opened.
 # Check: nginx -t. After `fedsynth deploy renew`, or any change: nginx -s reload; connections that stand go on.
 
@@ -103,7 +103,7 @@ services:
     tmpfs: [/tmp]
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
-  door:
+  proxy:
     image: nginx:stable
     network_mode: "service:server"
     depends_on: [server]

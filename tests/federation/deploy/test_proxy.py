@@ -1,4 +1,4 @@
-"""The embedded proxy, before a small HTTPS server on loopback: what test_door.py, which attacks it, does not see."""
+"""The embedded proxy, before a small HTTPS server on loopback: what the attacks of test_reverse_proxy.py do not see."""
 
 import errno
 import json
