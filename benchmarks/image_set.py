@@ -1,7 +1,7 @@
 """Make an image set of an .npz file as `private_release.py` describes it, so that suites and commands can read it.
 
-    python benchmarks/image_set.py FILE.npz OUT [--names t1,flair,t1ce] [--channel flair] [--between 0.35 0.85]
-    fedsynth split OUT SET --again
+python benchmarks/image_set.py FILE.npz OUT [--names t1,flair,t1ce] [--channel flair] [--between 0.35 0.85]
+fedsynth split OUT SET --again
 """
 
 import argparse

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 RunFolder = Union["Run", Path, str]
 
 
-def compare(*runs: RunFolder, arm: str = "synthetic", by: str = "") -> "pd.DataFrame":
+def compare(*runs: RunFolder, arm: str = "synthetic", by: str = "", columns: Sequence[str] = ()) -> "pd.DataFrame":
     """Runs side by side: what was spent, what leaked, and what the images are still good for.
 
     Args:
         *runs: Finished runs, a row each, or suites.
         arm: The arm of the utility benchmarks that is shown.
         by: Sort the rows by a column: epsilon, dice, verdict, ...
+        columns: The columns to show, as in `["epsilon", "verdict", "dice_ratio"]`; all that hold anything if none.
 
     Returns:
         A row per run. What differs between them is in `frame.attrs["differs"]`, why cells are empty in
@@ -38,11 +39,11 @@ def compare(*runs: RunFolder, arm: str = "synthetic", by: str = "") -> "pd.DataF
     """
     import pandas as pd
 
-    from fedsynth.reporting.comparison import differences, reasons, shown_columns
+    from fedsynth.reporting.comparison import differences, reasons
 
     rows = compared(runs, arm=arm, by=by)
-    columns = shown_columns(rows)
-    frame = pd.DataFrame([{name: row.cells[name].text for name in columns} for row in rows]).set_index("run")
+    shown = chosen_columns(rows, columns)
+    frame = pd.DataFrame([{name: row.cells[name].text for name in shown} for row in rows]).set_index("run")
     frame.attrs["differs"], frame.attrs["reasons"] = differences(rows), reasons(rows)
     return frame
 
@@ -57,6 +58,18 @@ def compared(runs: "tuple[RunFolder, ...] | list[Path]", *, arm: str = "syntheti
     if by:
         rows.sort(key=lambda row: ((v := row.cells[by].value) is None, v or 0.0, row.cells[by].text))
     return rows
+
+
+def chosen_columns(rows: "list[Facts]", names: Sequence[str]) -> list[str]:
+    """The named columns behind the run's name, or all that hold anything; an unknown name is refused."""
+    from fedsynth.reporting.comparison import shown_columns
+    from fedsynth.reporting.summary import COLUMNS
+
+    for name in names:
+        if name not in COLUMNS:
+            remedy = nearest(name, COLUMNS) or ", ".join(COLUMNS)
+            raise ConfigError("there is no such column", value=name, remedy=remedy)
+    return ["run", *(name for name in names if name != "run")] if names else shown_columns(rows)
 
 
 def report(*runs: RunFolder, out: Path | str | None = None, export: bool = False) -> Path:

@@ -17,6 +17,9 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="table, csv, markdown or latex.")] = "table",
     arm: Annotated[str, typer.Option(help="The arm of the utility benchmarks that is shown.")] = "synthetic",
     by: Annotated[str, typer.Option(help="Sort the rows by a column: epsilon, dice, verdict, ...")] = "",
+    columns: Annotated[
+        str, typer.Option(help="Columns to show, as in epsilon,verdict,dice_ratio; all that hold anything if none.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table here instead.")] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the privacy/utility frontier into this .svg.")
@@ -28,8 +31,8 @@ def compare(
     With --by epsilon the privacy/utility frontier is drawn below the table; --picture writes it as a file.
     """
     from fedsynth import atomic_files
-    from fedsynth.api.reporting import compared
-    from fedsynth.reporting.comparison import FORMS, differences, reasons, shown_columns
+    from fedsynth.api.reporting import chosen_columns, compared
+    from fedsynth.reporting.comparison import FORMS, differences, reasons
     from fedsynth.reporting.frontier import frontier_text
     from fedsynth.reporting.summary import COLUMNS
 
@@ -41,13 +44,14 @@ def compare(
     rows = compared(runs, arm=arm, by=by)
     if picture is not None:
         _draw(rows, picture)
-    columns, apart = shown_columns(rows), differences(rows)
+    shown = chosen_columns(rows, [name.strip() for name in columns.split(",") if name.strip()])
+    apart = differences(rows)
     if as_json:
         cells = [{name: vars(cell) for name, cell in row.cells.items()} for row in rows]
         print_json({"rows": cells, "not_comparable": apart, "reasons": reasons(rows)})
         return
     if form != "table":
-        text = FORMS[form](rows, columns)
+        text = FORMS[form](rows, shown)
         if out is None:
             typer.echo(text, nl=False)
         else:
@@ -55,7 +59,7 @@ def compare(
     else:
         if out is not None:
             raise ConfigError("--out needs a form to write", remedy="give --format csv, markdown or latex")
-        print_table([COLUMNS[name].strip() for name in columns], [[r.cells[n].text for n in columns] for r in rows])
+        print_table([COLUMNS[name].strip() for name in shown], [[r.cells[n].text for n in shown] for r in rows])
         if by == "epsilon" and (drawn := frontier_text(rows)):
             typer.echo(f"\n{drawn}")
     for line in apart:

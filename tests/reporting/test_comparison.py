@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+import fedsynth
 from fedsynth import atomic_files, config
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
@@ -154,3 +155,21 @@ def test_the_command(tmp_path):
     bad = CliRunner().invoke(app, ["compare", *folders, "--by", "epsilom"])
     assert bad.exit_code == 2
     assert "epsilon" in bad.stderr
+
+
+def test_the_columns_that_are_asked_for_in_their_order(tmp_path):
+    make_run(tmp_path / "one")
+    made = CliRunner().invoke(
+        app, ["compare", str(tmp_path / "one"), "--columns", "dice, epsilon", "--format", "markdown"]
+    )
+    head, _, row = made.stdout.splitlines()
+    assert head == "| run | Dice, ill (best control) | epsilon per patient |"
+    assert row == "| one | 0.7 [0.6, 0.8] | not private |"
+    assert list(fedsynth.compare(tmp_path / "one", columns=["dice"]).columns) == ["dice"]
+
+
+def test_an_unknown_column_is_refused_with_the_nearest(tmp_path):
+    make_run(tmp_path / "one")
+    made = CliRunner().invoke(app, ["compare", str(tmp_path / "one"), "--columns", "dice,epsilom"])
+    assert made.exit_code == 2
+    assert "epsilon" in made.output
