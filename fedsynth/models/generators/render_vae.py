@@ -1,7 +1,8 @@
 """A conditional variational autoencoder that renders a label map: map, class and a code of 32 numbers make an image.
 
-The code follows from class and from area and place of the lesion by a linear Gaussian, and the texture that smooth
-decoders lack is a Gaussian field with the missing spectrum. Both are fitted by sums after training.
+The code follows from class and from area and place of the lesion by a linear Gaussian. What smooth decoders lack is
+added: small spots without a label, and a Gaussian field with the spectrum that is still missing. All of it is fitted by
+sums after training, in two passes.
 """
 
 import math
@@ -15,6 +16,7 @@ from fedsynth.errors import ConfigError
 from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
 from fedsynth.models.layers import CONVOLUTION, halve, halvings, repeat, spread, widths, with_label
+from fedsynth.models.spots import Spots
 from fedsynth.models.texture import Texture, missing_spectrum
 
 NET, PRIOR = "autoencoder", "prior"
@@ -101,7 +103,7 @@ class Autoencoder(nn.Module):
 
 
 class Prior(nn.Module):
-    """The code as a linear function of class, area and place of the lesion, plus Gaussian noise; and the texture."""
+    """The code as a linear function of class, area and place of the lesion, plus Gaussian noise; spots and texture."""
 
     weight: Tensor
     root: Tensor
@@ -111,6 +113,7 @@ class Prior(nn.Module):
         self.register_buffer("weight", torch.zeros(n_features(shape), latent))
         self.register_buffer("root", torch.eye(latent))
         self.texture = Texture(shape)
+        self.spots = Spots(shape)
 
     def draw(self, features: Tensor, normal: Tensor) -> Tensor:
         """Codes (n, latent)."""
@@ -132,7 +135,7 @@ class RenderVae(Family):
     phases = (Phase(net=NET, reads_patients=True),)
     shared = (NET, PRIOR)
     sampler = (NET, PRIOR)
-    passes = 1
+    passes = 2
     fitted = (PRIOR,)
 
     def __init__(
@@ -144,11 +147,12 @@ class RenderVae(Family):
         lesion: float,
         divergence: float,
         texture: float,
+        spots: float,
         tissue: int = 0,
     ) -> None:
         super().__init__(shape, {NET: Autoencoder(shape, latent, base), PRIOR: Prior(shape, latent)})
-        self.latent, self.lesion, self.divergence, self.texture = latent, lesion, divergence, texture
-        self.tissue = tissue
+        self.latent, self.lesion, self.divergence, self.tissue = latent, lesion, divergence, tissue
+        self.texture, self.spots = texture, spots
         if shape.dimensions == 2:
             self.nets[NET].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -167,12 +171,14 @@ class RenderVae(Family):
         return net
 
     def noise(self, n: int, rng: RandomSource) -> Tensors:
-        """The code, a noise channel, the texture, and the small change of a training image."""
+        """The code, a noise channel, texture, spots, and the small change of a training image."""
         d, size = self.shape.dimensions, self.shape.size
         return {
             "code": rng.normal((n, self.latent)),
             "channel": rng.normal((n, 1, *size)),
             "texture": rng.normal((n, self.shape.channels, *size)),
+            "spot": rng.uniform((n, 1, *size)),
+            "brightness": rng.normal((n, self.shape.channels, *size)),
             "view": rng.uniform((n, 1 + d + math.comb(d, 2))) * 2 - 1,
         }
 
@@ -194,23 +200,30 @@ class RenderVae(Family):
         return torch.zeros_like(noise["code"][:, 0])
 
     def sums(self, number: int, batch: Tensors) -> Tensors:
-        """Moments of features and codes, and the spectrum that reconstructions lack."""
+        """Moments of features and codes, and how far images depart; then their spots, and the spectrum of the rest."""
         with torch.no_grad():
             mean, log_variance = self.autoencoder.encode(batch["image"], batch)
             blank = torch.zeros_like(batch["image"][:, :1])
             made = self.autoencoder.decoder(mean, batch, blank).clamp(-1, 1)
-        f, z = features(batch, self.shape, self.tissue).double(), mean.double()
-        found = {"ff": f.T @ f, "fz": f.T @ z, "zz": z.T @ z, "variance": log_variance.double().exp().sum(0)}
-        found |= missing_spectrum(batch["image"], made)
+        named = _named(batch["source"], self.tissue)
+        if number:
+            found, rest = self.prior.spots.sums(batch["image"], made, named)
+            found |= missing_spectrum(rest, made)
+        else:
+            f, z = features(batch, self.shape, self.tissue).double(), mean.double()
+            found = {"ff": f.T @ f, "fz": f.T @ z, "zz": z.T @ z, "variance": log_variance.double().exp().sum(0)}
+            found["levels"] = self.prior.spots.levels(batch["image"], made, named)
         return {f"{PRIOR}.{name}": value for name, value in found.items()}
 
     def fit(self, number: int, sums: Tensors) -> None:
         """See `sums`."""
-        ff, fz, zz, variance, spectrum, brain = (
-            sums[f"{PRIOR}.{name}"] for name in ("ff", "fz", "zz", "variance", "spectrum", "brain")
-        )
-        self.prior.fit(ff, fz, zz, variance)
-        self.prior.texture.fit(spectrum, brain)
+        own = {name.removeprefix(f"{PRIOR}."): value for name, value in sums.items()}
+        if number:
+            self.prior.spots.fit(own)
+            self.prior.texture.fit(own["spectrum"], own["brain"])
+        else:
+            self.prior.fit(own["ff"], own["fz"], own["zz"], own["variance"])
+            self.prior.spots.fit_levels(own["levels"])
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """An image for each map."""
@@ -218,7 +231,14 @@ class RenderVae(Family):
         made = self.autoencoder.decoder(code, condition, noise["channel"]).clamp(-1, 1)
         if self.tissue:  # black where the map names neither lesion nor tissue; trained so, the inside was worse
             made = (made + 1) * condition["source"][:, 1:].sum(1, keepdim=True).clamp(max=1) - 1
-        return {"image": made + self.texture * self.prior.texture.field(made, noise["texture"])}
+        named = _named(condition["source"], self.tissue)
+        spots = self.prior.spots.field(made, named, noise["spot"], noise["brightness"], share=self.spots)
+        return {"image": made + spots + self.texture * self.prior.texture.field(made, noise["texture"])}
+
+
+def _named(source: Tensor, tissue: int) -> Tensor:
+    """(n, 1, ...): the share of lesion; the last `tissue` channels of the map are classes of tissue."""
+    return source[:, 1 : source.shape[1] - tissue].sum(1, keepdim=True)
 
 
 def n_features(shape: ImageShape) -> int:
@@ -232,7 +252,7 @@ def features(condition: Tensors, shape: ImageShape, tissue: int = 0) -> Tensor:
     The last `tissue` channels of the map are classes of tissue, of which the areas are told alone.
     """
     source, d = condition["source"].float(), shape.dimensions
-    named = source[:, 1 : source.shape[1] - tissue].sum(1)
+    named = _named(source, tissue)[:, 0]
     area, scale = named.flatten(1).sum(1), math.prod(shape.size) ** ((d - 1) / d)
     found = [torch.ones_like(area), (area > 0).float(), area / scale]
     for axis, side in enumerate(shape.size):
@@ -302,10 +322,12 @@ def build(
     base: int | None = None,
     lesion: float = 2.0,
     divergence: float = 0.3,
-    texture: float = 1.0,
+    texture: float = 0.7,
+    spots: float = 1.0,
     tissue: int = 0,
 ) -> RenderVae:
-    """A new one. `lesion` is how much more a named pixel counts, `texture` the strength of the added field.
+    """A new one. `lesion` is how much more a named pixel counts, `texture` the strength of the added field, `spots` how
+    many are drawn for each that was seen.
 
     The last `tissue` channels of a map are classes of tissue.
     """
@@ -313,7 +335,14 @@ def build(
         raise ConfigError("render-vae makes images of label maps", remedy="give --pairing label-to-image")
     chosen = base or (32 if shape.dimensions == 2 else 16)
     return RenderVae(
-        shape, latent=latent, base=chosen, lesion=lesion, divergence=divergence, texture=texture, tissue=tissue
+        shape,
+        latent=latent,
+        base=chosen,
+        lesion=lesion,
+        divergence=divergence,
+        texture=texture,
+        spots=spots,
+        tissue=tissue,
     )
 
 
