@@ -79,7 +79,7 @@ class Ward:
     def dice(self, shown: ImageSet) -> float:
         """The Dice on the holdout of a U-Net that was trained on these images alone."""
         net = TaskLearner(TaskSettings(network="unet", steps=300)).learn([shown], seed=0, augment=True)
-        found = segmentation.measures([segmentation.score_arm({"": net}, self.holdout, distances=False)])
+        found = segmentation.measures([segmentation.score_arm({None: net}, self.holdout, distances=False)])
         return float(found["dice"].value(found["dice"].rows))
 
 

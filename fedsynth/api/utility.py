@@ -149,7 +149,9 @@ def measure_utility(
     from fedsynth.evaluation.utility.arm_cache import ArmCache
     from fedsynth.evaluation.utility.benchmark import run_utility
     from fedsynth.experiments.downstream_learners import TaskLearner
+    from fedsynth.experiments.federated_tasks import TaskFederation
 
+    federation = TaskFederation(strategy=read.strategy, options=read.strategy_options)
     sets = sets_to_measure(run, real, synthetic, out=out, progress=progress)
     plan = _plan(kind, read, sets, _nobody(sets, public=public, placebo=placebo))
     kept = ArmCache(folder=None if sets.keeps is None else sets.keeps.folder.parent / KEPT)
@@ -163,7 +165,7 @@ def measure_utility(
         def on_step(done: int, total: int) -> None:
             bar(int(at[0] * 100 + 100 * done / total), at[1] * 100)
 
-        learner = TaskLearner(read.task, on_step=on_step)
+        learner = TaskLearner(read.task, federation=federation, on_step=on_step)
         result = run_utility(sets.real, sets.synthetic, plan, learner, kept=kept, on_arm=on_arm)
     return sets.keep(result, export=export)
 
@@ -190,13 +192,22 @@ def _plan(kind: "Kind", read: UtilitySettings, sets: Sets, nobody: dict[str, "Im
     from fedsynth.models.downstream.tasks import NETWORKS, build_task
     from fedsynth.training.patient_batches import PatientBatches
 
-    material, _ = prepare(sets.real, sets.synthetic, kind, nobody=nobody)
-    arms = parse_arms(read.arms, augmentation=read.augmentation, material=material)
+    material, holdout = prepare(sets.real, sets.synthetic, kind, nobody=nobody)
+    arms = parse_arms(
+        read.arms, augmentation=read.augmentation, material=material, holdout=holdout, strategy=read.strategy
+    )
     build_task(read.network, PatientBatches(sets.real).shape)
     if NETWORKS[read.network] != kind:
         raise ConfigError(f"the network {read.network!r} is for {NETWORKS[read.network]}, not for {kind}")
-    table = config.as_table(read.task)
-    return Plan(kind=kind, arms=arms, seeds=read.seeds, seed=read.seed, settings=table, nobody=nobody)
+    return Plan(
+        kind=kind,
+        arms=arms,
+        seeds=read.seeds,
+        seed=read.seed,
+        settings=config.as_table(read.task),
+        federated={"strategy": read.strategy, "strategy-options": read.strategy_options},
+        nobody=nobody,
+    )
 
 
 def measure_fidelity(

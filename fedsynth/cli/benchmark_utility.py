@@ -1,5 +1,6 @@
 """`fedsynth benchmark segmentation | classification | fidelity`: what a synthetic set is still good for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,6 +142,7 @@ def _print_by_arm(result: "Result") -> None:
         rows = [[arm, *(_cell(result.scores.get(f"{name}/{arm}")) for name in names)] for arm in arms]
         print_table(["trained on", *(HEADS.get(name, name) for name in names)], rows)
         typer.echo("")
+    _print_by_site(result, arms, main)
     typer.echo(f"scored on {result.inputs['real'].roles.get('holdout', 0)} real holdout patients; 95 % intervals")
     typer.echo(f"intervals are {result.details['intervals']}")
     typer.echo("ratio: to training on real images; skill: 0 is the best control, 1 is real")
@@ -152,6 +154,19 @@ def _print_by_arm(result: "Result") -> None:
         typer.echo(f"no difference is claimed: {why}")
     for arm, found in result.details.get("paired", {}).items():
         typer.echo(f"{arm} against real: p {found['p_holm']:.3g} (over patients and trainings, Holm)")
+
+
+def _print_by_site(result: "Result", arms: Sequence[str], main: str) -> None:
+    """Every arm on the holdout patients of each site, where there are several."""
+    if len(result.per_site) < 2:
+        return
+    rows = [
+        [site, arm, _cell(of[f"{main}/{arm}"]), str(of[f"{main}/{arm}"].n), _cell(of.get(f"{main}_ratio/{arm}"))]
+        for site, of in result.per_site.items()
+        for arm in arms
+    ]
+    print_table(["site", "trained on", HEADS.get(main, main), "patients", "ratio"], rows)
+    typer.echo("networks of one site alone are scored on that site's own patients, above too\n")
 
 
 def _print_trainings(result: "Result") -> None:

@@ -83,11 +83,13 @@ def cost(
     settings = load_toml(FederationSettings, load_server(folder).settings)
     found = count_cost(settings, Facts.of(ImageSet.load(like, every_voxel=False)))
     typer.echo(f"Each hospital, each round: {_size(found.bytes_down)} down, {_size(found.bytes_up)} up")
-    typer.echo(f"  ({' and '.join(found.networks) or 'nothing'}); all {found.rounds} rounds: ", nl=False)
-    typer.echo(
-        f"{_size(found.total_bytes)} for each hospital, {_size(settings.sites * found.total_bytes)} at the server"
-    )
-    least, most = (found.rounds * seconds / 60 for seconds in POLLING)
+    typer.echo(f"  ({' and '.join(found.networks) or 'nothing'}); {found.rounds} rounds")
+    if found.exchanges:
+        what = "sums and, last, its whole sampler" if settings.federation == "one-shot" else "sums"
+        typer.echo(f"After them {what}: {_size(found.after_down)} down, {_size(found.after_up)} up")
+    everybody = settings.sites * found.total_bytes
+    typer.echo(f"In all {_size(found.total_bytes)} for each hospital, {_size(everybody)} at the server")
+    least, most = ((found.rounds + found.exchanges) * seconds / 60 for seconds in POLLING)
     typer.echo(f"Waiting besides training: {least:.1f} to {most:.1f} minutes; fewer and longer rounds wait less.")
 
 

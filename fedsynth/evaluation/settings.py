@@ -8,6 +8,8 @@ from fedsynth.errors import ConfigError
 from fedsynth.training.settings import Device, TaskSettings
 
 ONE_SEED = "One seed gives one result."
+TaskStrategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean", "fedbn"]
+"""Those of generators, by the same names, and FedBN, which leaves each site a network of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +73,17 @@ class UtilitySettings(Seeded):
 
     arms: tuple[str, ...] = setting(
         ("real", "synthetic", "real+synthetic"),
-        "real, real-local, real-federated, synthetic, real+synthetic, synthetic-then-10%-real.",
+        "real, real-local, real-federated, real-federated-fine-tuned, synthetic, real+synthetic, "
+        "synthetic-then-10%-real.",
     )
     network: str
+    strategy: TaskStrategy = setting(
+        "fedavg",
+        "How the sites' task networks become one in the federated arms; with fedbn normalisation layers stay local",
+    )
+    strategy_options: dict[str, float] = setting(
+        {}, "A setting of the strategy, as in strength=0.1 of fedprox.", flag="strategy-option"
+    )
     augmentation: Literal["none", "classical", "both"] = setting("classical", "Classical augmentation in training")
     seeds: int = setting(3, "Trainings of each arm; three are needed to claim a difference.")
     steps: int = setting(

@@ -141,9 +141,16 @@ def _meaning(settings: FederationSettings, asked: Asked) -> list[str]:
         told.append(f"The promise rests on a secure sum: at most {settings.shares.colluding} hospitals may collude.")
     if settings.start is not None:
         told.append("It goes on from networks of another run, which the server sends.")
-    leave = "weights of generator and discriminator" if settings.share == "all" else "weights of the generator alone"
-    told.append(f"What leaves each hospital: {leave}, or sums over patients where the family is fitted; no images.")
+    told.append(
+        f"What leaves each hospital: {_leaves(settings)}, or sums over patients where the family is fitted; no images."
+    )
     return told
+
+
+def _leaves(settings: FederationSettings) -> str:
+    if settings.federation == "one-shot":
+        return "once, at the end, its whole sampler, trained on its patients alone and released as it is"
+    return "weights of generator and discriminator" if settings.share == "all" else "weights of the generator alone"
 
 
 def _verdict(policy: Policy, asked: Asked) -> list[str]:

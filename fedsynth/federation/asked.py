@@ -25,6 +25,7 @@ def asked_of(
         networks=networks,
         metrics=metrics,
         secure_sum=settings.secure_sum,
+        one_shot=settings.federation == "one-shot",
         rounds=settings.rounds,
         local_steps=settings.local_steps,
         batch=_images_per_step(settings),

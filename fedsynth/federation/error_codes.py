@@ -41,6 +41,7 @@ class ErrorCode(StrEnum):
     POLICY_NETWORKS = "refused by its policy: networks"
     POLICY_METRICS = "refused by its policy: metrics"
     POLICY_SECURE_SUM = "refused by its policy: secure-sum"
+    POLICY_ONE_SHOT = "refused by its policy: allow-one-shot"
     POLICY_ROUNDS = "refused by its policy: max-rounds"
     POLICY_LOCAL_STEPS = "refused by its policy: max-local-steps"
     POLICY_BATCH = "refused by its policy: max-batch"

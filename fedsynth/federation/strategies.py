@@ -214,10 +214,11 @@ def make_strategy(
 
 
 def proximal_strength(options: Mapping[str, float]) -> float:
-    """How strongly FedProx pulls; 0.01 where nothing is said (Li et al. 2020 try 0.001 to 1)."""
+    """How strongly FedProx pulls (its mu); 0.01 where nothing is said (Li et al. 2020 try 0.001 to 1). 0 is FedAvg."""
     _refuse_unknown("fedprox", options, ("strength",))
     strength = options.get("strength", 0.01)
-    _check_positive("strength", strength)
+    if not 0 <= strength < math.inf:
+        raise ConfigError("'strength' must be at least 0", value=strength)
     return strength
 
 

@@ -86,7 +86,10 @@ def learn(
             on_step(report.step + 1, settings.steps)
             if is_check(report.step + 1, settings.steps) and _no_more_gain(trainer, stopping):
                 break
-        return finished(released(trainer), sets, stopping, steps=trainer.step, seed=settings.seed)
+        task = released(trainer)
+        collapsed = has_collapsed(task, sets, seed=settings.seed)  # early weights may not have learned their images yet
+        stopping.restore(task)
+        return Trained(task=task.eval(), steps=trainer.step, collapsed=collapsed)
 
 
 def is_check(steps: int, ceiling: int) -> bool:
@@ -99,13 +102,6 @@ def _no_more_gain(trainer: Trainer, stopping: EarlyStopping) -> bool:
     assert isinstance(task, Task)
     with trainer.ema.in_place(task):
         return stopping.seen(task)
-
-
-def finished(task: Task, sets: Sequence[ImageSet], stopping: EarlyStopping, *, steps: int, seed: int) -> Trained:
-    """Whether the last weights collapsed, then the best ones: early ones may not have learned their images yet."""
-    collapsed = has_collapsed(task, sets, seed=seed)
-    stopping.restore(task)
-    return Trained(task=task.eval(), steps=steps, collapsed=collapsed)
 
 
 def task_trainer(sets: Sequence[ImageSet], settings: TaskSettings, *, stream: int | None = None) -> Trainer:

@@ -4,6 +4,7 @@ Reference patients are free for choosing; the holdout never comes here. The rule
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -25,30 +26,39 @@ BLOCK, SAMPLE = 32, 256
 
 
 class EarlyStopping:
-    """Keeps the weights with the best score on the reference patients; where they cannot be scored it never stops."""
+    """Keeps the weights with the best score on the reference patients; where they cannot be scored it never stops.
 
-    def __init__(self, reference: ImageSet | None, *, device: torch.device) -> None:
-        self._dataset = None if reference is None else PatientBatches(reference, device=device)
+    Networks that are trained together, one for each site, end together: each is scored on its own of `references`, and
+    their mean counts.
+    """
+
+    def __init__(self, *references: ImageSet | None, device: torch.device) -> None:
+        self._datasets = [None if images is None else PatientBatches(images, device=device) for images in references]
         self._best, self._mark = -np.inf, -np.inf
         self._looks, self._waited = 0, 0
-        self._weights: dict[str, Tensor] = {}
+        self._weights: list[dict[str, Tensor]] = []
 
-    def seen(self, task: Task) -> bool:
-        """Score the task as it is; true once there was no gain for `PATIENCE` looks, after `FEWEST` of them."""
-        if self._dataset is None or not np.isfinite(value := task.quality(tally(task, self._dataset))):
+    def seen(self, *tasks: Task) -> bool:
+        """Score the tasks as they are; true once there was no gain for `PATIENCE` looks, after `FEWEST` of them."""
+        pairs = zip(tasks, self._datasets, strict=True)
+        found = [task.quality(tally(task, images)) for task, images in pairs if images is not None]
+        known = [value for value in found if np.isfinite(value)]
+        if not known:
             return False
+        value = fmean(known)
         if value >= self._best:
             self._best = value
-            self._weights = {name: tensor.detach().clone() for name, tensor in task.nets.state_dict().items()}
+            self._weights = [{name: one.detach().clone() for name, one in t.nets.state_dict().items()} for t in tasks]
         gained = value > self._mark + GAIN
         self._mark, self._waited = (value, 0) if gained else (self._mark, self._waited + 1)
         self._looks += 1
         return self._waited >= PATIENCE and self._looks >= FEWEST
 
-    def restore(self, task: Task) -> None:
+    def restore(self, *tasks: Task) -> None:
         """Load the best weights that were seen, if any."""
         if self._weights:
-            task.nets.load_state_dict(self._weights)
+            for task, weights in zip(tasks, self._weights, strict=True):
+                task.nets.load_state_dict(weights)
 
 
 def has_collapsed(task: Task, sets: Sequence[ImageSet], *, seed: int) -> bool:

@@ -98,10 +98,35 @@ def test_classification_and_fidelity(sets):
     assert "real against real" in run("fidelity", *sets, "--steps", "0").stdout
 
 
+def test_rows_of_sites_are_printed_and_exports_name_no_patient(sets, tmp_path):
+    arms = "real,real-local,real-federated,real-federated-fine-tuned"
+    given = ["classification", *sets, "--steps", "2", "--arms", arms, "--augmentation", "none", "--seeds", "1"]
+    given += ["--strategy", "fedprox", "--strategy-option", "strength=0.1"]
+    done = run(*given, "--export", "--out", str(tmp_path / "found.json"))
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("hospital-")]
+    assert [row[:2] for row in rows] == [
+        [site, arm] for site in ("hospital-1", "hospital-2") for arm in (*arms.split(","), "majority-class")
+    ]
+    text = (tmp_path / "found.json").read_text()
+    found = json.loads(text)
+    assert (found["settings"]["strategy"], found["settings"]["strategy-options"]) == ("fedprox", {"strength": 0.1})
+    real = fedsynth.load(sets[1])
+    holdout = real.select(role="holdout").patients
+    for site, scores in found["per_site"].items():
+        own = scores["accuracy/real-federated"]
+        assert own["n"] == (holdout["site"] == site).sum() > 0
+        assert own["low"] <= own["value"] <= own["high"]
+        assert str(own["n"]) in next(row for row in rows if row[:2] == [site, "real-federated"])
+    assert not [name for name in (*real.cases["patient"], *real.cases["case"]) if f'"{name}"' in text]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["segmentation", "--network", "unnet"], "unet"),
+        (["segmentation", "--strategy", "fedbm"], "fedbn"),
+        (["segmentation", "--strategy", "fedprox", "--strategy-option", "mu=1"], "fedprox has no such option"),
         (["segmentation", "--network", "vit"], "classification"),
         (["segmentation", "--arms", "syntetic"], "synthetic"),
         (["segmentation", "--steps", "0"], "--steps"),

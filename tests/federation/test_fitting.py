@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from fedsynth.cli import app
 from fedsynth.errors import FedSynthError
 from fedsynth.federation import client_app
+from fedsynth.federation.deploy.cost_estimate import count_cost
 from fedsynth.federation.egress_log import read_egress
+from fedsynth.federation.exchange import Facts
 from fedsynth.federation.outputs import finish
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.mixture import SiteMixture
@@ -126,6 +128,17 @@ def test_a_one_shot_federation_keeps_what_each_site_trained_alone(tmp_path: Path
     drawn = tmp_path / "drawn"
     done = CliRunner().invoke(app, ["synthesize", str(run.folder), "--count", "8", "--out", str(drawn)])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, ONE_SHOT], ids=["average", "one-shot"])
+def test_what_travels_after_the_last_round_was_counted_before(tmp_path: Path, settings: FederationSettings) -> None:
+    run = federated(tmp_path, settings)
+    cost = count_cost(settings, Facts.of(tumours()))
+    own = [row for row in rows(run) if row["site"] == "site-1"]
+    assert (cost.rounds, cost.exchanges) == (2, len(own) - 2)
+    assert [int(row["bytes_up"]) for row in own[:2]] == [cost.bytes_up] * 2
+    assert sum(int(row["bytes_up"]) for row in own[2:]) == cost.after_up
+    assert sum(int(row["bytes_down"]) for row in own[2:]) == cost.after_down
 
 
 def test_in_a_one_shot_federation_nothing_leaves_before_the_end(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_every_key_is_read(write, tmp_path):
     metrics = []
     answer-every = 60
     secure-sum = true
+    allow-one-shot = true
     max-rounds = 10
     max-local-steps = 20
     max-batch = 30
@@ -67,6 +68,7 @@ def test_every_key_is_read(write, tmp_path):
         metrics=(),
         answer_every=60.0,
         secure_sum=True,
+        allow_one_shot=True,
         max_rounds=10,
         max_local_steps=20,
         max_batch=30,
@@ -84,7 +86,7 @@ def test_a_site_without_a_policy_allows_everything():
     OPEN.check(PLAIN)
     OPEN.check(PRIVATE)
     OPEN.check(replace(PRIVATE, delta=1e-2))
-    OPEN.check(replace(PRIVATE, secure_sum=True))
+    OPEN.check(replace(PRIVATE, secure_sum=True, one_shot=True))
     OPEN.check_patients(1)
     assert OPEN.cap is None
 
@@ -134,6 +136,14 @@ def test_the_guide_names_every_key_and_no_other():
         ("max-epsilon = 0", None, PLAIN, ErrorCode.POLICY_PLAIN),
         ("", PRIVATE, replace(PRIVATE, secure_sum=True), ErrorCode.POLICY_SECURE_SUM),
         ("secure-sum = true", replace(PRIVATE, secure_sum=True), PLAIN, ErrorCode.POLICY_PLAIN),
+        ("", PRIVATE, replace(PRIVATE, one_shot=True), ErrorCode.POLICY_ONE_SHOT),
+        ("allow-plain = true", PLAIN, replace(PLAIN, one_shot=True), ErrorCode.POLICY_ONE_SHOT),
+        (
+            "allow-one-shot = true",
+            replace(PRIVATE, one_shot=True),
+            replace(PLAIN, one_shot=True),
+            ErrorCode.POLICY_PLAIN,
+        ),
     ],
 )
 def test_every_key_binds(write, text, passes, refused, code):

@@ -12,6 +12,7 @@ import pytest
 from fedsynth.federation.deploy.certificates import make_authority, make_server_certificate
 from fedsynth.federation.deploy.preflight import seconds_apart
 from tests.federation.hospital import Hospital, findings
+from tests.federation.web_proxy import WebProxy
 
 
 @pytest.fixture
@@ -88,6 +89,47 @@ def test_a_server_that_does_not_answer_is_noted_and_no_problem(hospital):
     found = findings(hospital.write(server="127.0.0.1:9"))
     assert found["server"][0] == "note"
     assert "not reached" in found["server"][1]
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    made = WebProxy(password="north:secret")
+    yield made
+    made.close()
+
+
+def test_the_check_goes_by_way_of_the_hospitals_web_proxy(serve, hospital, proxy, monkeypatch):
+    """The name is known to nobody but the proxy."""
+    port = serve(names=("fed.example.test",)).read_text().rpartition(":")[2].strip('"\n')
+    path = hospital.write(server=f"fed.example.test:{port}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://north:secret@{proxy.address}")
+    found = findings(path)
+    assert found["server"][0] == found["clock"][0] == "ok"
+    assert f"by way of the web proxy {proxy.address}" in found["server"][1]
+    assert "secret" not in str(found)
+    assert proxy.asked == [f"fed.example.test:{port}"]
+
+    monkeypatch.setenv("HTTPS_PROXY", f"http://north:wrong@{proxy.address}")
+    state, text = findings(path)["server"]
+    assert state == "note"
+    assert "not reached: 407 Proxy Authentication Required" in text
+    monkeypatch.setenv("HTTPS_PROXY", f"http://north:secret@{proxy.address}")
+    (hospital.folder / "ca.pem").write_bytes(make_authority("other").certificate)
+    state, text = findings(path)["server"]
+    assert state == "problem"
+    assert "its certificate is refused" in text
+    assert "by way of the web proxy" in text
+    assert len(proxy.asked) == 2
+
+
+def test_a_server_on_this_machine_is_asked_directly_whatever_the_web_proxy(serve, proxy, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+    state, text = findings(serve())["server"]
+    assert state == "ok"
+    assert "web proxy" not in text
+    assert proxy.asked == []
 
 
 def test_waiting_for_an_answer_is_no_difference_of_clocks():

@@ -180,7 +180,7 @@ def test_the_proximal_pull_is_the_gradient_of_its_term():
         ("fedmedian", {"share": 0.1}, "no such option"),
         ("fedadam", {"tua": 1.0}, "did you mean 'tau'"),
         ("fedprox", {"strenght": 1.0}, "did you mean 'strength'"),
-        ("fedprox", {"strength": -1.0}, "'strength' must be a positive number"),
+        ("fedprox", {"strength": -1.0}, "'strength' must be at least 0"),
         ("fedavgm", {"momentum": 1.0}, "'momentum' must be at least 0 and below 1"),
         ("fedadam", {"rate": math.inf}, "'rate' must be a positive number"),
         ("trimmed-mean", {"share": 0.5}, "'share' must be at least 0 and below 0.5"),

@@ -86,6 +86,26 @@ def test_without_reference_patients_training_goes_to_the_ceiling(images):
     assert not any(stop.seen(task_that(images, iter([blank]))) for _ in range(FEWEST + 2))
 
 
+def test_networks_of_several_sites_end_together_and_go_back_to_one_moment(images):
+    """The second has no reference patients, the third's cannot be scored: the first and the fourth are averaged."""
+    images = images.rows(np.arange(30))
+    batch = truth(images)
+    good, none = batch["mask"], torch.zeros_like(batch["mask"])
+    none[:, 0] = 1
+    healthy = images.rows(np.flatnonzero(~np.asarray(images.masks).reshape(len(images), -1).any(1)))
+    blank = torch.zeros(len(healthy), 4, 32, 32)
+    answers = [iter([none, good, none]), iter([]), iter([blank] * 3), iter([good, good, none])]
+    tasks = [task_that(images, one) for one in answers]
+    stop = EarlyStopping(images, None, healthy, images, device=CPU)
+    for number in range(3):
+        for task in tasks:
+            with torch.no_grad():
+                next(task.parameters()).fill_(number)
+        assert not stop.seen(*tasks)
+    stop.restore(*tasks)
+    assert all((next(task.parameters()) == 1).all() for task in tasks)
+
+
 def test_a_run_ends_before_the_ceiling_when_nothing_is_gained(images, monkeypatch):
     monkeypatch.setattr(stopping, "GAIN", 1.0)
     monkeypatch.setattr("fedsynth.training.downstream.CHECK", 1)

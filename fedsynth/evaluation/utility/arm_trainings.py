@@ -15,6 +15,7 @@ from fedsynth.evaluation.utility.training_arms import (
     AUGMENTED,
     MAJORITY,
     MEAN_IMAGE,
+    OF_STRATEGY,
     OF_SYNTHETIC,
     THRESHOLD,
     Arm,
@@ -32,7 +33,8 @@ OnArm = Callable[[str, int, int], None]
 class Plan:
     """What to run: `arms` with whether each is augmented, and how many trainings of each, with which first seed.
 
-    The controls are added to them, and the arms on images of `nobody`.
+    The controls are added to them, and the arms on images of `nobody`. `settings` hold for every arm; `federated` says
+    how sites' networks become one.
     """
 
     kind: Kind
@@ -40,6 +42,7 @@ class Plan:
     seeds: int = 3
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    federated: Mapping[str, Any] = field(default_factory=dict)
     nobody: Mapping[str, ImageSet] = field(default_factory=dict)
 
 
@@ -70,7 +73,8 @@ def train_all(
         arm, augmented, number = job
         on_arm(arm_name(arm, augmented), len(found), len(jobs))
         cache = ArmCache() if arm in OF_SYNTHETIC else kept
-        shown = {arm: content_hash(plan.nobody[arm])} if arm in plan.nobody else {}
+        shown: dict[str, Any] = {arm: content_hash(plan.nobody[arm])} if arm in plan.nobody else {}
+        shown |= {"federated": plan.federated} if arm in OF_STRATEGY else {}
         own = {**facts, **shown, "arm": arm, "augmented": augmented, "seed": plan.seed + number}
         made = cache.get(own, lambda: make(*job), wait=wait)
         if made is not None:
@@ -83,7 +87,7 @@ def train_all(
     on_arm("scores", len(jobs), len(jobs))
     trained = {arm_name(*arm): [found[*arm, number] for number in range(plan.seeds)] for arm in arms}
     for name, control in _untrained(material, holdout, plan).items():
-        trained[name] = [Trainings(table=way.score_arm({"": control}, holdout), steps=[0])] * plan.seeds
+        trained[name] = [Trainings(table=way.score_arm({None: control}, holdout), steps=[0])] * plan.seeds
     return trained
 
 

@@ -54,21 +54,16 @@ def run_utility(
     trained = train_all(real, material, holdout, plan, learner, ArmCache() if kept is None else kept, on_arm)
     way = WAYS[plan.kind]
     found = {name: way.measures([one.table for one in of]) for name, of in trained.items()}
-    home = {
-        name: way.measures(way.at_home(_arm(name), [one.table for one in of]))
-        for name, of in trained.items()
-        if _arm(name) not in UNTRAINED
-    }
     sets = {"real": real, "synthetic": synthetic, **plan.nobody}
     scores = _scores(found, plan)
     return Result(
         benchmark=plan.kind,
         scores=scores,
-        per_site={site: _site_scores(home, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
+        per_site={site: _site_scores(found, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
         details=_details(found, plan) | _gains(scores, plan) | _trainings(trained) | _controls(material, plan),
         inputs={name: Input.of(images) for name, images in sets.items() if images is not None},
         seed=plan.seed,
-        settings={"seeds": plan.seeds, "arms": list(found), **plan.settings},
+        settings={"seeds": plan.seeds, "arms": list(found), **plan.settings, **plan.federated},
         seconds=time.monotonic() - begun,
     )
 
@@ -143,13 +138,14 @@ def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str,
     return scores
 
 
-def _site_scores(home: Mapping[str, Mapping[str, Measure]], site: str, plan: Plan) -> dict[str, Score]:
+def _site_scores(found: Mapping[str, Mapping[str, Measure]], site: str, plan: Plan) -> dict[str, Score]:
+    """Every arm on the holdout patients of one site."""
     scores, main = {}, MAIN[plan.kind]
-    for arm, measures in home.items():
-        measure, beside = measures[main], _beside(arm, home)
+    for arm, measures in found.items():
+        measure, beside = measures[main], _beside(arm, found)
         scores[f"{main}/{arm}"] = score_rows(measure, measure.at(site), seed=plan.seed)
-        if beside is not None and len(home[beside][main].patients) == len(measure.patients):
-            to = home[beside][main]
+        if beside is not None:
+            to = found[beside][main]
             scores[f"{main}_ratio/{arm}"] = ratio(measure, to, seed=plan.seed, rows=measure.at(site))
     return scores
 

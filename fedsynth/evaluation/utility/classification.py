@@ -9,7 +9,7 @@ from scipy import stats
 
 from fedsynth.data import ImageSet
 from fedsynth.evaluation.utility.patient_scores import Measure, Rows, Values
-from fedsynth.evaluation.utility.training_arms import LOCAL, Learned
+from fedsynth.evaluation.utility.training_arms import Networks, scored_by
 
 # How well predicted classes fit: accuracy, balanced accuracy, AUC and calibration.
 #
@@ -67,51 +67,37 @@ COMPARED = ("accuracy",)
 LOWER_IS_BETTER = ("calibration",)
 
 
-def score_arm(networks: dict[str, Learned], holdout: ImageSet) -> pd.DataFrame:
-    """A row per image with a class and per network: `row,patient,site,truth,of` and a probability per class."""
+def score_arm(networks: Networks, holdout: ImageSet) -> pd.DataFrame:
+    """A row per image with a class: `case,patient,site,truth` and a probability per class, by case."""
     number = {name: i for i, name in enumerate(holdout.header.classes)}
-    truth = holdout.cases["class"].map(number)
     tables = []
-    for site, network in networks.items():
-        chances = np.stack(list(network.predict(holdout)))
-        table = holdout.cases[["patient", "site"]].assign(row=range(len(holdout)), truth=truth, of=site)
+    for network, images in scored_by(networks, holdout):
+        chances = np.stack(list(network.predict(images)))
+        table = images.cases[["case", "patient", "site"]].assign(truth=images.cases["class"].map(number))
         tables.append(table.assign(**{f"p{i}": chances[:, i] for i in range(chances.shape[1])}).dropna())
-    return pd.concat(tables, ignore_index=True).astype({"truth": int})
+    return pd.concat(tables).sort_values("case", ignore_index=True).astype({"truth": int})
 
 
 def measures(scored: Sequence[pd.DataFrame]) -> dict[str, Measure]:
-    """Accuracy, balanced accuracy, AUC and calibration error of one arm from a table per seed.
-
-    Hospitals that learnt alone each score all images, and their marks are averaged.
-    """
+    """Accuracy, balanced accuracy, AUC and calibration error of one arm from a table per seed."""
     return {name: _measure(scored, measure, each=name == "accuracy") for name, measure in MEASURES.items()}
 
 
-def at_home(arm: str, scored: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """What a hospital sees of an arm: of networks that learnt alone, its own only."""
-    if arm != LOCAL:
-        return list(scored)
-    return [table[table["of"] == table["site"]].assign(of="").sort_values("row") for table in scored]
-
-
 def _measure(scored: Sequence[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:
-    of_seed = [[part for _, part in table.groupby("of", sort=True)] for table in scored]
-    first = of_seed[0][0]
-    truth, patients = first["truth"].to_numpy(np.int64), first["patient"].to_numpy(str)
-    chances = [[_chances(part) for part in parts] for parts in of_seed]
+    truth, patients = scored[0]["truth"].to_numpy(np.int64), scored[0]["patient"].to_numpy(str)
+    chances = [_chances(table) for table in scored]
 
     def of_seeds(rows: Rows) -> Values:
-        return np.array([np.mean([measure(truth[rows], one[rows]) for one in networks]) for networks in chances])
+        return np.array([measure(truth[rows], one[rows]) for one in chances])
 
-    per_patient = np.stack([_right_per_patient(networks, truth, patients) for networks in chances]) if each else None
-    return Measure(patients=patients, sites=first["site"].to_numpy(str), of_seeds=of_seeds, each=per_patient)
-
-
-def _right_per_patient(networks: Sequence[Chances], truth: Truth, patients: NDArray[np.str_]) -> Values:
-    right = np.mean([one.argmax(1) == truth for one in networks], axis=0)
-    return np.asarray(pd.Series(right).groupby(patients).mean(), np.float64)
+    per_patient = np.stack([_right_per_patient(one, truth, patients) for one in chances]) if each else None
+    return Measure(patients=patients, sites=scored[0]["site"].to_numpy(str), of_seeds=of_seeds, each=per_patient)
 
 
-def _chances(part: pd.DataFrame) -> Chances:
-    columns = [name for name in part.columns if name.startswith("p") and name[1:].isdecimal()]
-    return np.asarray(part[columns], np.float64)
+def _right_per_patient(chances: Chances, truth: Truth, patients: NDArray[np.str_]) -> Values:
+    return np.asarray(pd.Series(chances.argmax(1) == truth).groupby(patients).mean(), np.float64)
+
+
+def _chances(table: pd.DataFrame) -> Chances:
+    columns = [name for name in table.columns if name.startswith("p") and name[1:].isdecimal()]
+    return np.asarray(table[columns], np.float64)

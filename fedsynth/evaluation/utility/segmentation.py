@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from fedsynth.data import ImageSet
 from fedsynth.evaluation.utility.patient_scores import Measure, mean_over_patients
-from fedsynth.evaluation.utility.training_arms import LOCAL, Learned
+from fedsynth.evaluation.utility.training_arms import Networks, scored_by
 
 # How well predicted masks lie on true ones, per patient: Dice, false positives, lesions found, Hausdorff distance.
 #
@@ -141,33 +141,22 @@ COMPARED = ("dice", "dice_mean", "brats_slice_dice")
 LOWER_IS_BETTER = ("fp_area", "hd95", "missed")
 
 
-def score_arm(networks: dict[str, Learned], holdout: ImageSet, *, distances: bool = True) -> pd.DataFrame:
-    """The rows of `score_masks`, with the site that a network serves in `of`; "" where it serves all."""
+def score_arm(networks: Networks, holdout: ImageSet, *, distances: bool = True) -> pd.DataFrame:
+    """The rows of `score_masks`, by patient."""
     tables = []
-    for site, network in networks.items():
-        guesses = (chances.argmax(0).astype(np.uint8) for chances in network.predict(holdout))
-        tables.append(score_masks(holdout, guesses, distances=distances).assign(of=site))
-    return pd.concat(tables, ignore_index=True)
+    for network, images in scored_by(networks, holdout):
+        guesses = (chances.argmax(0).astype(np.uint8) for chances in network.predict(images))
+        tables.append(score_masks(images, guesses, distances=distances))
+    return pd.concat(tables).sort_values("patient", ignore_index=True)
 
 
 def measures(scored: Sequence[pd.DataFrame]) -> dict[str, Measure]:
-    """The columns of `score_masks` for one arm, from a table per training.
-
-    Sites that trained alone each segment all patients, and their scores are averaged.
-    """
-    columns = [name for name in scored[0].columns if name not in ("patient", "site", "of")]
-    means = [table.groupby(["patient", "site"], sort=True)[columns].mean() for table in scored]
-    patients, sites = (means[0].index.get_level_values(level).to_numpy(str) for level in (0, 1))
+    """The columns of `score_masks` for one arm, from a table per training."""
+    columns = [name for name in scored[0].columns if name not in ("patient", "site")]
+    patients, sites = (scored[0][name].to_numpy(str) for name in ("patient", "site"))
 
     def measure(column: str) -> Measure:
-        tables = np.stack([mean[column].to_numpy(np.float64) for mean in means])
+        tables = np.stack([table[column].to_numpy(np.float64) for table in scored])
         return mean_over_patients(tables, patients, sites, most=np.inf if column in ("hd95", "fp_area") else 1.0)
 
     return {column: measure(column) for column in columns}
-
-
-def at_home(arm: str, scored: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """What a site sees of an arm: of networks that trained alone, its own only."""
-    if arm != LOCAL:
-        return list(scored)
-    return [table[table["of"] == table["site"]] for table in scored]

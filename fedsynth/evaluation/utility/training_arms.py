@@ -11,9 +11,15 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.evaluation.utility.controls import mean_image_set
 
-REAL, LOCAL, FEDERATED = "real", "real-local", "real-federated"
+REAL, LOCAL, FEDERATED, FINE_TUNED = "real", "real-local", "real-federated", "real-federated-fine-tuned"
 SYNTHETIC, BOTH, TUNED = "synthetic", "real+synthetic", "synthetic-then-10%-real"
-ARMS = (REAL, LOCAL, FEDERATED, SYNTHETIC, BOTH, TUNED)
+ARMS = (REAL, LOCAL, FEDERATED, FINE_TUNED, SYNTHETIC, BOTH, TUNED)
+OF_SITES = (LOCAL, FEDERATED, FINE_TUNED)
+"""The arms that need several sites."""
+OF_STRATEGY = (FEDERATED, FINE_TUNED)
+"""The arms that depend on how the sites' networks become one."""
+PERSONAL = "fedbn"
+"""The strategy that leaves each site a network of its own."""
 THRESHOLD, MEAN_IMAGE, MAJORITY = "threshold", "mean-image", "majority-class"
 CONTROLS = (THRESHOLD, MEAN_IMAGE, MAJORITY)
 UNTRAINED = (THRESHOLD, MAJORITY)
@@ -65,16 +71,20 @@ class Learner(Protocol):
         """Trained on all images of `sets` until `reference` shows no more gain; with `start` that one is tuned."""
 
     def learn_federated(
-        self, sites: Sequence[ImageSet], *, seed: int, augment: bool, reference: ImageSet | None = None
-    ) -> Learned:
-        """Trained by federated averaging over `sites`, whose images never meet."""
+        self, sites: Mapping[str, ImageSet], *, seed: int, augment: bool, reference: ImageSet | None = None
+    ) -> "Networks":
+        """Trained in rounds over `sites`, whose images never meet; one network, or one for each site."""
+
+
+Networks = Mapping[str | None, Learned]
+"""The networks of an arm by the site whose patients they are for; None: for those of all sites."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """The networks of an arm by the site that they serve (`""` serves all), and how many trainings were repeated."""
+    """The networks of an arm, and how many trainings were repeated."""
 
-    networks: dict[str, Learned]
+    networks: Networks
     repeated: int = 0
 
 
@@ -97,6 +107,10 @@ class Material:
         """One hospital's members."""
         return self.members.select(site=site)
 
+    def reference_of(self, site: str) -> ImageSet | None:
+        """One hospital's reference patients, if it has any."""
+        return None if self.reference is None else at_site(self.reference, site)
+
     def tenth(self, seed: int) -> ImageSet:
         """The images of a tenth of the patients, at least one of every hospital."""
         rng = np.random.default_rng([seed, *b"tenth"])
@@ -108,16 +122,35 @@ class Material:
         return self.members.select(patient=chosen)
 
 
-def parse_arms(named: Sequence[str], *, augmentation: str, material: Material) -> list[tuple[str, bool]]:
-    """The named arms as (arm, augmented) pairs; an arm that cannot be trained is refused."""
+def at_site(images: ImageSet, site: str) -> ImageSet | None:
+    """The images of one site, if there are any."""
+    return images.select(site=site) if site in set(images.cases["site"]) else None
+
+
+def scored_by(networks: Networks, holdout: ImageSet) -> Iterator[tuple[Learned, ImageSet]]:
+    """Which network is scored on which images of the holdout: one of a site on that site's own patients alone."""
+    for site, network in networks.items():
+        images = holdout if site is None else at_site(holdout, site)
+        if images is not None:
+            yield network, images
+
+
+def parse_arms(
+    named: Sequence[str], *, augmentation: str, material: Material, holdout: ImageSet, strategy: str = "fedavg"
+) -> list[tuple[str, bool]]:
+    """The named arms as (arm, augmented) pairs; what cannot be trained, or scored on all patients, is refused."""
+    without = sorted(set(holdout.cases["site"]) - set(material.sites))
     known = [name.strip() for name in named if name.strip()]
     for name in known:
         if name not in ARMS:
             raise ConfigError("there is no arm of that name", value=name, remedy=nearest(name, ARMS))
         if material.synthetic is None and name in OF_SYNTHETIC:
             raise ConfigError(f"the arm {name!r} needs a synthetic set", remedy="give --synthetic SET or a run")
-        if len(material.sites) < 2 and name in (LOCAL, FEDERATED):
+        if len(material.sites) < 2 and name in OF_SITES:
             raise ConfigError(f"the arm {name!r} needs two hospitals or more", value=material.sites)
+        if without and (name in (LOCAL, FINE_TUNED) or (name == FEDERATED and strategy == PERSONAL)):
+            problem = f"the arm {name!r} has no network for holdout patients of a hospital without members"
+            raise ConfigError(problem, value=without[0], remedy="give every hospital members, or leave the arm away")
     if not known:
         raise ConfigError("no arm was named", remedy=f"there are {', '.join(ARMS)}")
     ways = {"none": [False], "classical": [True], "both": [False, True]}
@@ -142,35 +175,44 @@ class _Training:
     repeated: list[bool] = field(default_factory=list)
 
     def on(self, *sets: ImageSet | None, start: Learned | None = None) -> Learned:
-        shown = [images for images in sets if images is not None]
+        return self._on([images for images in sets if images is not None], self.material.reference, start)
 
-        def learn(seed: int) -> Learned:
-            reference = self.material.reference
-            return self.learner.learn(shown, seed=seed, augment=self.augment, reference=reference, start=start)
+    def at(self, site: str, *, start: Learned | None = None) -> Learned:
+        """As the site could do alone: its own reference patients choose."""
+        return self._on([self.material.of_site(site)], self.material.reference_of(site), start)
 
-        return self._surely(learn)
-
-    def federated(self) -> Learned:
-        sites = [self.material.of_site(site) for site in self.material.sites]
+    def federated(self) -> Networks:
+        sites = {site: self.material.of_site(site) for site in self.material.sites}
         reference = self.material.reference
         return self._surely(
             lambda seed: self.learner.learn_federated(sites, seed=seed, augment=self.augment, reference=reference)
         )
 
-    def _surely(self, learn: Callable[[int], Learned]) -> Learned:
+    def _on(self, sets: Sequence[ImageSet], reference: ImageSet | None, start: Learned | None) -> Learned:
+        def learn(seed: int) -> Networks:
+            made = self.learner.learn(sets, seed=seed, augment=self.augment, reference=reference, start=start)
+            return {None: made}
+
+        return self._surely(learn)[None]
+
+    def _surely(self, learn: Callable[[int], Networks]) -> Networks:
         first = learn(self.seed)
-        self.repeated.append(first.collapsed)
-        return learn(self.seed + ANOTHER_START) if first.collapsed else first
+        collapsed = any(network.collapsed for network in first.values())
+        self.repeated.append(collapsed)
+        return learn(self.seed + ANOTHER_START) if collapsed else first
 
 
-def _networks(arm: str, material: Material, task: _Training) -> dict[str, Learned]:
+def _networks(arm: str, material: Material, task: _Training) -> Networks:
     if arm == LOCAL:
-        return {site: task.on(material.of_site(site)) for site in material.sites}
+        return {site: task.at(site) for site in material.sites}
     if arm == FEDERATED:
-        return {"": task.federated()}
+        return task.federated()
+    if arm == FINE_TUNED:
+        begun = task.federated()
+        return {site: task.at(site, start=begun[site if site in begun else None]) for site in material.sites}
     if arm == TUNED:
-        return {"": task.on(material.tenth(task.seed), start=task.on(material.synthetic))}
-    return {"": task.on(*_sets(arm, material))}
+        return {None: task.on(material.tenth(task.seed), start=task.on(material.synthetic))}
+    return {None: task.on(*_sets(arm, material))}
 
 
 def _sets(arm: str, material: Material) -> list[ImageSet | None]:

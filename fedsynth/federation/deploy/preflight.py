@@ -3,7 +3,6 @@
 It reads and reports; it leaves nothing behind and tells no number of patients.
 """
 
-import http.client
 import os
 import shutil
 import ssl
@@ -16,12 +15,17 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
 
 from fedsynth import atomic_files
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError, ImageSetError, RefusedError
 from fedsynth.federation.approval import approved
 from fedsynth.federation.deploy.certificate_checks import read_authority, read_node_key
+from fedsynth.federation.deploy.flower_programs import LOOPBACK
 from fedsynth.federation.ledger_copies import refuse_older
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import SiteFile, load_site_file
@@ -51,11 +55,12 @@ class _NoteError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class _Server:
-    """What one look at the server gave: its clock, or why it was not reached."""
+    """What one look at the server gave: its clock, or why it was not reached; and which web proxy led there."""
 
     apart: float | None = None
     problem: str = ""
     note: str = ""
+    way: str = ""
 
 
 def check_site(path: Path) -> list[Finding]:
@@ -224,25 +229,41 @@ def _certificates(site: SiteFile) -> str:
 
 
 def _look_at(site: SiteFile) -> _Server:
-    """Ask the server for a sign of life over TLS, trusting the site's authority alone."""
+    """Ask the server for a sign of life over TLS, trusting the site's authority alone, by the library of Flower's node:
+    so the check goes through the web proxy that the node will go through."""
     if site.server is None or site.authority is None:
         return _Server(note="no server and authority are named")
     host, port = site.address
+    direct, way = host in LOOPBACK.split(","), web_proxy(host)
     try:
         context = ssl.create_default_context(cafile=site.authority)
-        connection = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
-        try:
+        with httpx.Client(verify=context, timeout=SECONDS, trust_env=not direct) as client:
             asked = datetime.now(UTC)
-            connection.request("GET", "/health")
-            theirs = _date(connection.getresponse().getheader("date"))
+            answer = client.get(f"https://{f'[{host}]' if ':' in host else host}:{port}/health")
             answered = datetime.now(UTC)
-        finally:
-            connection.close()
-    except ssl.SSLCertVerificationError as error:
-        return _Server(problem=f"its certificate is refused: {error.verify_message}")
-    except (OSError, http.client.HTTPException) as error:
-        return _Server(note=f"not reached: {str(error) or type(error).__name__}")
-    return _Server(apart=None if theirs is None else seconds_apart(theirs, asked=asked, answered=answered))
+    except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+        if (refused := _refused_certificate(error)) is not None:
+            return _Server(problem=f"its certificate is refused: {refused.verify_message}{way}")
+        return _Server(note=f"not reached: {str(error) or type(error).__name__}{way}")
+    theirs = _date(answer.headers.get("date"))
+    return _Server(apart=None if theirs is None else seconds_apart(theirs, asked=asked, answered=answered), way=way)
+
+
+def web_proxy(host: str) -> str:
+    """By which of the hospital's web proxies the environment sends what goes to `host`, in words and without the
+    password in it; nothing where it goes there directly."""
+    found = getproxies()
+    named = found.get("https") or found.get("all")
+    if not named or host in LOOPBACK.split(",") or proxy_bypass(host):
+        return ""
+    address = urlsplit(named if "://" in named else f"http://{named}").netloc.rpartition("@")[2]
+    return f", by way of the web proxy {address}"
+
+
+def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def seconds_apart(theirs: datetime, *, asked: datetime, answered: datetime) -> float:
@@ -257,7 +278,7 @@ def _server(site: SiteFile, found: _Server) -> str:
         raise ConfigError(found.problem, file=site.server, remedy=remedy)
     if found.note:
         raise _NoteError(found.note)
-    return f"answers under a certificate of the authority ({site.server})"
+    return f"answers under a certificate of the authority ({site.server}{found.way})"
 
 
 def _clock(site: SiteFile, server: _Server) -> str:

@@ -26,6 +26,7 @@ from fedsynth.training.checkpoint import CARD
 
 T = TypeVar("T")
 FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
+DEPLOYED = ("average", "one-shot")
 BETWEEN = 30.0  # seconds between two looks at Flower's list: each look starts a program
 _ENDING = 5.0  # the same, once the result is there
 
@@ -33,8 +34,8 @@ _ENDING = 5.0  # the same, once the result is there
 def load_settings(place: ServerFolder) -> FederationSettings:
     """What is to be trained; refused where it needs another engine, or a run stands there with other settings."""
     settings = load_toml(FederationSettings, place.settings)
-    if settings.federation != "average":
-        remedy = "real hospitals average; the other ways are for simulations"
+    if settings.federation not in DEPLOYED:
+        remedy = f"take {' or '.join(DEPLOYED)}; the other ways are for simulations"
         raise ConfigError(
             "'federation' cannot be deployed", file=place.settings, value=settings.federation, remedy=remedy
         )

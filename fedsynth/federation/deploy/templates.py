@@ -91,6 +91,10 @@ delta = 1e-5
 # than the run says, and not against every server.
 # secure-sum = false
 
+# Whether a sampler that was trained on this hospital's patients alone may leave and be released (a one-shot
+# federation). What it draws shows this hospital's patients; an average shows them among those of all.
+# allow-one-shot = false
+
 # A plan is everything that the server says of a run. With this line the node takes part only in plans that a person
 # here has read and approved: fedsynth site approve site.toml
 # approved = "approved.toml"

@@ -115,6 +115,20 @@ def vit(shape: ImageShape, outputs: int) -> nn.Module:
     return Padded(_Vit(network), patch)
 
 
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+"""Batch and instance norm, group norm, layer norm."""
+
+
+def normalisation_entries(network: nn.Module) -> frozenset[str]:
+    """The names in the state dict of what normalisation layers hold: FedBN keeps it at each site (Li et al. 2021).
+
+    Of the networks here these are scales and offsets of instance norm (unet), group norm (densenet, swin) and layer
+    norm (swin, vit): none has batch norm, whose statistics would be among them.
+    """
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, NORMALISATION)}
+    return frozenset(f"{name}.{entry}" for name, layer in layers.items() for entry in layer.state_dict())
+
+
 Network = Callable[[ImageShape, int], nn.Module]
 SEGMENTATION: dict[str, Network] = {"unet": unet, "swin": swin}
 CLASSIFICATION: dict[str, Network] = {"densenet": densenet, "vit": vit}

@@ -31,7 +31,7 @@ def test_the_threshold_is_found(gains, standardised, dark, dtype):
     images = thresholdable(gains, dark=dark, dtype=dtype)
     found = fit_threshold(images)
     assert (found.channel, found.bright, found.standardised) == (1, not dark, standardised)
-    scores = measures([score_arm({"": found}, images)])
+    scores = measures([score_arm({None: found}, images)])
     assert scores["dice"].value(scores["dice"].rows) == 1
     assert scores["dice_mean"].value(scores["dice_mean"].rows) == 0.5  # all is called by one label
 

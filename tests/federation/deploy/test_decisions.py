@@ -29,6 +29,7 @@ from fedsynth.federation.settings import FederationSettings, from_run_config
 from fedsynth.federation.site_caps import DailyUsage
 from fedsynth.federation.site_context import SITE_FILE, open_site_context
 from fedsynth.federation.trained_rounds import SPARE
+from fedsynth.training.checkpoint import load_generator
 from fedsynth.training.settings import Privacy
 from tests.federation.deploy.real_sites import NAMES, deployed, serve, set_policy
 from tests.federation.tiny import SETTINGS
@@ -226,6 +227,28 @@ def typed(out: Path, name: str, *words: str, answer: str = "") -> str:
     done = CliRunner().invoke(app, ["site", *words, str(out / name / "site.toml")], input=answer)
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def test_the_sampler_of_one_hospital_leaves_only_where_its_policy_says_so(
+    out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_policy(out, "north", **{"allow-one-shot": True})
+    settings = replace(PLAIN, federation="one-shot", min_sites=1)
+    run = serve(out, settings)
+    said = capfd.readouterr()
+    assert [line for line in said.out.splitlines() if "refuses" in line] == [
+        "south refuses: refused by its policy: allow-one-shot"
+    ]
+    assert [line for line in said.err.splitlines() if "refuses" in line] == [
+        "south refuses hello: the site's policy refuses: a one-shot federation, which takes the sampler of this site "
+        "alone (allow-one-shot)"
+    ]
+    assert {row["site"] for row in rows(run) if row["answered"] == "true"} == {"north"}
+    assert load_generator(run / "checkpoints")[1].mixture == (1.0,)
+    assert not list((out / "south/state").glob("run-*"))
+    page = approval.page(approval.Plan(settings=settings), Policy(allow_plain=True), asked_of(settings, "south"))
+    assert "What leaves each hospital: once, at the end, its whole sampler" in page
+    assert "REFUSES it, approved or not: the site's policy refuses: a one-shot federation" in page
 
 
 def test_a_hospital_takes_part_only_in_a_plan_that_somebody_there_has_approved(out: Path) -> None:

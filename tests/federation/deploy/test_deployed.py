@@ -38,7 +38,10 @@ from fedsynth.federation.deploy.server_files import load_server
 from fedsynth.federation.exchange import Facts
 from fedsynth.federation.flower_start import free_port
 from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
+from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.ledger import read_ledger
+from fedsynth.training.checkpoint import load_generator
+from tests.federation.web_proxy import WebProxy
 
 pytestmark = [pytest.mark.deployed, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]
 
@@ -55,6 +58,21 @@ batch = 8
 count = 6
 [options]
 base = 8
+"""
+ONE_SHOT = """
+generator = "two-stage"
+federation = "one-shot"
+sites = 3
+rounds = 2
+local-steps = 2
+min-sites = 3
+batch = 4
+count = 6
+[options]
+base = 4
+latent = 4
+maps = "phantom-maps"
+tissue = 0
 """
 RUN = """
 generator = "dcgan"
@@ -93,10 +111,10 @@ class Deployment:
     def run(self) -> Path:
         return self.out / "server" / "run"
 
-    def start(self, name: str, *options: str) -> "subprocess.Popen[bytes]":
-        """A party's own start script, as its service unit would call it."""
-        bin_folder = Path(sys.executable).parent
-        environment = {**os.environ, MARK: self.mark, "FEDSYNTH": str(bin_folder / "fedsynth"), "OMP_NUM_THREADS": "1"}
+    def start(self, name: str, *options: str, **environment: str) -> "subprocess.Popen[bytes]":
+        """A party's own start script, as its service unit would call it, with more in its environment."""
+        own = {MARK: self.mark, "FEDSYNTH": str(Path(sys.executable).parent / "fedsynth"), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **own, **environment}
         with (self.out / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 ["/bin/sh", str(self.out / name / "start.sh"), *options], env=environment, stdout=log, stderr=log
@@ -173,12 +191,18 @@ def _real(folder: Path, seed: int) -> None:
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    with open_deployment(tmp_path, "localhost", SITES) as made:
+        yield made
+
+
+@contextmanager
+def open_deployment(tmp_path: Path, host: str, sites: tuple[str, ...]) -> Iterator[Deployment]:
     made = Deployment(out=tmp_path / "out", port=free_port())
-    init(made.out, SITES, Plan(host="localhost", port=made.port))
+    init(made.out, sites, Plan(host=host, port=made.port))
     server = made.out / "server"
     (server / "federation.toml").write_text(RUN)
     (server / "server.toml").write_text((server / "server.toml").read_text().replace("0.0.0.0", "127.0.0.1"))
-    for seed, name in enumerate(SITES):
+    for seed, name in enumerate(sites):
         _real(tmp_path / name, seed)
         site = config.parse_toml(made.out / name / "site.toml") | {"images": str(tmp_path / name)}
         config.save_toml(made.out / name / "site.toml", site)
@@ -322,15 +346,95 @@ def test_hospitals_get_the_bits_of_the_local_engine(deployment: Deployment, tmp_
     _wait(ended, "at the end of the run")
     assert server.returncode == 0, deployment.said("server")[-3000:]
 
+    local = local_engine(deployment, tmp_path)
+    for name in ("generator.safetensors", "round-0002.safetensors"):
+        assert_same_bits(load_file(deployment.run / "checkpoints" / name), local / name)
+
+
+def local_engine(deployment: Deployment, tmp_path: Path) -> Path:
+    """The checkpoints of the same run in one process."""
     settings = load_settings(load_server(deployment.out / "server"))
     file = SitesFile(name="same", site=tuple(SiteEntry(name=name, images=tmp_path / name) for name in SITES))
     with open_hospitals(file, tmp_path) as opened:
         local = begin(settings, opened, tmp_path / "local")
     run_rounds(settings, local)
-    for name in ("generator.safetensors", f"round-{settings.rounds:04d}.safetensors"):
-        here, there = (load_file(folder / name) for folder in (local.checkpoints, deployment.run / "checkpoints"))
-        assert here.keys() == there.keys()
-        assert all(np.array_equal(value, there[key]) for key, value in here.items())
+    return local.checkpoints
+
+
+def assert_same_bits(there: dict[str, Any], path: Path) -> None:
+    here = load_file(path)
+    assert here.keys() == there.keys()
+    assert all(np.array_equal(value, there[key]) for key, value in here.items())
+
+
+def test_hospitals_train_alone_and_send_their_samplers_once(deployment: Deployment, tmp_path: Path) -> None:
+    """One of three forbids it and ends the start; once it allows it, the server keeps the mixture of all three."""
+    (deployment.out / "server" / "federation.toml").write_text(ONE_SHOT)
+    for name in SITES:
+        allowed = "" if name == "west" else "allow-one-shot = true\n"
+        (deployment.out / name / "policy.toml").write_text("allow-plain = true\n" + allowed)
+    server = deployment.start("server", "--run")
+    _wait(lambda: "open at" in deployment.said("server"), "open")
+    hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
+    _wait(lambda: _keep(deployment, hospitals, pause) or server.poll() is not None, "turned down")
+    said = deployment.said("server").splitlines()
+    assert server.returncode == 3, said[-30:]
+    refusals = [line.split(" ", 2)[2] for line in said if "will not take part" in line]  # after day and time
+    assert refusals == ["west will not take part: refused by its policy: allow-one-shot"]
+    assert sum("begins, in" in line for line in said) == 1  # final: nobody is asked again
+
+    (deployment.out / "west" / "policy.toml").write_text("allow-plain = true\nallow-one-shot = true\n")
+    server = deployment.start("server", "--run")
+    _wait(lambda: _keep(deployment, hospitals, pause) or server.poll() is not None, "at the end of the run")
+    assert server.returncode == 0, deployment.said("server")[-3000:]
+    family, card = load_generator(deployment.run / "checkpoints")
+    assert isinstance(family, SiteMixture)
+    assert card.mixture == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    released = load_file(deployment.run / "checkpoints" / "generator.safetensors")
+    trained = [one.partition("-")[2] for one in released if one.startswith("0-renderer-") and one.endswith(".weight")]
+    assert trained
+    for name in trained:  # each its own
+        assert not np.array_equal(released[f"0-{name}"], released[f"1-{name}"]), name
+    maps = [name.partition("-")[2] for name in released if name.startswith("0-maps-")]
+    assert maps
+    for name in maps:  # fitted by the sums of all
+        assert np.array_equal(released[f"0-{name}"], released[f"2-{name}"]), name
+    assert_same_bits(released, local_engine(deployment, tmp_path) / "generator.safetensors")
+    assert len(ImageSet.load(deployment.run / "synthetic")) == 6
+    for name in SITES:
+        (egress,) = (deployment.out / name / "state").glob("run-*/egress.jsonl")
+        left = [one for one in map(json.loads, egress.read_text().splitlines()) if one["message"] == "train"]
+        assert [one["bytes"] for one in left[:2]] == [0, 0]  # while it trains
+        weights = [
+            [array for array in one["content"] if array.startswith("renderer-") and "." in array] for one in left
+        ]
+        assert weights[-1]
+        assert not any(weights[:-1])
+
+
+def test_a_node_behind_a_web_proxy_takes_part(tmp_path: Path) -> None:
+    """The server's name is known to the proxy alone: what reaches it has gone that way."""
+    proxy, host = WebProxy(password="north:secret"), "fed.example.test"
+    with open_deployment(tmp_path, host, ("north",)) as deployment:
+        (deployment.out / "server" / "federation.toml").write_text(
+            PLAIN.replace("sites = 3", "sites = 1").replace("rounds = 2", "rounds = 1")  # min-sites too
+        )
+        (deployment.out / "north" / "policy.toml").write_text("allow-plain = true\n")
+        server = deployment.start("server", "--run")
+        _wait(lambda: "open at" in deployment.said("server"), "open")
+        directly = deployment.start("north", HTTPS_PROXY="")
+        assert directly.wait(PATIENCE) == 2
+        assert "is not reached" in deployment.said("north")
+        way = {"HTTPS_PROXY": f"http://north:secret@{proxy.address}", "NO_PROXY": ""}
+        deployment.start("north", **way)
+        _wait(lambda: server.poll() is not None, "at the end of the run")
+        assert server.returncode == 0, deployment.said("server")[-3000:]
+        assert [row["answered"] for row in deployment.rows()] == ["true"]
+        traffic = int(deployment.rows()[0]["bytes_up"]) + int(deployment.rows()[0]["bytes_down"])
+        assert set(proxy.asked) == {f"{host}:{deployment.port}"}
+        assert proxy.passed > traffic
+        assert "secret" not in deployment.said("north")
+    proxy.close()
 
 
 def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:

@@ -200,3 +200,8 @@ def test_the_cost_of_a_folder_is_shown(out: Path, tmp_path: Path) -> None:
     assert "Each hospital, each round:" in done.output
     assert "20 rounds" in done.output
     assert "3.0 to 6.7 minutes" in done.output
+    text = 'generator = "dcgan"\nfederation = "one-shot"\nsites = 2\n[options]\nbase = 8\n'
+    (out / "server" / "federation.toml").write_text(text)
+    done = CliRunner().invoke(app, ["deploy", "cost", str(out / "server"), "--like", str(tmp_path / "images")])
+    assert "Each hospital, each round: 0" in done.output
+    assert "After them sums and, last, its whole sampler: 0" in done.output
