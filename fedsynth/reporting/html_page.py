@@ -41,7 +41,8 @@ from fedsynth.reporting.usefulness import TASKS, share_of_real
 
 TEMPLATES = Path(__file__).with_name("templates")
 TONES: Mapping[Tone, str] = {"yes": "Tests passed", "open": "Not decided", "no": "Do not share"}
-MOST_SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 4
+"""Rows in one part of the full table: more do not fit on paper."""
 LOCAL = ("images", "store", "start", "sites", "workspace")
 """Settings that may hold paths of this machine."""
 COMMANDS = "commands.txt"
@@ -154,7 +155,7 @@ def report_page(
         "reasons": reasons(rows, damaged=not export),  # a damaged file is named with its path
         "columns": shown_columns(rows),
         "column_heads": {name: head.strip() for name, head in COLUMNS.items()},
-        "transposed": len(rows) <= MOST_SIDE_BY_SIDE,
+        "side_by_side": SIDE_BY_SIDE,
         "words": Words(),
         "notes": NOTES,
         "style": (TEMPLATES / "report.css").read_text(encoding="utf-8"),

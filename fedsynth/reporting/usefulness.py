@@ -71,7 +71,7 @@ def use_in_brief(facts: Facts) -> str:
             good.append(f"{name} {share_of_real(of)}")
     taught = [f"{', '.join(good)} of what real images teach"] if good else []
     said = "; ".join([*taught, *bad])
-    return _capital(said) or "What the images are good for was not measured"
+    return _capital(said) or "Not measured"
 
 
 def use_sentences(facts: Facts) -> list[str]:
