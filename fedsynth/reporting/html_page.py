@@ -3,15 +3,11 @@
 It needs no network and no script. The exported page has no pixels and no names of real patients.
 """
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fedsynth.config import to_toml
 from fedsynth.experiments.suite_config import Published
@@ -28,18 +24,19 @@ from fedsynth.reporting.answer import (
     answer,
 )
 from fedsynth.reporting.comparison import differences, reasons, shown_columns
-from fedsynth.reporting.figures import Chart, curves
+from fedsynth.reporting.figures import Chart
 from fedsynth.reporting.forest_plots import group_forests, groups, utility_forests
 from fedsynth.reporting.frontier import frontiers
 from fedsynth.reporting.page_pictures import Pictures, pictures_of
+from fedsynth.reporting.page_templates import style, templates
 from fedsynth.reporting.page_terms import NOTES, Words
 from fedsynth.reporting.published_results import HEADS as PUBLISHED_HEADS
 from fedsynth.reporting.published_results import published_rows
 from fedsynth.reporting.short_table import HEADS, Reference, references, short_cells
 from fedsynth.reporting.summary import COLUMNS, Facts, unfinished_facts
+from fedsynth.reporting.training_curves import training_curves
 from fedsynth.reporting.usefulness import TASKS, share_of_real
 
-TEMPLATES = Path(__file__).with_name("templates")
 TONES: Mapping[Tone, str] = {"yes": "Tests passed", "open": "Not decided", "no": "Do not share"}
 SIDE_BY_SIDE = 4
 """Rows in one part of the full table: more do not fit on paper."""
@@ -91,7 +88,7 @@ class Way:
     @property
     def training(self) -> list[Chart]:
         """The losses of each network, by site."""
-        return training_curves(self.facts)
+        return training_curves(self.facts.run)
 
     @property
     def repeat(self) -> Repeat:
@@ -158,34 +155,9 @@ def report_page(
         "side_by_side": SIDE_BY_SIDE,
         "words": Words(),
         "notes": NOTES,
-        "style": (TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        "style": style(),
     }
-    return _environment().get_template("report.html").render(found, sections=_sections(found))
-
-
-def training_curves(row: Facts) -> list[Chart]:
-    """A chart per loss with a line per site; nothing where the run has no rounds."""
-    if not row.run.rounds.is_file():
-        return []
-    series: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    with row.run.rounds.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            for name, value in line.items():
-                if name.endswith("_loss") and value:
-                    series[name][line["site"]].append((float(line["round"]), float(value)))
-    charts = [curves(sites, x="round", y=name.replace("_", " ")) for name, sites in sorted(series.items())]
-    return [chart for chart in charts if chart is not None]
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda text: text.replace(" %", "\u00a0%") if isinstance(text, str) else text,  # a share is one word
-    )
+    return templates().get_template("report.html").render(found, sections=_sections(found))
 
 
 def _lead(answers: Sequence[Answer]) -> str:

@@ -19,7 +19,8 @@ from fedsynth.reporting.comparison import shown_columns
 from fedsynth.reporting.figures import Point, curves, roc, scatter
 from fedsynth.reporting.forest_plots import MARKS
 from fedsynth.reporting.frontier import frontier_text, frontiers
-from fedsynth.reporting.html_page import TEMPLATES, report_page
+from fedsynth.reporting.html_page import report_page
+from fedsynth.reporting.page_templates import style
 from fedsynth.reporting.page_terms import TERMS
 from fedsynth.reporting.summary import read_facts
 from tests.reporting.test_comparison import add_result, make_run
@@ -123,8 +124,7 @@ def luminance(colour):
 
 def test_every_colour_of_words_can_be_read():
     """WCAG 2.2, 1.4.3: 4.5 to 1 at least, dark on light and white on the marks."""
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    named = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", style))
+    named = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", style()))
     assert set(named) == {"ink", "soft", "line", "ground", "accent", "yes", "no", "open"}
     for name in ("ink", "soft", "accent", "yes", "no", "open"):
         for ground in ("#ffffff", named["ground"]):

@@ -11,6 +11,7 @@ from fedsynth.evaluation.score import Score
 from fedsynth.experiments.suite_config import Figure, Published
 from fedsynth.reporting.html_page import report_page
 from fedsynth.reporting.summary import read_facts
+from fedsynth.reporting.watch_page import watch_page
 from tests.evaluation.reader_study.sets import real_and_synthetic
 from tests.reporting.browser import browser, find_axe, find_browser
 from tests.reporting.test_comparison import add_result, make_run
@@ -55,6 +56,13 @@ def whole_report(folder, runs):
     return page
 
 
+def findings(tab):
+    """What axe-core says of the page as it stands: how grave, which rule, where."""
+    tab.ask(AXE.read_text(encoding="utf-8") + ";0")
+    told = "axe.run().then((r) => JSON.stringify(r.violations.map((v) => [v.impact, v.id, v.nodes[0].html])))"
+    return json.loads(tab.ask(told))
+
+
 @pytest.mark.parametrize("runs", [1, 2, 6])
 def test_the_report_fits_and_is_silent(tab, tmp_path, runs):
     page = whole_report(tmp_path, runs)
@@ -77,9 +85,18 @@ def test_axe_has_no_finding(tab, tmp_path, runs):
     for width in WIDTHS:
         tab.open(page, width=width)
         tab.ask("document.querySelectorAll('details').forEach((one) => one.open = true)")
-        tab.ask(AXE.read_text(encoding="utf-8") + ";0")
-        told = "axe.run().then((r) => JSON.stringify(r.violations.map((v) => [v.impact, v.id, v.nodes[0].html])))"
-        assert json.loads(tab.ask(told)) == []
+        assert findings(tab) == []
+
+
+@pytest.mark.skipif(AXE is None, reason="as above")
+def test_the_page_that_watches_has_no_finding_and_fits(tab, tmp_path):
+    page = tmp_path / "watch.html"
+    page.write_text(watch_page(make_run(tmp_path / "generator_seed-0", epsilon=8.0).folder, now=0.0), encoding="utf-8")
+    for width in WIDTHS:
+        tab.open(page, width=width)
+        assert tab.errors == []
+        assert tab.ask("document.documentElement.scrollWidth") <= width
+        assert findings(tab) == []
 
 
 def test_the_first_screen_of_a_phone_holds_the_whole_answer(tab, tmp_path):
