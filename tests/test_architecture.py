@@ -77,8 +77,13 @@ def test_the_wheel_holds_fedsynth_only(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"fedsynth"}
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert {top for name in held if not (top := name.split("/")[0]).endswith(".dist-info")} == {"fedsynth"}
+    needed = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "fedsynth").rglob("*") if path.suffix in (".html", ".css")
+    }
+    assert "fedsynth/reporting/templates/report.html" in needed
+    assert needed <= held
 
 
 def test_nothing_committed_is_local_data() -> None:

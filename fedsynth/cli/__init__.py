@@ -26,6 +26,7 @@ from fedsynth.cli.split import split
 from fedsynth.cli.suite import suite
 from fedsynth.cli.synthesize import export_set, synthesize
 from fedsynth.cli.train import train
+from fedsynth.cli.watch import watch
 from fedsynth.errors import FedSynthError
 
 
@@ -92,6 +93,7 @@ app.add_typer(deploy, name="deploy")
 app.command()(compare)
 app.command()(report)
 app.command()(suite)
+app.command()(watch)
 app.command()(release)
 app.command()(verify)
 app.command()(withdraw)

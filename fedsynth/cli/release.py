@@ -39,8 +39,8 @@ def release(
     and the reasons.
     """
     from fedsynth.api.reporting import at_gate, let_out
-    from fedsynth.reporting.answer import patients_added
     from fedsynth.reporting.release_gate import GATE_ANSWER
+    from fedsynth.reporting.usefulness import patients_added
 
     if form not in FORMS:
         raise ConfigError("unknown form", value=form, remedy=nearest(form, FORMS))

@@ -3,136 +3,109 @@
 It decides nothing that the benchmarks left open: what was not measured is said to be missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsynth.evaluation.score import Result
 from fedsynth.reporting.summary import ELSEWHERE, Facts
-from fedsynth.reporting.table_cells import INSECURE, NO_BETTER, NO_GUARANTEE, PLAIN, Cell
-
-# Whether the images are good for anything: what speaks against it, in sentences with the number and its baseline.
-#
-# A set that shows one picture over and over holds no copy of a patient, and passes every test of leakage.
-
-
-TASKS = {"segmentation": "dice", "classification": "accuracy"}
-"""What can be learned from images, by benchmark, and the column that says how well."""
-
-ADDED = "patients added"
-NOBODY = {"public": "public images", "placebo": "the placebo"}
-"""Arms on images that no patient has touched."""
-
-ALIKE = 0.1
-"""Images are one image over and over where pairs differ by less than this share of what real pairs differ by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """`measured` tasks, those that `failed`, and why: the reasons of all tasks together, the gravest first."""
-
-    measured: Sequence[str]
-    failed: Sequence[str]
-    reasons: Sequence[str]
-
-    @property
-    def none(self) -> bool:
-        """Nothing that was measured works."""
-        return bool(self.reasons) and len(self.failed) == len(self.measured)
-
-
-def use_of(facts: Facts) -> Use:
-    """Read from the results that there are; what was not measured is not said to fail."""
-    measured = [name for name, column in TASKS.items() if facts.cells[column].value is not None]
-    reasons, failed = [], set()
-    if said := _one_image(facts.results):
-        reasons.append(said)
-        failed |= set(measured)
-    for name in measured:
-        for said in (_is_trivial(name, facts.cells[TASKS[name]]), _false_positives(name, facts.cells["slice_dice"])):
-            if said:
-                reasons.append(said)
-                failed.add(name)
-    return Use(measured=measured, failed=[name for name in measured if name in failed], reasons=reasons)
-
-
-def patients_added(results: Mapping[str, Result]) -> list[str]:
-    """What the patients' own images gave beyond images not derived from members, where those were measured."""
-    found = []
-    for name in [name for name in TASKS if name in results]:
-        by_arm: dict[str, list[str]] = {}
-        for nobody, whose in NOBODY.items():
-            for arm, said in results[name].details.get(f"over_{nobody}", {}).items():
-                by_arm.setdefault(arm, []).append(f"{said} over {whose}" if said.startswith(ADDED) else said)
-        found += [f"What patients gave, {name}, {arm}: {'; '.join(said)}." for arm, said in by_arm.items()]
-    return found
-
-
-def variety(results: Mapping[str, Result]) -> list[str]:
-    """How alike the images are and how much of the real variety they cover, beside real images."""
-    if "fidelity" not in results:
-        return []
-    scores = results["fidelity"].scores
-    found = []
-    if (alike := scores.get("ms_ssim")) is not None and alike.value is not None and alike.control is not None:
-        found.append(f"two images are alike by {alike} (real ones by {alike.control:.3g}; one image twice by 1)")
-    if (recall := scores.get("recall/filters")) is not None and recall.value is not None and recall.control is not None:
-        found.append(f"they cover {recall.value:.3g} of real images (other real ones {recall.control:.3g})")
-    return [f"Variety: {'; '.join(found)}."] if found else []
-
-
-def _is_trivial(name: str, cell: Cell) -> str:
-    return f"{name} is {NO_BETTER}" if cell.is_trivial else ""
-
-
-def _false_positives(name: str, cell: Cell) -> str:
-    """What Dice on ill patients does not see."""
-    if name != "segmentation" or not cell.is_trivial:
-        return ""
-    return f"segmentation is {NO_BETTER} where images without a lesion count"
-
-
-def _one_image(results: Mapping[str, Result]) -> str:
-    score = results["fidelity"].scores.get("ms_ssim") if "fidelity" in results else None
-    if score is None or score.value is None or score.control is None or score.control >= 1:
-        return ""
-    alike = 1 - score.value < ALIKE * (1 - score.control)
-    return "they are one image over and over" if alike else ""
-
+from fedsynth.reporting.table_cells import INSECURE, NO_GUARANTEE, PLAIN
+from fedsynth.reporting.usefulness import (
+    TASKS,
+    Use,
+    added_in_brief,
+    patients_added,
+    use_in_brief,
+    use_of,
+    use_sentences,
+)
 
 QUESTION = "May these images be shared instead of the real ones?"
+LEAKAGE, ADDED, GUARANTEE, USE = "Leakage", "Patients added", "Guarantee", "Use"
 NOT_PRIVATE_OUTPUT = (
     "Numbers measured on real patients are not themselves private outputs: epsilon covers the generator and what is "
     "drawn from it, not this page."
 )
+LIMITS = (
+    "A test that found nothing is no proof: it found nothing that it could have found, as large as it says.",
+    "A model trained on these images must be tested on real patients before anybody relies on it.",
+)
+"""What holds of every set; the card of a release says it too."""
 
 DISCRIMINATOR = "discriminator"
+FEW_TRAININGS = 3
+"""With fewer of each arm no difference is claimed."""
+
+ASKS = {
+    "memorization": "copies of patients",
+    "membership": "whether members can be told from others",
+    "segmentation": "use for segmentation",
+    "classification": "use for classification",
+    "fidelity": "likeness to real images and variety",
+    "readers": "reading by physicians",
+}
+NEVER_ASKED = ("attributes of a patient that an image gives away", "other hospitals' patients")
 
 Tone = Literal["yes", "no", "open"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """One question of a data steward: a `brief` answer for a first look, and the `sentences` that it rests on."""
+
+    question: str
+    brief: str
+    sentences: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A short answer, how it is meant, and the sentences behind it."""
+    """A short answer, how it is meant, the questions behind it, and what nobody tested."""
 
     headline: str
     tone: Tone
-    sentences: Sequence[str]
+    parts: Sequence[Part] = ()
+    untested: Sequence[str] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of them, in the order of the questions."""
+        return [sentence for part in self.parts for sentence in part.sentences]
 
 
 def answer(facts: Facts) -> Answer:
     """From what leaked first, then the guarantee, then what the images are good for."""
     if facts.unfinished:
-        return Answer(headline=f"Unknown: {facts.cells['generator'].text}", tone="open", sentences=[])
+        return Answer(headline=f"Unknown: {facts.cells['generator'].text}", tone="open")
     memory, membership = (facts.results.get(name) for name in ("memorization", "membership"))
     verdict = None if memory is None else memory.verdict
     if verdict == "pass":
         headline, tone = _without_copies(None if membership is None else membership.verdict, use_of(facts))
     else:
         headline, tone = _headline(verdict)
-    said = [_leak(facts), *patients_added(facts.results), *_membership(facts), _guarantee(facts), *lineage_lines(facts)]
-    sentences = [*said, *_hospitals(facts), *_use(facts)]
-    return Answer(headline=headline, tone=tone, sentences=sentences)
+    none, why = _guarantee(facts)
+    parts = [
+        Part(question=LEAKAGE, brief=headline, sentences=[*_leak(facts), *_membership(facts)]),
+        Part(question=ADDED, brief=added_in_brief(facts.results), sentences=patients_added(facts.results)),
+        Part(question=GUARANTEE, brief=none, sentences=[f"{why}", *lineage_lines(facts), *_hospitals(facts)]),
+        Part(question=USE, brief=use_in_brief(facts), sentences=use_sentences(facts)),
+    ]
+    return Answer(
+        headline=headline, tone=tone, parts=[part for part in parts if part.sentences], untested=untested(facts)
+    )
+
+
+def untested(facts: Facts) -> list[str]:
+    """What no result here says anything about, the gravest first."""
+    missing = [what for name, what in ASKS.items() if name not in facts.results]
+    undecided = [
+        f"{what} ({facts.results[name].verdict})"
+        for name, what in ASKS.items()
+        if name in facts.results and facts.results[name].verdict in ("inconclusive", "invalid")
+    ]
+    trained = [int(facts.results[name].settings.get("seeds", FEW_TRAININGS)) for name in TASKS if name in facts.results]
+    few = min(trained, default=FEW_TRAININGS)
+    again = [f"other trainings ({'one' if few == 1 else few} of each)"] if few < FEW_TRAININGS else []
+    return [*undecided, *missing, *again, *NEVER_ASKED]
 
 
 def _without_copies(membership: str | None, use: Use) -> tuple[str, Tone]:
@@ -161,45 +134,46 @@ def _headline(verdict: str | None) -> tuple[str, Tone]:
     return "Unknown: the leakage test was not run", "open"
 
 
-def _leak(facts: Facts) -> str:
-    cells = facts.cells
+def _leak(facts: Facts) -> list[str]:
+    """The benchmark's own sentences, and how much single patients are told, which not all of its verdicts hold."""
     if "memorization" not in facts.results:
-        return "Run the test first: fedsynth benchmark memorization RUN"
-    effect = facts.results["memorization"].details.get("effect", {}).get("sentence", "")
-    return (
-        f"Memorization: {cells['verdict'].text}; copied share {cells['copied'].text}, smallest share that would have "
-        f"been noticed {cells['detectable'].text}. {effect}".rstrip()
-    )
+        return ["Run the test first: fedsynth benchmark memorization RUN"]
+    details = facts.results["memorization"].details
+    effect = details.get("effect", {}).get("sentence", "")
+    said = [f"Memorization: {facts.cells['verdict'].text}.", *details.get("sentences", ())]
+    return said if not effect or effect in said else [*said, effect]
 
 
 def _membership(facts: Facts) -> list[str]:
     result = facts.results.get("membership")
     if result is None:
         return []
-    strongest = str(result.details.get("strongest", ""))
-    whose = (
-        " It needs the networks: the server has them, who gets the images has not."
-        if strongest == DISCRIMINATOR
-        else ""
+    said = f"Membership: {result.verdict or 'no verdict'}."
+    words = str(
+        result.details.get("words", f"The strongest attack reaches an AUC of {facts.cells['membership'].text}.")
     )
-    said = "" if result.verdict is None else f"{result.verdict}; "
-    return [f"Membership: {said}the strongest attack reaches an AUC of {facts.cells['membership'].text}.{whose}"]
+    server = "That attack needs the networks: the server has them, who gets the images has not."
+    return [said, words, *([server] if result.details.get("strongest") == DISCRIMINATOR else [])]
 
 
-def _guarantee(facts: Facts) -> str:
+def _guarantee(facts: Facts) -> tuple[str, str]:
+    """In brief, and as a sentence."""
     epsilon = facts.cells["epsilon"]
     if epsilon.why == ELSEWHERE:
-        return "Whether there is a guarantee is not known: the set was made elsewhere."
-    if epsilon.text == PLAIN:
-        return "There is no guarantee: the generator was trained without differential privacy. Tests can only look."
-    if epsilon.text == INSECURE:
-        return "There is no guarantee: the run's randomness can be repeated."
-    if epsilon.text == NO_GUARANTEE:
-        return f"There is no guarantee: {epsilon.why}."
+        return "Not known: made elsewhere", "Whether there is a guarantee is not known: the set was made elsewhere."
+    why = {
+        PLAIN: "trained without differential privacy",
+        INSECURE: "the run's randomness can be repeated",
+        NO_GUARANTEE: epsilon.why,
+    }.get(epsilon.text)
+    if why is not None:
+        look = " Tests can only look." if epsilon.text == PLAIN else ""
+        return f"None: {why}", f"There is no guarantee: {why}.{look}"
     total = facts.cells["cumulative"]
     over_all = f"over all runs {total.text}" if total.value is not None else f"over all runs: {total.why}"
     where = "over the whole lineage of this run" if len(facts.lineage.counted) > 1 else "in this run"
-    return f"Guarantee: epsilon {epsilon.text} per patient {where}; {over_all}."
+    said = f"epsilon {epsilon.text} per patient {where}"
+    return f"E{said[1:]}", f"Guarantee: {said}; {over_all}."
 
 
 def lineage_lines(facts: Facts) -> list[str]:
@@ -213,37 +187,3 @@ def _hospitals(facts: Facts) -> list[str]:
     if told is None or len(told.trained) >= told.asked:
         return []
     return [f"Trained by {told}. The images hold nothing of those who did not train."]
-
-
-def _use(facts: Facts) -> list[str]:
-    found = []
-    for name, measure in TASKS.items():
-        if name in facts.results:
-            value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]
-            share = "" if of.value is None else f"; {of.text} of what real images give"
-            better = f", {NO_BETTER}" if value.is_trivial else ""
-            nothing = "" if value.baseline is None else f" (best control: {value.baseline:.3g})"
-            found.append(f"Use, {name}: {measure} {value.bare} on real holdout patients{better}{nothing}{share}.")
-    area = facts.cells["fp_area"]
-    if area.value is not None:
-        beside = "" if area.control is None else f" ({area.control:.3g} after training on real images)"
-        found.append(f"False positives: {area.bare} pixels in an image without a lesion{beside}.")
-    for name in [name for name in TASKS if name in facts.results]:
-        for arm, of in facts.results[name].details.get("trainings", {}).items():
-            if of["repeated"]:
-                again = f", and {of['collapsed']} again" if of["collapsed"] else ""
-                found.append(
-                    f"Trainings, {name}, {arm}: {of['repeated']} collapsed and began from another start{again}."
-                )
-    if not found:
-        found.append("What the images are good for was not measured.")
-    return [*found, *variety(facts.results), *_readers(facts)]
-
-
-def _readers(facts: Facts) -> list[str]:
-    if "readers" not in facts.results:
-        return []
-    result = facts.results["readers"]
-    shown = ", ".join(f"{count} {kind}" for kind, count in result.details["shown"].items())
-    told = result.scores["accuracy"]
-    return [f"Readers told real from synthetic in {told} of the images ({shown}); guessing is right in half of them."]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedsynth.evaluation.score import Result
-from fedsynth.reporting.answer import NOBODY
 from fedsynth.reporting.summary import BESIDE_NOBODY, COLUMNS, Facts
+from fedsynth.reporting.usefulness import NOBODY
 
 
 def shown_columns(rows: Sequence[Facts]) -> list[str]:

@@ -38,6 +38,10 @@ STYLE = {
 }
 SIZE = (5.4, 3.2)  # inches
 BAND_POINTS = 300
+FOREST_WIDTH, FOREST_LINE = 4.7, 0.2
+"""Inches: narrow enough that its words can be read on a phone."""
+MOST_SHOWN = 2.0
+"""Shares beyond are cut: they come from small denominators."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,26 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its interval; all of one `series` share colour and marker."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    series: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One place of a forest plot: what it is called, what stands at the right and below the name, its estimates."""
+
+    name: str
+    aside: str = ""
+    note: str = ""
+    estimates: Sequence[Estimate] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """A drawing as SVG, and what it shows."""
 
@@ -61,7 +85,8 @@ class Chart:
     def figure(self) -> str:
         """For a page."""
         label = f'<svg role="img" aria-label="{escape(self.what)}" '
-        return f"<figure>{self.svg[self.svg.index('<svg') :].replace('<svg ', label, 1)}</figure>"
+        nameless = re.sub(r'<g id="[^"]*">', "<g>", self.svg[self.svg.index("<svg") :])  # one page has several charts
+        return nameless.replace("<svg ", label, 1)
 
     def file(self) -> str:
         """A whole file."""
@@ -110,6 +135,61 @@ def scatter(
         axes.set_xticks(list(marks), list(marks.values()))
         axes.minorticks_off()
     return _chart(axes, f"{y} by {x}")
+
+
+def forest(
+    slots: Sequence[Slot],
+    *,
+    x: str,
+    marks: Mapping[str, tuple[str, str]],
+    levels: Sequence[tuple[str, float]] = (),
+    legend: bool = False,
+) -> Chart | None:
+    """A forest plot of shares: a slot below the other, each with its words and its intervals below them.
+
+    `marks` are marker and colour by series; `levels` are lines to compare with, named in the legend below, as are the
+    series with `legend`.
+    """
+    drawn = [slot for slot in slots if slot.estimates]
+    if not drawn:
+        return None
+    heights = [FOREST_LINE * (1 + bool(slot.note) + len(slot.estimates) + 0.4) for slot in drawn]
+    below = len(levels) + len(marks) * legend
+    with matplotlib.rc_context({**STYLE, "font.size": 10, "axes.grid.axis": "x", "axes.spines.left": False}):
+        size = (FOREST_WIDTH, sum(heights) + FOREST_LINE * (below + 3.2))
+        axes = Figure(figsize=size, layout="constrained").add_subplot()
+        top = 0.0
+        for slot, height in zip(drawn, heights, strict=True):
+            _slot(axes, slot, top, marks)
+            top += height
+        for number, (name, value) in enumerate(levels):
+            style = ("-", "--", ":", "-.")[number % 4]
+            axes.axvline(value, color="#4a565e", linestyle=style, linewidth=1.2, zorder=1, label=name)
+        for name, (marker, colour) in marks.items() if legend else ():
+            axes.plot([], [], marker, color=colour, label=name)
+        ends = [e.high or e.value for slot in drawn for e in slot.estimates] + [value for _, value in levels]
+        axes.set(xlabel=x, xlim=(0, min(1.04 * max(ends), MOST_SHOWN)), ylim=(top, 0), yticks=[])
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        if below:
+            _figure(axes).legend(loc="outside upper left", fontsize=9, borderaxespad=0.2)
+        said = "; ".join(" ".join(filter(None, (slot.name, slot.aside, slot.note))) for slot in drawn)
+        return _chart(axes, f"{x}. {said}. Lines: {', '.join(name for name, _ in levels) or 'none'}")
+
+
+def _slot(axes: Axes, slot: Slot, top: float, marks: Mapping[str, tuple[str, str]]) -> None:
+    across = axes.get_yaxis_transform()
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # words stay readable where a line crosses them
+    for text, place, align in ((slot.name, 0.0, "left"), (slot.aside, 1.0, "right")):
+        weight = "bold" if align == "left" else "normal"
+        axes.text(place, top, text, transform=across, ha=align, va="top", weight=weight, bbox=white, zorder=3)
+    if slot.note:
+        axes.text(0, top + FOREST_LINE, slot.note, transform=across, va="top", fontsize=9, color="#4a565e", bbox=white)
+    for number, one in enumerate(slot.estimates):
+        marker, colour = marks[one.series]
+        at = top + FOREST_LINE * (1.5 + bool(slot.note) + number)
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [at, at], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
+        axes.plot([one.value], [at], marker, color=colour, markersize=8, markeredgecolor="white", zorder=3)
 
 
 def roc(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from html import escape
 
 from fedsynth.experiments.suite_config import Figure, Published
 from fedsynth.reporting.summary import Facts
@@ -30,20 +29,6 @@ def published_lines(published: Published) -> list[str]:
     """Where the numbers are from, and what is different here."""
     source = [f"published: {published.source}"] if published.source else []
     return [*source, *(f"differs: {text}" for text in published.differs)]
-
-
-def published_section(published: Published, rows: Sequence[Facts]) -> str:
-    """The same for the page; nothing where a suite names no publication."""
-    if not published.figures:
-        return ""
-    head = "".join(f"<th>{name}</th>" for name in HEADS)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in published_rows(published, rows)
-    )
-    said = "".join(f"<li>{escape(text)}</li>" for text in published.differs)
-    source = f"<p class='soft'>{escape(published.source)}</p>" if published.source else ""
-    table = f'<div class="wide"><table class="published"><tr>{head}</tr>{body}</table></div>'
-    return f"<h2>Beside published numbers</h2>{source}{table}<p>What differs here:</p><ul>{said}</ul>"
 
 
 def _ours(figure: Figure, by_cell: Mapping[str, Facts]) -> list[tuple[str, str]]:

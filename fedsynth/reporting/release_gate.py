@@ -20,10 +20,11 @@ from fedsynth.errors import ConfigError, nearest
 from fedsynth.evaluation.result_owner import synthetic_hash
 from fedsynth.evaluation.score import Result, Score, content_hash
 from fedsynth.privacy.accounting import rounded_up
-from fedsynth.reporting.answer import NOT_PRIVATE_OUTPUT, lineage_lines, patients_added
+from fedsynth.reporting.answer import LIMITS, NOT_PRIVATE_OUTPUT, lineage_lines
 from fedsynth.reporting.comparison import mixed
 from fedsynth.reporting.signed_manifest import sign_folder
 from fedsynth.reporting.summary import BENCHMARKS, ELSEWHERE, Facts
+from fedsynth.reporting.usefulness import patients_added
 from fedsynth.training.checkpoint import CARD as CHECKPOINT_CARD
 
 VERDICTS = ("pass", "leak", "depends", "inconclusive", "invalid", "fail", "no contradiction found")
@@ -181,8 +182,7 @@ def card(facts: Facts, criteria: Criteria, synthetic: ImageSet) -> str:
         "## Limits",
         f"- {NOT_PRIVATE_OUTPUT}",
         f"- {GATE_ANSWER}",
-        "- A test that found nothing is no proof: it found nothing that it could have found, as large as it says.",
-        "- A model trained on these images must be tested on real patients before anybody relies on it.",
+        *(f"- {limit}" for limit in LIMITS),
         "",
         f"Licence: {criteria.licence}. Contact: {criteria.contact}.",
     ]

@@ -18,10 +18,10 @@ from fedsynth.experiments.suite import CELLS, data_steps, failed_steps, jobs_of,
 from fedsynth.experiments.suite_config import Figure, Published, load_suite
 from fedsynth.experiments.suite_steps import options
 from fedsynth.models.generators.catalog import catalog
-from fedsynth.reporting.answer import TASKS
 from fedsynth.reporting.comparison import reasons
 from fedsynth.reporting.published_results import published_rows
 from fedsynth.reporting.summary import read_facts, read_rows
+from fedsynth.reporting.usefulness import TASKS
 from tests.evaluation.reader_study.sets import real_and_synthetic
 from tests.reporting.test_comparison import make_run
 from tests.training.tiny import tiny_set

@@ -24,6 +24,14 @@ def find_browser() -> str | None:
     return given or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def find_axe() -> Path | None:
+    """The script of axe-core: $FEDSYNTH_AXE, or where Node's packages lie ($NODE_PATH)."""
+    folders = [Path(one) for one in os.environ.get("NODE_PATH", "").split(os.pathsep) if one]
+    named = [Path(os.environ["FEDSYNTH_AXE"])] if "FEDSYNTH_AXE" in os.environ else []
+    paths = [*named, *(folder / "axe-core" / "axe.min.js" for folder in folders)]
+    return next((path for path in paths if path.is_file()), None)
+
+
 class Browser:
     """One tab. `errors` are what the page wrote to the console as errors, raised, or failed to load."""
 

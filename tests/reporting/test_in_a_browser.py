@@ -1,5 +1,7 @@
 """Pages as a person sees them, in headless Chromium: nothing in the console, nothing asked for, nothing too wide."""
 
+import json
+
 import pytest
 from PIL import Image
 
@@ -9,11 +11,12 @@ from fedsynth.evaluation.score import Score
 from fedsynth.experiments.suite_config import Figure, Published
 from fedsynth.reporting.html_page import report_page
 from fedsynth.reporting.summary import read_facts
+from fedsynth.reporting.watch_page import watch_page
 from tests.evaluation.reader_study.sets import real_and_synthetic
-from tests.reporting.browser import browser, find_browser
+from tests.reporting.browser import browser, find_axe, find_browser
 from tests.reporting.test_comparison import add_result, make_run
 
-PROGRAM = find_browser()
+PROGRAM, AXE = find_browser(), find_axe()
 WIDTHS = (1280, 390)
 pytestmark = [
     pytest.mark.slow,
@@ -34,6 +37,10 @@ def whole_report(folder, runs):
         run = make_run(folder / f"generator-{number}_epsilon-8.0_seed-{number}", epsilon=None if number else 8.0)
         scores = {"copied_share": Score(value=0.0, high=0.006), "minimal_detectable_share": Score(value=0.005)}
         add_result(run, "memorization", scores, verdict="pass")
+        taught = {"dice/synthetic": Score(value=0.7, low=0.6, high=0.8, baseline=0.2, control=0.8)}
+        taught |= {"dice_ratio/synthetic": Score(value=0.9, low=0.8, high=1.0), "dice_ratio/public": Score(value=0.7)}
+        group = {"dice_ratio/synthetic": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 20}}
+        add_result(run, "segmentation", taught, details={"subgroups": {"class": {"high-grade": group}}})
         attack = {"calibrated@components": Score(value=0.55, low=0.45, high=0.64)}
         add_result(run, "membership", attack, verdict="pass", details={"strongest": "calibrated@components"})
         for path in (run.samples / "synthetic.png", run.site("hospital-1") / "memorization" / "pairs.png"):
@@ -49,6 +56,13 @@ def whole_report(folder, runs):
     return page
 
 
+def findings(tab):
+    """What axe-core says of the page as it stands: how grave, which rule, where."""
+    tab.ask(AXE.read_text(encoding="utf-8") + ";0")
+    told = "axe.run().then((r) => JSON.stringify(r.violations.map((v) => [v.impact, v.id, v.nodes[0].html])))"
+    return json.loads(tab.ask(told))
+
+
 @pytest.mark.parametrize("runs", [1, 2, 6])
 def test_the_report_fits_and_is_silent(tab, tmp_path, runs):
     page = whole_report(tmp_path, runs)
@@ -56,10 +70,66 @@ def test_the_report_fits_and_is_silent(tab, tmp_path, runs):
         tab.open(page, width=width)
         assert tab.errors == []
         assert tab.ask("document.documentElement.scrollWidth") <= width
+        tab.ask("document.querySelectorAll('details').forEach((one) => one.open = true)")
+        assert tab.ask("document.documentElement.scrollWidth") <= width
         assert tab.ask("document.querySelectorAll('figure svg').length") >= runs
         assert tab.ask("[...document.images].every((one) => one.naturalWidth > 0)")
         tiny = "[...document.querySelectorAll('svg text')].filter((t) => t.getBoundingClientRect().height < 9).length"
         assert tab.ask(tiny) == 0
+
+
+@pytest.mark.skipif(AXE is None, reason="`npm install axe-core`, and FEDSYNTH_AXE=node_modules/axe-core/axe.min.js")
+@pytest.mark.parametrize("runs", [1, 6])
+def test_axe_has_no_finding(tab, tmp_path, runs):
+    page = whole_report(tmp_path, runs)
+    for width in WIDTHS:
+        tab.open(page, width=width)
+        tab.ask("document.querySelectorAll('details').forEach((one) => one.open = true)")
+        assert findings(tab) == []
+
+
+@pytest.mark.skipif(AXE is None, reason="as above")
+def test_the_page_that_watches_has_no_finding_and_fits(tab, tmp_path):
+    page = tmp_path / "watch.html"
+    page.write_text(watch_page(make_run(tmp_path / "generator_seed-0", epsilon=8.0).folder, now=0.0), encoding="utf-8")
+    for width in WIDTHS:
+        tab.open(page, width=width)
+        assert tab.errors == []
+        assert tab.ask("document.documentElement.scrollWidth") <= width
+        assert findings(tab) == []
+
+
+def test_the_first_screen_of_a_phone_holds_the_whole_answer(tab, tmp_path):
+    tab.open(whole_report(tmp_path, 1), width=390, height=844)
+    said = "[...document.querySelectorAll('.way dt')].map((one) => one.textContent)"
+    assert tab.ask(said) == ["Use", "Guarantee", "Not tested"]
+    assert tab.ask("document.querySelector('.way').getBoundingClientRect().bottom") <= 844
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_word_is_explained_where_the_keyboard_stands_and_nothing_is_moved(tab, tmp_path, width):
+    tab.open(whole_report(tmp_path, 2), width=width)
+    before = tab.ask("document.documentElement.scrollHeight")
+    for number in range(tab.ask("document.querySelectorAll('.term').length")):
+        one = f"document.querySelectorAll('.term')[{number}]"
+        tab.ask(f"{one}.scrollIntoView({{block: 'center'}}); {one}.focus()")
+        tip = f"document.getElementById({one}.getAttribute('aria-describedby'))"
+        box = json.loads(tab.ask(f"JSON.stringify({tip}.getBoundingClientRect())"))
+        assert box["height"] > 20
+        assert box["left"] >= 0
+        assert box["right"] <= width
+    assert tab.ask("document.documentElement.scrollHeight") == before
+    assert tab.ask("getComputedStyle(document.querySelector('.tip')).display") == "none"
+
+
+def test_print_shows_what_the_screen_folds_away(tab, tmp_path):
+    tab.open(whole_report(tmp_path, 6), width=1280)
+    folded = "[...document.querySelectorAll('details > :not(summary)')].map((one) => one.checkVisibility())"
+    assert not any(tab.ask(folded))
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    assert all(tab.ask(folded))
+    assert tab.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert tab.call("Page.printToPDF")["data"]
 
 
 def test_the_sheet_of_readers_is_filled_in_kept_and_saved(tab, tmp_path):

@@ -19,11 +19,13 @@ from fedsynth.evaluation.utility.arm_cache import ArmCache, Trainings
 from fedsynth.evaluation.utility.arm_trainings import WAYS, Kind, OnArm, Plan, arm_name, train_all
 from fedsynth.evaluation.utility.controls import has_lesions
 from fedsynth.evaluation.utility.patient_scores import Measure, difference, paired_p, ratio, score, score_rows, skill
+from fedsynth.evaluation.utility.subgroups import patient_groups, subgroup_scores
 from fedsynth.evaluation.utility.training_arms import (
     AUGMENTED,
     CONTROLS,
     MEAN_IMAGE,
     NOBODY,
+    OF_SYNTHETIC,
     PLACEBO,
     REAL,
     SYNTHETIC,
@@ -59,8 +61,19 @@ def run_utility(
     return Result(
         benchmark=plan.kind,
         scores=scores,
+<<<<<<< HEAD
         per_site={site: _site_scores(found, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
         details=_details(found, plan) | _gains(scores, plan) | _trainings(trained) | _controls(material, plan),
+=======
+        per_site={site: _site_scores(home, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
+        details={
+            **_details(found, plan),
+            **_gains(scores, plan),
+            **_trainings(trained),
+            **_controls(material, plan),
+            "subgroups": _subgroups(found, holdout, plan),
+        },
+>>>>>>> report
         inputs={name: Input.of(images) for name, images in sets.items() if images is not None},
         seed=plan.seed,
         settings={"seeds": plan.seeds, "arms": list(found), **plan.settings, **plan.federated},
@@ -150,6 +163,14 @@ def _site_scores(found: Mapping[str, Mapping[str, Measure]], site: str, plan: Pl
     return scores
 
 
+def _subgroups(found: Mapping[str, Mapping[str, Measure]], holdout: ImageSet, plan: Plan) -> dict[str, Any]:
+    """Of the arms on synthetic images: what real images teach stands beside them as a ratio."""
+    main = MAIN[plan.kind]
+    asked = {name: of[main] for name, of in found.items() if _arm(name) in OF_SYNTHETIC}
+    real = {name: found[beside][main] for name in asked if (beside := _beside(name, found)) is not None}
+    return subgroup_scores(asked, real, patient_groups(holdout), name=main, seed=plan.seed)
+
+
 def _over_nobody(gain: Score, name: str, seeds: int, *, public: Score | None = None) -> str:
     """What the patients added to images not derived from members, in words that the interval allows.
 
@@ -159,7 +180,8 @@ def _over_nobody(gain: Score, name: str, seeds: int, *, public: Score | None = N
     if gain.value is None or gain.low is None or gain.high is None:
         return f"not known: {gain.why or 'there is no interval'}"
     if seeds < SEEDS_FOR_TESTS:
-        return f"not known from {seeds} training(s) of each arm: {gain} beside images not derived from members ({name})"
+        trainings = "1 training" if seeds == 1 else f"{seeds} trainings"
+        return f"not known from {trainings} of each arm: {gain} beside images not derived from members ({name})"
     if gain.low > 0 and name == PLACEBO and public is not None and public.low is not None and public.low > 0:
         return f"patients added {gain}"
     if gain.low > 0:

@@ -116,6 +116,10 @@ def test_every_arm_stands_beside_the_real_one(real, others, kept):
     assert result.scores["dice/real"].n == result.scores["dice_ratio/synthetic"].n == with_lesion
     assert with_lesion < result.inputs["real"].roles["holdout"]
     assert set(result.per_site) == set(real.cases["site"])
+    of_groups = [scores for by_name in result.details["subgroups"].values() for scores in by_name.values()]
+    assert of_groups
+    assert all(set(scores) == {"dice/synthetic", "dice_ratio/synthetic"} for scores in of_groups)
+    assert all(6 <= scores["dice/synthetic"].n <= with_lesion for scores in of_groups)
     assert result.details["paired"] == {}
     assert "luck" in result.details["intervals"]
 
