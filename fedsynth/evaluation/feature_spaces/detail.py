@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from fedsynth.data import ImageSet
-from fedsynth.data.lazy_arrays import Stack
+from fedsynth.data.lazy_arrays import Stack, blocks
 from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled, pooled, posed_intensities
 from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, principal_axes, remembered
 
@@ -51,7 +51,7 @@ class Detail(GridSpace):
     def grids(self, images: ImageSet) -> Grid:
         """The detail of every image, on cells half as fine as the appearance's."""
         kind = "detail" if self.mixtures else self.kind
-        made = remembered(images, f"detail, {kind}", lambda: _details(images.images, kind))
+        made = remembered(images, f"detail, {kind}", lambda: _details(images, kind))
         return made if self.channel is None else made[:, self.channel : self.channel + 1]
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
@@ -73,8 +73,19 @@ class Detail(GridSpace):
         return np.asarray(rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True) + self._soft), np.float32)
 
 
-def _details(images: Stack, kind: str) -> Iterator[tuple[int, Grid]]:
-    for start, values in (posed_intensities if kind == "posed" else despeckled)(images):
+def despeckled_cells(images: ImageSet) -> Grid:
+    """The intensities of every image on the cells, speckles taken out; those of one colour show nothing: all zero."""
+    return remembered(images, "despeckled", lambda: _despeckled(images.images))
+
+
+def _despeckled(images: Stack) -> Iterator[tuple[int, Grid]]:
+    for start, grid in despeckled(images):
+        grid[np.ptp(grid.reshape(len(grid), -1), axis=1) < FLAT] = 0
+        yield start, grid
+
+
+def _details(images: ImageSet, kind: str) -> Iterator[tuple[int, Grid]]:
+    for start, values in posed_intensities(images.images) if kind == "posed" else blocks(despeckled_cells(images)):
         fine, wide = (blurred(values, share) for share in (FINE, WIDE))
         found = fine - wide
         strength = np.abs(found).reshape(len(found), -1).max(axis=1)

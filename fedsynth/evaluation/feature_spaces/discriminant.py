@@ -4,7 +4,6 @@ Every real image, members and holdout alike, is altered in each way; what altera
 people differ counts much (linear discriminant analysis, in closed form). It knows single images and no patients.
 """
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 
 from fedsynth.data import ImageSet
 from fedsynth.data.lazy_arrays import blocks
-from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled
-from fedsynth.evaluation.feature_spaces.detail import blurred
+from fedsynth.evaluation.feature_spaces.appearance import Grid
+from fedsynth.evaluation.feature_spaces.detail import blurred, despeckled_cells
 from fedsynth.evaluation.feature_spaces.encoder import Changes, augment
-from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, principal_axes, remembered
-from fedsynth.evaluation.feature_spaces.registered import even_detail
+from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, principal_axes
+from fedsynth.evaluation.feature_spaces.registered import even_detail, even_details
 
 Kind = Literal["intensity", "detail"]
 MOST, NUMBERS = 128, 64
@@ -52,15 +51,15 @@ class Discriminant(GridSpace):
         self._basis = np.zeros((1, 1), np.float32)
 
     def grids(self, images: ImageSet) -> Grid:
-        """The intensities of every image on the cells."""
-        return remembered(images, "despeckled", lambda: _telling(images))
+        """The intensities of every image on the cells, or their even detail."""
+        return even_details(images) if self.kind == "detail" else despeckled_cells(images)
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Find the discriminants of `real`, or of a sample where there are many images."""
         rng = np.random.default_rng([seed, *b"discriminant"])
-        everything = self.grids(real)
-        grid = np.ascontiguousarray(everything[np.sort(rng.permutation(len(everything))[:SAMPLE])])
-        rows = self._rows(grid)
+        chosen = np.sort(rng.permutation(len(real))[:SAMPLE])
+        grid = np.ascontiguousarray(despeckled_cells(real)[chosen])
+        rows = self._rows(self.grids(real)[chosen])
         self._mean = rows.mean(axis=0)
         _, components = principal_axes(rows - self._mean, min(MOST, len(rows) // 2))
         seen = (rows - self._mean) @ components
@@ -68,7 +67,9 @@ class Discriminant(GridSpace):
         learnt = [name for name in ALTERATIONS if name not in self.left_out]
         within = np.zeros((components.shape[1],) * 2)
         for name in learnt:
-            moved = (self._rows(_altered(grid, name, rng, generator)) - self._mean) @ components - seen
+            made = _altered(grid, name, rng, generator)
+            again = self._rows(even_detail(made) if self.kind == "detail" else made)
+            moved = (again - self._mean) @ components - seen
             within += moved.T @ moved / (len(rows) * len(learnt))
         self._basis = np.asarray(components @ _discriminants(seen.T @ seen / len(rows), within), np.float32)
         super().fit(real, seed=seed)
@@ -79,18 +80,9 @@ class Discriminant(GridSpace):
         return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), np.float32)
 
     def _rows(self, grid: Grid) -> Features:
-        axes = tuple(range(1, grid.ndim))
-        made = even_detail(grid) if self.kind == "detail" else grid - grid.mean(axis=axes, keepdims=True)
-        flat = made.reshape(len(made), -1)
+        flat = grid.reshape(len(grid), -1)
+        flat = flat if self.kind == "detail" else flat - flat.mean(axis=1, keepdims=True)
         return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9), np.float32)
-
-
-def _telling(images: ImageSet) -> Iterator[tuple[int, Grid]]:
-    """Images of one colour show nothing: all zero."""
-    for start, grid in despeckled(images.images):
-        flat = np.ptp(grid.reshape(len(grid), -1), axis=1) < 1e-4
-        grid[flat] = 0
-        yield start, grid
 
 
 def _altered(grid: Grid, name: str, rng: np.random.Generator, generator: torch.Generator) -> Grid:

@@ -17,8 +17,9 @@ from safetensors.torch import load, save, save_file
 from torch import Generator, Tensor, nn
 
 from fedsynth.data import ImageSet
+from fedsynth.data.lazy_arrays import blocks
 from fedsynth.errors import ConfigError
-from fedsynth.evaluation.feature_spaces.appearance import EDGE, Grid, appearances
+from fedsynth.evaluation.feature_spaces.appearance import EDGE, Grid, appearances, pooled
 from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
 from fedsynth.evaluation.score import content_hash
 from fedsynth.evaluation.shared_cache import Form, SharedCache
@@ -81,15 +82,15 @@ WIDTH = {2: 32, 3: 16}
 NUMBERS = 64
 PATIENTS = 64
 """Patients in an update."""
-EXPOSURES, FEWEST_STEPS, MOST_STEPS = 115, 200, 360
-"""Updates are as many as show every patient so often, within these bounds: at most some fifteen seconds in 2-D."""
+EXPOSURES, FEWEST_STEPS, MOST_STEPS = 100, 200, 320
+"""Updates are as many as show every patient so often, within these bounds: some five seconds in 2-D."""
 SAME_IMAGE = 0.5
 """The share of pairs that are two changes of one image; the others are different images of the patient."""
 TEMPERATURE, RATE, DECAY = 0.1, 3e-3, 1e-2
 MEMORY = (0.9, 0.999)
 GAIN = 3.0
 """Ranks have a deviation of about a third; the network gets them at one."""
-FORMAT = "fedsynth-encoder-1"
+FORMAT = "fedsynth-encoder-2"
 AT_ONCE = 256
 MOST = 20_000
 """Images kept to learn from, evenly drawn."""
@@ -119,8 +120,10 @@ class Encoder(GridSpace):
         self.network: nn.Module | None = None
 
     def grids(self, images: ImageSet) -> Grid:
-        """Ranks of the images as they lie."""
-        return remembered(images, "appearance", lambda: appearances(images.images))
+        """Ranks of the images as they lie, on half as many cells along each axis."""
+        ranks = remembered(images, "appearance", lambda: appearances(images.images))
+        coarser = ((start, pooled(grid, _edge(images.size))) for start, grid in blocks(ranks))
+        return remembered(images, "coarse appearance", lambda: coarser)
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Train on `real`, or take the weights given or kept; the same seed gives the same network on one thread."""
@@ -171,11 +174,12 @@ class Encoder(GridSpace):
         update = _Adam(net)
         shown = EXPOSURES * len(rows_of) // min(PATIENTS, len(rows_of))
         steps = self.steps or min(MOST_STEPS, max(FEWEST_STEPS, shown))
+        fastest = torch.channels_last if grid.ndim == 4 else torch.channels_last_3d
         for step in range(steps):
             patients = rng.permutation(len(rows_of))[:PATIENTS]
             pairs = np.array([rng.choice(rows_of[patient], 2) for patient in patients])
             pairs[:, 1] = np.where(rng.random(len(pairs)) < SAME_IMAGE, pairs[:, 0], pairs[:, 1])
-            changed = augment(grid[pairs.T.ravel()], self.changes, generator)
+            changed = augment(grid[pairs.T.ravel()], self.changes, generator).contiguous(memory_format=fastest)
             loss = contrast(*_forward(net, changed).chunk(2))
             update(loss, RATE * math.sin(math.pi * (step + 1) / (steps + 1)))
 
@@ -208,7 +212,7 @@ def load_network(path: Path, real: ImageSet) -> nn.Module:
         remedy = "give other networks as TorchScript (.pt)"
         raise ConfigError(f"is not an encoder of fedsynth ({FORMAT!r} in its metadata)", file=path, remedy=remedy)
     cells = torch.Size(int(size) for size in about["cells"].split(","))
-    asked = (real.images.shape[1], *(min(EDGE[len(real.size)], size) for size in real.size))
+    asked = (real.images.shape[1], *(min(_edge(real.size), size) for size in real.size))
     if (int(about["channels"]), *cells) != asked:
         raise ConfigError(f"is for other images: channels and cells {about['channels']}, {about['cells']}", file=path)
     net = network(int(about["channels"]), cells)
@@ -217,27 +221,27 @@ def load_network(path: Path, real: ImageSet) -> nn.Module:
 
 
 class _Adam:
-    """AdamW by hand: the one of torch takes seconds to import what it does not need here."""
+    """AdamW by hand on all parameters as one row: torch's takes seconds to import what it does not need here."""
 
     def __init__(self, net: nn.Module) -> None:
         self.parameters = list(net.parameters())
-        self.mean = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.square = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.row = torch.cat([parameter.detach().flatten() for parameter in self.parameters])
+        sizes = [parameter.numel() for parameter in self.parameters]
+        for parameter, part in zip(self.parameters, torch.split(self.row, sizes), strict=True):
+            parameter.data = part.view_as(parameter)
+        self.mean, self.square = torch.zeros_like(self.row), torch.zeros_like(self.row)
         self.steps = 0
 
     def __call__(self, loss: Tensor, rate: float) -> None:
         """One step down `loss`."""
         self.steps += 1
-        gradients = torch.autograd.grad(loss, self.parameters)
+        gradient = torch.cat([found.flatten() for found in torch.autograd.grad(loss, self.parameters)])
         with torch.no_grad():
-            for parameter, mean, square, gradient in zip(
-                self.parameters, self.mean, self.square, gradients, strict=True
-            ):
-                mean.lerp_(gradient, 1 - MEMORY[0])
-                square.lerp_(gradient.square(), 1 - MEMORY[1])
-                size = (square / (1 - MEMORY[1] ** self.steps)).sqrt_().add_(1e-8)
-                parameter.mul_(1 - rate * DECAY)
-                parameter.addcdiv_(mean, size, value=-rate / (1 - MEMORY[0] ** self.steps))
+            self.mean.lerp_(gradient, 1 - MEMORY[0])
+            self.square.lerp_(gradient.square(), 1 - MEMORY[1])
+            size = (self.square / (1 - MEMORY[1] ** self.steps)).sqrt_().add_(1e-8)
+            self.row.mul_(1 - rate * DECAY)
+            self.row.addcdiv_(self.mean, size, value=-rate / (1 - MEMORY[0] ** self.steps))
 
 
 def contrast(one: Tensor, other: Tensor) -> Tensor:
@@ -245,6 +249,11 @@ def contrast(one: Tensor, other: Tensor) -> Tensor:
     likeness = one @ other.T / TEMPERATURE
     own = torch.arange(len(one))
     return (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+
+
+def _edge(size: Sequence[int]) -> int:
+    """Cells along an axis: half as fine as the appearance's serve as well and cost a third."""
+    return EDGE[len(size)] // 2
 
 
 def network(channels: int, cells: torch.Size) -> nn.Module:

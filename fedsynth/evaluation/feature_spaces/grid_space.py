@@ -9,11 +9,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from fedsynth.data import ImageSet
 from fedsynth.data.lazy_arrays import blocks
 from fedsynth.errors import ImageSetError
-from fedsynth.evaluation.feature_spaces.appearance import Grid, views
+from fedsynth.evaluation.feature_spaces.appearance import EDGE, Grid, views
 
 Features = NDArray[np.float32]
 FAR = 3.0
@@ -47,6 +48,10 @@ class GridSpace(ABC):
     def embed(self, grid: Grid) -> Features:
         """One row per grid."""
 
+    def inverted(self, grid: Grid) -> Grid:
+        """The grids of images with inverted contrast."""
+        return -grid
+
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Remember where real images lie: blank ones are put away from there."""
         found = np.concatenate([self.embed(grid) for _, grid in blocks(self.grids(real))])
@@ -65,10 +70,13 @@ class GridSpace(ABC):
     def _views(self, images: ImageSet, n_orientations: int, n_inverted: int) -> list[Features]:
         if self._centre is None:
             raise RuntimeError(f"the space {self.name!r} was not fitted")
+        cells = [min(EDGE[len(images.size)], size) for size in images.size]
+        if cells[0] != cells[1]:  # larger cells may be as many along both axes
+            n_orientations = min(n_orientations, 2 ** len(cells))
         tables: list[Features] = []
         for start, grid in blocks(self.grids(images)):
             orbit = list(islice(views(grid), n_orientations))
-            seen = [*orbit, *(-view for view in orbit[:n_inverted])]
+            seen = [*orbit, *(self.inverted(view) for view in orbit[:n_inverted])]
             tables = tables or _tables(len(seen), len(images), len(self._centre))
             blank = np.flatnonzero(~grid.reshape(len(grid), -1).any(axis=1))
             places = own_places(images, start + blank, self._centre, self._length)
@@ -101,7 +109,9 @@ def principal_axes(rows: Features, most: int) -> tuple[NDArray[np.float64], NDAr
     """
     wide = rows.shape[1] > len(rows)
     exact = rows.astype(np.float64)
-    squares, found = np.linalg.eigh(exact @ exact.T if wide else exact.T @ exact)
+    products = exact @ exact.T if wide else exact.T @ exact
+    largest = [max(0, len(products) - max(2, most)), len(products) - 1]
+    squares, found = eigh(products, subset_by_index=largest, driver="evr", overwrite_a=True)
     spread = np.sqrt(np.maximum(squares[::-1], 0))
     kept = max(2, min(most, int((spread > LEAST * spread[0]).sum())))
     axes = found[:, ::-1][:, :kept]

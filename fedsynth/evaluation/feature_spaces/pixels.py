@@ -41,14 +41,20 @@ class Components(GridSpace):
         self._basis = np.zeros((1, 1), np.float32)
 
     def grids(self, images: ImageSet) -> Grid:
-        """Ranks of the images as they lie."""
-        return remembered(images, "appearance", lambda: appearances(images.images))
+        """Ranks of the images as they lie, those of each cell over the channels in descending order."""
+        ranks = remembered(images, "appearance", lambda: appearances(images.images))
+        descending = ((start, np.sort(grid, axis=1)[:, ::-1]) for start, grid in blocks(ranks))
+        return remembered(images, "descending", lambda: descending)
+
+    def inverted(self, grid: Grid) -> Grid:
+        """Inverted contrast inverts the order as well."""
+        return -grid[:, ::-1]
 
     def fit(self, real: ImageSet, *, seed: int) -> None:
         """Find the components of `real`, or of an even sample where there are many images."""
         rng = np.random.default_rng([seed, *b"components"])
         chosen = np.sort(rng.permutation(len(real))[:SAMPLE])
-        rows = _sorted(self.grids(real)[chosen])
+        rows = _flat(self.grids(real)[chosen])
         self._mean = rows.mean(axis=0)
         spread, axes = principal_axes(rows - self._mean, min(MOST, len(rows) // 4))
         deviation = np.maximum(spread, 1e-6 * max(1.0, float(spread[0]))) / np.sqrt(len(rows))
@@ -56,13 +62,8 @@ class Components(GridSpace):
         super().fit(real, seed=seed)
 
     def embed(self, grid: Grid) -> Features:
-        """The components of the sorted ranks."""
-        return np.asarray((_sorted(grid) - self._mean) @ self._basis, np.float32)
-
-
-def _sorted(grid: Grid) -> Features:
-    """The values of each cell over the channels in descending order, flat."""
-    return np.sort(grid, axis=1)[:, ::-1].reshape(len(grid), -1)
+        """The components of the ordered ranks."""
+        return np.asarray((_flat(grid) - self._mean) @ self._basis, np.float32)
 
 
 # The shapes of the masks: a paired generator can emit a member's mask under a new image.
@@ -128,12 +129,13 @@ class Pixels(GridSpace):
     name = "pixels"
 
     def grids(self, images: ImageSet) -> Grid:
-        """Ranks of the posed images."""
-        return remembered(images, "posed", lambda: posed(images.images))
+        """Ranks of the posed images, means over larger cells."""
+        cells = ((start, pooled(grid, _edge(grid))) for start, grid in posed(images.images))
+        return remembered(images, "posed", lambda: cells)
 
     def embed(self, grid: Grid) -> Features:
-        """Means over larger cells."""
-        return _flat(pooled(grid, _edge(grid)))
+        """The cells."""
+        return _flat(grid)
 
 
 class RegionPixels(GridSpace):
@@ -148,12 +150,13 @@ class RegionPixels(GridSpace):
         self.name, self.region = region, region
 
     def grids(self, images: ImageSet) -> Grid:
-        """Ranks of the images as they lie."""
-        return remembered(images, "appearance", lambda: appearances(images.images))
+        """Ranks of the images as they lie, means over larger cells."""
+        ranks = remembered(images, "appearance", lambda: appearances(images.images))
+        cells = ((start, pooled(grid, min(FINEST, 2 * _edge(grid)) // 2 * 2)) for start, grid in blocks(ranks))
+        return remembered(images, "regions", lambda: cells)
 
-    def embed(self, grid: Grid) -> Features:
-        """Means over the cells of the region; volumes are cut along their first two axes."""
-        cells = pooled(grid, min(FINEST, 2 * _edge(grid)) // 2 * 2)
+    def embed(self, cells: Grid) -> Features:
+        """The cells of the region; volumes are cut along their first two axes."""
         height, width = cells.shape[2:4]
         rows, columns = {
             "left": (slice(None), slice(None, width // 2)),

@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from fedsynth.data import ImageSet
-from fedsynth.data.lazy_arrays import Stack
-from fedsynth.evaluation.feature_spaces.appearance import Grid, despeckled, views
-from fedsynth.evaluation.feature_spaces.detail import blurred
+from fedsynth.data.lazy_arrays import Stack, blocks
+from fedsynth.evaluation.feature_spaces.appearance import Grid, views
+from fedsynth.evaluation.feature_spaces.detail import blurred, despeckled_cells
 from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
 
 FINE, WIDE = 1 / 48, 1 / 10
@@ -53,7 +53,7 @@ class Registered(GridSpace):
 
     def grids(self, images: ImageSet) -> Grid:
         """The detail of every image, of even strength over the frame."""
-        return remembered(images, "registered", lambda: _even_details(images.images))
+        return even_details(images)
 
     def embed(self, grid: Grid) -> Features:
         """The grid as it is."""
@@ -108,9 +108,10 @@ def fits(real: ImageSet) -> bool:
     return real.header.dimensions == 2 and min(real.images.shape[2:]) >= EDGE + 2 * REACH
 
 
-def _even_details(images: Stack) -> Iterator[tuple[int, Grid]]:
-    for start, values in despeckled(images):
-        yield start, even_detail(values)
+def even_details(images: ImageSet) -> Grid:
+    """The detail of every image on the cells, of even strength over the frame."""
+    found = ((start, even_detail(values)) for start, values in blocks(despeckled_cells(images)))
+    return remembered(images, "even detail", lambda: found)
 
 
 def even_detail(values: Grid) -> Grid:

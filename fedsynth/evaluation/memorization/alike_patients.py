@@ -9,8 +9,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.evaluation.memorization.combined_evidence import FEWEST_SPACES, Scales, combine, learn_scales
-from fedsynth.evaluation.memorization.ratios import FEWEST_IN_TAIL, FLOOR, HALF, LEVEL, TAIL
+from fedsynth.evaluation.memorization.combined_evidence import FEWEST_SPACES, combine, learn_scales
+from fedsynth.evaluation.memorization.ratios import (
+    FEWEST_IN_TAIL,
+    FLOOR,
+    HALF,
+    LEVEL,
+    TAIL,
+    Nearest,
+    nearest_persons,
+)
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
 MOST_ENTRIES = 8
@@ -35,7 +43,7 @@ def alike_patients(
     found = {pair for space in real for pair in _twins(real[space], usual[space], owners)}
     for _ in range(ROUNDS if len(real) >= FEWEST_SPACES else 0):
         person = persons(found, n_patients)
-        more = _of_all_spaces(real, learn_scales(real, usual, person, owners), person, owners)
+        more = _of_all_spaces(nearest_persons(real, usual, person, apart_from=owners), usual, person, owners)
         if not more:
             break
         found |= more
@@ -52,10 +60,10 @@ def persons(pairs: set[tuple[int, int]], n_patients: int) -> NDArray[np.int64]:
 
 
 def _of_all_spaces(
-    real: Mapping[str, PatientDistances], scales: Scales, person: NDArray[np.int64], owners: NDArray[np.integer]
+    real: Mapping[str, Nearest], usual: Mapping[str, float], person: NDArray[np.int64], owners: NDArray[np.integer]
 ) -> set[tuple[int, int]]:
     """Pairs of different persons who lie nearest to each other, both, by evidence that strangers do not reach."""
-    seen = combine(real, scales, person, apart_from=owners)
+    seen = combine(real, learn_scales(real, usual), person)
     low, high = np.quantile(seen.depths, MIDDLE)
     beyond = seen.depths > low
     below = int((seen.depths[beyond] < high).sum())

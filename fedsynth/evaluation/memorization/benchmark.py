@@ -37,7 +37,7 @@ from fedsynth.evaluation.memorization.distance_tables import (
 )
 from fedsynth.evaluation.memorization.effect import Effect, effect_of
 from fedsynth.evaluation.memorization.negative_controls import Control
-from fedsynth.evaluation.memorization.patient_evidence import patient_evidence
+from fedsynth.evaluation.memorization.patient_evidence import PatientEvidence, patient_evidence
 from fedsynth.evaluation.memorization.positive_controls import (
     KINDS,
     SHORT,
@@ -121,8 +121,9 @@ def run_memorization(
     weakest, detectable = _least_power(powers, evidence.distinct)
     step("controls")
     others = spaces is not None or any(Path(name).suffix for name in settings.spaces)
-    alone = controls_of_real_images(evidence, measured, settings, SharedCache() if others or kept is None else kept)
-    held = (*alone.honest, *_controls(evidence, measured, reference, settings))
+    keep = SharedCache() if others or kept is None else kept
+    alone = controls_of_real_images(evidence, measured, reference.person, settings, keep)
+    held = (*alone.honest, *_controls(evidence, measured, reference, settings, evident))
     controls, blind = {control.name: control for control in held}, alone.blind
     flagged = flag_patients(whole, real, evidence.patient_of, reference, people)
     effect = effect_of(flagged.scores if evident is None else evident.highest, telling, people, apart=apart)
@@ -220,12 +221,15 @@ def _least_power(powers: Mapping[str, Power], n_synthetic: int) -> tuple[str, fl
 
 
 def _controls(
-    evidence: Evidence, measured: Mapping[str, MeasuredSpace], reference: Reference, settings: MemorizationSettings
+    evidence: Evidence,
+    measured: Mapping[str, MeasuredSpace],
+    reference: Reference,
+    settings: MemorizationSettings,
+    evident: PatientEvidence | None,
 ) -> list[Control]:
     """Those that look at the synthetic images."""
     output, people = tables(of_whole_images(measured)), evidence.cohort
-    given: dict[str, Any] = {"seed": settings.seed, "repeats": settings.control_repeats}
-    given["evidence"] = patient_evidence(tables(measured), reference, len(people))
+    given: dict[str, Any] = {"seed": settings.seed, "repeats": settings.control_repeats, "evidence": evident}
     return [
         negative.shuffled_roles(output, reference.floors, people, **given),
         negative.split_among_members(output, reference.floors, people, **given),

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsynth.evaluation.memorization.ratios import FEWEST_IN_TAIL, LEVEL, MARGIN, Threshold, nearest_two
-from fedsynth.evaluation.nearest_neighbours import PatientDistances
+from fedsynth.evaluation.memorization.ratios import FEWEST_IN_TAIL, LEVEL, MARGIN, Nearest, Threshold
 
 TOGETHER = "all spaces"
 FEWEST_SPACES = 3
@@ -33,16 +32,11 @@ class Scales:
     depth: Mapping[str, float]
 
 
-def learn_scales(
-    real: Mapping[str, PatientDistances],
-    usual: Mapping[str, float],
-    person: NDArray[np.int64],
-    owners: NDArray[np.integer],
-) -> Scales:
-    """From real images against all but their own person."""
+def learn_scales(real: Mapping[str, Nearest], usual: Mapping[str, float]) -> Scales:
+    """From real images against all but their own person, and the usual distances that these were looked up with."""
     depth = {}
-    for space, table in real.items():
-        depths = -np.log(nearest_two(table, usual[space], person, apart_from=owners).ratios)
+    for space, near in real.items():
+        depths = -np.log(near.ratios)
         telling = depths[depths > 0]
         depth[space] = np.inf
         if len(telling) >= FEWEST_IN_TAIL:
@@ -63,20 +57,11 @@ class Combined:
     spaces: NDArray[np.int64]
 
 
-def combine(
-    tables: Mapping[str, PatientDistances],
-    scales: Scales,
-    person: NDArray[np.int64],
-    *,
-    apart_from: NDArray[np.integer] | None = None,
-) -> Combined:
-    """Add up the depths of the nearest patients; with `apart_from`, the person of that patient is left out.
+def combine(near: Mapping[str, Nearest], scales: Scales, person: NDArray[np.int64]) -> Combined:
+    """Add up the depths of the nearest patients.
 
-    The sum is over the `tables` given and divided by the number of spaces learnt from, so that fewer show less.
+    The sum is over the spaces given and divided by the number of spaces learnt from, so that fewer show less.
     """
-    near = {
-        space: nearest_two(table, scales.usual[space], person, apart_from=apart_from) for space, table in tables.items()
-    }
     patients = np.stack([found.patients for found in near.values()], axis=1)
     depths = [np.minimum(-np.log(of.ratios) / scales.depth[space], MOST) for space, of in near.items()]
     depth = np.stack(depths, axis=1)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsynth.evaluation.blind_baseline import Blind, blind_baseline, facts_of_images, means_of_patients
 from fedsynth.evaluation.evidence import Evidence
@@ -32,11 +33,18 @@ class OfRealImages:
 
 
 def controls_of_real_images(
-    evidence: Evidence, measured: Mapping[str, MeasuredSpace], settings: MemorizationSettings, kept: SharedCache
+    evidence: Evidence,
+    measured: Mapping[str, MeasuredSpace],
+    person: NDArray[np.int64],
+    settings: MemorizationSettings,
+    kept: SharedCache,
 ) -> OfRealImages:
-    """Hold them, or take them from `kept`, where the spaces must be this package's own."""
+    """Hold them, or take them from `kept`, where the spaces must be this package's own.
+
+    `person` numbers the persons behind the patients, which follows from the real set as well.
+    """
     if kept.folder is None:
-        return _hold(evidence, measured, settings)
+        return _hold(evidence, measured, person, settings)
     facts = {
         "what": "controls of real images",
         "real": content_hash(evidence.real),
@@ -45,15 +53,28 @@ def controls_of_real_images(
         "seed": settings.seed,
         "repeats": settings.control_repeats,
     }
-    return kept.get(facts, lambda: _hold(evidence, measured, settings), CONTROLS)
+    return kept.get(facts, lambda: _hold(evidence, measured, person, settings), CONTROLS)
 
 
-def _hold(evidence: Evidence, measured: Mapping[str, MeasuredSpace], settings: MemorizationSettings) -> OfRealImages:
+def _hold(
+    evidence: Evidence,
+    measured: Mapping[str, MeasuredSpace],
+    person: NDArray[np.int64],
+    settings: MemorizationSettings,
+) -> OfRealImages:
     people, owners, seed = evidence.cohort, evidence.patient_of, settings.seed
     whole, real = of_whole_images(measured), real_tables(measured)
     honest = tuple(
         negative.halves_of_holdout(
-            name, real, shown, owners, people, whole=tuple(whole), seed=seed, repeats=settings.control_repeats
+            name,
+            real,
+            shown,
+            owners,
+            people,
+            person=person,
+            whole=tuple(whole),
+            seed=seed,
+            repeats=settings.control_repeats,
         )
         for name, shown in _passed_off(evidence, measured, seed).items()
     )

@@ -35,8 +35,9 @@ SMALLEST_SITE = 8
 """Members and holdout that a site needs for statistics of its own; with fewer its patients count in the pooled ones."""
 OF_PATIENTS = 2.0
 """The statistics of patients weigh so many times those of images: they see leaks that no others see."""
-AT_ONCE = 2**20
-DENSE = 6
+AT_ONCE, FEWEST_AT_ONCE = 2**16, 64
+"""Pairs of an image and an assignment in a block, which stays in the processor's cache, and assignments at least."""
+DENSE = 8
 """So many columns are looked at for every image and assignment; few of these pairs are left undecided then."""
 
 
@@ -68,6 +69,37 @@ class Dependence:
         return self.avoidance_p is not None and self.avoidance_p <= AVOIDS
 
 
+class LogDistances:
+    """The tables of all spaces, ready for any roles: made once for each site, however often roles are redrawn.
+
+    `floors` are the distances below which two images count as equal, found blind to roles. With `rows`, only these
+    synthetic images count. `site` is that of every patient.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, PatientDistances],
+        floors: Mapping[str, float],
+        site: NDArray[np.int64],
+        rows: NDArray[np.intp] | None = None,
+    ) -> None:
+        self._tables, self._floors, self._site, self._rows = tables, floors, site, rows
+        self._made: dict[tuple[str, int], tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
+
+    @property
+    def spaces(self) -> list[str]:
+        """Their names."""
+        return list(self._tables)
+
+    def of(self, space: str, site: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Logs of the distances over the first one's, and patients, of one site's patients or of all (-1)."""
+        if (space, site) not in self._made:
+            part = _of_site(self._tables[space], self._site == site if site >= 0 else None, self._rows)
+            logs = np.log(np.maximum(part.distances, self._floors[space])).astype(np.float32)
+            self._made[space, site] = logs - logs[:, :1], part.patients
+        return self._made[space, site]
+
+
 def dependence_of(
     tables: Mapping[str, PatientDistances],
     floors: Mapping[str, float],
@@ -75,21 +107,32 @@ def dependence_of(
     *,
     seed: int,
     permutations: int = PERMUTATIONS,
-    rows: NDArray[np.intp] | None = None,
     evidence: PatientEvidence | None = None,
 ) -> Dependence:
     """The exact test on the distances of synthetic images to the patients of `cohort`, one table per feature space.
 
-    `floors` are the distances below which two images count as equal, found blind to roles. With `rows`, only these
-    synthetic images count. `evidence` is what points to every patient of the cohort, all spaces together.
+    `evidence` is what points to every patient of the cohort, all spaces together.
     """
+    logs = LogDistances(tables, floors, cohort.site)
+    return dependence_under(logs, cohort, seed=seed, permutations=permutations, evidence=evidence)
+
+
+def dependence_under(
+    logs: LogDistances,
+    cohort: Cohort,
+    *,
+    seed: int,
+    permutations: int = PERMUTATIONS,
+    evidence: PatientEvidence | None = None,
+) -> Dependence:
+    """The same from tables that are ready, under the roles of `cohort`."""
     fewest = fewest_patients(cohort.member, cohort.stratum, LEVEL)
     if why := _untestable(cohort, fewest):
         return Dependence(p_value=None, min_patients=fewest, single={}, per_site={}, permutations=0, why=why)
     rng = np.random.default_rng([seed, *b"dependence"])
     drawn = permute_roles(cohort.member, cohort.stratum, permutations, rng)
     roles = np.vstack([cohort.member[None], drawn])
-    values, names, sites = statistics_under(tables, floors, cohort, roles, rows)
+    values, names, sites = statistics_under(logs, cohort, roles)
     observed, null = values[0], values[1:]
     single = dict(zip(names, marginal_p(observed, null).tolist(), strict=True))
     means = np.flatnonzero(np.array(sites) == -1)[:: len(STATISTICS)]
@@ -110,11 +153,7 @@ def dependence_of(
 
 
 def statistics_under(
-    tables: Mapping[str, PatientDistances],
-    floors: Mapping[str, float],
-    cohort: Cohort,
-    roles: NDArray[np.bool_],
-    rows: NDArray[np.intp] | None = None,
+    logs: LogDistances, cohort: Cohort, roles: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], list[str], list[int]]:
     """Every statistic (k) under every assignment of `roles` (n, patients): (n, k), their names and sites, -1 for all.
 
@@ -124,10 +163,9 @@ def statistics_under(
     values: list[NDArray[np.float64]] = []
     names: list[str] = []
     sites: list[int] = []
-    for space, table in tables.items():
+    for space in logs.spaces:
         for site in [-1, *tested_sites(cohort)]:
-            part = _of_site(table, cohort.site == site, rows) if site >= 0 else _of_site(table, None, rows)
-            values.append(_statistics(part, floors[space], roles))
+            values.append(_statistics(*logs.of(space, site), roles))
             where = "all sites" if site < 0 else cohort.sites[site]
             names += [f"{space}, {statistic}, {where}" for statistic in STATISTICS]
             sites += [site] * len(STATISTICS)
@@ -174,17 +212,17 @@ def _of_site(
     return PatientDistances(distances=np.hstack([distances, last]), patients=np.hstack([patients, nobody]))
 
 
-def _statistics(table: PatientDistances, floor: float, roles: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _statistics(
+    logs: NDArray[np.float32], patients: NDArray[np.int32], roles: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Mean and mean of the top 1 % of the log ratios, (assignments, 2)."""
-    logs = np.log(np.maximum(table.distances, floor)).astype(np.float32)
-    logs -= logs[:, :1]
     n = len(logs)
     top = max(1, round(TOP * n))
     codes = np.vstack([roles.T.astype(np.uint8), np.full((1, len(roles)), 2, np.uint8)])  # the last is nobody
     found = np.empty((len(roles), len(STATISTICS)))
-    step = max(1, AT_ONCE // max(1, n))
+    step = max(FEWEST_AT_ONCE, AT_ONCE // max(1, n))
     for start in range(0, len(roles), step):
-        ratios = _log_ratios(logs, table.patients, codes[:, start : start + step])
+        ratios = _log_ratios(logs, patients, codes[:, start : start + step])
         found[start : start + step, 0] = ratios.mean(axis=1, dtype=np.float64)
         ratios.partition(n - top, axis=1)
         found[start : start + step, 1] = ratios[:, n - top :].mean(axis=1, dtype=np.float64)
@@ -198,12 +236,13 @@ def _log_ratios(
 
     One of the two is the first of the row, so only the first patient of the other role is looked for.
     """
-    first = np.take(codes, patients[:, 0], axis=0, mode="wrap")  # wrap: -1 is the last, nobody
+    first = codes[patients[:, 0]]  # -1 is the last, nobody
     same = np.ones(first.shape, bool)
-    found = np.empty(first.shape, np.float32)
+    column_of = np.zeros(first.shape, np.uint8)
     for column in range(1, min(DENSE, patients.shape[1])):
-        np.copyto(found, logs[:, column, None], where=same)
-        same &= np.take(codes, patients[:, column], axis=0, mode="wrap") == first
+        column_of += same
+        same &= codes[patients[:, column]] == first
+    found = np.take(logs, column_of + np.arange(len(logs))[:, None] * logs.shape[1])
     row, assignment = np.divmod(np.flatnonzero(same), first.shape[1])
     for column in range(DENSE, patients.shape[1]):
         found[row, assignment] = logs[row, column]
@@ -211,5 +250,5 @@ def _log_ratios(
         row, assignment = row[still], assignment[still]
         if not len(row):
             break
-    np.negative(found, where=first == 0, out=found)
+    found *= np.where(first == 0, np.float32(-1), np.float32(1))
     return np.ascontiguousarray(found.T)

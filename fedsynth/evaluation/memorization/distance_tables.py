@@ -180,7 +180,8 @@ def measure_spaces(
         depth = DEPTH if is_whole(space) else SHALLOW
         limit_orientations(space, real, len(synthetic))
         space.fit(real, seed=seed)
-        references = space.features(real)
+        among = queries(space, real)
+        references = among[0]
         step(f"space {space.name}: distances")
         asked = queries(space, synthetic)
         found[space.name] = MeasuredSpace(
@@ -189,7 +190,7 @@ def measure_spaces(
             features=asked[0],
             patient_of=patient_of,
             synthetic=look_up(space, asked, references, patient_of, depth),
-            real=look_up(space, queries(space, real), references, patient_of, depth, patient_of),
+            real=look_up(space, among, references, patient_of, depth, patient_of),
             depth=depth,
         )
     return found

@@ -14,9 +14,10 @@ from fedsynth.evaluation.blind_baseline import Blind
 from fedsynth.evaluation.bootstrap import CONTROLS_LEVEL, binomial_tail_bound
 from fedsynth.evaluation.cohort import Cohort
 from fedsynth.evaluation.memorization import dependence, replication
-from fedsynth.evaluation.memorization.dependence import dependence_of
+from fedsynth.evaluation.memorization.dependence import LogDistances, dependence_under
 from fedsynth.evaluation.memorization.patient_evidence import PatientEvidence, patient_evidence
-from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
+from fedsynth.evaluation.memorization.ratios import columns_read
+from fedsynth.evaluation.memorization.replication import find_copies, in_both_roles, learn_reference, without
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 from fedsynth.evaluation.permutation_test import permute_roles
 
@@ -59,31 +60,34 @@ def halves_of_holdout(
     owners: NDArray[np.int64],
     cohort: Cohort,
     *,
+    person: NDArray[np.int64],
     seed: int,
     repeats: int,
     whole: Sequence[str] = (),
 ) -> Control:
     """Half of the holdout as the synthetic set against the members and the other half.
 
-    `real` are the tables of all real images against all but their own patient, which `owners` names. The first
-    repetition has the roles as they are; the others draw them anew, or all would rise and fall with one draw and no
-    binomial bound would hold for them. For the same reason two patients who are alike count once, not whenever a half
+    `real` are the tables of all real images against all but their own patient, which `owners` names; `person` numbers
+    the persons behind the patients, as the search for copies sees them. The first repetition has the roles as they
+    are; the others draw them anew, or all would rise and fall with one draw and no binomial bound would hold for them.
+    For the same reason two patients who are alike without being joined to one person count once, not whenever a half
     puts them on different sides. Dependence is tested in the spaces `whole`, in all if none are named.
     """
     known: set[tuple[int, int]] = set()
+    rng = _stream(name, seed)
 
-    def rejects(rng: np.random.Generator, number: int) -> bool | None:
-        half = _half(real, shown, owners, cohort, rng, redraw=number > 0)
+    def rejects(number: int) -> bool | None:
+        half = _half(real, shown, owners, cohort, person, rng, redraw=number > 0)
         if half is None:
             return None
         new = half.alike - known
         known.update(new)
         if new:
             return True
-        tested = {space: half.tables[space] for space in whole or half.tables}
-        return _dependence_rejects(tested, half.floors, half.people, rng, number, half.evidence)
+        tested = _ready({space: half.tables[space] for space in whole or half.tables}, half.floors, half.people, rng)
+        return _dependence_rejects(tested, half.people, number, half.evidence)
 
-    return _repeated(name, repeats, seed, rejects)
+    return _repeated(name, repeats, rejects)
 
 
 def shuffled_roles(
@@ -97,11 +101,14 @@ def shuffled_roles(
 ) -> Control:
     """The synthetic set as it is, under roles drawn anew."""
 
-    def rejects(rng: np.random.Generator, number: int) -> bool:
-        drawn = permute_roles(cohort.member, cohort.stratum, 1, rng)[0]
-        return _dependence_rejects(tables, floors, cohort.with_members(drawn), rng, number, evidence)
+    rng = _stream("shuffled roles", seed)
+    ready = _ready(tables, floors, cohort, rng)
 
-    return _repeated("shuffled roles", repeats, seed, rejects)
+    def rejects(number: int) -> bool:
+        drawn = permute_roles(cohort.member, cohort.stratum, 1, rng)[0]
+        return _dependence_rejects(ready, cohort.with_members(drawn), number, evidence)
+
+    return _repeated("shuffled roles", repeats, rejects)
 
 
 def split_among_members(
@@ -117,19 +124,23 @@ def split_among_members(
     kept = np.flatnonzero(cohort.member)
     of_members = None if evidence is None else evidence.of(kept)
 
-    def rejects(rng: np.random.Generator, number: int) -> bool:
+    rng = _stream("split among members", seed)
+    ready = _ready(_only(tables, kept, len(cohort)), floors, _part(cohort, kept), rng)
+
+    def rejects(number: int) -> bool:
         chosen = _one_half(kept, cohort, rng)
         people = _part(cohort.with_members(np.isin(np.arange(len(cohort)), chosen)), kept)
-        return _dependence_rejects(_only(tables, kept, len(cohort)), floors, people, rng, number, of_members)
+        return _dependence_rejects(ready, people, number, of_members)
 
-    return _repeated("split among members", repeats, seed, rejects)
+    return _repeated("split among members", repeats, rejects)
 
 
-def _repeated(
-    name: str, repeats: int, seed: int, rejects: Callable[[np.random.Generator, int], bool | None]
-) -> Control:
-    rng = np.random.default_rng([seed, *name.encode()])
-    held = [found for number in range(repeats) if (found := rejects(rng, number)) is not None]
+def _stream(name: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *name.encode()])
+
+
+def _repeated(name: str, repeats: int, rejects: Callable[[int], bool | None]) -> Control:
+    held = [found for number in range(repeats) if (found := rejects(number)) is not None]
     why = "" if held else "nothing was left to pass off as synthetic"
     return Control(name=name, fired=sum(held), runs=len(held), allowed=binomial_tail_bound(len(held), LEVEL), why=why)
 
@@ -141,7 +152,8 @@ LEVEL = dependence.LEVEL + dependence.AVOIDS + replication.LEVEL
 class _Half:
     """One repetition: the tables of what is passed off as synthetic, the patients left, and who counts as a copy.
 
-    `alike` are pairs of a patient passed off and the member that an image of his counts as a copy of, in their order.
+    `alike` are pairs of a patient passed off and the member that an image of his counts as a copy of, in their order;
+    persons of both roles are left out, as they are from the copies of a synthetic set.
     """
 
     tables: Tables
@@ -152,7 +164,14 @@ class _Half:
 
 
 def _half(
-    real: Tables, shown: Shown, owners: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator, *, redraw: bool
+    real: Tables,
+    shown: Shown,
+    owners: NDArray[np.int64],
+    cohort: Cohort,
+    person: NDArray[np.int64],
+    rng: np.random.Generator,
+    *,
+    redraw: bool,
 ) -> _Half | None:
     """None where a holdout of one patient, or of few whose images are not shown, leaves nothing to pass off."""
     if redraw:
@@ -164,28 +183,27 @@ def _half(
     if not len(output):
         return None
     others = np.flatnonzero(~np.isin(owners, released))
-    among = _only(rows_of(real, others), kept, len(cohort))
-    reference = learn_reference(among, number_of[owners[others]], len(people), len(output))
+    among = _only(rows_of(real, others), kept, len(cohort), columns=columns_read(person[kept]))
+    reference = learn_reference(among, number_of[owners[others]], len(people), len(output), person=person[kept])
     passed_off = _only(rows_of(shown.tables, output), kept, len(cohort))
-    copies = find_copies(passed_off, reference)
+    copies = without(find_copies(passed_off, reference), in_both_roles(person, cohort.member)[kept])
     pairs = np.sort(np.stack([shown.owners[output[copies.rows]], kept[copies.patients]], axis=1), axis=1)
     alike = {(int(one), int(other)) for one, other in pairs[people.member[copies.patients]]}
     evidence = patient_evidence(passed_off, reference, len(people))
     return _Half(tables=passed_off, floors=reference.floors, people=people, alike=alike, evidence=evidence)
 
 
-def _dependence_rejects(
-    tables: Tables,
-    floors: Mapping[str, float],
-    cohort: Cohort,
-    rng: np.random.Generator,
-    number: int,
-    evidence: PatientEvidence | None = None,
-) -> bool:
+def _ready(tables: Tables, floors: Mapping[str, float], cohort: Cohort, rng: np.random.Generator) -> LogDistances:
+    """Tables for dependence under any roles, of large outputs a sample."""
     n_rows = len(next(iter(tables.values())).distances)
-    rows = np.sort(rng.permutation(n_rows)[:MOST_ROWS])
-    found = dependence_of(tables, floors, cohort, seed=number, permutations=PERMUTATIONS, rows=rows, evidence=evidence)
-    return found.rejects
+    rows = np.sort(rng.permutation(n_rows)[:MOST_ROWS]) if n_rows > MOST_ROWS else None
+    return LogDistances(tables, floors, cohort.site, rows)
+
+
+def _dependence_rejects(
+    logs: LogDistances, cohort: Cohort, number: int, evidence: PatientEvidence | None = None
+) -> bool:
+    return dependence_under(logs, cohort, seed=number, permutations=PERMUTATIONS, evidence=evidence).rejects
 
 
 def _one_half(patients: NDArray[np.int64], cohort: Cohort, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -214,16 +232,25 @@ def _numbers(kept: NDArray[np.int64], n_patients: int) -> NDArray[np.int32]:
     return number_of
 
 
-def _only(tables: Tables, kept: NDArray[np.int64], n_patients: int) -> dict[str, PatientDistances]:
-    """The tables of the `kept` patients alone, nearest first as before."""
+def _only(
+    tables: Tables, kept: NDArray[np.int64], n_patients: int, *, columns: int | None = None
+) -> dict[str, PatientDistances]:
+    """The tables of the `kept` patients alone, nearest first as before; the first so many `columns` of them."""
     number_of = _numbers(kept, n_patients)
     found = {}
     for space, table in tables.items():
         patients = number_of[table.patients]
-        order = np.argsort(patients < 0, axis=1, kind="stable")
-        patients = np.take_along_axis(patients, order, axis=1)
-        distances = np.where(patients < 0, np.inf, np.take_along_axis(table.distances, order, axis=1))
-        found[space] = PatientDistances(distances=distances.astype(np.float32), patients=patients)
+        known = patients >= 0
+        width = patients.shape[1]
+        if columns is not None and columns < width:
+            width = columns
+            known &= known.cumsum(axis=1, dtype=np.int32) <= columns
+        filled = np.arange(width) < known.sum(axis=1)[:, None]
+        made = PatientDistances(
+            distances=np.full(filled.shape, np.inf, np.float32), patients=np.full(filled.shape, -1, np.int32)
+        )
+        made.distances[filled], made.patients[filled] = table.distances[known], patients[known]
+        found[space] = made
     return found
 
 

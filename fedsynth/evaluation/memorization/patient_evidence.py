@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.evaluation.memorization.combined_evidence import TOGETHER, Scales, combine
+from fedsynth.evaluation.memorization.ratios import nearest_persons
 from fedsynth.evaluation.memorization.replication import Reference
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
@@ -49,12 +50,13 @@ def patient_evidence(
         return None
     scales = reference.scales
     depth = {space: usual / (EMPHASIS if space == REGISTERED else 1) for space, usual in scales.depth.items()}
-    seen = combine(tables, Scales(usual=scales.usual, depth=depth), reference.person)
+    near = nearest_persons(tables, scales.usual, reference.person)
+    seen = combine(near, Scales(usual=scales.usual, depth=depth), reference.person)
     highest, total, registered = (np.zeros(n_patients) for _ in range(3))
     np.maximum.at(highest, seen.patients, seen.depths)
     np.add.at(total, seen.patients, seen.depths)
     if REGISTERED in tables:
-        alone = combine({REGISTERED: tables[REGISTERED]}, scales, reference.person)
+        alone = combine({REGISTERED: near[REGISTERED]}, scales, reference.person)
         np.maximum.at(registered, alone.patients, alone.depths)
     return PatientEvidence(highest=highest, total=total, registered=registered)
 

@@ -4,7 +4,9 @@ The ratio of the distances to the nearest and the second-nearest person; what re
 their own patient says how small it gets by chance. It reads tables of distances and knows no images or roles.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,23 +56,63 @@ class Nearest:
     ratios: NDArray[np.float64]
 
 
+def nearest_persons(
+    tables: Mapping[str, PatientDistances],
+    usual: Mapping[str, float],
+    person: NDArray[np.int64],
+    *,
+    apart_from: NDArray[np.integer] | None = None,
+) -> dict[str, Nearest]:
+    """`nearest_two` of every space, with its `usual` distance; all spaces in one go."""
+    enough = min(columns_read(person), max(table.distances.shape[1] for table in tables.values()))
+    rows = [len(table.distances) for table in tables.values()]
+    found = nearest_two(
+        PatientDistances(
+            distances=np.concatenate([_first(table.distances, enough, np.inf) for table in tables.values()]),
+            patients=np.concatenate([_first(table.patients, enough, -1) for table in tables.values()]),
+        ),
+        np.repeat([usual[space] for space in tables], rows).astype(np.float32),
+        person,
+        apart_from=None if apart_from is None else np.tile(apart_from, len(tables)),
+    )
+    ends = np.cumsum(rows)
+    return {
+        space: Nearest(
+            patients=found.patients[end - n : end],
+            distances=found.distances[end - n : end],
+            ratios=found.ratios[end - n : end],
+        )
+        for space, n, end in zip(tables, rows, ends, strict=True)
+    }
+
+
+def columns_read(person: NDArray[np.int64]) -> int:
+    """As many as hold the patients of the nearest person and of the one left out, and one more."""
+    return 2 * int(np.bincount(person).max()) + 1
+
+
+def _first(values: NDArray[Any], columns: int, missing: float) -> NDArray[Any]:
+    """So many columns, filled up where there are fewer."""
+    more = columns - values.shape[1]
+    return values[:, :columns] if more <= 0 else np.pad(values, ((0, 0), (0, more)), constant_values=missing)
+
+
 def nearest_two(
     table: PatientDistances,
-    usual: float,
+    usual: float | NDArray[np.float32],
     person: NDArray[np.int64],
     *,
     apart_from: NDArray[np.integer] | None = None,
 ) -> Nearest:
     """The two nearest different persons of every row; 1 is the ratio where there is no second one.
 
+    `usual` is the distance that is usual to the next patient, one for all or one for each row.
     `person` numbers the persons behind the patients; with `apart_from`, the person of that patient is left out. Where
     a row ends before a second person, its last distance stands for his. Patients who were joined to one person may be
     a family of look-alikes: what is no nearer to one of them than half as far as to the next is one more of them, and
     its ratio is 1. Entries at one distance are the same image.
     """
-    enough = (
-        2 * int(np.bincount(person).max()) + 1
-    )  # patients of the first person and of the one left out, and one more
+    enough, floor = columns_read(person), FLOOR * usual
     patients, distances = table.patients[:, :enough], table.distances[:, :enough]
     who = np.where(patients >= 0, person[patients], -1)
     usable = patients >= 0
@@ -79,11 +121,11 @@ def nearest_two(
     first = np.argmax(usable, axis=1)[:, None]
     others = usable & (who != np.take_along_axis(who, first, axis=1))
     second = np.argmax(others, axis=1)[:, None]
-    near = np.maximum(np.take_along_axis(distances, first, axis=1)[:, 0], FLOOR * usual).astype(float)
+    near = np.maximum(np.take_along_axis(distances, first, axis=1)[:, 0], floor).astype(float)
     known = usable.any(axis=1)
     last = usable.shape[1] - 1 - np.argmax(usable[:, ::-1], axis=1)[:, None]
     second = np.where(others.any(axis=1)[:, None], second, last)
-    far = np.clip(np.take_along_axis(distances, second, axis=1)[:, 0], FLOOR * usual, usual).astype(float)
+    far = np.clip(np.take_along_axis(distances, second, axis=1)[:, 0], floor, usual).astype(float)
     same = usable & ~others & (distances > (1 + SAME) * near[:, None])
     following = np.take_along_axis(distances, np.argmax(same, axis=1)[:, None], axis=1)[:, 0]
     one_more = same.any(axis=1) & (near > HALF * following)

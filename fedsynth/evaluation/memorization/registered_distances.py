@@ -20,7 +20,9 @@ CANDIDATES = 8
 """So many patients are looked at closely."""
 ROUGH_COMPONENTS = 16
 AT_ONCE = 256
-"""Queries in a block, and pairs in a block of the close look."""
+"""Queries in a block of the rough look, and groups of pairs in a block of the close one."""
+TOGETHER = 8
+"""So many queries are compared with one reference at once."""
 REFERENCES = 1024
 KEPT = 2**29
 """Bytes of patches of the references that are kept between calls."""
@@ -71,11 +73,11 @@ def registered_distances(
 
 
 def _rough(space: Registered, references: Stack) -> list[Tensor]:
-    """Of every other patch the first components at every other place: (rows, places, components) each."""
+    """Of every other patch the first components at every other place: (places, components, rows) each."""
     moves = np.arange(2 * REACH + 1)[::2]
     few = torch.from_numpy((moves[:, None] * (2 * REACH + 1) + moves).ravel())
     return [
-        places[:, few, :ROUGH_COMPONENTS].contiguous()
+        places[:, few, :ROUGH_COMPONENTS].permute(1, 2, 0).contiguous()
         for number, places in enumerate(_places(space, references))
         if number in _EVERY_OTHER
     ]
@@ -93,9 +95,12 @@ def _roughly(asked: Sequence[Tensor], rough: Sequence[Tensor], n: int) -> tuple[
         for patch, places in zip(_EVERY_OTHER, rough, strict=True):
             query = view[patch, :, :ROUGH_COMPONENTS]
             for start in range(0, n, REFERENCES):
-                part = places[start : start + REFERENCES]
-                products = (query @ part.flatten(0, 1).T).view(len(query), len(part), -1)
-                found[:, start : start + REFERENCES] += products.amax(dim=2)
+                part = places[:, :, start : start + REFERENCES]
+                likest = query @ part[0]
+                other = torch.empty_like(likest)
+                for place in part[1:]:
+                    torch.maximum(likest, torch.mm(query, place, out=other), out=likest)
+                found[:, start : start + REFERENCES] += likest
         better = found > best
         best[better], which[better] = found[better], number
     return best.numpy(), which.numpy()
@@ -109,19 +114,32 @@ def _closely(
     views: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """The likeness of each query to its candidate `rows`, in the view chosen for each: of the shape of `rows`."""
-    order = np.argsort(rows.ravel(), kind="stable")  # pairs of one reference lie together
-    reference, view = torch.from_numpy(rows.ravel()[order]), torch.from_numpy(views.ravel()[order])
-    query = torch.from_numpy(order // rows.shape[1])
-    total = torch.zeros(len(order))
-    everything = torch.stack(list(asked))
+    view, query = torch.from_numpy(views.ravel()), torch.arange(rows.size) // rows.shape[1]
+    total, everything = torch.zeros(rows.size), torch.stack(list(asked))
+    reference, slots, pairs, group, column = _by_reference(rows.ravel())
     for number, places in enumerate(_places(space, references)):
-        for start in range(0, len(order), AT_ONCE):
-            pairs = slice(start, start + AT_ONCE)
-            one = everything[view[pairs], number, query[pairs]]
-            total[pairs] += torch.bmm(places[reference[pairs]], one[:, :, None]).amax(dim=(1, 2))
-    found = np.empty(len(order))
-    found[order] = total.numpy() / everything.shape[1]
-    return found.reshape(rows.shape)
+        one = everything[view, number, query]
+        found = [
+            torch.bmm(places[reference[start:stop]], one[slots[start:stop]].transpose(1, 2)).amax(dim=1)
+            for start, stop in ((start, start + AT_ONCE) for start in range(0, len(slots), AT_ONCE))
+        ]
+        total[pairs] += torch.cat(found)[group, column]
+    return np.asarray(total.double().numpy() / everything.shape[1]).reshape(rows.shape)
+
+
+def _by_reference(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Pairs in groups of one reference, `TOGETHER` at most: of each group the reference and its pairs, (groups, most).
+
+    Then where each pair went: the pairs in the order of the groups, the group and the column of each.
+    """
+    order = np.argsort(rows, kind="stable")
+    inside = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
+    new = inside % TOGETHER == 0
+    group = np.cumsum(new) - 1
+    slots = np.zeros((int(new.sum()), TOGETHER), np.int64)
+    slots[group, inside % TOGETHER] = order
+    found = (rows[order][new], slots, order, group, inside % TOGETHER)
+    return tuple(torch.from_numpy(np.ascontiguousarray(values)) for values in found)  # type: ignore[return-value]
 
 
 def _places(space: Registered, references: Stack) -> Iterator[Tensor]:

@@ -22,7 +22,14 @@ from fedsynth.evaluation.memorization.combined_evidence import (
     combined_threshold,
     learn_scales,
 )
-from fedsynth.evaluation.memorization.ratios import FLOOR, LEVEL, Threshold, nearest_two, threshold_of, usual_distance
+from fedsynth.evaluation.memorization.ratios import (
+    FLOOR,
+    LEVEL,
+    Threshold,
+    nearest_persons,
+    threshold_of,
+    usual_distance,
+)
 from fedsynth.evaluation.nearest_neighbours import PatientDistances
 
 __all__ = [
@@ -81,28 +88,34 @@ class Reference:
 
 
 def learn_reference(
-    real: Mapping[str, PatientDistances], owners: NDArray[np.integer], n_patients: int, n_synthetic: int
+    real: Mapping[str, PatientDistances],
+    owners: NDArray[np.integer],
+    n_patients: int,
+    n_synthetic: int,
+    *,
+    person: NDArray[np.int64] | None = None,
 ) -> Reference:
     """Thresholds from real images: `real` are their distances to all patients but their own, which `owners` names.
 
+    `person` numbers the persons behind the patients where that is known already; otherwise alike patients are joined.
     A threshold is `MARGIN` of the smallest ratio, at most `HALF`, and lower where the tail of the ratios says that one
     of `n_synthetic` images would otherwise fall below it by chance in more than `LEVEL` of all sets.
     """
     usual = {space: usual_distance(table) for space, table in real.items()}
     floors = {space: FLOOR * distance for space, distance in usual.items()}
     why = "" if n_patients >= SMALLEST_COHORT else f"{n_patients} patients; at least {SMALLEST_COHORT} are needed"
-    twins = set() if why else alike_patients(real, usual, owners, n_patients)
-    person = persons(twins, n_patients)
-    scales = learn_scales(real, usual, person, owners)
+    twins = set() if why or person is not None else alike_patients(real, usual, owners, n_patients)
+    person = persons(twins, n_patients) if person is None else person
+    near = nearest_persons(real, usual, person, apart_from=owners)
+    scales = learn_scales(near, usual)
     together = len(real) >= FEWEST_SPACES
     # half of the level is for single spaces, half for all together
     n_comparisons = n_synthetic * (2 if together else 1)
     thresholds = {}
-    for space, table in real.items():
-        ratios = nearest_two(table, usual[space], person, apart_from=owners).ratios
-        thresholds[space] = threshold_of(ratios, owners, n_comparisons * len(real))
+    for space, found in near.items():
+        thresholds[space] = threshold_of(found.ratios, owners, n_comparisons * len(real))
     if together:
-        depths = combine(real, scales, person, apart_from=owners).depths
+        depths = combine(near, scales, person).depths
         thresholds[TOGETHER] = combined_threshold(depths, owners, n_comparisons)
     return Reference(
         thresholds=thresholds, floors=floors, scales=scales, person=person, twins=tuple(sorted(twins)), why=why
@@ -153,9 +166,9 @@ def most_striking(tables: Mapping[str, PatientDistances], reference: Reference) 
     surprise, ratios = np.full(n, -np.inf), np.ones(n)
     spaces, patients = np.zeros(n, np.int64), np.zeros(n, np.int64)
     copied = np.zeros(n, bool)
-    for number, (space, table) in enumerate(tables.items()):
+    everywhere = nearest_persons(tables, reference.scales.usual, reference.person)
+    for number, (space, near) in enumerate(everywhere.items()):
         threshold = reference.thresholds[space]
-        near = nearest_two(table, reference.scales.usual[space], reference.person)
         below = near.ratios < threshold.ratio
         found = threshold.surprise(near.ratios)
         better = (below & ~copied) | ((below == copied) & (found > surprise))
@@ -164,7 +177,7 @@ def most_striking(tables: Mapping[str, PatientDistances], reference: Reference) 
         copied |= below
     together = np.zeros(n, bool)
     if TOGETHER in reference.thresholds:
-        seen, threshold = combine(tables, reference.scales, reference.person), reference.thresholds[TOGETHER]
+        seen, threshold = combine(everywhere, reference.scales, reference.person), reference.thresholds[TOGETHER]
         found = np.exp(-seen.depths)
         together = (found < threshold.ratio) & ~copied
         patients[together], spaces[together] = seen.patients[together], seen.spaces[together]

@@ -13,7 +13,8 @@ from tests.evaluation.memorization.patients import cohort, features
 def halves(rows: np.ndarray, owners: np.ndarray, people, *, seed: int, shown: PatientDistances | None = None):
     table = patient_distances(rows, rows, owners, len(people), exclude=owners)
     output = Shown(tables={"one": table if shown is None else shown}, owners=owners)
-    return halves_of_holdout("halves", {"one": table}, output, owners, people, seed=seed, repeats=20)
+    person = learn_reference({"one": table}, owners, len(people), 100).person
+    return halves_of_holdout("halves", {"one": table}, output, owners, people, person=person, seed=seed, repeats=20)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -24,6 +25,18 @@ def test_a_pair_counts_once(seed):
     rows[owners == 1] = rows[owners == 0] + 0.2 * noise
     control = halves(rows, owners, people, seed=seed)
     assert control.holds, f"{control.fired} of {control.runs}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_persons_in_both_roles_count_as_no_copies_here_either(seed):
+    """Twelve doubles are joined to one person each: where a half puts the two on both sides, roles decide nothing."""
+    people = cohort(80, 80, seed=seed)
+    rows, owners, _ = features(160, 3, seed=seed)
+    rng = np.random.default_rng(seed)
+    for one in range(0, 24, 2):
+        noise = rng.normal(size=(3, rows.shape[1])).astype(np.float32)
+        rows[owners == one + 1] = rows[owners == one] + 0.2 * noise
+    assert halves(rows, owners, people, seed=seed).fired <= 2  # four to eight where pairs count, each once
 
 
 def test_many_pairs_still_trip_the_control():

@@ -5,6 +5,7 @@ import pytest
 
 from fedsynth.evaluation.bootstrap import binomial_tail_bound
 from fedsynth.evaluation.memorization.combined_evidence import TOGETHER, Scales, combine
+from fedsynth.evaluation.memorization.ratios import nearest_persons
 from fedsynth.evaluation.memorization.replication import (
     LEVEL,
     find_copies,
@@ -27,12 +28,14 @@ def test_depths_add_up_patient_by_patient():
     two = table([[1, 2]], [[0, 2]])
     tables = {"a": two, "b": two, "c": table([[1, 8]], [[1, 0]])}
     scales = Scales(usual=dict.fromkeys("abc", 100.0), depth=dict.fromkeys("abc", 1.0))
-    seen = combine(tables, scales, np.arange(3))
+    seen = combine(nearest_persons(tables, scales.usual, np.arange(3)), scales, np.arange(3))
     assert (seen.patients[0], seen.spaces[0]) == (1, 2)
     assert seen.depths[0] == pytest.approx(np.log(2))  # three times log 2 in three spaces
-    joined = combine(tables, scales, np.array([0, 0, 2]))  # patients 0 and 1 are one person, and c ends with him
+    person = np.array([0, 0, 2])  # patients 0 and 1 are one person, and c ends with him
+    joined = combine(nearest_persons(tables, scales.usual, person), scales, person)
     assert joined.depths[0] == pytest.approx(5 * np.log(2) / 3)
-    assert combine({"a": two}, scales, np.arange(3)).depths[0] == pytest.approx(np.log(2) / 3)
+    alone = combine(nearest_persons({"a": two}, scales.usual, np.arange(3)), scales, np.arange(3))
+    assert alone.depths[0] == pytest.approx(np.log(2) / 3)
 
 
 def world(seed, noise):

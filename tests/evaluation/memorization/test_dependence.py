@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsynth.evaluation.cohort import Cohort
-from fedsynth.evaluation.memorization.dependence import dependence_of, joint_p, statistics_under
+from fedsynth.evaluation.memorization.dependence import LogDistances, dependence_of, joint_p, statistics_under
 from fedsynth.evaluation.nearest_neighbours import patient_distances
 
 
@@ -58,7 +58,7 @@ def test_the_statistics_are_those_of_a_slow_oracle():
     synthetic[0] = real[3]
     roles = np.array([people.member, ~people.member, np.random.default_rng(0).permutation(people.member)])
     table = patient_distances(synthetic, real, patient_of, 40)
-    values, names, sites = statistics_under({"x": table}, {"x": 1e-3}, people, roles)
+    values, names, sites = statistics_under(LogDistances({"x": table}, {"x": 1e-3}, people.site), people, roles)
     assert np.allclose(values, oracle(people, real, patient_of, synthetic, roles), atol=1e-4)
     assert names[:2] == ["x, mean, all sites", "x, top 1 %, all sites"]
     assert sites == [-1, -1, 0, 0, 1, 1]

@@ -36,7 +36,14 @@ def test_honest_controls_hold(cohort, world):
     floors = {"x": 1e-3}
     found = [
         halves_of_holdout(
-            "halves", {"x": apart}, Shown(tables={"x": apart}, owners=owners), owners, cohort, seed=0, repeats=10
+            "halves",
+            {"x": apart},
+            Shown(tables={"x": apart}, owners=owners),
+            owners,
+            cohort,
+            person=np.arange(N),
+            seed=0,
+            repeats=10,
         ),
         negative_controls.shuffled_roles(table, floors, cohort, seed=0, repeats=10),
         negative_controls.split_among_members(table, floors, cohort, seed=0, repeats=10),
@@ -58,7 +65,7 @@ def test_an_output_that_was_copied_out_of_sight_of_the_thresholds_breaks_the_con
     real, owners, apart = world
     stolen = patient_distances(real + 0.01, real[::-1].copy(), (owners + 7)[::-1] % N, N)  # everybody is somebody else
     shown = Shown(tables={"x": stolen}, owners=owners)
-    found = halves_of_holdout("halves", {"x": apart}, shown, owners, cohort, seed=0, repeats=10)
+    found = halves_of_holdout("halves", {"x": apart}, shown, owners, cohort, person=np.arange(N), seed=0, repeats=10)
     assert not found.holds
     assert "rejected in" in next(broken({"halves": found}, blind_baseline(_means(real), cohort, seed=0)))
 
@@ -89,6 +96,6 @@ def test_a_holdout_of_one_patient_breaks_nothing(world):
     alone = np.arange(N) != 17
     people = Cohort(names=tuple(map(str, range(N))), member=alone, stratum=np.zeros(N), site=np.zeros(N, int))
     shown = Shown(tables={"x": apart}, owners=owners)
-    control = halves_of_holdout("halves", {"x": apart}, shown, owners, people, seed=0, repeats=10)
+    control = halves_of_holdout("halves", {"x": apart}, shown, owners, people, person=np.arange(N), seed=0, repeats=10)
     assert 0 < control.runs < 10  # only what was held counts as silent
     assert control.holds

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedsynth.evaluation.memorization.replication import find_copies, learn_reference, nearest_two, usual_distance
+from fedsynth.evaluation.memorization.ratios import nearest_two, usual_distance
+from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
 from fedsynth.evaluation.nearest_neighbours import PatientDistances, patient_distances
 
 N, WIDTH = 60, 16
