@@ -61,11 +61,7 @@ def run_utility(
     return Result(
         benchmark=plan.kind,
         scores=scores,
-<<<<<<< HEAD
         per_site={site: _site_scores(found, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
-        details=_details(found, plan) | _gains(scores, plan) | _trainings(trained) | _controls(material, plan),
-=======
-        per_site={site: _site_scores(home, site, plan) for site in sorted(set(holdout.cases["site"])) if site},
         details={
             **_details(found, plan),
             **_gains(scores, plan),
@@ -73,7 +69,6 @@ def run_utility(
             **_controls(material, plan),
             "subgroups": _subgroups(found, holdout, plan),
         },
->>>>>>> report
         inputs={name: Input.of(images) for name, images in sets.items() if images is not None},
         seed=plan.seed,
         settings={"seeds": plan.seeds, "arms": list(found), **plan.settings, **plan.federated},
