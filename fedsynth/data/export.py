@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedsynth import atomic_files
 from fedsynth.data import huggingface
+from fedsynth.data.croissant import write_description
 from fedsynth.data.format import CONSISTS_OF, Header
 from fedsynth.data.image_set import ImageSet
 from fedsynth.data.parallel import Progress, silent
@@ -25,7 +26,15 @@ Format = Literal["nifti", "png", "huggingface"]
 TABLES: dict[str, str] = {"nifti": "participants.tsv", "png": "images.csv", "huggingface": huggingface.METADATA}
 
 
-def export(images: ImageSet, out: Path, form: Format, *, overwrite: bool = False, progress: Progress = silent) -> None:
+def export(
+    images: ImageSet,
+    out: Path,
+    form: Format,
+    *,
+    licence: str = "",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> None:
     """Write every image of the set under `out`, whole or not at all."""
     if form not in get_args(Format):
         raise ConfigError("unknown export format", value=form, remedy=nearest(form, get_args(Format)))
@@ -35,7 +44,10 @@ def export(images: ImageSet, out: Path, form: Format, *, overwrite: bool = False
     with atomic_files.new_folder(out, marker=TABLES[form], overwrite=overwrite) as folder:
         for done, _ in enumerate(write(images, folder), 1):
             progress(done, len(images))
-        top = huggingface.front_matter(images) if form == "huggingface" else ""
+        top = ""
+        if form == "huggingface":
+            write_description(images, folder / huggingface.METADATA, licence)
+            top = huggingface.front_matter(images, licence)
         (folder / "README.md").write_text(top + card(images), encoding="utf-8")
 
 

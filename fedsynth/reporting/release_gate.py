@@ -135,7 +135,7 @@ def release(
     if form is None:
         synthetic.save(out)
     else:
-        export(synthetic, out, form)
+        export(synthetic, out, form, licence=criteria.licence)
     top = front_matter(synthetic, criteria.licence) if form == "huggingface" else ""
     atomic_files.write_text(out / CARD, top + card(facts, criteria, synthetic))
     sign_folder(out, _release(facts, criteria, synthetic), key)

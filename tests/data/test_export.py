@@ -1,5 +1,6 @@
 """Exports that other tools read: right way up, right numbers, and back again."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fedsynth.data import Header, ImageSet
+from fedsynth.data.croissant import describe
 from fedsynth.data.export import card, export
 from fedsynth.errors import ConfigError, RefusedError
 
@@ -91,6 +93,23 @@ def test_a_hugging_face_folder_names_every_picture_and_opens_with_yaml(tmp_path:
     assert "license: other\n" in yaml
     assert "- image-segmentation\n" in yaml
     assert text.lstrip().startswith("# made")
+
+
+def test_a_hugging_face_folder_is_described_in_croissant(tmp_path: Path) -> None:
+    """Validated once with mlcroissant 1.1.1, which also read the rows."""
+    out = tmp_path / "two"
+    export(small_set(), out, "huggingface")
+    told = json.loads((out / "croissant.json").read_text())
+    table, pictures = told["distribution"]
+    assert told["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    assert table["sha256"] == hashlib.sha256((out / table["contentUrl"]).read_bytes()).hexdigest()
+    assert len(list(out.glob(pictures["includes"]))) == 9
+    (rows,) = told["recordSet"]
+    first = json.loads((out / "metadata.jsonl").read_text().splitlines()[0])
+    assert [field["source"]["extract"]["column"] for field in rows["field"]] == list(first)
+    assert "license" not in told
+    described = describe(small_set(), out / "metadata.jsonl", licence="CC BY 4.0")
+    assert described["license"] == "CC BY 4.0"
 
 
 def test_floating_point_images_become_eight_bit(tmp_path: Path) -> None:
