@@ -1,6 +1,6 @@
 """The README's first picture: images of one hospital, and of every way of sharing, below each other.
 
-    python benchmarks/first_screen.py runs/quick docs/pictures/first-screen.png [--channel flair] [--site hospital-1]
+python benchmarks/first_screen.py runs/quick docs/pictures/first-screen.png [--channel flair] [--site hospital-1]
 """
 
 import argparse
