@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 # Conformal p-values of single images or patients against a calibration set, and what so many can resolve.
 
@@ -39,11 +38,6 @@ def holm(p: NDArray[np.floating]) -> NDArray[np.float64]:
     return adjusted
 
 
-def benjamini_hochberg(p: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Benjamini and Hochberg's adjusted p-values: those at most q are a list with false-discovery rate at most q."""
-    return np.asarray(stats.false_discovery_control(p, method="bh") if len(p) else p, float)
-
-
 def target_decoy(
     scores: NDArray[np.floating],
     is_target: NDArray[np.bool_],
@@ -74,17 +68,6 @@ def target_decoy(
     if len(allowed) == 0:
         return np.zeros(len(scores), bool)
     return np.asarray(is_target & (values >= allowed[0]), bool)
-
-
-def target_decoy_by_site(
-    scores: NDArray[np.floating], is_target: NDArray[np.bool_], sites: NDArray[np.generic], rate: float
-) -> NDArray[np.bool_]:
-    """`target_decoy` within each site on its own, so that every site's own list keeps the rate."""
-    chosen = np.zeros(len(scores), bool)
-    for site in np.unique(sites):
-        inside = sites == site
-        chosen[inside] = target_decoy(scores[inside], is_target[inside], rate)
-    return chosen
 
 
 def fewest_discoveries(n_targets: int, n_decoys: int, rate: float) -> int | None:

@@ -132,8 +132,3 @@ def normalisation_entries(network: nn.Module) -> frozenset[str]:
 Network = Callable[[ImageShape, int], nn.Module]
 SEGMENTATION: dict[str, Network] = {"unet": unet, "swin": swin}
 CLASSIFICATION: dict[str, Network] = {"densenet": densenet, "vit": vit}
-
-
-def n_parameters(network: nn.Module) -> int:
-    """How many numbers a federation would send."""
-    return sum(value.numel() for value in network.parameters())

@@ -205,11 +205,6 @@ class Segmentation(Task):
         return bool(tally[2, 0] > 0 and _dice(tally)[0] < FEWEST_DICE)
 
 
-def _with_whole(mask: Tensor) -> Tensor:
-    """One-hot masks as (whole lesion and labels, pixels)."""
-    return torch.cat([1 - mask[:, :1], mask[:, 1:]], 1).transpose(0, 1).flatten(1)
-
-
 def _dice(tally: Tensor) -> Tensor:
     return 2 * tally[0] / (tally[1] + tally[2])
 
