@@ -3,64 +3,98 @@
     python benchmarks/publish.py runs/quick benchmarks/results/quick
     fedsynth compare benchmarks/results/quick --format markdown
 
-What is left is a suite to `fedsynth compare`, so that anybody can make the published tables again from the results.
+What is left is a suite to `fedsynth compare`, so that anybody can make the published tables again. What all runs of the
+same patients spent together is not there: it is in the ledger of the site.
 """
 
 import argparse
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedsynth import atomic_files
 from fedsynth.config import load_toml, parse_toml, to_toml
+from fedsynth.errors import ConfigError
 from fedsynth.evaluation.anonymous_result import withhold
-from fedsynth.evaluation.score import load_result
-from fedsynth.experiments.suite import SUITE, runs_in
-from fedsynth.experiments.suite_config import Suite
-from fedsynth.runs import Run
+from fedsynth.experiments.suite import FAILED, SUITE, failed_steps, runs_in
+from fedsynth.experiments.suite_config import BENCHMARKS, Suite
+from fedsynth.reporting.summary import read_facts
+from fedsynth.training.checkpoint import CARD
 
-PLACES = ("images", "store", "start", "sites", "workspace", "run", "data")
-"""Keys whose text may be a path of the machine that ran it."""
-COPIED = ("checkpoints/generator.toml", "rounds.csv")
-TIMES = "seconds.csv"
+PLACES = ("images", "store", "start", "sites", "workspace", "run", "data", "public", "source", "reference", "placebo")
+"""Keys whose text may be a path of the machine that ran it, as may any text with a slash."""
+PUBLIC_WORDS = ("phantoms",)
+"""Texts of such keys that are no paths."""
+PSEUDONYMS = ("digest", "disjoint-from")
+"""What tells that two runs had the same patients."""
+WITHHELD, TIMES = "withheld", "seconds.csv"
 
 
 def publish(suite: Path, out: Path) -> list[Path]:
-    """Write the results of every cell of `suite` that was measured; returns the files."""
-    told = load_toml(Suite, suite / SUITE)
-    named = told if told.images is None else replace(told, images=Path(told.images.name))
-    written = [_write(out / SUITE, to_toml(named))]
+    """Write the results of every cell of `suite` that was measured; returns the files.
+
+    Results that are not of the images that lie in the run now are refused.
+    """
+    name = load_toml(Suite, suite / SUITE).name
+    if out.exists():
+        if not (out / SUITE).is_file() or load_toml(Suite, out / SUITE).name != name or out.samefile(suite):
+            raise ConfigError("is no published folder of this suite", file=out, remedy="give another folder")
+        shutil.rmtree(out)
+    written = [_write(out / SUITE, _without_paths(parse_toml(suite / SUITE)))]
     written.append(Path(shutil.copyfile(suite / TIMES, out / TIMES)))
     for folder in runs_in(suite):
-        run, kept = Run(folder=folder), out / folder.relative_to(suite)
-        results = sorted(run.folder.glob("benchmarks/*.json"))
-        if not results:
-            continue
-        written.append(_write(kept / run.config.name, to_toml(_without_paths(parse_toml(run.config)))))
-        for name in COPIED:
-            if (folder / name).is_file():
-                (kept / name).parent.mkdir(parents=True, exist_ok=True)
-                written.append(Path(shutil.copyfile(folder / name, kept / name)))
-        for path in results:
-            withhold(load_result(path)).save(kept / "benchmarks" / path.name)
-            written.append(kept / "benchmarks" / path.name)
+        written += _cell(folder, out / folder.relative_to(suite))
     return written
 
 
-def _write(path: Path, text: str) -> Path:
+def _cell(folder: Path, kept: Path) -> list[Path]:
+    """What is kept of one cell; of one that came to no end, which step failed."""
+    written = []
+    if failed := failed_steps(folder):
+        written.append(kept.with_name(f"{kept.name}-{FAILED}"))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.write_text(written[0], "".join(f"{step}:\n" for step in failed))
+    if not (folder / "checkpoints" / CARD).is_file():
+        return written
+    facts = read_facts(folder)
+    if facts.strange:
+        problem = f"{', '.join(facts.strange)} was measured on another set than the one in the run"
+        raise ConfigError(problem, file=folder, remedy="run the suite again")
+    written.append(_write(kept / facts.run.config.name, _without_paths(parse_toml(facts.run.config))))
+    card = f"checkpoints/{CARD}"
+    written.append(_write(kept / card, _without_paths(parse_toml(folder / card))))
+    if facts.run.rounds.is_file():
+        written.append(Path(shutil.copyfile(facts.run.rounds, kept / facts.run.rounds.name)))
+    for name in BENCHMARKS:
+        if name in facts.results:
+            written.append(kept / "benchmarks" / f"{name}.json")
+            withhold(facts.results[name]).save(written[-1])
+    return written
+
+
+def _write(path: Path, table: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_text(path, text)
+    atomic_files.write_text(path, to_toml(table))
     return path
 
 
-def _without_paths(table: dict[str, Any]) -> dict[str, Any]:
-    """The table without texts that may be paths; a number of sites stays."""
-    return {
-        key: _without_paths(value) if isinstance(value, dict) else value
-        for key, value in table.items()
-        if key not in PLACES or not isinstance(value, str)
-    }
+def _without_paths(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of the table; texts that may be paths are withheld, and pseudonyms of patients are blank."""
+    return {key: _blank(value) if key in PSEUDONYMS else _shown(key, value) for key, value in table.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _without_paths(value)
+    if isinstance(value, list | tuple):
+        return [_shown(key, one) for one in value]
+    is_place = isinstance(value, str) and value and (key in PLACES or "/" in value or "\\" in value)
+    return WITHHELD if is_place and value not in PUBLIC_WORDS else value
+
+
+def _blank(value: Any) -> Any:
+    return [] if isinstance(value, list | tuple) else ""
 
 
 def main() -> None:
@@ -68,8 +102,6 @@ def main() -> None:
     parser.add_argument("suite", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    if given.out.exists():
-        shutil.rmtree(given.out)
     for path in publish(given.suite, given.out):
         print(path)
 

@@ -65,6 +65,7 @@ def chosen_columns(rows: "list[Facts]", names: Sequence[str]) -> list[str]:
     from fedsynth.reporting.comparison import shown_columns
     from fedsynth.reporting.summary import COLUMNS
 
+    names = names.split(",") if isinstance(names, str) else names
     for name in names:
         if name not in COLUMNS:
             remedy = nearest(name, COLUMNS) or ", ".join(COLUMNS)

@@ -47,7 +47,7 @@ def compare(
     shown = chosen_columns(rows, [name.strip() for name in columns.split(",") if name.strip()])
     apart = differences(rows)
     if as_json:
-        cells = [{name: vars(cell) for name, cell in row.cells.items()} for row in rows]
+        cells = [{name: vars(row.cells[name]) for name in (shown if columns else row.cells)} for row in rows]
         print_json({"rows": cells, "not_comparable": apart, "reasons": reasons(rows)})
         return
     if form != "table":

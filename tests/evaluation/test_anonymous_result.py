@@ -1,6 +1,7 @@
 """What may leave the site: nothing in it names a patient or a place on a disk."""
 
 import json
+from dataclasses import replace
 
 from fedsynth.evaluation.anonymous_result import withhold
 from fedsynth.evaluation.score import Input, Result, Score
@@ -38,3 +39,15 @@ def test_a_patient_keeps_one_name_within_an_export_and_another_in_the_next():
     assert first["extraction"]["copies"][0]["patient"] == first["patients"]["by_site"][""][0]
     assert first["extraction"]["copies"][1]["case"] == "0007"
     assert first["patients"] != second["patients"]
+
+
+def test_scores_of_a_few_patients_and_of_all_but_a_few_stay():
+    def of(n):
+        return {"dice/synthetic": Score(value=0.5, n=n)}
+
+    groups = {"few": of(5), "enough": of(6), "all but one": of(19), "all": of(20)}
+    whole = replace(result(), scores=of(20), per_site=groups, details={"subgroups": {"class": groups}})
+    shown = withhold(whole)
+    assert set(shown.per_site) == set(shown.details["subgroups"]["class"]) == {"enough", "all"}
+    read = json.loads(json.dumps(whole.as_json()["details"]))  # as a file has it
+    assert set(withhold(replace(whole, details=read)).details["subgroups"]["class"]) == {"enough", "all"}
