@@ -148,6 +148,10 @@ def test_the_round_that_is_kept_is_best_on_average_over_each_sites_own_reference
         for name in sites:
             assert_same(state(networks, name), state(rounds[kept[-1]], name))
     assert set(kept) == {0, 1}
+    elsewhere = own["south"].with_cases(own["south"].cases.assign(site="elsewhere"))  # chooses for neither site
+    networks = learner.learn_federated(sites, seed=0, augment=False, reference=elsewhere)
+    for name in sites:
+        assert_same(state(networks, name), state(rounds[-1], name))
 
 
 def quality(learned, images):
