@@ -87,7 +87,7 @@ def answer(facts: Facts) -> Answer:
         Part(question=LEAKAGE, brief=headline, sentences=[*_leak(facts), *_membership(facts)]),
         Part(question=ADDED, brief=added_in_brief(facts.results), sentences=patients_added(facts.results)),
         Part(question=GUARANTEE, brief=brief, sentences=[guarantee, *lineage_lines(facts), *_hospitals(facts)]),
-        Part(question=USE, brief=use_in_brief(facts), sentences=use_sentences(facts)),
+        Part(question=USE, brief=use_in_brief(facts, headline), sentences=use_sentences(facts)),
     ]
     return Answer(
         headline=headline, tone=tone, parts=[part for part in parts if part.sentences], untested=untested(facts)
