@@ -82,12 +82,12 @@ def answer(facts: Facts) -> Answer:
         headline, tone = _without_copies(None if membership is None else membership.verdict, use_of(facts))
     else:
         headline, tone = _headline(verdict)
-    none, why = _guarantee(facts)
+    brief, guarantee = _guarantee(facts)
     parts = [
         Part(question=LEAKAGE, brief=headline, sentences=[*_leak(facts), *_membership(facts)]),
         Part(question=ADDED, brief=added_in_brief(facts.results), sentences=patients_added(facts.results)),
-        Part(question=GUARANTEE, brief=none, sentences=[f"{why}", *lineage_lines(facts), *_hospitals(facts)]),
-        Part(question=USE, brief=use_in_brief(facts), sentences=use_sentences(facts)),
+        Part(question=GUARANTEE, brief=brief, sentences=[guarantee, *lineage_lines(facts), *_hospitals(facts)]),
+        Part(question=USE, brief=use_in_brief(facts, headline), sentences=use_sentences(facts)),
     ]
     return Answer(
         headline=headline, tone=tone, parts=[part for part in parts if part.sentences], untested=untested(facts)
@@ -172,8 +172,8 @@ def _guarantee(facts: Facts) -> tuple[str, str]:
     total = facts.cells["cumulative"]
     over_all = f"over all runs {total.text}" if total.value is not None else f"over all runs: {total.why}"
     where = "over the whole lineage of this run" if len(facts.lineage.counted) > 1 else "in this run"
-    said = f"epsilon {epsilon.text} per patient {where}"
-    return f"E{said[1:]}", f"Guarantee: {said}; {over_all}."
+    said = f"Epsilon {epsilon.text} per patient {where}"
+    return said, f"{said}; {over_all}."
 
 
 def lineage_lines(facts: Facts) -> list[str]:

@@ -168,7 +168,7 @@ def forest(
         for name, (marker, colour) in marks.items() if legend else ():
             axes.plot([], [], marker, color=colour, label=name)
         ends = [e.high or e.value for slot in drawn for e in slot.estimates] + [value for _, value in levels]
-        axes.set(xlabel=x, xlim=(0, min(1.04 * max(ends), MOST_SHOWN)), ylim=(top, 0), yticks=[])
+        axes.set(xlabel=x, xlim=(0, 1.04 * min(max(ends), MOST_SHOWN)), ylim=(top, 0), yticks=[])
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         if below:
             _figure(axes).legend(loc="outside upper left", fontsize=9, borderaxespad=0.2)

@@ -63,7 +63,8 @@ NOTES: Mapping[str, str] = {
     "columns": "Round brackets: as the column says. Skill: 0 is the best control, 1 is real images.",
     "groups": (
         "Groups are looked at after the fact and each has few patients: an interval that lies apart is a reason to "
-        "look, not a finding. Groups of fewer than six patients are not shown."
+        "look, not a finding. Groups of fewer than six patients, and those in which "
+        "training on real images reaches nothing, are not shown."
     ),
 }
 

@@ -58,10 +58,12 @@ def share_of_real(of: Cell | Score) -> str:
     return f"{100 * of.value:.0f} %{interval}"
 
 
-def use_in_brief(facts: Facts) -> str:
+def use_in_brief(facts: Facts, headline: str) -> str:
     """Which tasks the images teach, and how much of what real ones teach."""
-    if use_of(facts).none:
-        return "None that was measured"
+    use = use_of(facts)
+    if use.none:
+        told = use.reasons[0] in headline
+        return "None that was measured" if told else f"None that was measured: {'; '.join(use.reasons)}"
     good, bad = [], []
     for name, measure in TASKS.items():
         value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]

@@ -1,6 +1,7 @@
 """The page: well formed, self-contained, honest in its headline, and without patients when it leaves the site."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from fedsynth import atomic_files
 from fedsynth.cli import app
-from fedsynth.evaluation.score import Score
+from fedsynth.evaluation.score import Score, load_result
 from fedsynth.reporting.answer import answer
 from fedsynth.reporting.comparison import shown_columns
 from fedsynth.reporting.figures import Point, curves, roc, scatter
@@ -311,6 +312,48 @@ def test_public_images_and_collapsed_trainings_are_told(tmp_path):
     assert facts.cells["over_public"].text == "0 [-0.1, 0.1]"
     assert "over_public" in shown_columns([facts])
     assert "over_public" not in shown_columns([read_facts(make_run(tmp_path / "b").folder)])
+
+
+def first_screen(found):
+    return {part.question: part.brief for part in found.parts}
+
+
+def test_the_first_screen_tells_use_guarantee_and_what_nobody_tested(tmp_path):
+    run = make_run(tmp_path / "a", epsilon=8.0)
+    passing(run)
+    run.benchmark("segmentation").unlink()
+    learned(run, "classification", 0.7, 0.6, 0.4)
+    ratio = {"dice_ratio/synthetic": Score(value=0.91, low=0.88, high=0.94)}
+    learned(run, "segmentation", 0.7, 0.6, 0.2, **ratio)
+    found = answer(read_facts(run.folder))
+    assert first_screen(found)["Use"] == "Segmentation 91 % (88 to 94 %) of what real images teach"
+    assert first_screen(found)["Guarantee"] == "Epsilon 8 per patient in this run"
+    assert "reading by physicians" in found.untested
+    assert "copies of patients" not in found.untested
+    assert not any("other trainings" in what for what in found.untested)
+    add_result(run, "membership", {"distance": Score(value=0.5)}, verdict="inconclusive")
+    kept = load_result(run.benchmark("segmentation"))
+    replace(kept, settings={**kept.settings, "seeds": 1}).save(run.benchmark("segmentation"))
+    again = answer(read_facts(run.folder)).untested
+    assert again[0] == "whether members can be told from others (inconclusive)"
+    assert "other trainings (one of each)" in again
+    learned(run, "classification", 0.45, 0.3, 0.4)
+    assert first_screen(answer(read_facts(run.folder)))["Use"].endswith("; not for classification")
+    run.benchmark("segmentation").unlink()
+    use = first_screen(answer(read_facts(run.folder)))["Use"]
+    assert use == "None that was measured", "the headline says why"
+    run.benchmark("memorization").unlink()
+    use = first_screen(answer(read_facts(run.folder)))["Use"]
+    assert use == "None that was measured: classification is no better than a trivial baseline"
+
+
+def test_what_patients_added_is_a_verdict_on_the_first_screen_and_a_number_below(tmp_path):
+    run = make_run(tmp_path / "a", epsilon=8.0)
+    few = "not known from 1 training of each arm: 0.03 beside images not derived from members (public)"
+    add_result(run, "segmentation", {"dice/synthetic": Score(value=0.7)}, details={"over_public": {"synthetic": few}})
+    found = answer(read_facts(run.folder))
+    assert first_screen(found)["Patients added"] == "Segmentation: not known from 1 training of each arm"
+    assert any("0.03 beside images" in sentence for sentence in found.sentences)
 
 
 def test_without_a_test_nothing_is_promised(tmp_path):

@@ -128,6 +128,8 @@ def test_print_shows_what_the_screen_folds_away(tab, tmp_path):
     assert not any(tab.ask(folded))
     tab.call("Emulation.setEmulatedMedia", media="print")
     assert all(tab.ask(folded))
+    tallest = "Math.max(...[...document.querySelectorAll('svg')].map((one) => one.getBoundingClientRect().height))"
+    assert tab.ask(tallest) < 25 / 2.54 * 96, "a page of paper"
     assert tab.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert tab.call("Page.printToPDF")["data"]
 
