@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := fedsynth tests benchmarks cli.py
 
+# Tests start processes of their own: what these import is compiled once, whatever the shell says.
+test test-slow test-deployed check-privacy: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup simulate demo check check-privacy test test-slow test-deployed docs format clean
 
 setup: $(READY)

@@ -18,8 +18,10 @@ import argparse
 import csv
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -289,30 +291,40 @@ def _by_split(own: pd.DataFrame) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(about: str | None) -> argparse.ArgumentParser:
+    """What every measurement on such a set is asked."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--names", default="t1,flair,t1ce", help="channels of an .npz")
     parser.add_argument("--channel", default="", help="channels to keep: a,b; default all")
-    parser.add_argument("--head", action="store_true", help="pictures show skull and scalp")
     parser.add_argument("--between", type=float, nargs=2, default=(0.0, 1.0), help="part of each patient's stack")
+    parser.add_argument("--count", type=int, default=1200, help="images that are drawn per arm")
+    parser.add_argument("--table", action="store_true", help="print what is there and stop")
+    return parser
+
+
+def measured(args: argparse.Namespace, bench: type[Any], shown: Callable[[Path], str]) -> None:
+    """Run the bench on the set unless the table alone is wanted; print the table."""
+    if not args.table:
+        torch.set_num_threads(1)
+        images = narrowed(read_set(args.set, args.names), args.channel, tuple(args.between))
+        bench(out=args.out, images=images, args=args).run()
+    print(shown(args.out / "scores.csv"))
+
+
+def main() -> None:
+    """See the module."""
+    parser = options(__doc__)
+    parser.add_argument("--head", action="store_true", help="pictures show skull and scalp")
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--epsilon", type=float, nargs="+", default=[8.0], help="inf: without noise")
     parser.add_argument("--members", type=int, default=0, help="at most so many members; 0: all")
-    parser.add_argument("--count", type=int, default=1200, help="images that are drawn per arm")
     parser.add_argument("--steps", type=int, default=400, help="of the U-Net, the same for every arm")
     parser.add_argument("--pool", type=int, default=1000)
     parser.add_argument("--children", type=int, default=800)
-    parser.add_argument("--table", action="store_true", help="print what is there and stop")
-    args = parser.parse_args()
-    if not args.table:
-        torch.set_num_threads(1)
-        images = narrowed(read_set(args.set, args.names), args.channel, tuple(args.between))
-        Bench(out=args.out, images=images, args=args).run()
-    print(table(args.out / "scores.csv"))
+    measured(parser.parse_args(), Bench, table)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from private_release import Split, done, interval, narrowed, ratio, read_set
+from private_release import Split, done, interval, measured, options, ratio
 
 import fedsynth
 from fedsynth.data import ImageSet
@@ -187,27 +186,15 @@ def paired(each: pd.DataFrame, arm: str, over: str) -> tuple[pd.Series, pd.Serie
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--names", default="t1,flair,t1ce", help="channels of an .npz")
-    parser.add_argument("--channel", default="", help="channels to keep: a,b; default all")
-    parser.add_argument("--between", type=float, nargs=2, default=(0.0, 1.0), help="part of each patient's stack")
+    parser = options(__doc__)
     parser.add_argument("--stripped", action="store_true", help="public images without skull and scalp")
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--start-steps", type=int, default=600, help="on simulated heads")
     parser.add_argument("--steps", type=int, default=200, help="on members")
     parser.add_argument("--arms", nargs="+", default=[REAL, PUBLIC, SCRATCH, START])
-    parser.add_argument("--count", type=int, default=1200, help="images that are drawn per arm")
     parser.add_argument("--task-steps", type=int, default=400, help="of the U-Net, the same for every arm")
-    parser.add_argument("--table", action="store_true", help="print what is there and stop")
-    args = parser.parse_args()
-    if not args.table:
-        torch.set_num_threads(1)
-        images = narrowed(read_set(args.set, args.names), args.channel, tuple(args.between))
-        Bench(out=args.out, images=images, args=args).run()
-    print(table(args.out / "scores.csv"))
+    measured(parser.parse_args(), Bench, table)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,7 @@ def _as_file_name(name: str) -> str:
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
+@lru_cache(maxsize=len(PACKAGES))
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -202,8 +204,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=1)
 def _git_state() -> dict[str, Any] | None:
-    """The commit of this checkout and whether its files were changed since; None for an installed fedsynth."""
+    """The commit of this checkout and whether its files were changed since; None for an installed fedsynth.
+
+    Asked once per process: what it runs was read when it began.
+    """
     package = Path(__file__).resolve().parent
     asked = _git(package, "rev-parse", "--show-toplevel", "HEAD")
     if asked is None or Path(asked.splitlines()[0]) != package.parent:  # an environment inside somebody's own checkout

@@ -31,6 +31,7 @@ def _one_core_and_no_waiting_for_disks() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
+    gc.freeze()  # modules stay: no collection looks at them again
     gc.enable()
 
 

@@ -22,7 +22,7 @@ from fedsynth.evaluation.score import Input, Result, Score, Verdict
 from fedsynth.experiments.white_box_audit import WhiteBoxObserver
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.generators.catalog import find
-from fedsynth.privacy.accounting import Mechanism, compose
+from fedsynth.privacy.accounting import Mechanism, epsilon_of
 from fedsynth.privacy.ledger import Ledger, default_store
 from fedsynth.privacy.secure_rng import Randomness, SecretRandomness
 from fedsynth.runs import Run
@@ -164,7 +164,7 @@ def cost_of(charged: Sequence[Charging], store: Path | None, delta: float) -> tu
         return None
     home = default_store() if store is None else store
     if not home.is_dir():  # nothing was ever spent, and looking must not make a store
-        return 0.0, max(compose([one.planned], delta).epsilon for one in charged)
+        return 0.0, max(epsilon_of([one.planned], delta) for one in charged)
     ledgers = [(Ledger(one.site, home), one) for one in charged]
     pairs = [ledger.forecast(ledger.group(one.patients), [one.planned], delta) for ledger, one in ledgers]
     return max(before for before, _ in pairs), max(after for _, after in pairs)

@@ -29,7 +29,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SITES
 from fedsynth.federation.strategies import ServerStrategy, make_strategy
 from fedsynth.federation.update_checks import UpdateChecks, refused_samplers, refused_sums
-from fedsynth.privacy.accounting import compose
+from fedsynth.privacy.accounting import epsilon_of
 from fedsynth.privacy.plan import PrivatePlan
 from fedsynth.runs import Run
 
@@ -380,7 +380,7 @@ def _mean_shares(replies: Sequence[tuple[float, Mapping[str, float]]], names: Se
 
 @lru_cache(maxsize=4096)
 def _epsilon(plan: PrivatePlan, charged: int) -> float:
-    return compose([plan.steps_of(charged)], plan.settings.delta).epsilon if charged else 0.0
+    return epsilon_of([plan.steps_of(charged)], plan.settings.delta) if charged else 0.0
 
 
 def as_tensors(arrays: Arrays) -> dict[str, torch.Tensor]:

@@ -152,17 +152,20 @@ class Model(nn.Module, ABC):
     def noise(self, n: int, rng: RandomSource) -> Tensors:
         """All randomness that `n` samples need in any loss or in sampling, sample axis first."""
 
-    @abstractmethod
     def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """The part of the phase's loss that reads patients, one value per sample (n,). No sample may see another."""
+        """The part of the phase's loss that reads patients, one value per sample (n,). No sample may see another.
 
-    @abstractmethod
+        A model without phases has no losses.
+        """
+        raise NotImplementedError
+
     def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
         """The part of the phase's loss that reads no patient: one value per fake sample (n,); zeros where there is
         none.
 
         `condition` holds a public `label` and, for paired families, a public or synthetic `source`.
         """
+        raise NotImplementedError
 
     def sums(self, number: int, batch: Tensors) -> Tensors:
         """What pass `number` needs, added up over the samples: float64 values by `<network>.<name>`.

@@ -94,14 +94,6 @@ class FittedFamily(Family):
         """A seed for each image."""
         return {"draw": rng.integers(DRAWS, (n,))}
 
-    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros(len(noise["draw"]))
-
-    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros(len(noise["draw"]))
-
     def statistics(self, batch: Tensors) -> Tensor:
         """See `Model`: the whitened statistics of each image and its mask."""
         images = (batch["image"].detach().cpu().double().numpy() + 1) / 2

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fedsynth.models.base import Family, Phase, RandomSource, Tensors
 
@@ -29,14 +28,6 @@ class SiteMixture(Family):
     def noise(self, n: int, rng: RandomSource) -> Tensors:
         """Whose sampler is taken, and the noise of any of them."""
         return {"member": rng.uniform((n,))} | self.families[0].noise(n, rng)
-
-    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros_like(noise["member"])
-
-    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros_like(noise["member"])
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """Each image by the sampler of one site."""

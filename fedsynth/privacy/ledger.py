@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from fedsynth import atomic_files
 from fedsynth.errors import BudgetSpentError, FedSynthError, RefusedError
-from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, fits, rounded_up
+from fedsynth.privacy.accounting import Budget, Mechanism, Spent, compose, epsilon_of, fits, rounded_up
 from fedsynth.privacy.patient_tags import Group, Identities
 from fedsynth.runs import Run
 
@@ -132,8 +132,8 @@ class Ledger:
             met = [mechanisms_of(charges) for charges in self._histories(group)]
         more = list(planned)
         return (
-            max(compose(one, delta).epsilon for one in met),
-            max(compose([*one, *more], delta).epsilon for one in met),
+            max(epsilon_of(one, delta) for one in met),
+            max(epsilon_of([*one, *more], delta) for one in met),
         )
 
     def steps_charged(self, run: str) -> int:
@@ -165,7 +165,7 @@ class Ledger:
             then = [*mechanisms_of([*history, *charges]), *planned]
             if fits(then, cap):
                 continue
-            before, after = compose(mechanisms_of(history), cap.delta).epsilon, compose(then, cap.delta).epsilon
+            before, after = epsilon_of(mechanisms_of(history), cap.delta), epsilon_of(then, cap.delta)
             raise BudgetSpentError(
                 f"site {self.site} allows epsilon {cap.epsilon:g} per patient at delta {cap.delta:g}: "
                 f"{rounded_up(before, 3):g} is spent and this would make it {rounded_up(after, 3):g}",
@@ -268,11 +268,10 @@ def account_of(
     met = histories(known, everywhere, identities)
     if any(tags is None for tags in groups):
         met.append(list(own))  # nobody can say who they were: one patient may have been in every block
-    costs = [(compose(mechanisms_of(one), at), one) for one in met] or [(compose([], at), [])]
-    spent, worst = max(costs, key=lambda cost: cost[0].epsilon)
+    worst = max(met, key=lambda one: epsilon_of(mechanisms_of(one), at), default=[])
     return Account(
         site=site,
-        spent=spent,
+        spent=compose(mechanisms_of(worst), at),
         runs=tuple(dict.fromkeys(charge.run for charge in worst)),
         steps=sum(charge.steps for charge in worst),
         not_private=tuple(dict.fromkeys(charge.run for one in met for charge in one if charge.insecure)),

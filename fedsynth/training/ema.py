@@ -22,17 +22,17 @@ class ExponentialMovingAverage:
         }
         parameters = dict(family.nets.named_parameters())
         self._names = [name for name in state if name in parameters]
+        self._weights = [parameters[name] for name in self._names]  # a walk through all modules takes long
         self._buffers = [name for name in state if name not in parameters]
         self.values: dict[str, Tensor] = {name: value.detach().clone() for name, value in state.items()}
 
     def update(self, family: Model, step: int) -> None:
         """Move towards the weights after step number `step` (from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        parameters = dict(family.nets.named_parameters())
         with torch.no_grad():
             averages = [self.values[name] for name in self._names]
             if averages:  # families that are not trained have none
-                torch._foreach_lerp_(averages, [parameters[name] for name in self._names], 1 - decay)
+                torch._foreach_lerp_(averages, self._weights, 1 - decay)
         self.take_buffers(family)
 
     def restart(self, family: Model) -> None:
@@ -44,6 +44,8 @@ class ExponentialMovingAverage:
 
     def take_buffers(self, family: Model) -> None:
         """Buffers are not averaged: they are as the family has them."""
+        if not self._buffers:
+            return
         buffers = dict(family.nets.named_buffers())
         with torch.no_grad():
             for name in self._buffers:

@@ -97,11 +97,10 @@ class Trainer:
 
         Without `settle` the family is not told: what its buffers fold in was seen elsewhere.
         """
-        parameters = list(self.family.nets[net].parameters())
-        for parameter, value in zip(parameters, gradient, strict=True):
+        [group] = self.optimisers[net].param_groups
+        for parameter, value in zip(group["params"], gradient, strict=True):
             parameter.grad = None if value is None else laid_out_as(parameter, value)
-        for group in self.optimisers[net].param_groups:
-            group["lr"] = self._rate(net)
+        group["lr"] = self._rate(net)
         self.optimisers[net].step()
         self.optimisers[net].zero_grad(set_to_none=True)
         if settle:

@@ -11,6 +11,7 @@ import fedsynth
 from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError, FedSynthError
 from fedsynth.models.base import ImageShape
+from fedsynth.models.generators import phantom_maps
 from fedsynth.training import pretraining
 from fedsynth.training.checkpoint import load_card, load_generator, load_tensors, start_from_release
 from fedsynth.training.fitting import fit_alone
@@ -32,6 +33,7 @@ SETTINGS = TrainSettings(
 def _few_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSYNTH_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(pretraining, "PATIENTS", 8)
+    monkeypatch.setattr(phantom_maps, "COMPARED", 8)
 
 
 def images() -> ImageSet:

@@ -59,14 +59,6 @@ class LabelGmm(Family):
             "strength": rng.uniform((n, 4)),
         }
 
-    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros_like(noise["strength"][:, 0])
-
-    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros_like(noise["strength"][:, 0])
-
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """An image for each label map, which comes one-hot as `source`."""
         share = noise["strength"].T.reshape(4, -1, *[1] * (self.shape.dimensions + 1))

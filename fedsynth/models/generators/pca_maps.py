@@ -95,14 +95,6 @@ class PcaMaps(Family):
             "code": rng.normal((n, self.modes + self.shape.dimensions)),
         }
 
-    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros_like(noise["chance"][:, 0])
-
-    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros_like(noise["chance"][:, 0])
-
     def sums(self, number: int, batch: Tensors) -> Tensors:
         """Counts, means and sketch; then the sketch once more; then moments of coefficients and centre; then EM."""
         masks = batch["mask"].argmax(1).cpu().numpy().astype(np.uint8)

@@ -62,14 +62,6 @@ class PhantomMaps(Family):
         """A seed for each map."""
         return {"draw": rng.integers(DRAWS, (n,))}
 
-    def real_loss(self, phase: Phase, batch: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros(len(noise["draw"]))
-
-    def fake_loss(self, phase: Phase, condition: Tensors, noise: Tensors, progress: float) -> Tensor:
-        """Never called: there are no phases."""
-        return torch.zeros(len(noise["draw"]))
-
     def sums(self, number: int, batch: Tensors) -> Tensors:
         """What lies how deep in the images."""
         return {f"{NET}.profile": torch.from_numpy(depth_profile(batch["image"].float()))}
