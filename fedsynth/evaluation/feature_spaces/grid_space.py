@@ -73,17 +73,17 @@ class GridSpace(ABC):
         cells = [min(EDGE[len(images.size)], size) for size in images.size]
         if cells[0] != cells[1]:  # larger cells may be as many along both axes
             n_orientations = min(n_orientations, 2 ** len(cells))
-        tables: list[Features] = []
+        made: list[Features] = []
         for start, grid in blocks(self.grids(images)):
             orbit = list(islice(views(grid), n_orientations))
             seen = [*orbit, *(self.inverted(view) for view in orbit[:n_inverted])]
-            tables = tables or _tables(len(seen), len(images), len(self._centre))
+            made = made or tables(len(seen), len(images), len(self._centre))
             blank = np.flatnonzero(~grid.reshape(len(grid), -1).any(axis=1))
             places = own_places(images, start + blank, self._centre, self._length)
-            for table, view in zip(tables, seen, strict=True):
+            for table, view in zip(made, seen, strict=True):
                 table[start : start + len(grid)] = self.embed(view)
                 table[start + blank] = places
-        return tables
+        return made
 
 
 def remembered(images: ImageSet, name: str, make: Callable[[], Iterable[tuple[int, Grid]]]) -> Grid:
@@ -93,7 +93,7 @@ def remembered(images: ImageSet, name: str, make: Callable[[], Iterable[tuple[in
         table: Grid | None = None
         for start, grid in make():
             if table is None:
-                table = _tables(1, len(images), *grid.shape[1:])[0]
+                table = tables(1, len(images), *grid.shape[1:])[0]
             table[start : start + len(grid)] = grid
         if table is None:
             raise ImageSetError("there are no images to compare", file=images.folder)
@@ -134,7 +134,8 @@ def own_places(images: ImageSet, rows: NDArray[np.int64], centre: Features, leng
     return (centre + direction).astype(np.float32)
 
 
-def _tables(number: int, *shape: int) -> list[NDArray[np.float32]]:
+def tables(number: int, *shape: int) -> list[NDArray[np.float32]]:
+    """So many tables to be filled, in memory or, if large, on disk."""
     if number * int(np.prod(shape)) * 4 <= IN_MEMORY:
         return [np.empty(shape, np.float32) for _ in range(number)]
     return [np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape) for _ in range(number)]

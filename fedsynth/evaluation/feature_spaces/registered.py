@@ -17,7 +17,7 @@ from fedsynth.data import ImageSet
 from fedsynth.data.lazy_arrays import Stack, blocks
 from fedsynth.evaluation.feature_spaces.appearance import Grid, views
 from fedsynth.evaluation.feature_spaces.detail import blurred, despeckled_cells
-from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered
+from fedsynth.evaluation.feature_spaces.grid_space import Features, GridSpace, remembered, tables
 
 FINE, WIDE = 1 / 48, 1 / 10
 """Detail lies between blurs of these shares of the frame."""
@@ -34,6 +34,8 @@ SOFT = 0.25
 DEGREES = (-11.0, 11.0)
 """Besides as it lies, the image is turned by these; patches reach a few degrees further on their own."""
 SAMPLE = 1000
+AT_ONCE = 2**25
+"""Bytes of images whose patches are made at once."""
 
 
 class Registered(GridSpace):
@@ -66,7 +68,8 @@ class Registered(GridSpace):
         self._size = grid.shape[1:]
         chosen = torch.from_numpy(np.ascontiguousarray(grid[np.sort(rng.permutation(len(grid))[:SAMPLE])]))
         self._basis, lengths = [], []
-        for window in _windows(chosen, reach=0):
+        for number in range(PLACES**2):
+            window = _window(chosen, number, reach=0)
             rows = window.flatten(1)
             variance, axes = torch.linalg.eigh(rows.T @ rows / len(rows))
             deviation = variance[-COMPONENTS:].clamp(min=0).sqrt().flip(0)
@@ -74,15 +77,17 @@ class Registered(GridSpace):
             self._basis.append(basis.T.reshape(-1, *window.shape[1:]).contiguous())
             lengths.append((rows @ basis).square().sum(dim=1))
         self._soft = max(SOFT * float(torch.stack(lengths).median()), 1e-12)
-        super().fit(real, seed=seed)
 
     def views(self, images: ImageSet) -> Iterator[Features]:
         """The images as they are, mirrored, and turned a little to both sides."""
-        grid = self.grids(images)
-        for view in islice(views(grid), self.n_orientations):
-            yield self.embed(view)
-        for degrees in DEGREES:
-            yield self.embed(_turned(torch.from_numpy(np.ascontiguousarray(grid)), degrees).numpy())
+        made: list[Features] = []
+        for start, grid in blocks(self.grids(images)):
+            turned = (_turned(torch.from_numpy(np.ascontiguousarray(grid)), degrees).numpy() for degrees in DEGREES)
+            seen = [self.embed(view) for view in (*islice(views(grid), self.n_orientations), *turned)]
+            made = made or tables(len(seen), len(images), *seen[0].shape[1:])
+            for table, view in zip(made, seen, strict=True):
+                table[start : start + len(grid)] = view
+        yield from made
 
     def features(self, images: ImageSet) -> Features:
         """The grid of every image; one that shows nothing is like no other."""
@@ -90,17 +95,22 @@ class Registered(GridSpace):
 
     def still(self, rows: Features) -> Tensor:
         """The components of every patch in its place: (patches, n, components)."""
-        return torch.stack([found[:, 0] for found in self._components(rows, 0)])
+        parts = [[self._patch(grid, number, 0)[:, 0] for number in range(PLACES**2)] for grid in self._blocks(rows)]
+        return torch.cat([torch.stack(part) for part in parts], dim=1)
 
     def moving(self, rows: Features) -> Iterator[Tensor]:
         """Patch by patch, its components at every place that it may come from: (n, places, components)."""
-        yield from self._components(rows, REACH)
+        for number in range(PLACES**2):
+            yield torch.cat([self._patch(grid, number, REACH) for grid in self._blocks(rows)])
 
-    def _components(self, rows: Features, reach: int) -> Iterator[Tensor]:
-        grid = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).view(len(rows), *self._size)
-        for basis, window in zip(self._basis, _windows(grid, reach), strict=True):
-            found = F.conv2d(window, basis).flatten(2).transpose(1, 2)
-            yield (found / (found.square().sum(dim=-1, keepdim=True) + self._soft).sqrt()).contiguous()
+    def _blocks(self, rows: Features) -> Iterator[Tensor]:
+        """The rows as grids, some at a time."""
+        for _, part in blocks(rows, n_bytes=AT_ONCE):
+            yield torch.from_numpy(np.ascontiguousarray(part, np.float32)).view(len(part), *self._size)
+
+    def _patch(self, grid: Tensor, number: int, reach: int) -> Tensor:
+        found = F.conv2d(_window(grid, number, reach), self._basis[number]).flatten(2).transpose(1, 2)
+        return (found / (found.square().sum(dim=-1, keepdim=True) + self._soft).sqrt()).contiguous()
 
 
 def fits(real: ImageSet) -> bool:
@@ -122,14 +132,14 @@ def even_detail(values: Grid) -> Grid:
     return np.asarray(detail / (np.sqrt(blurred(squares, WIDE)) + QUIET * overall + 1e-6), np.float32)
 
 
-def _windows(grid: Tensor, reach: int) -> Iterator[Tensor]:
-    """Square patches on an even grid with `reach` cells more to every side: (n, channels, edge, edge) each."""
-    half = EDGE // 2
-    padded = F.pad(grid, (reach + half,) * 4)
+def _window(grid: Tensor, number: int, reach: int) -> Tensor:
+    """A square patch of an even grid with `reach` cells more to every side, 0 outside: (n, channels, edge, edge)."""
+    half, edge = EDGE // 2, 2 * reach + EDGE
     along = [np.linspace(half + 1, size - 2 - half, PLACES).round().astype(int) for size in grid.shape[2:]]
-    for row in along[0]:
-        for column in along[1]:
-            yield padded[:, :, row : row + 2 * reach + EDGE, column : column + 2 * reach + EDGE]
+    first = [int(along[0][number // PLACES]) - half - reach, int(along[1][number % PLACES]) - half - reach]
+    inside = [slice(max(0, start), start + edge) for start in first]
+    missing = [(max(0, -start), max(0, start + edge - size)) for start, size in zip(first, grid.shape[2:], strict=True)]
+    return F.pad(grid[:, :, inside[0], inside[1]], (*missing[1], *missing[0]))
 
 
 def _turned(grid: Tensor, degrees: float) -> Tensor:

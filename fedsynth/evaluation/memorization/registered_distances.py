@@ -139,7 +139,8 @@ def _by_reference(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tens
     slots = np.zeros((int(new.sum()), TOGETHER), np.int64)
     slots[group, inside % TOGETHER] = order
     found = (rows[order][new], slots, order, group, inside % TOGETHER)
-    return tuple(torch.from_numpy(np.ascontiguousarray(values)) for values in found)  # type: ignore[return-value]
+    reference, pairs, in_order, groups, columns = (torch.from_numpy(np.ascontiguousarray(one)) for one in found)
+    return reference, pairs, in_order, groups, columns
 
 
 def _places(space: Registered, references: Stack) -> Iterator[Tensor]:

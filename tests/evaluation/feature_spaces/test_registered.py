@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from fedsynth.data import ImageSet
 from fedsynth.data.format import Header
+from fedsynth.evaluation.feature_spaces import registered
 from fedsynth.evaluation.feature_spaces.registered import EDGE, REACH, Registered, fits
 from fedsynth.evaluation.memorization.distance_tables import look_up, queries
 from fedsynth.evaluation.memorization.registered_distances import SHARPNESS, registered_distances
@@ -93,6 +94,15 @@ def test_the_likeness_is_that_of_a_slow_oracle(textures, space):
         assert sorted(others) == [who for who in range(6) if who != query]
         found = -np.log(table.distances[query, :5]) / SHARPNESS
         assert found == pytest.approx(expected[query, others], abs=1e-4)
+
+
+def test_blocks_of_images_make_the_same_patches(textures, space, monkeypatch):
+    rows = space.features(image_set(textures))
+    still, moving = space.still(rows), list(space.moving(rows))
+    monkeypatch.setattr(registered, "AT_ONCE", 3 * rows[0].nbytes)
+    torch.testing.assert_close(space.still(rows), still)
+    for found, expected in zip(space.moving(rows), moving, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_blank_images_are_like_nobody(textures, space):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedsynth.evaluation.memorization.ratios import nearest_two, usual_distance
+from fedsynth.evaluation.memorization.ratios import nearest_persons, nearest_two, usual_distance
 from fedsynth.evaluation.memorization.replication import find_copies, learn_reference
 from fedsynth.evaluation.nearest_neighbours import PatientDistances, patient_distances
 
@@ -131,3 +131,20 @@ def test_no_threshold_is_above_half():
     patients = np.stack([(np.arange(n) + 1) % n, (np.arange(n) + 2) % n], axis=1).astype(np.int32)
     table = {"x": PatientDistances(distances=distances, patients=patients)}
     assert learn_reference(table, np.arange(n), n, 100).thresholds["x"].ratio == 0.5
+
+
+def test_all_spaces_in_one_go_are_as_one_by_one():
+    """Tables of different depth, some shorter than a person of three entries needs, and rows of few patients."""
+    rng = np.random.default_rng(0)
+    person, owners = np.array([0, 0, 0, 3, 4, 5, 6, 7]), np.arange(8)
+    tables, usual = {}, {"deep": 1.0, "shallow": 0.5, "one": 2.0}
+    for name, depth in {"deep": 8, "shallow": 3, "one": 1}.items():
+        distances = np.sort(rng.random((8, depth)).astype(np.float32), axis=1)
+        patients = rng.permuted(np.tile(np.arange(8, dtype=np.int32), (8, 1)), axis=1)[:, :depth]
+        tables[name] = PatientDistances(distances=distances, patients=np.where(distances > 0.9, -1, patients))
+    for apart in (None, owners):
+        found = nearest_persons(tables, usual, person, apart_from=apart)
+        for name, table_of in tables.items():
+            alone = nearest_two(table_of, usual[name], person, apart_from=apart)
+            np.testing.assert_array_equal(found[name].patients, alone.patients)
+            np.testing.assert_array_equal(found[name].ratios, alone.ratios)
