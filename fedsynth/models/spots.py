@@ -178,7 +178,8 @@ def _curvature(blurred: Tensor, rows: Tensor, channels: Tensor, places: Tensor) 
                 at(steps[i], steps[j]) - at(steps[i], -steps[j]) - at(-steps[i], steps[j]) + at(-steps[i], -steps[j])
             )
             hessian[:, i, j] = hessian[:, j, i] = across / 4
-    return torch.linalg.eigvalsh(hessian)
+    curvatures: Tensor = torch.linalg.eigvalsh(hessian)
+    return curvatures
 
 
 def _correlation(marks: Tensor, image: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ class ExponentialMovingAverage:
         }
         parameters = dict(family.nets.named_parameters())
         self._names = [name for name in state if name in parameters]
-        self._weights = [parameters[name] for name in self._names]  # a walk through all modules takes long
+        self._weights: list[Tensor] = [
+            parameters[name] for name in self._names
+        ]  # a walk through all modules takes long
         self._buffers = [name for name in state if name not in parameters]
         self.values: dict[str, Tensor] = {name: value.detach().clone() for name, value in state.items()}
 
