@@ -32,7 +32,7 @@ def table(patients: list[tuple[str, str]], slices: int = 2, site: str = "A") -> 
 @given(
     patients=st.lists(PATIENT, min_size=1, max_size=60), text=PARTITIONS, n=st.integers(1, 9), seed=st.integers(0, 99)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_patient_once_and_no_site_without(patients: list[tuple[str, str]], text: str, n: int, seed: int) -> None:
     assume(n <= len(patients))
     cases = table(patients, slices=1)

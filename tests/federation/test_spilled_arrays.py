@@ -59,7 +59,7 @@ def test_a_run_ends_the_same_whether_replies_waited_in_memory_or_in_a_file(
 def test_the_servers_memory_does_not_grow_with_the_number_of_sites(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    """A model of 4 MB, its largest array of 2 MB, at 4 sites and at 60."""
+    """A model of 4 MB, its largest array of 2 MB, at 4 sites and at 24."""
     monkeypatch.setattr(strategies, "BLOCK", 2**18)
     old = {"a": np.zeros((2**19,), np.float32), **{f"b{i}": np.zeros((2**16,), np.float32) for i in range(8)}}
 
@@ -76,5 +76,5 @@ def test_the_servers_memory_does_not_grow_with_the_number_of_sites(
             assert np.allclose(new["a"], (sites - 1) / 2)
         return found
 
-    few, many = peak(4), peak(60)
+    few, many = peak(4), peak(24)
     assert many < 1.1 * few, (few, many)

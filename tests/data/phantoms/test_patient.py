@@ -93,7 +93,7 @@ def test_head_sizes_and_ventricles_differ_between_patients() -> None:
     assert max(ventricles) > 1.5 * min(ventricles)
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(2))
 def test_a_high_grade_tumour_has_a_bright_rim_a_dark_core_and_oedema(index: int) -> None:
     image, mask = whole("high-grade", index)
     white, oedema, core, rim = (mask == label for label in (3, 4, 5, 6))
@@ -110,7 +110,7 @@ def test_a_high_grade_tumour_has_a_bright_rim_a_dark_core_and_oedema(index: int)
     assert (mask[outside] == 4).mean() > 0.5, "the oedema surrounds the core"
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(2))
 def test_a_low_grade_tumour_is_bright_in_flair_without_a_ring_of_oedema(index: int) -> None:
     image, mask = whole("low-grade", index)
     white, core = mask == 3, mask == 5
@@ -126,7 +126,7 @@ def test_a_low_grade_tumour_is_bright_in_flair_without_a_ring_of_oedema(index: i
 @pytest.mark.parametrize("label", ["low-grade", "high-grade"])
 def test_a_lesion_is_one_body_inside_the_brain_and_spares_the_ventricles(label: str) -> None:
     largest = []
-    for index in range(4):
+    for index in range(2):
         image, mask = whole(label, index)
         body = mask > 3
         parts, _ = ndimage.label(body)
