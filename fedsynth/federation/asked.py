@@ -9,6 +9,9 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.models.facts import is_fitted
 from fedsynth.training.session import fresh_family, recipe_of
 
+LARGEST_SHARE = 0.9
+"""An average in which one site weighs more than this counts as that site's own sampler."""
+
 
 def asked_of(
     settings: FederationSettings, site: str, *, networks: tuple[str, ...] = (), metrics: tuple[str, ...] = ()
@@ -25,7 +28,7 @@ def asked_of(
         networks=networks,
         metrics=metrics,
         secure_sum=settings.secure_sum,
-        one_shot=settings.federation == "one-shot",
+        released_alone=_released_alone(settings, site),
         rounds=settings.rounds,
         local_steps=settings.local_steps,
         batch=_images_per_step(settings),
@@ -40,6 +43,18 @@ def count_parameters(settings: FederationSettings, facts: Facts) -> int:
     with torch.device("meta"):
         family = fresh_family(settings.training(), shape_of(settings, facts))
     return sum(value.numel() for value in family.nets.parameters())
+
+
+def _released_alone(settings: FederationSettings, site: str) -> bool:
+    """Whether the plan allows a release that is the site's own sampler, or an average that is nearly that.
+
+    Declared sizes count against the smallest of the others that the least quorum needs: those alone may answer.
+    """
+    if settings.federation in ("one-shot", "none"):
+        return settings.federation == "one-shot"
+    own = settings.declared.get(site, 0.0)
+    others = sorted(size for name, size in settings.declared.items() if name != site)[: settings.quorum - 1]
+    return settings.quorum == 1 or own > LARGEST_SHARE * (own + sum(others))
 
 
 def _images_per_step(settings: FederationSettings) -> int:

@@ -32,6 +32,7 @@ from fedsynth.federation.ledger_copies import refuse_older
 from fedsynth.federation.order_digest import digest_of
 from fedsynth.federation.proximal import Proximal
 from fedsynth.federation.secure_site import SecureSite
+from fedsynth.federation.sent_sampler import SentSampler
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.site_context import SiteContext
 from fedsynth.federation.trained_rounds import TrainedRounds
@@ -81,6 +82,7 @@ class SiteWork:
         planned = settings.training_exchanges + self.fitting.exchanges
         counted = not site.simulated and self._promise != "private"
         self._trained = TrainedRounds(site.folder, planned=planned) if counted else None
+        self._sent = SentSampler(site.folder)
         self._losses: LossLog | None = None
         self._busy = Lock()
 
@@ -111,6 +113,7 @@ class SiteWork:
     def _train(
         self, order: Order, received: Mapping[str, NDArray[Any]], digest: str, on_step: OnStep | None
     ) -> Outcome:
+        self._sent.refuse_training()
         begins = not any(self._usable(number) for number in self._before(order.round))
         note = self._restore(before=order.round)
         self._in_memory, self._moved = None, True
@@ -159,6 +162,7 @@ class SiteWork:
         elif number == self.fitting.passes:
             if note is SiteNote.ANEW:
                 raise NeutralError(ErrorCode.STATE)
+            self._sent.note(self.trainer.step)
             self.prepared.fit(but=self.fitting.nets)
             arrays = {name: value.cpu().numpy() for name, value in self.fitting.own(ema.values).items()}
         else:

@@ -24,9 +24,9 @@ class Asked:
     """What a run wants of a site. `private` is False for runs with a repeatable seed too: they protect nobody.
 
     `patients` is the declared number of a private run; `networks` names what would leave, `metrics` the numbers that
-    the run cannot do without. The promise of a `secure_sum` holds only against a server with few accomplices; a
-    `one_shot` run takes the site's whole sampler. `batch` is the number of images that a step computes with, real or
-    synthetic, whichever is larger.
+    the run cannot do without. The promise of a `secure_sum` holds only against a server with few accomplices. What a
+    `released_alone` run releases may be the sampler of this site alone, or nearly. `batch` is the number of images that
+    a step computes with, real or synthetic, whichever is larger.
     """
 
     generator: str
@@ -37,7 +37,7 @@ class Asked:
     networks: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     secure_sum: bool = False
-    one_shot: bool = False
+    released_alone: bool = False
     rounds: int = 0
     local_steps: int = 0
     batch: int = 0
@@ -51,8 +51,9 @@ class Policy:
     without privacy is allowed only where `allow-plain` says so. A number that `metrics` does not name is left out of
     every reply; a run that needs it is refused. Answers of private runs leave every `answer-every` seconds; 0: at once.
     `secure-sum` allows promises that hold only while the server colludes with no more sites than the run says.
-    `allow-one-shot` allows a sampler that was trained on this site's patients alone to leave and to be released: what
-    it draws shows one site's patients, where an average shows them among those of others.
+    `allow-one-shot` allows a sampler that was trained on this site's patients alone, or nearly, to be released, by a
+    one-shot federation or by an average of too few. It says nothing of what the server receives: of an average that
+    is the weights of each site after every round.
 
     What is left out of `max_rounds` to `megabytes_a_day` is not capped. Days are those of UTC. `approved` names the
     list of plans that a person here has approved: the site takes part in no other. `health_page` is for
@@ -111,8 +112,8 @@ class Policy:
         if asked.secure_sum and not self.secure_sum:
             problem = "a promise that holds only against a server with few accomplices (secure-sum)"
             raise PolicyRefusedError(problem, ErrorCode.POLICY_SECURE_SUM)
-        if asked.one_shot and not self.allow_one_shot:
-            problem = "a one-shot federation, which takes the sampler of this site alone (allow-one-shot)"
+        if asked.released_alone and not self.allow_one_shot:
+            problem = "a run that may release a sampler of this site alone (allow-one-shot)"
             raise PolicyRefusedError(problem, ErrorCode.POLICY_ONE_SHOT)
         _check_name("generator", asked.generator, self.generators, ErrorCode.POLICY_GENERATORS)
         for name in asked.networks:

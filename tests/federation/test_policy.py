@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from fedsynth.errors import BudgetSpentError, ConfigError, RefusedError
+from fedsynth.federation.asked import asked_of
 from fedsynth.federation.error_codes import ErrorCode, to_code
 from fedsynth.federation.policy import OPEN, Asked, Policy, load_policy
+from fedsynth.federation.settings import FederationSettings
 from fedsynth.privacy.accounting import Budget, Mechanism
 from fedsynth.privacy.ledger import Ledger
 
@@ -86,7 +88,7 @@ def test_a_site_without_a_policy_allows_everything():
     OPEN.check(PLAIN)
     OPEN.check(PRIVATE)
     OPEN.check(replace(PRIVATE, delta=1e-2))
-    OPEN.check(replace(PRIVATE, secure_sum=True, one_shot=True))
+    OPEN.check(replace(PRIVATE, secure_sum=True, released_alone=True))
     OPEN.check_patients(1)
     assert OPEN.cap is None
 
@@ -136,12 +138,12 @@ def test_the_guide_names_every_key_and_no_other():
         ("max-epsilon = 0", None, PLAIN, ErrorCode.POLICY_PLAIN),
         ("", PRIVATE, replace(PRIVATE, secure_sum=True), ErrorCode.POLICY_SECURE_SUM),
         ("secure-sum = true", replace(PRIVATE, secure_sum=True), PLAIN, ErrorCode.POLICY_PLAIN),
-        ("", PRIVATE, replace(PRIVATE, one_shot=True), ErrorCode.POLICY_ONE_SHOT),
-        ("allow-plain = true", PLAIN, replace(PLAIN, one_shot=True), ErrorCode.POLICY_ONE_SHOT),
+        ("", PRIVATE, replace(PRIVATE, released_alone=True), ErrorCode.POLICY_ONE_SHOT),
+        ("allow-plain = true", PLAIN, replace(PLAIN, released_alone=True), ErrorCode.POLICY_ONE_SHOT),
         (
             "allow-one-shot = true",
-            replace(PRIVATE, one_shot=True),
-            replace(PLAIN, one_shot=True),
+            replace(PRIVATE, released_alone=True),
+            replace(PLAIN, released_alone=True),
             ErrorCode.POLICY_PLAIN,
         ),
     ],
@@ -151,6 +153,37 @@ def test_every_key_binds(write, text, passes, refused, code):
     if passes is not None:
         policy.check(passes)
     assert code_of(policy, refused) is code
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"federation": "one-shot", "sites": 3},
+        {"sites": 1},
+        {"sites": 3, "min_sites": 1},
+        {"sites": 2, "weighting": "declared:north=1,south=1e-9"},
+        {"sites": 3, "min_sites": 2, "weighting": "declared:north=95,south=5,west=95"},  # north and south may be left
+        {"sites": 1, "federation": "central-generator"},
+    ],
+)
+def test_an_average_of_one_site_needs_what_a_one_shot_federation_needs(told):
+    asked = asked_of(FederationSettings(generator="dcgan", **told), "north")
+    assert code_of(Policy(allow_plain=True), asked) is ErrorCode.POLICY_ONE_SHOT
+    Policy(allow_plain=True, allow_one_shot=True).check(asked)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"sites": 2},
+        {"sites": 4, "min_sites": 2},
+        {"sites": 2, "weighting": "declared:north=9,south=1"},
+        {"sites": 3, "min_sites": 3, "weighting": "declared:north=95,south=5,west=95"},
+        {"sites": 2, "federation": "none"},
+    ],
+)
+def test_an_average_of_several_sites_releases_nobody_alone(told):
+    Policy(allow_plain=True).check(asked_of(FederationSettings(generator="dcgan", **told), "north"))
 
 
 @pytest.mark.parametrize("patients", [0, 7, 19])

@@ -96,6 +96,37 @@ def test_orders_beyond_the_run_are_refused_and_cost_nothing(tmp_path: Path, aske
         work.train(asked, work._arrays())
 
 
+def test_a_sampler_leaves_once_and_the_site_trains_no_more(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, federation="one-shot", rounds=3)
+    policy = Policy(allow_plain=True, allow_one_shot=True)
+    work, last = work_of(tmp_path, settings, policy), order(4, first=6, steps=0)
+    work.train(order(1), {})
+    sent = work.train(last, {}).arrays
+    assert sent
+    assert work.train(order(1), {}).arrays == {}  # a finished round is answered again, and nothing is trained
+    for asked in (order(2), order(3)):
+        with pytest.raises(RefusedError, match="goes on training after it was sent"):
+            work.train(asked, {})
+    again = work_of(tmp_path, settings, policy)  # the site was started again, and the reply was lost
+    with pytest.raises(RefusedError, match="goes on training after it was sent"):
+        again.train(order(2), {})
+    repeated = again.train(last, {}).arrays
+    assert all((repeated[name] == value).all() for name, value in sent.items())
+
+
+def test_another_sampler_than_the_one_that_was_sent_does_not_leave(tmp_path: Path) -> None:
+    """Its newest state is gone: what is left is that of an earlier round."""
+    settings = replace(SETTINGS, federation="one-shot", rounds=3)
+    policy = Policy(allow_plain=True, allow_one_shot=True)
+    work, last = work_of(tmp_path, settings, policy), order(4, first=6, steps=0)
+    for round in (1, 2, 3):  # noqa: A001
+        work.train(order(round), {})
+    work.train(last, {})
+    (tmp_path / "disk" / "state-000003.safetensors").unlink()
+    with pytest.raises(RefusedError, match="was sent after 6 steps and is now that of 4"):
+        work_of(tmp_path, settings, policy).train(last, {})
+
+
 def test_the_size_that_is_declared_for_a_site_must_be_enough_for_its_policy(tmp_path: Path) -> None:
     settings = private(tmp_path, insecure=False)
     small = replace(settings, weighting="declared:here=3")

@@ -91,8 +91,9 @@ delta = 1e-5
 # than the run says, and not against every server.
 # secure-sum = false
 
-# Whether a sampler that was trained on this hospital's patients alone may leave and be released (a one-shot
-# federation). What it draws shows this hospital's patients; an average shows them among those of all.
+# Whether a sampler that was trained on this hospital's patients alone may be released: by a one-shot federation, or by
+# an average that one hospital may make up alone (min-sites = 1, or a declared share above 0.9). Of an average the
+# server receives this hospital's own weights after every round all the same; only what is released is averaged.
 # allow-one-shot = false
 
 # A plan is everything that the server says of a run. With this line the node takes part only in plans that a person

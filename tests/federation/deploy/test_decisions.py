@@ -42,7 +42,7 @@ PLAIN = replace(SETTINGS, rounds=2)
 def out(tmp_path: Path) -> Path:
     made = deployed(tmp_path, tiny_set(size=16))
     for name in NAMES:
-        set_policy(made, name, **{"max-epsilon": None, "allow-plain": True})
+        set_policy(made, name, **{"max-epsilon": None, "allow-plain": True, "allow-one-shot": True})
     return made
 
 
@@ -232,7 +232,7 @@ def typed(out: Path, name: str, *words: str, answer: str = "") -> str:
 def test_the_sampler_of_one_hospital_leaves_only_where_its_policy_says_so(
     out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    set_policy(out, "north", **{"allow-one-shot": True})
+    set_policy(out, "south", **{"allow-one-shot": False})
     settings = replace(PLAIN, federation="one-shot", min_sites=1)
     run = serve(out, settings)
     said = capfd.readouterr()
@@ -240,15 +240,15 @@ def test_the_sampler_of_one_hospital_leaves_only_where_its_policy_says_so(
         "south refuses: refused by its policy: allow-one-shot"
     ]
     assert [line for line in said.err.splitlines() if "refuses" in line] == [
-        "south refuses hello: the site's policy refuses: a one-shot federation, which takes the sampler of this site "
-        "alone (allow-one-shot)"
+        "south refuses hello: the site's policy refuses: a run that may release a sampler of this site alone "
+        "(allow-one-shot)"
     ]
     assert {row["site"] for row in rows(run) if row["answered"] == "true"} == {"north"}
     assert load_generator(run / "checkpoints")[1].mixture == (1.0,)
     assert not list((out / "south/state").glob("run-*"))
     page = approval.page(approval.Plan(settings=settings), Policy(allow_plain=True), asked_of(settings, "south"))
     assert "What leaves each hospital: once, at the end, its whole sampler" in page
-    assert "REFUSES it, approved or not: the site's policy refuses: a one-shot federation" in page
+    assert "REFUSES it, approved or not: the site's policy refuses: a run that may release a sampler of this" in page
 
 
 def test_a_hospital_takes_part_only_in_a_plan_that_somebody_there_has_approved(out: Path) -> None:

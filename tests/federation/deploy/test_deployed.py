@@ -419,7 +419,7 @@ def test_a_node_behind_a_web_proxy_takes_part(tmp_path: Path) -> None:
         (deployment.out / "server" / "federation.toml").write_text(
             PLAIN.replace("sites = 3", "sites = 1").replace("rounds = 2", "rounds = 1")  # min-sites too
         )
-        (deployment.out / "north" / "policy.toml").write_text("allow-plain = true\n")
+        (deployment.out / "north" / "policy.toml").write_text("allow-plain = true\nallow-one-shot = true\n")
         server = deployment.start("server", "--run")
         _wait(lambda: "open at" in deployment.said("server"), "open")
         directly = deployment.start("north", HTTPS_PROXY="")

@@ -30,7 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds were answered by both; then south changed its policy and refused another run."""
     made = deployed(tmp_path_factory.mktemp("status"), tiny_set(size=16))
     for name in ("north", "south"):
-        set_policy(made, name, **{"max-epsilon": None, "allow-plain": True})
+        set_policy(made, name, **{"max-epsilon": None, "allow-plain": True, "allow-one-shot": True})
     serve(made, replace(SETTINGS, rounds=2))
     set_policy(made, "south", generators=["dcgan"])
     serve(made, replace(SETTINGS, rounds=1, min_sites=1), run="second")
