@@ -63,6 +63,8 @@ def train_all(
     """Every training of every arm, scored; what another process is at work on comes last."""
     way, arms = WAYS[plan.kind], _all_arms(material, plan)
     facts = {"kind": plan.kind, "settings": plan.settings, "real": content_hash(real), "header": repr(real.header)}
+    if plan.kind == "classification":
+        facts["table"] = "with networks"  # those kept by earlier versions do not say which network was asked
     found: dict[tuple[str, bool, int], Trainings] = {}
 
     def make(arm: str, augmented: bool, number: int) -> Trainings:
