@@ -162,13 +162,17 @@ def _gaussian(size: torch.Size, sigma: float) -> Tensor:
 
 
 def _curvature(blurred: Tensor, rows: Tensor, channels: Tensor, places: Tensor) -> Tensor:
-    """The principal curvatures (peaks, dimensions) of the named images and channels at these places."""
+    """The principal curvatures (peaks, dimensions) of the named images and channels at these places.
+
+    Beyond its border an image goes on as at the border.
+    """
     d = blurred.dim() - 2
+    padded, places = functional.pad(blurred, [1] * (2 * d), mode="replicate"), places + 1
     steps = torch.eye(d, dtype=torch.long, device=places.device)
 
     def at(*moves: Tensor) -> Tensor:
         moved = places + sum(moves, torch.zeros_like(steps[0]))
-        return blurred[(rows, channels, *moved.T)]
+        return padded[(rows, channels, *moved.T)]
 
     hessian = blurred.new_zeros(len(places), d, d)
     for i in range(d):

@@ -71,7 +71,8 @@ def learn(
     start: Task | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trained:
-    """A task network trained on all images of `sets`; with `start` it goes on from that one (fine-tuning).
+    """A task network trained on all images of `sets`; with `start` it goes on from that one (fine-tuning), and is that
+    one where no step makes it better on `reference`.
 
     It carries the exponential moving average (EMA) of its weights, of the step at which `reference` was scored best;
     without reference patients that of the last step. `on_step` is called with the steps taken and the ceiling.
@@ -82,6 +83,8 @@ def learn(
             trainer.family.load_state_dict(start.state_dict())
             trainer.ema.update(trainer.family, -1)  # the average starts from there too
         stopping = EarlyStopping(reference, device=open_device(settings.device))
+        if start is not None:
+            stopping.seen(start)  # where no step helps, what tuning began with is the best
         for report in trainer.run(settings.steps):
             on_step(report.step + 1, settings.steps)
             if is_check(report.step + 1, settings.steps) and _no_more_gain(trainer, stopping):

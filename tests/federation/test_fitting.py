@@ -141,6 +141,15 @@ def test_what_travels_after_the_last_round_was_counted_before(tmp_path: Path, se
     assert sum(int(row["bytes_down"]) for row in own[2:]) == cost.after_down
 
 
+def test_networks_that_sites_begin_with_are_counted_in_every_round_down(tmp_path: Path) -> None:
+    begun = simulated(tmp_path, replace(JOINT, rounds=1), "begun")
+    settings = replace(JOINT, federation="one-shot", rounds=2, start=begun.folder)
+    run = simulated(tmp_path, settings)
+    cost = count_cost(settings, Facts.of(site_images(tmp_path, 0)))
+    assert cost.bytes_up == 0 < cost.bytes_down
+    assert [int(row["bytes_down"]) for row in rows(run) if row["round"] in ("1", "2")] == [cost.bytes_down] * 4
+
+
 def test_in_a_one_shot_federation_nothing_leaves_before_the_end(tmp_path: Path) -> None:
     run = federated(tmp_path, ONE_SHOT)
     for line in read_egress(run.site("site-0") / "egress.jsonl"):

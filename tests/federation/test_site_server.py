@@ -124,6 +124,33 @@ def test_the_check_goes_by_way_of_the_hospitals_web_proxy(serve, hospital, proxy
     assert len(proxy.asked) == 2
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("password", ["qz/xw", "qz#xw", "qz?xw", "7781/xw", "qz@xw/qz", "xw:1/qz", "qz xw", "[xw"])
+def test_no_part_of_a_proxys_password_is_shown(hospital, proxy, monkeypatch, variable, password):
+    monkeypatch.setenv(variable, f"http://north:{password}@{proxy.address}")
+    _, text = findings(hospital.write(server="fed.example.test:9"))["server"]
+    assert not any(part in text for part in ("qz", "xw", "7781"))
+    assert f"{variable} cannot be read" in text or f"by way of the web proxy {proxy.address}" in text
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("socks5://north:secret@proxy.example:1080", "names a SOCKS proxy, which cannot be used"),
+        ("http://north:secret@proxy.example:port", "cannot be read"),
+        ("ftp://north:secret@proxy.example:21", "cannot be read"),
+        ("http://north:se/cret@proxy.example:3128", "cannot be read"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_clear_line(hospital, proxy, monkeypatch, variable, url, words):
+    monkeypatch.setenv(variable, url)
+    state, text = findings(hospital.write(server="fed.example.test:9"))["server"]
+    assert state == "problem"
+    assert text.startswith(f"fed.example.test:9: {variable} {words}; name an HTTP proxy")
+    assert "cret" not in text
+
+
 def test_a_server_on_this_machine_is_asked_directly_whatever_the_web_proxy(serve, proxy, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
     state, text = findings(serve())["server"]

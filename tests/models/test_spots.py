@@ -129,6 +129,17 @@ def test_an_edge_that_the_reconstruction_misses_is_no_spot():
     assert float(spots.sums(blobs, made, named)[0]["spots"].sum()) > 40
 
 
+def test_what_lies_at_the_border_of_an_image_is_no_spot():
+    """The brain may fill the image; a voxel without a neighbour on one side cannot be told from one of an edge."""
+    spots = Spots(shape(32, 32))
+    spots.deviation.fill_(0.01)
+    blurred = torch.zeros(3, 1, 32, 32)
+    for one, place in zip(blurred[:, 0], (0, 31, 16), strict=True):
+        one[place, 16] = 1
+    peaks = spots._peaks(blurred, torch.ones(3, 1, 32, 32))
+    assert [peaks[row, 0].nonzero().tolist() for row in range(3)] == [[], [], [[16, 16]]]
+
+
 def test_what_few_images_show_is_not_drawn():
     made = heads(200, SIZE, SIZE)
     real = with_spots(made, 0)

@@ -42,6 +42,17 @@ def test_one_seed_one_result_and_fine_tuning_goes_on_from_where_it_was(images):
     assert not torch.equal(weights(elsewhere), weights(first))
 
 
+def test_tuning_that_only_makes_it_worse_leaves_the_network_as_it_was(images):
+    first = learn([images.select(role="member")], TaskSettings(steps=60, rate=5e-3, batch=8)).task
+    harmful = TaskSettings(steps=3, rate=0.5, batch=4)
+    members, reference = images.select(role="member"), images.select(role="holdout")
+    tuned = learn([members], harmful, start=first, reference=reference)
+    assert torch.equal(weights(tuned.task), weights(first))
+    assert tuned.steps == 3
+    unchecked = learn([members], harmful, start=first)
+    assert not torch.equal(weights(unchecked.task), weights(first))
+
+
 def test_several_sets_are_read_as_one(images):
     one, two = images.rows(np.arange(10)), images.rows(np.arange(10, len(images)))
     rows = np.array([11, 0, 9, 10, len(images) - 1])

@@ -13,6 +13,7 @@ from fedsynth.evaluation.utility.arm_cache import ArmCache, Trainings
 from fedsynth.evaluation.utility.controls import fit_threshold, has_lesions, majority_class
 from fedsynth.evaluation.utility.training_arms import (
     AUGMENTED,
+    FINE_TUNED,
     MAJORITY,
     MEAN_IMAGE,
     OF_STRATEGY,
@@ -63,6 +64,8 @@ def train_all(
     """Every training of every arm, scored; what another process is at work on comes last."""
     way, arms = WAYS[plan.kind], _all_arms(material, plan)
     facts = {"kind": plan.kind, "settings": plan.settings, "real": content_hash(real), "header": repr(real.header)}
+    if plan.kind == "classification":
+        facts["table"] = "with networks"  # those kept by earlier versions do not say which network was asked
     found: dict[tuple[str, bool, int], Trainings] = {}
 
     def make(arm: str, augmented: bool, number: int) -> Trainings:
@@ -75,6 +78,7 @@ def train_all(
         cache = ArmCache() if arm in OF_SYNTHETIC else kept
         shown: dict[str, Any] = {arm: content_hash(plan.nobody[arm])} if arm in plan.nobody else {}
         shown |= {"federated": plan.federated} if arm in OF_STRATEGY else {}
+        shown |= {"start": "a candidate"} if arm == FINE_TUNED else {}  # it was none in earlier versions
         own = {**facts, **shown, "arm": arm, "augmented": augmented, "seed": plan.seed + number}
         made = cache.get(own, lambda: make(*job), wait=wait)
         if made is not None:

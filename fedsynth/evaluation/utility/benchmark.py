@@ -18,7 +18,17 @@ from fedsynth.evaluation.score import Input, Result, Score
 from fedsynth.evaluation.utility.arm_cache import ArmCache, Trainings
 from fedsynth.evaluation.utility.arm_trainings import WAYS, Kind, OnArm, Plan, arm_name, train_all
 from fedsynth.evaluation.utility.controls import has_lesions
-from fedsynth.evaluation.utility.patient_scores import Measure, difference, paired_p, ratio, score, score_rows, skill
+from fedsynth.evaluation.utility.patient_scores import (
+    FEWEST_PATIENTS,
+    Measure,
+    Rows,
+    difference,
+    paired_p,
+    ratio,
+    score,
+    score_rows,
+    skill,
+)
 from fedsynth.evaluation.utility.subgroups import patient_groups, subgroup_scores
 from fedsynth.evaluation.utility.training_arms import (
     AUGMENTED,
@@ -147,15 +157,24 @@ def _scores(found: Mapping[str, Mapping[str, Measure]], plan: Plan) -> dict[str,
 
 
 def _site_scores(found: Mapping[str, Mapping[str, Measure]], site: str, plan: Plan) -> dict[str, Score]:
-    """Every arm on the holdout patients of one site."""
+    """Every arm on the holdout patients of one site; of few patients there is no number, which would tell theirs."""
     scores, main = {}, MAIN[plan.kind]
     for arm, measures in found.items():
         measure, beside = measures[main], _beside(arm, found)
-        scores[f"{main}/{arm}"] = score_rows(measure, measure.at(site), seed=plan.seed)
+        rows = measure.scored(measure.at(site))
+        scores[f"{main}/{arm}"] = _too_few(measure, rows) or score_rows(measure, rows, seed=plan.seed)
         if beside is not None:
             to = found[beside][main]
-            scores[f"{main}_ratio/{arm}"] = ratio(measure, to, seed=plan.seed, rows=measure.at(site))
+            both = to.scored(rows)
+            of_real = _too_few(measure, both) or ratio(measure, to, seed=plan.seed, rows=both)
+            scores[f"{main}_ratio/{arm}"] = of_real
     return scores
+
+
+def _too_few(measure: Measure, rows: Rows) -> Score | None:
+    n = len(np.unique(measure.patients[rows]))
+    why = f"fewer than {FEWEST_PATIENTS} patients of the holdout have what it takes"
+    return Score(value=None, why=why, n=n) if n < FEWEST_PATIENTS else None
 
 
 def _subgroups(found: Mapping[str, Mapping[str, Measure]], holdout: ImageSet, plan: Plan) -> dict[str, Any]:

@@ -65,31 +65,50 @@ LEAD = ("accuracy", "balanced_accuracy", "auc", "calibration")
 COMPARED = ("accuracy",)
 """The scores of which the ratio to real images and the skill over the controls are given."""
 LOWER_IS_BETTER = ("calibration",)
+OF_ONE_NETWORK = ("auc", "calibration")
+"""What compares probabilities of different images, which only one network's can be."""
 
 
 def score_arm(networks: Networks, holdout: ImageSet) -> pd.DataFrame:
-    """A row per image with a class: `case,patient,site,truth` and a probability per class, by case."""
+    """A row per image with a class: `case,patient,site,truth,network` and a probability per class, by case.
+
+    `network` is the site whose network was asked; nothing where one network was asked about all.
+    """
     number = {name: i for i, name in enumerate(holdout.header.classes)}
     tables = []
     for network, images in scored_by(networks, holdout):
         chances = np.stack(list(network.predict(images)))
         table = images.cases[["case", "patient", "site"]].assign(truth=images.cases["class"].map(number))
+        table = table.assign(network=table["site"] if len(networks) > 1 else "")
         tables.append(table.assign(**{f"p{i}": chances[:, i] for i in range(chances.shape[1])}).dropna())
     return pd.concat(tables).sort_values("case", ignore_index=True).astype({"truth": int})
 
 
 def measures(scored: Sequence[pd.DataFrame]) -> dict[str, Measure]:
-    """Accuracy, balanced accuracy, AUC and calibration error of one arm from a table per seed."""
-    return {name: _measure(scored, measure, each=name == "accuracy") for name, measure in MEASURES.items()}
+    """Accuracy, balanced accuracy, AUC and calibration error of one arm from a table per seed.
+
+    AUC and calibration set probabilities of different images side by side. Those of different networks mean different
+    things: where each site has its own, both are means over the sites, weighted by patients.
+    """
+    return {name: _measure(scored, name) for name in MEASURES}
 
 
-def _measure(scored: Sequence[pd.DataFrame], measure: Callable[[Truth, Chances], float], *, each: bool) -> Measure:
+def _measure(scored: Sequence[pd.DataFrame], name: str) -> Measure:
     truth, patients = scored[0]["truth"].to_numpy(np.int64), scored[0]["patient"].to_numpy(str)
-    chances = [_chances(table) for table in scored]
+    networks = scored[0]["network"].to_numpy(str) if name in OF_ONE_NETWORK else np.full(len(truth), "")
+    weights = 1 / scored[0].groupby("patient")["patient"].transform("size").to_numpy(np.float64)
+    chances, measure = [_chances(table) for table in scored], MEASURES[name]
 
     def of_seeds(rows: Rows) -> Values:
-        return np.array([measure(truth[rows], one[rows]) for one in chances])
+        parts = [rows[networks[rows] == network] for network in np.unique(networks[rows])]
+        found = np.array([[measure(truth[part], one[part]) for part in parts] for one in chances])
+        known = np.isfinite(found) * np.array([weights[part].sum() for part in parts])  # a site may have one class only
+        total = np.where(np.isfinite(found), found, 0) * known
+        return np.asarray(
+            np.divide(total.sum(1), known.sum(1), out=np.full(len(found), np.nan), where=known.any(1)), np.float64
+        )
 
+    each = name == "accuracy"
     per_patient = np.stack([_right_per_patient(one, truth, patients) for one in chances]) if each else None
     return Measure(patients=patients, sites=scored[0]["site"].to_numpy(str), of_seeds=of_seeds, each=per_patient)
 

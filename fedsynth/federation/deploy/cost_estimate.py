@@ -6,7 +6,7 @@ Counted from the networks themselves; it asks nobody and reads no voxel.
 from dataclasses import dataclass
 
 from fedsynth.federation.exchange import Arrays, Facts, Order
-from fedsynth.federation.fitting import Fitting, exchanged
+from fedsynth.federation.fitting import Fitting, begun_from, exchanged
 from fedsynth.federation.handshake import shape_of
 from fedsynth.federation.messages import ARRAYS, order_contents
 from fedsynth.federation.settings import FederationSettings
@@ -42,12 +42,13 @@ def count_cost(settings: FederationSettings, facts: Facts) -> Cost:
     family = fresh_family(settings.training(), shape_of(settings, facts))
     arrays = {name: value.numpy() for name, value in exchanged(settings, family).items()}
     networks = tuple(dict.fromkeys(name.split(".")[0] for name in arrays))
-    sent, fitting = _bytes(arrays), Fitting.of(settings, family)
+    begun = {name: value.numpy() for name, value in begun_from(settings, family).items()}  # sent with every round
+    fitting = Fitting.of(settings, family)
     shown = {name: value.numpy() for name, value in fitting.shown(family).items()}
     return Cost(
         networks=networks,
-        bytes_up=sent,
-        bytes_down=sent,
+        bytes_up=_bytes(arrays),
+        bytes_down=_bytes(arrays | begun),
         rounds=settings.rounds_of_training,
         exchanges=fitting.exchanges,
         after_up=sum(_bytes(fitting.expected(family, number)) for number in range(fitting.exchanges)),

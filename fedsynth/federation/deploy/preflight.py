@@ -15,8 +15,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -26,6 +24,7 @@ from fedsynth.errors import ConfigError, FedSynthError, ImageSetError, RefusedEr
 from fedsynth.federation.approval import approved
 from fedsynth.federation.deploy.certificate_checks import read_authority, read_node_key
 from fedsynth.federation.deploy.flower_programs import LOOPBACK
+from fedsynth.federation.deploy.web_proxies import unusable_proxy, web_proxy
 from fedsynth.federation.ledger_copies import refuse_older
 from fedsynth.federation.policy import Policy, load_policy
 from fedsynth.federation.site_context import SiteFile, load_site_file
@@ -59,6 +58,7 @@ class _Server:
 
     apart: float | None = None
     problem: str = ""
+    remedy: str = "ask who runs it for the authority and the name that it has now"
     note: str = ""
     way: str = ""
 
@@ -235,6 +235,8 @@ def _look_at(site: SiteFile) -> _Server:
         return _Server(note="no server and authority are named")
     host, port = site.address
     direct, way = host in LOOPBACK.split(","), web_proxy(host)
+    if not direct and (unusable := unusable_proxy()):
+        return _Server(problem=unusable, remedy="name an HTTP proxy; signs in a password are written as in %2F")
     try:
         context = ssl.create_default_context(cafile=site.authority)
         with httpx.Client(verify=context, timeout=SECONDS, trust_env=not direct) as client:
@@ -247,17 +249,6 @@ def _look_at(site: SiteFile) -> _Server:
         return _Server(note=f"not reached: {str(error) or type(error).__name__}{way}")
     theirs = _date(answer.headers.get("date"))
     return _Server(apart=None if theirs is None else seconds_apart(theirs, asked=asked, answered=answered), way=way)
-
-
-def web_proxy(host: str) -> str:
-    """By which of the hospital's web proxies the environment sends what goes to `host`, in words and without the
-    password in it; nothing where it goes there directly."""
-    found = getproxies()
-    named = found.get("https") or found.get("all")
-    if not named or host in LOOPBACK.split(",") or proxy_bypass(host):
-        return ""
-    address = urlsplit(named if "://" in named else f"http://{named}").netloc.rpartition("@")[2]
-    return f", by way of the web proxy {address}"
 
 
 def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
@@ -274,8 +265,7 @@ def seconds_apart(theirs: datetime, *, asked: datetime, answered: datetime) -> f
 
 def _server(site: SiteFile, found: _Server) -> str:
     if found.problem:
-        remedy = "ask who runs it for the authority and the name that it has now"
-        raise ConfigError(found.problem, file=site.server, remedy=remedy)
+        raise ConfigError(found.problem, file=site.server, remedy=found.remedy)
     if found.note:
         raise _NoteError(found.note)
     return f"answers under a certificate of the authority ({site.server}{found.way})"

@@ -8,7 +8,7 @@ import pytest
 from fedsynth.data.phantoms.cohort import make_phantoms
 from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.errors import FedSynthError
-from fedsynth.evaluation.utility import patient_scores
+from fedsynth.evaluation.utility import benchmark, patient_scores
 from fedsynth.evaluation.utility.arm_cache import ArmCache
 from fedsynth.evaluation.utility.arm_trainings import Plan
 from fedsynth.evaluation.utility.benchmark import prepare, run_utility
@@ -21,6 +21,14 @@ from fedsynth.training.settings import TaskSettings
 def real(tmp_path_factory):
     settings = PhantomSettings(size=32, patients=40, slices=3, sites=2)
     return make_phantoms(tmp_path_factory.mktemp("set") / "set", settings, workers=1)
+
+
+@pytest.fixture(scope="module")
+def half(real):
+    """The same patients, half of the members in the holdout too: enough at each site for a number of its own."""
+    members = sorted(set(real.select(role="member").cases["patient"]))
+    cases = real.cases
+    return real.with_cases(cases.assign(role=cases["role"].mask(cases["patient"].isin(members[::2]), "holdout")))
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +270,7 @@ def test_hospitals_alone_and_fine_tuning(real):
     real = one_slice_each(real)
     result = scores_of(real, synthetic_of(real.select(role="member")), *ARMS, steps=2)
     assert {f"dice/{arm}" for arm in (*ARMS, "threshold", "mean-image")} <= result.scores.keys()
-    assert result.per_site["hospital-1"]["dice_ratio/real-local"].value is not None
+    assert "dice_ratio/real-local" in result.per_site["hospital-1"]
 
 
 def test_three_seeds_are_tested_in_pairs(real):
@@ -343,6 +351,26 @@ def of_sites(real, learner, *arms):
     return run_utility(real, None, plan, learner)
 
 
+def test_a_site_of_few_holdout_patients_has_no_number_of_its_own(half):
+    holdout = half.select(role="holdout")
+    own = sorted(set(holdout.rows(holdout_with_lesion(half)).cases.query("site == 'hospital-1'")["patient"]))
+    assert len(own) > 5
+    for left, known in ((5, False), (1, False), (6, True)):
+        few = half.rows(np.flatnonzero(~half.cases["patient"].isin(own[left:])))
+        found = of_sites(few, OfSites({}), "real", "real-federated").per_site["hospital-1"]
+        for name in ("dice/real", "dice/real-federated", "dice_ratio/real-federated"):
+            assert found[name].n == left
+            assert (found[name].value is not None, found[name].low is not None) == (known, known)
+            assert ("fewer than 6 patients" in found[name].why) != known
+
+
+@pytest.fixture
+def any_number(monkeypatch):
+    """Sites of few holdout patients have numbers too."""
+    monkeypatch.setattr(benchmark, "FEWEST_PATIENTS", 1)
+
+
+@pytest.mark.usefixtures("any_number")
 def test_networks_of_one_site_are_scored_on_its_own_patients(real):
     local = {"hospital-1": 0.2, "hospital-2": 0.8}
     learner = OfSites(local)
@@ -364,6 +392,7 @@ def test_networks_of_one_site_are_scored_on_its_own_patients(real):
     assert result.details["trainings"]["real-federated-fine-tuned"]["steps"] == [7, 7]
 
 
+@pytest.mark.usefixtures("any_number")
 def test_fedbn_networks_are_scored_and_tuned_each_at_its_site(real):
     personal = {"hospital-1": 0.3, "hospital-2": 0.7}
     result = of_sites(real, OfSites({}, personal=personal), "real-federated", "real-federated-fine-tuned")

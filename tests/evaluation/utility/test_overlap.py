@@ -6,7 +6,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fedsynth.data import Header, ImageSet
-from fedsynth.evaluation.utility.classification import accuracy, auc, balanced_accuracy, calibration_error
+from fedsynth.evaluation.utility.classification import (
+    accuracy,
+    auc,
+    balanced_accuracy,
+    calibration_error,
+    measures,
+)
 from fedsynth.evaluation.utility.segmentation import brats_dice, count_lesions, hausdorff95, score_masks
 
 
@@ -134,3 +140,36 @@ def test_the_area_is_scikit_learns_with_ties_too():
     chances = rng.integers(1, 5, (60, 3)) / 10
     expected = roc_auc_score(np.eye(3)[truth], chances, average="macro")
     assert auc(truth, chances) == pytest.approx(expected)
+
+
+def shifted(networks, n=40):
+    """Two sites of which each ranks its own patients perfectly, the logits of the second shifted; two images each."""
+    site = np.repeat(["a", "b"], [n, 3 * n])
+    truth = np.tile([0, 1, 1, 0], n)
+    logit = np.where(truth == 1, 1.0, -1.0) + np.where(site == "b", 5.0, 0.0)
+    chance = 1 / (1 + np.exp(-logit))
+    patients = [f"p{row // 2}" for row in range(4 * n)]
+    return pd.DataFrame(
+        {"case": patients, "patient": patients, "site": site, "truth": truth, "network": networks(site)}
+        | {"p0": 1 - chance, "p1": chance}
+    )
+
+
+def test_networks_of_different_sites_are_not_ranked_against_each_other():
+    each, one = (measures([shifted(of)]) for of in (lambda site: site, lambda site: ""))
+    rows = each["auc"].rows
+    assert each["auc"].value(rows) == 1
+    assert one["auc"].value(rows) < 0.95
+    own = [each["calibration"].value(each["calibration"].at(site)) for site in "ab"]
+    assert each["calibration"].value(rows) == pytest.approx(np.average(own, weights=[1, 3]))
+    assert each["accuracy"].value(rows) == one["accuracy"].value(rows)
+    twice = np.concatenate([each["auc"].at("a"), each["auc"].at("a"), each["auc"].at("b")])  # as a bootstrap may draw
+    assert each["calibration"].value(twice) == pytest.approx(np.average(own, weights=[2, 3]))
+
+
+def test_a_site_with_one_class_alone_does_not_count_in_the_auc():
+    table = shifted(lambda site: site)
+    table.loc[table["site"] == "a", "truth"] = 1
+    auc_of = measures([table])["auc"]
+    assert auc_of.value(auc_of.rows) == 1
+    assert np.isnan(auc_of.value(auc_of.at("a")))
