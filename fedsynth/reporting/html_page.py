@@ -17,6 +17,7 @@ from fedsynth.reporting.answer import (
     LIMITS,
     NOT_PRIVATE_OUTPUT,
     QUESTION,
+    RESULTS,
     USE,
     Answer,
     Part,
@@ -78,7 +79,7 @@ class Way:
     def first(self) -> list[Part]:
         """What the first screen says below the headline, in its order."""
         by_question = {part.question: part for part in self.answer.parts if part.brief}
-        return [by_question[question] for question in (USE, GUARANTEE, ADDED) if question in by_question]
+        return [by_question[question] for question in (RESULTS, USE, GUARANTEE, ADDED) if question in by_question]
 
     @property
     def short(self) -> dict[str, str]:

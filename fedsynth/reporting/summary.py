@@ -65,6 +65,19 @@ class Facts:
         """No patient was ever read, by this run or by those that it goes on from."""
         return self.lineage.public
 
+    @property
+    def refuted_by(self) -> Result | None:
+        """The audit that found a larger epsilon than the run states, if one did."""
+        audits = (self.results.get(name) for name in ("audit", "audit-mechanism"))
+        return next((one for one in audits if one is not None and one.verdict == "fail"), None)
+
+    @property
+    def delta(self) -> float | None:
+        """The delta at which its epsilon holds; None where the run does not say it."""
+        if len(self.lineage.counted) > 1 and not self.lineage.exposed:
+            return self.lineage.guarantee().delta
+        return (self.settings.get("privacy") or {}).get("delta")
+
 
 COLUMNS = {
     "run": "run",

@@ -40,7 +40,7 @@ def test_one_row_is_enough_and_its_words_hold_guarantee_and_verdicts(tmp_path):
     assert {"gan", "90 % (80 to 100 %)", "guarantee: none; memorization pass; membership leak"} <= set(texts(chart))
     assert "gan 90 % (80 to 100 %) guarantee: none; memorization pass; membership leak" in chart.what
     (chart,) = utility_forests([run_with(tmp_path / "dp", epsilon=8.0)])
-    assert "guarantee: epsilon 8; memorization pass; membership pass" in texts(chart)
+    assert "guarantee: epsilon 8 at delta 1e-05; memorization pass; membership pass" in texts(chart)
 
 
 def test_an_interval_is_as_long_as_it_is_and_verdicts_differ_in_colour_and_shape(tmp_path):
@@ -76,7 +76,7 @@ def test_controls_and_public_images_are_lines_where_the_rows_agree(tmp_path):
 def test_the_short_table_says_in_words_what_the_long_one_says_in_numbers(tmp_path):
     facts = run_with(tmp_path / "a", epsilon=8.0, membership="leak")
     assert short_cells(facts) == {
-        "guarantee": "epsilon 8",
+        "guarantee": "epsilon 8 at delta 1e-05",
         "copies": "none found; at most 0.81 %",
         "members": "yes; AUC 0.60 (0.50 to 0.70)",
         "segmentation": "90 % (80 to 100 %)",
