@@ -37,12 +37,11 @@ from fedsynth.reporting.short_table import HEADS, Reference, references, short_c
 from fedsynth.reporting.summary import COLUMNS, Facts, unfinished_facts
 from fedsynth.reporting.training_curves import training_curves
 from fedsynth.reporting.usefulness import TASKS, share_of_real
+from fedsynth.reporting.withheld_paths import without_paths
 
 TONES: Mapping[Tone, str] = {"yes": "Tests passed", "open": "Not decided", "no": "Do not share"}
 SIDE_BY_SIDE = 4
 """Rows in one part of the full table: more do not fit on paper."""
-LOCAL = ("images", "store", "start", "sites", "workspace")
-"""Settings that may hold paths of this machine."""
 COMMANDS = "commands.txt"
 
 
@@ -100,7 +99,7 @@ class Way:
                 prints[kind, given.sha256].append(name)
         beside = row.run.folder.with_name(f"{row.run.folder.name}-{COMMANDS}")
         return Repeat(
-            settings=to_toml(_without_paths(row.settings) if self.export else row.settings),
+            settings=to_toml(without_paths(row.settings) if self.export else row.settings),
             fingerprints={f"{kind} ({', '.join(of)})": one for (kind, one), of in prints.items()},
             versions=_versions(row),
             commands=beside.read_text(encoding="utf-8") if beside.is_file() and not self.export else "",
@@ -222,8 +221,3 @@ def _without_reasons(row: Facts) -> Facts:
     """What a step said when it failed may name paths and patients."""
     failed = dict.fromkeys(row.failed, "")
     return unfinished_facts(row.run.folder, failed) if row.unfinished else replace(row, failed=failed)
-
-
-def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key not in LOCAL or isinstance(value, int)}
-    return {key: _without_paths(value) if isinstance(value, Mapping) else value for key, value in kept.items()}

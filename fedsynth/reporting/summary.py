@@ -20,6 +20,7 @@ from fedsynth.reporting.table_cells import (
     Cell,
     Hospitals,
     cell_of_another_set,
+    delta_of,
     federation_cell,
     hospitals_of,
     leakage_cells,
@@ -74,9 +75,7 @@ class Facts:
     @property
     def delta(self) -> float | None:
         """The delta at which its epsilon holds; None where the run does not say it."""
-        if len(self.lineage.counted) > 1 and not self.lineage.exposed:
-            return self.lineage.guarantee().delta
-        return (self.settings.get("privacy") or {}).get("delta")
+        return delta_of(self.settings, self.lineage)
 
 
 COLUMNS = {
