@@ -26,7 +26,7 @@ from fedsynth.reporting.answer import (
 )
 from fedsynth.reporting.comparison import differences, reasons, shown_columns
 from fedsynth.reporting.figures import Chart
-from fedsynth.reporting.forest_plots import group_forests, groups, utility_forests
+from fedsynth.reporting.forest_plots import group_forests, groups, groups_without_ratio, utility_forests
 from fedsynth.reporting.frontier import frontiers
 from fedsynth.reporting.page_pictures import Pictures, pictures_of
 from fedsynth.reporting.page_templates import style, templates
@@ -145,6 +145,7 @@ def report_page(
         "frontiers": frontiers(rows) if len({row.cells["epsilon"].value for row in rows} - {None}) > 1 else [],
         "subgroups": [chart for task in TASKS for chart in group_forests(rows, task)],
         "missing_groups": _missing_groups(rows),
+        "without_ratio": [text for task in TASKS for text in groups_without_ratio(rows, task)],
         "published": published,
         "published_heads": PUBLISHED_HEADS,
         "published_rows": [] if published is None else published_rows(published, rows),
@@ -195,7 +196,7 @@ def _sections(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("pictures", "Pictures", found["shown"]),
         ("table", "In one table", True),
         ("privacy-and-utility", "Privacy and utility", found["forests"] or found["frontiers"]),
-        ("subgroups", "Subgroups", found["subgroups"]),
+        ("subgroups", "Subgroups", found["subgroups"] or found["without_ratio"]),
         ("findings", "Findings in full", True),
         ("published", "Published numbers", found["published"] and found["published"].figures),
         ("limits", "Limits", True),

@@ -7,7 +7,7 @@ import pytest
 
 from fedsynth.evaluation.score import Result, Score, load_result
 from fedsynth.reporting.figures import Estimate, Slot, forest
-from fedsynth.reporting.forest_plots import FEWEST, group_forests, groups, utility_forests
+from fedsynth.reporting.forest_plots import FEWEST, group_forests, groups, groups_without_ratio, utility_forests
 from fedsynth.reporting.html_page import report_page
 from fedsynth.reporting.short_table import copies_in_brief, references, short_cells
 from fedsynth.reporting.summary import read_facts
@@ -120,6 +120,34 @@ def test_groups_have_intervals_and_those_of_few_patients_are_left_out(tmp_path):
     assert 'id="subgroups"' in page
     assert "By class nothing was measured." in page
     assert 'id="subgroups"' not in report_page([run_with(tmp_path / "b")])
+
+
+def test_a_group_whose_ratio_is_zero_is_drawn_and_one_without_a_ratio_is_named(tmp_path):
+    facts = run_with(tmp_path / "a")
+    kept = load_result(facts.run.benchmark("segmentation"))
+    unknown = {"dice_ratio/synthetic": Score(value=None, why="real images reach nothing", n=20)}
+    few = {"dice_ratio/synthetic": Score(value=None, why="real images reach nothing", n=FEWEST - 1)}
+    zero = {"dice_ratio/synthetic": Score(value=0.0, low=0.0, high=0.0, n=20)}
+    only_zero = replace(kept, per_site={"north": zero, "south": unknown, "tiny": few})
+    only_zero.save(facts.run.benchmark("segmentation"))
+    facts = read_facts(facts.run.folder)
+    (chart,) = group_forests([facts], "segmentation")
+    assert {"site: north", "0 % (0 to 0 %)"} <= set(texts(chart))
+    assert groups_without_ratio([facts], "segmentation") == ["site south, segmentation: real images reach nothing"]
+    replace(kept, per_site={"south": unknown}).save(facts.run.benchmark("segmentation"))
+    page = report_page([read_facts(facts.run.folder)])
+    assert "site south, segmentation: real images reach nothing" in page
+    assert 'href="#subgroups"' in page
+
+
+@pytest.mark.parametrize(("value", "high", "arrows"), [(1.9, 1.99, 0), (1.9, 2.5, 1), (2.5, 3.0, 1), (2.5, None, 1)])
+def test_what_lies_beyond_the_axis_has_an_arrow(value, high, arrows):
+    low = None if high is None else 0.5
+    inside = Estimate(value=0.5, series="b")
+    slots = [Slot(name="x", estimates=[Estimate(value=value, low=low, high=high, series="a"), inside])]
+    chart = forest(slots, x="of real", marks=MARK, levels=[("real", 1.0)])
+    drawn = re.findall(r'<use [^>]*x="([\d.]+)"[^>]*style="fill: (#\w+); stroke: (#\w+)', chart.svg)
+    assert [(fill, stroke) for _, fill, stroke in drawn].count(("#123456", "#123456")) == arrows
 
 
 def test_many_rows_are_several_charts_with_a_legend(tmp_path):

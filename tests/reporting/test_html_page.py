@@ -108,6 +108,9 @@ def test_every_word_is_defined_once_as_the_glossary_has_it(tmp_path):
     for term, meaning in TERMS.values():
         assert term.lower() in known, term
         assert meaning.endswith(".")
+    interval = TERMS["interval"][1].lower().partition(";")[0]
+    assert interval in known, "not what other patients could have given, which is an interval of prediction"
+    assert "up to delta" in TERMS["epsilon"][1]
     run = make_run(tmp_path / "a")
     passing(run)
     page = report_page([read_facts(run.folder)])
