@@ -194,7 +194,16 @@ def _slot(axes: Axes, slot: Slot, top: float, marks: Mapping[str, tuple[str, str
         at = top + FOREST_LINE * (1.5 + bool(slot.note) + number)
         if one.low is not None and one.high is not None:
             axes.plot([one.low, one.high], [at, at], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
-        axes.plot([one.value], [at], marker, color=colour, markersize=8, markeredgecolor="white", zorder=3)
+        axes.plot(
+            [one.value],
+            [at],
+            marker,
+            color=colour,
+            markersize=8,
+            markeredgecolor="white",
+            zorder=3,
+            clip_on=one.value > MOST_SHOWN,
+        )
         if max(one.value, one.high or 0.0) > MOST_SHOWN:
             axes.plot([1], [at], BEYOND, color=colour, markersize=8, transform=across, clip_on=False, zorder=4)
 
