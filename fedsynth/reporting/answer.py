@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fedsynth.reporting.comparison import mixed
+from fedsynth.reporting.short_table import delta_in_brief, strongest_attack
 from fedsynth.reporting.summary import ELSEWHERE, Facts
 from fedsynth.reporting.table_cells import INSECURE, NO_GUARANTEE, PLAIN
 from fedsynth.reporting.usefulness import (
     TASKS,
-    Use,
     added_in_brief,
     patients_added,
     use_in_brief,
@@ -20,7 +21,7 @@ from fedsynth.reporting.usefulness import (
 )
 
 QUESTION = "May these images be shared instead of the real ones?"
-LEAKAGE, ADDED, GUARANTEE, USE = "Leakage", "Patients added", "Guarantee", "Use"
+LEAKAGE, ADDED, GUARANTEE, USE, RESULTS = "Leakage", "Patients added", "Guarantee", "Use", "Results"
 NOT_PRIVATE_OUTPUT = (
     "Numbers measured on real patients are not themselves private outputs: epsilon covers the generator and what is "
     "drawn from it, not this page."
@@ -44,6 +45,21 @@ ASKS = {
     "readers": "reading by physicians",
 }
 NEVER_ASKED = ("attributes of a patient that an image gives away", "other hospitals' patients")
+
+COPIES = {
+    "pass": "no copies were found",
+    "depends": "the images depend on who was trained on",
+    "invalid": "the test for copies did not hold its controls",
+    "inconclusive": "there was too little to look for copies with",
+}
+"""What the test of memorization found besides a leak, beside what speaks against a set."""
+
+OPEN = {
+    "depends": "Not without a guarantee: the images depend on who was trained on",
+    "invalid": "Unknown: the test itself did not hold its controls",
+    "inconclusive": "Unknown: there was too little to measure with",
+}
+"""Headlines where nothing is known to speak against a set, by the verdict on memorization."""
 
 Tone = Literal["yes", "no", "open"]
 
@@ -76,14 +92,11 @@ def answer(facts: Facts) -> Answer:
     """From what leaked first, then the guarantee, then what the images are good for."""
     if facts.unfinished:
         return Answer(headline=f"Unknown: {facts.cells['generator'].text}", tone="open")
-    memory, membership = (facts.results.get(name) for name in ("memorization", "membership"))
-    verdict = None if memory is None else memory.verdict
-    if verdict == "pass":
-        headline, tone = _without_copies(None if membership is None else membership.verdict, use_of(facts))
-    else:
-        headline, tone = _headline(verdict)
+    headline, tone = _headline(facts)
     brief, guarantee = _guarantee(facts)
+    apart = apart_from_the_set(facts)
     parts = [
+        Part(question=RESULTS, brief="; ".join(apart), sentences=[f"{one[:1].upper()}{one[1:]}." for one in apart]),
         Part(question=LEAKAGE, brief=headline, sentences=[*_leak(facts), *_membership(facts)]),
         Part(question=ADDED, brief=added_in_brief(facts.results), sentences=patients_added(facts.results)),
         Part(question=GUARANTEE, brief=brief, sentences=[guarantee, *lineage_lines(facts), *_hospitals(facts)]),
@@ -108,30 +121,65 @@ def untested(facts: Facts) -> list[str]:
     return [*undecided, *missing, *again, *NEVER_ASKED]
 
 
-def _without_copies(membership: str | None, use: Use) -> tuple[str, Tone]:
-    """Tests alone never make a yes: noise is nobody's copy, and who asks wants images that are good for something."""
-    if membership == "leak":
-        return "No copies were found, but those who were trained on can be told from others", "open"
-    if use.reasons:
-        how = "of no use that was measured" if use.none else "of no use for everything that was measured"
-        return f"No copies were found, but the images are {how}: {'; '.join(use.reasons)}", "open"
-    if membership != "pass":
-        return "No copies were found; whether those who were trained on can be told from others is not known", "open"
-    if not use.measured:
-        return "No copies were found; what the images are good for was not measured", "open"
+def apart_from_the_set(facts: Facts) -> list[str]:
+    """Which results are not of this set, or of another than the rest, or cannot be read: they answer nothing together.
+
+    A damaged file is not named: the name is a path.
+    """
+    found = mixed(facts)
+    if facts.strange:
+        found.append(f"{', '.join(facts.strange)} was measured on another set than the one in the run: run it again")
+    if facts.damaged:
+        n = len(facts.damaged)
+        found.append(f"{n} result{'' if n == 1 else 's'} cannot be read: run the benchmarks again")
+    return found
+
+
+def _headline(facts: Facts) -> tuple[str, Tone]:
+    """What speaks against the set first, whatever else is known; a yes only where nothing is open."""
+    verdicts = {name: result.verdict for name, result in facts.results.items()}
+    if against := _against(facts, verdicts.get("memorization"), verdicts.get("membership")):
+        return f"No: {against}", "no"
+    if apart_from_the_set(facts):
+        return "Unknown: the results do not belong together", "open"
+    if verdicts.get("memorization") != "pass":
+        return OPEN.get(str(verdicts.get("memorization")), "Unknown: the leakage test was not run"), "open"
+    if open_because := _open_because(facts, verdicts.get("membership")):
+        return f"No copies were found{open_because}", "open"
     return "The tests found no copies, and would have found them at the tolerated share", "yes"
 
 
-def _headline(verdict: str | None) -> tuple[str, Tone]:
-    if verdict == "leak":
-        return "No: the set holds copies of patients", "no"
-    if verdict == "depends":
-        return "Not without a guarantee: the images depend on who was trained on", "open"
-    if verdict == "invalid":
-        return "Unknown: the test itself did not hold its controls", "open"
-    if verdict == "inconclusive":
-        return "Unknown: there was too little to measure with", "open"
-    return "Unknown: the leakage test was not run", "open"
+def _against(facts: Facts, memory: str | None, membership: str | None) -> str:
+    """Copies, members who can be told from others, and an audit that failed: all that were found."""
+    found = ["the set holds copies of patients"] if memory == "leak" else []
+    if membership == "leak":
+        attack = strongest_attack(facts)
+        found.append(f"members can be told from others{f' by {attack}' if attack else ''}")
+    if facts.refuted_by is not None:
+        found.append("the audit contradicts the guarantee")
+    if not found or memory == "leak":
+        return ", and ".join(found)
+    return f"{', and '.join(found)}; {COPIES.get(str(memory), 'the test for copies was not run')}"
+
+
+def _open_because(facts: Facts, membership: str | None) -> str:
+    """Tests alone never make a yes: noise is nobody's copy, and who asks wants images that are good for something."""
+    use = use_of(facts)
+    if facts.cells["epsilon"].text == INSECURE:
+        return ", but the run is NOT PRIVATE: its randomness can be repeated"
+    if facts.cells["epsilon"].text == NO_GUARANTEE or any(
+        run in facts.lineage.exposed for run in facts.lineage.runs[:-1]
+    ):
+        return ", but the weights come from a run without a guarantee, and nobody tested for its patients"
+    if use.reasons:
+        return f", but {'the images are of no use that was measured: ' if use.none else ''}{'; '.join(use.reasons)}"
+    if membership != "pass":
+        return "; whether those who were trained on can be told from others is not known"
+    if not use.measured:
+        return "; what the images are good for was not measured"
+    if use.unknown:
+        return f"; what the images are good for is not known: {'; '.join(use.unknown)}"
+    return ""
 
 
 def _leak(facts: Facts) -> list[str]:
@@ -169,10 +217,15 @@ def _guarantee(facts: Facts) -> tuple[str, str]:
     if why is not None:
         look = " Tests can only look." if epsilon.text == PLAIN else ""
         return f"None: {why}", f"There is no guarantee: {why}.{look}"
+    if (audit := facts.refuted_by) is not None:
+        lower = audit.scores.get("epsilon_lower_bound")
+        bound = "" if lower is None or lower.value is None else f": it found epsilon {lower.value:.3g} at least"
+        said = f"Epsilon {epsilon.text} per patient is contradicted by the audit{bound}"
+        return f"Contradicted by the audit{bound}", f"{said}."
     total = facts.cells["cumulative"]
     over_all = f"over all runs {total.text}" if total.value is not None else f"over all runs: {total.why}"
     where = "over the whole lineage of this run" if len(facts.lineage.counted) > 1 else "in this run"
-    said = f"Epsilon {epsilon.text} per patient {where}"
+    said = f"Epsilon {epsilon.text} at {delta_in_brief(facts)} per patient {where}"
     return said, f"{said}; {over_all}."
 
 

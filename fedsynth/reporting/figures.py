@@ -41,7 +41,9 @@ BAND_POINTS = 300
 FOREST_WIDTH, FOREST_LINE = 4.7, 0.2
 """Inches: narrow enough that its words can be read on a phone."""
 MOST_SHOWN = 2.0
-"""Shares beyond are cut: they come from small denominators."""
+"""Shares beyond are cut, with an arrow: they come from small denominators."""
+BEYOND = ">"
+"""The marker of what goes on beyond the right end of the axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +169,11 @@ def forest(
             axes.axvline(value, color="#4a565e", linestyle=style, linewidth=1.2, zorder=1, label=name)
         for name, (marker, colour) in marks.items() if legend else ():
             axes.plot([], [], marker, color=colour, label=name)
-        ends = [e.high or e.value for slot in drawn for e in slot.estimates] + [value for _, value in levels]
-        axes.set(xlabel=x, xlim=(0, 1.04 * min(max(ends), MOST_SHOWN)), ylim=(top, 0), yticks=[])
+        ends = [e.value if e.high is None else e.high for slot in drawn for e in slot.estimates] + [
+            value for _, value in levels
+        ]
+        most = 1.04 * min(max(ends), MOST_SHOWN)
+        axes.set(xlabel=x, xlim=(0, most or 1.0), ylim=(top, 0), yticks=[])
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         if below:
             _figure(axes).legend(loc="outside upper left", fontsize=9, borderaxespad=0.2)
@@ -189,7 +194,18 @@ def _slot(axes: Axes, slot: Slot, top: float, marks: Mapping[str, tuple[str, str
         at = top + FOREST_LINE * (1.5 + bool(slot.note) + number)
         if one.low is not None and one.high is not None:
             axes.plot([one.low, one.high], [at, at], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
-        axes.plot([one.value], [at], marker, color=colour, markersize=8, markeredgecolor="white", zorder=3)
+        axes.plot(
+            [one.value],
+            [at],
+            marker,
+            color=colour,
+            markersize=8,
+            markeredgecolor="white",
+            zorder=3,
+            clip_on=one.value > MOST_SHOWN,
+        )
+        if max(one.value, one.high or 0.0) > MOST_SHOWN:
+            axes.plot([1], [at], BEYOND, color=colour, markersize=8, transform=across, clip_on=False, zorder=4)
 
 
 def roc(

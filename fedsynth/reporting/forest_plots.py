@@ -50,6 +50,18 @@ def groups(rows: Sequence[Facts], task: str, arm: str = "synthetic") -> list[Gro
     return [Group(kind=kind, name=name, scores=scores) for (kind, name), scores in found.items()]
 
 
+def groups_without_ratio(rows: Sequence[Facts], task: str, arm: str = "synthetic") -> list[str]:
+    """The groups of enough patients whose ratio is not known, each with the reason: no chart shows them."""
+    found: dict[str, None] = {}
+    for row in [row for row in rows if task in row.results]:
+        for (kind, name), scores in _scores_by_group(row.results[task]).items():
+            ratio = _of_arm(scores, f"{TASKS[task]}_ratio", arm)
+            if ratio is not None and ratio.value is None and (ratio.n or 0) >= FEWEST:
+                of = f" of {row.run.folder.name}" if len(rows) > 1 else ""
+                found[f"{kind} {name}{of}, {task}: {ratio.why}"] = None
+    return list(found)
+
+
 def group_forests(rows: Sequence[Facts], task: str) -> list[Chart]:
     """The groups of a task, at most as many rows in one chart as there are markers."""
     found, charts = groups(rows, task), []
@@ -89,21 +101,31 @@ def _group_slot(group: Group, shown: Sequence[str]) -> Slot:
         name=f"{group.kind}: {group.name}",
         aside=share_of_real(*known.values()) if len(known) == 1 else f"{n} patients",
         estimates=[
-            Estimate(value=s.value, low=s.low, high=s.high, series=name) for name, s in known.items() if s.value
+            Estimate(value=s.value, low=s.low, high=s.high, series=name)
+            for name, s in known.items()
+            if s.value is not None
         ],
     )
 
 
 def _by_group(result: Result, measure: str, arm: str) -> dict[tuple[str, str], Score]:
-    kinds: dict[str, Mapping[str, Mapping[str, Score]]] = {"site": result.per_site}
+    found = {key: _of_arm(scores, measure, arm) for key, scores in _scores_by_group(result).items()}
+    return {
+        key: score
+        for key, score in found.items()
+        if score is not None and (score.n or 0) >= FEWEST and score.value is not None
+    }
+
+
+def _scores_by_group(result: Result) -> dict[tuple[str, str], Mapping[str, Score]]:
+    """By kind of group and name: sites are in a table of their own, the rest in the details."""
+    found: dict[tuple[str, str], Mapping[str, Score]] = {("site", name): of for name, of in result.per_site.items()}
     for kind, by_name in result.details.get("subgroups", {}).items():
-        kinds[kind] = {name: {key: Score(**one) for key, one in of.items()} for name, of in by_name.items()}
-    found = {}
-    for kind, by_name in kinds.items():
-        for name, scores in by_name.items():
-            score = next(
-                (scores[key] for key in (f"{measure}/{arm}", f"{measure}/{arm}+augmentation") if key in scores), None
-            )
-            if score is not None and (score.n or 0) >= FEWEST and score.value is not None:
-                found[kind, name] = score
+        for name, of in by_name.items():
+            found[kind, name] = {key: Score(**one) for key, one in of.items()}
     return found
+
+
+def _of_arm(scores: Mapping[str, Score], measure: str, arm: str) -> Score | None:
+    names = (f"{measure}/{arm}", f"{measure}/{arm}+augmentation")
+    return next((scores[name] for name in names if name in scores), None)

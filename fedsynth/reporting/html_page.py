@@ -17,6 +17,7 @@ from fedsynth.reporting.answer import (
     LIMITS,
     NOT_PRIVATE_OUTPUT,
     QUESTION,
+    RESULTS,
     USE,
     Answer,
     Part,
@@ -25,7 +26,7 @@ from fedsynth.reporting.answer import (
 )
 from fedsynth.reporting.comparison import differences, reasons, shown_columns
 from fedsynth.reporting.figures import Chart
-from fedsynth.reporting.forest_plots import group_forests, groups, utility_forests
+from fedsynth.reporting.forest_plots import group_forests, groups, groups_without_ratio, utility_forests
 from fedsynth.reporting.frontier import frontiers
 from fedsynth.reporting.page_pictures import Pictures, pictures_of
 from fedsynth.reporting.page_templates import style, templates
@@ -36,12 +37,11 @@ from fedsynth.reporting.short_table import HEADS, Reference, references, short_c
 from fedsynth.reporting.summary import COLUMNS, Facts, unfinished_facts
 from fedsynth.reporting.training_curves import training_curves
 from fedsynth.reporting.usefulness import TASKS, share_of_real
+from fedsynth.reporting.withheld_paths import without_paths
 
 TONES: Mapping[Tone, str] = {"yes": "Tests passed", "open": "Not decided", "no": "Do not share"}
 SIDE_BY_SIDE = 4
 """Rows in one part of the full table: more do not fit on paper."""
-LOCAL = ("images", "store", "start", "sites", "workspace")
-"""Settings that may hold paths of this machine."""
 COMMANDS = "commands.txt"
 
 
@@ -78,7 +78,7 @@ class Way:
     def first(self) -> list[Part]:
         """What the first screen says below the headline, in its order."""
         by_question = {part.question: part for part in self.answer.parts if part.brief}
-        return [by_question[question] for question in (USE, GUARANTEE, ADDED) if question in by_question]
+        return [by_question[question] for question in (RESULTS, USE, GUARANTEE, ADDED) if question in by_question]
 
     @property
     def short(self) -> dict[str, str]:
@@ -99,7 +99,7 @@ class Way:
                 prints[kind, given.sha256].append(name)
         beside = row.run.folder.with_name(f"{row.run.folder.name}-{COMMANDS}")
         return Repeat(
-            settings=to_toml(_without_paths(row.settings) if self.export else row.settings),
+            settings=to_toml(without_paths(row.settings) if self.export else row.settings),
             fingerprints={f"{kind} ({', '.join(of)})": one for (kind, one), of in prints.items()},
             versions=_versions(row),
             commands=beside.read_text(encoding="utf-8") if beside.is_file() and not self.export else "",
@@ -145,6 +145,7 @@ def report_page(
         "frontiers": frontiers(rows) if len({row.cells["epsilon"].value for row in rows} - {None}) > 1 else [],
         "subgroups": [chart for task in TASKS for chart in group_forests(rows, task)],
         "missing_groups": _missing_groups(rows),
+        "without_ratio": [text for task in TASKS for text in groups_without_ratio(rows, task)],
         "published": published,
         "published_heads": PUBLISHED_HEADS,
         "published_rows": [] if published is None else published_rows(published, rows),
@@ -195,7 +196,7 @@ def _sections(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("pictures", "Pictures", found["shown"]),
         ("table", "In one table", True),
         ("privacy-and-utility", "Privacy and utility", found["forests"] or found["frontiers"]),
-        ("subgroups", "Subgroups", found["subgroups"]),
+        ("subgroups", "Subgroups", found["subgroups"] or found["without_ratio"]),
         ("findings", "Findings in full", True),
         ("published", "Published numbers", found["published"] and found["published"].figures),
         ("limits", "Limits", True),
@@ -221,8 +222,3 @@ def _without_reasons(row: Facts) -> Facts:
     """What a step said when it failed may name paths and patients."""
     failed = dict.fromkeys(row.failed, "")
     return unfinished_facts(row.run.folder, failed) if row.unfinished else replace(row, failed=failed)
-
-
-def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key not in LOCAL or isinstance(value, int)}
-    return {key: _without_paths(value) if isinstance(value, Mapping) else value for key, value in kept.items()}

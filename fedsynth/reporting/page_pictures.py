@@ -1,13 +1,17 @@
-"""Which pictures a report page may show: generated images once they passed, patients never on a page that leaves."""
+"""Which pictures a page may show: on one that leaves, generated images where the tests passed, and never patients."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from fedsynth.reporting.answer import answer
 from fedsynth.reporting.summary import Facts
 
-WITHHELD = "No picture: what a generator made is shown outside only after the leakage test passed."
+SHEET = "synthetic.png"
+WITHHELD = "No picture: what a generator made is shown outside only where the tests passed, as in the answer above."
+REAL_MAPS = "No picture: this generator was trained with --pairing, and what it draws begins with real cases."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +38,14 @@ class Pictures:
 def pictures_of(row: Facts, *, export: bool) -> Pictures:
     """Real images beside generated ones, and nearest pairs, only where patients may be shown or nobody is a patient."""
     run = row.run
-    made = [run.samples / "synthetic.png", *sorted(run.samples.glob("step-*.png"))[-1:]]
-    sheets = [_picture(path, f"{run.folder.name}: made by the generator.") for path in made if path.is_file()][:1]
+    made = [run.samples / SHEET, *([] if export else sorted(run.samples.glob("step-*.png"))[-1:])]
+    source = ", from images or label maps of real cases" if begins_with_real_cases(row.settings) else ""
+    text = f"{run.folder.name}: made by the generator{source}."
+    sheets = [_picture(path, text) for path in made if path.is_file()][:1]
+    if export and begins_with_real_cases(row.settings) and not row.public:
+        return Pictures(withheld=REAL_MAPS)
     if export:
-        passed = row.public or row.cells["verdict"].text == "pass"
-        return Pictures(open=sheets) if passed else Pictures(withheld=WITHHELD)
+        return Pictures(open=sheets) if row.public or answer(row).tone == "yes" else Pictures(withheld=WITHHELD)
     paths = [run.samples / "real-and-synthetic.png", *sorted(run.folder.glob("sites/*/real-and-synthetic.png"))]
     beside = [
         _picture(path, f"{run.folder.name}: generated and real images side by side.")
@@ -56,6 +63,11 @@ def pictures_of(row: Facts, *, export: bool) -> Pictures:
             )
         )
     return Pictures(open=beside or sheets, pairs=pairs)
+
+
+def begins_with_real_cases(settings: Mapping[str, Any]) -> bool:
+    """Whether sheets are drawn from images or label maps of members or reference patients, and may show these."""
+    return bool(settings.get("pairing"))
 
 
 def _picture(path: Path, text: str, title: str = "") -> Picture:

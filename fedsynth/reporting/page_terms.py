@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 TERMS: Mapping[str, tuple[str, str]] = {
     "epsilon": (
         "Epsilon",
-        "The size of the guarantee of differential privacy: whether one patient took part changes the chance of any "
-        "output by at most a factor e to the power of epsilon. Smaller protects more; without a number there is no "
-        "guarantee.",
+        "The size of the guarantee of differential privacy: whether one patient took part changes the probability of "
+        "any output by at most a factor e to the power of epsilon, up to delta. Delta is a small probability, such as "
+        "0.00001, by which that may be exceeded. Smaller protects more; without a number there is no guarantee.",
     ),
     "memorization": (
         "Memorization",
@@ -34,19 +34,21 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "baseline": (
         "Trivial baseline",
         "What needs no learning: always the most frequent class, a threshold, one mean image with bright lesions. "
-        "Who does no better has learned nothing.",
+        "Images after which a network does no better are of no use for the task.",
     ),
     "public": (
         "Public images",
-        "Images of nobody in these hospitals, as of a simulator. What they teach already is no merit of the patients.",
+        "Images of nobody in these hospitals, as of a simulator. What they teach needs no patient's image.",
     ),
     "placebo": (
         "Placebo",
-        "The same procedure fitted to a random direction in place of the patients: that much is the procedure's.",
+        "The same procedure fitted to a random direction in place of the patients: it shows what the procedure gives "
+        "without them.",
     ),
     "interval": (
         "95 % interval",
-        "What other patients could have given: it holds the true value in 95 of 100 such measurements.",
+        "A range that holds the true value in 95 of 100 such measurements; over patients and trainings unless it says "
+        "otherwise.",
     ),
     "holdout": ("Holdout", "Real patients who were never trained on, only measured against."),
     "member": ("Member", "A patient whose images were trained on."),
@@ -60,11 +62,13 @@ NOTES: Mapping[str, str] = {
         "synthetic images, of readers over the images shown. What has no interval beside it has none, and what another "
         "training of the same generator would give is in none."
     ),
-    "columns": "Round brackets: as the column says. Skill: 0 is the best control, 1 is real images.",
+    "columns": (
+        "Round brackets: as the column says. Skill: 0 is the best control, 1 is real images. Epsilon holds at the "
+        "delta that the short table says."
+    ),
     "groups": (
         "Groups are looked at after the fact and each has few patients: an interval that lies apart is a reason to "
-        "look, not a finding. Groups of fewer than six patients, and those in which "
-        "training on real images reaches nothing, are not shown."
+        "look, not a finding. Groups of fewer than six patients are not shown."
     ),
 }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedsynth.evaluation.memorization.effect import percent
 from fedsynth.evaluation.score import Score
 from fedsynth.evaluation.utility.training_arms import AUGMENTED, CONTROLS, NOBODY
+from fedsynth.reporting.rounding import rounded
 from fedsynth.reporting.summary import ELSEWHERE, Facts
 from fedsynth.reporting.usefulness import TASKS, share_of_real
 
@@ -48,11 +49,18 @@ def references(rows: Sequence[Facts], task: str) -> list[Reference]:
 
 
 def guarantee_in_brief(facts: Facts) -> str:
-    """`epsilon 8`, `none`, or `not known`."""
+    """`epsilon 8 at delta 1e-05`, `contradicted by the audit`, `none`, or `not known`."""
     epsilon = facts.cells["epsilon"]
+    if facts.refuted_by is not None:
+        return "contradicted by the audit"
     if epsilon.value is not None:
-        return f"epsilon {epsilon.bare}"
+        return f"epsilon {epsilon.bare} at {delta_in_brief(facts)}"
     return "not known" if epsilon.why == ELSEWHERE or facts.unfinished else "none"
+
+
+def delta_in_brief(facts: Facts) -> str:
+    """The delta at which an epsilon holds, without which it says nothing."""
+    return "a delta that the run does not say" if facts.delta is None else f"delta {facts.delta:g}"
 
 
 def copies_in_brief(facts: Facts) -> str:
@@ -71,15 +79,23 @@ def copies_in_brief(facts: Facts) -> str:
 
 def members_in_brief(facts: Facts) -> str:
     """Whether members are told from others, with the strongest attack's AUC."""
-    cell, result = facts.cells["membership"], facts.results.get("membership")
+    result = facts.results.get("membership")
     if result is None:
-        return cell.text
+        return facts.cells["membership"].text
     said = {"leak": "yes", "pass": "no attack did"}.get(str(result.verdict), "not known")
-    score = result.scores.get(str(result.details.get("strongest", "")))
-    if cell.value is None or score is None:
-        return said
-    interval = "" if score.low is None or score.high is None else f" ({score.low:.2f} to {score.high:.2f})"
-    return f"{said}; AUC {cell.value:.2f}{interval}"
+    return "; ".join(filter(None, (said, strongest_attack(facts))))
+
+
+def strongest_attack(facts: Facts) -> str:
+    """Its AUC with the interval, as `AUC 0.76 (0.68 to 0.83)`; nothing where there is none."""
+    result = facts.results.get("membership")
+    score = None if result is None else result.scores.get(str(result.details.get("strongest", "")))
+    if score is None or score.value is None:
+        return ""
+    value, low, high = (
+        None if auc is None else rounded(auc, 2, apart_from=(0.5, 1)) for auc in (score.value, score.low, score.high)
+    )
+    return f"AUC {value}" if low is None or high is None else f"AUC {value} ({low} to {high})"
 
 
 def _taught(facts: Facts, task: str) -> str:

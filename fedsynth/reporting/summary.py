@@ -20,6 +20,7 @@ from fedsynth.reporting.table_cells import (
     Cell,
     Hospitals,
     cell_of_another_set,
+    delta_of,
     federation_cell,
     hospitals_of,
     leakage_cells,
@@ -64,6 +65,17 @@ class Facts:
     def public(self) -> bool:
         """No patient was ever read, by this run or by those that it goes on from."""
         return self.lineage.public
+
+    @property
+    def refuted_by(self) -> Result | None:
+        """The audit that found a larger epsilon than the run states, if one did."""
+        audits = (self.results.get(name) for name in ("audit", "audit-mechanism"))
+        return next((one for one in audits if one is not None and one.verdict == "fail"), None)
+
+    @property
+    def delta(self) -> float | None:
+        """The delta at which its epsilon holds; None where the run does not say it."""
+        return delta_of(self.settings, self.lineage)
 
 
 COLUMNS = {

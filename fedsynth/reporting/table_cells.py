@@ -130,22 +130,34 @@ def privacy_cells(
     lineage: Lineage,
 ) -> dict[str, Cell]:
     """What the lineage of the run and all runs of its patients spent of one, or why there is no guarantee."""
+    own = epsilon_cell(settings, rounds, lineage)
+    total = own if own.value is None else _cumulative(run, settings["privacy"], hospitals, lineage)
+    return {"epsilon": own, "cumulative": total}
+
+
+def epsilon_cell(settings: Mapping[str, Any], rounds: Sequence[Mapping[str, str]], lineage: Lineage) -> Cell:
+    """What the lineage of the run spent per patient, or why there is no guarantee."""
     declared = settings.get("privacy")
     if not declared:
-        return {"epsilon": Cell(text=PLAIN), "cumulative": Cell(text=PLAIN)}
+        return Cell(text=PLAIN)
     if declared.get("insecure-seed") is not None:
-        return {"epsilon": Cell(text=INSECURE), "cumulative": Cell(text=INSECURE)}
+        return Cell(text=INSECURE)
     spent = [float(row["epsilon"]) for row in rounds if row.get("epsilon")]
     own = lineage.runs[-1].patients if lineage.runs and lineage.runs[-1].training == "private" else ()
     here = max([*(spent or [float(declared["epsilon"])]), *(group.epsilon for group in own)])
     if "start" in settings and len(lineage.runs) < 2:
-        unknown = Cell(text=NO_GUARANTEE, why="the run goes on from another and does not say what that cost whom")
-        return {"epsilon": unknown, "cumulative": unknown}
+        return Cell(text=NO_GUARANTEE, why="the run goes on from another and does not say what that cost whom")
     if lineage.exposed:
-        none = Cell(text=NO_GUARANTEE, why=f"it goes on from {lineage.guarantee().why}")
-        return {"epsilon": none, "cumulative": none}
-    whole = _of_lineage(here, lineage)
-    return {"epsilon": whole, "cumulative": _cumulative(run, declared, hospitals, lineage)}
+        return Cell(text=NO_GUARANTEE, why=f"it goes on from {lineage.guarantee().why}")
+    return _of_lineage(here, lineage)
+
+
+def delta_of(settings: Mapping[str, Any], lineage: Lineage) -> float | None:
+    """The delta at which that epsilon holds; None where the run does not say it."""
+    if len(lineage.counted) > 1 and not lineage.exposed:
+        return lineage.guarantee().delta
+    declared: Mapping[str, Any] = settings.get("privacy") or {}
+    return None if "delta" not in declared else float(declared["delta"])
 
 
 def _of_lineage(here: float, lineage: Lineage) -> Cell:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsynth.evaluation.score import Result, Score
+from fedsynth.reporting.rounding import rounded
 from fedsynth.reporting.summary import Facts
 from fedsynth.reporting.table_cells import NO_BETTER, Cell
 
@@ -20,11 +21,15 @@ ALIKE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """`measured` tasks, those that `failed`, and why: the reasons of all tasks together, the gravest first."""
+    """`measured` tasks, those that `failed`, and why: the reasons of all tasks together, the gravest first.
+
+    `unknown` says which measurements have nothing to be compared with.
+    """
 
     measured: Sequence[str]
     failed: Sequence[str]
     reasons: Sequence[str]
+    unknown: Sequence[str]
 
     @property
     def none(self) -> bool:
@@ -47,15 +52,20 @@ def use_of(facts: Facts) -> Use:
             if said:
                 reasons.append(said)
                 failed.add(name)
-    return Use(measured=measured, failed=[name for name in measured if name in failed], reasons=reasons)
+    unknown = [said for name in measured if (said := _compared_with_nothing(facts, name))]
+    return Use(
+        measured=measured, failed=[name for name in measured if name in failed], reasons=reasons, unknown=unknown
+    )
 
 
 def share_of_real(of: Cell | Score) -> str:
     """A ratio to real images, in percent, with its interval: `91 % (88 to 94 %)`."""
     if of.value is None:
         return ""
-    interval = "" if of.low is None or of.high is None else f" ({100 * of.low:.0f} to {100 * of.high:.0f} %)"
-    return f"{100 * of.value:.0f} %{interval}"
+    value, low, high = (
+        None if share is None else rounded(100 * share, 0, apart_from=(0, 100)) for share in (of.value, of.low, of.high)
+    )
+    return f"{value} %" if low is None or high is None else f"{value} % ({low} to {high} %)"
 
 
 def use_in_brief(facts: Facts, headline: str) -> str:
@@ -66,8 +76,8 @@ def use_in_brief(facts: Facts, headline: str) -> str:
         return "None that was measured" if told else f"None that was measured: {'; '.join(use.reasons)}"
     good, bad = [], []
     for name, measure in TASKS.items():
-        value, of = facts.cells[measure], facts.cells[f"{measure}_ratio"]
-        if value.is_trivial:
+        of = facts.cells[f"{measure}_ratio"]
+        if name in use.failed:
             bad.append(f"not for {name}")
         elif of.value is not None:
             good.append(f"{name} {share_of_real(of)}")
@@ -138,6 +148,13 @@ def variety(results: Mapping[str, Result]) -> list[str]:
     if (recall := scores.get("recall/filters")) is not None and recall.value is not None and recall.control is not None:
         found.append(f"they cover {recall.value:.3g} of real images (other real ones {recall.control:.3g})")
     return [f"Variety: {'; '.join(found)}."] if found else []
+
+
+def _compared_with_nothing(facts: Facts, name: str) -> str:
+    """Without a trivial baseline and real images beside it a score does not say whether the images are of use."""
+    missing = ["trivial baseline"] if facts.cells[TASKS[name]].baseline is None else []
+    missing += ["ratio to real images"] if facts.cells[f"{TASKS[name]}_ratio"].value is None else []
+    return f"{name} has no {' and no '.join(missing)}" if missing else ""
 
 
 def _is_trivial(name: str, cell: Cell) -> str:

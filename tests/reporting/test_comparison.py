@@ -27,7 +27,7 @@ ROUNDS = """round,site,answered,reason,seconds,bytes_up,bytes_down,steps,epsilon
 def make_run(folder, *, epsilon=None, sha="x", seed=0, **settings):
     table = {"generator": "dcgan", "federation": "average", "strategy": "fedavg", "sites": 2, "seed": seed} | settings
     if epsilon is not None:
-        table["privacy"] = {"epsilon": epsilon, "patients": 100}
+        table["privacy"] = {"epsilon": epsilon, "delta": 1e-5, "patients": 100}
     run = create_run(table, generator="dcgan", folder=folder)
     spent = ("", "", "") if epsilon is None else (epsilon / 2, epsilon / 2.5, epsilon)
     atomic_files.write_text(run.rounds, ROUNDS.format(*spent))

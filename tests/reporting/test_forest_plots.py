@@ -7,7 +7,7 @@ import pytest
 
 from fedsynth.evaluation.score import Result, Score, load_result
 from fedsynth.reporting.figures import Estimate, Slot, forest
-from fedsynth.reporting.forest_plots import FEWEST, group_forests, groups, utility_forests
+from fedsynth.reporting.forest_plots import FEWEST, group_forests, groups, groups_without_ratio, utility_forests
 from fedsynth.reporting.html_page import report_page
 from fedsynth.reporting.short_table import copies_in_brief, references, short_cells
 from fedsynth.reporting.summary import read_facts
@@ -40,7 +40,7 @@ def test_one_row_is_enough_and_its_words_hold_guarantee_and_verdicts(tmp_path):
     assert {"gan", "90 % (80 to 100 %)", "guarantee: none; memorization pass; membership leak"} <= set(texts(chart))
     assert "gan 90 % (80 to 100 %) guarantee: none; memorization pass; membership leak" in chart.what
     (chart,) = utility_forests([run_with(tmp_path / "dp", epsilon=8.0)])
-    assert "guarantee: epsilon 8; memorization pass; membership pass" in texts(chart)
+    assert "guarantee: epsilon 8 at delta 1e-05; memorization pass; membership pass" in texts(chart)
 
 
 def test_an_interval_is_as_long_as_it_is_and_verdicts_differ_in_colour_and_shape(tmp_path):
@@ -76,7 +76,7 @@ def test_controls_and_public_images_are_lines_where_the_rows_agree(tmp_path):
 def test_the_short_table_says_in_words_what_the_long_one_says_in_numbers(tmp_path):
     facts = run_with(tmp_path / "a", epsilon=8.0, membership="leak")
     assert short_cells(facts) == {
-        "guarantee": "epsilon 8",
+        "guarantee": "epsilon 8 at delta 1e-05",
         "copies": "none found; at most 0.81 %",
         "members": "yes; AUC 0.60 (0.50 to 0.70)",
         "segmentation": "90 % (80 to 100 %)",
@@ -120,6 +120,34 @@ def test_groups_have_intervals_and_those_of_few_patients_are_left_out(tmp_path):
     assert 'id="subgroups"' in page
     assert "By class nothing was measured." in page
     assert 'id="subgroups"' not in report_page([run_with(tmp_path / "b")])
+
+
+def test_a_group_whose_ratio_is_zero_is_drawn_and_one_without_a_ratio_is_named(tmp_path):
+    facts = run_with(tmp_path / "a")
+    kept = load_result(facts.run.benchmark("segmentation"))
+    unknown = {"dice_ratio/synthetic": Score(value=None, why="real images reach nothing", n=20)}
+    few = {"dice_ratio/synthetic": Score(value=None, why="real images reach nothing", n=FEWEST - 1)}
+    zero = {"dice_ratio/synthetic": Score(value=0.0, low=0.0, high=0.0, n=20)}
+    only_zero = replace(kept, per_site={"north": zero, "south": unknown, "tiny": few})
+    only_zero.save(facts.run.benchmark("segmentation"))
+    facts = read_facts(facts.run.folder)
+    (chart,) = group_forests([facts], "segmentation")
+    assert {"site: north", "0 % (0 to 0 %)"} <= set(texts(chart))
+    assert groups_without_ratio([facts], "segmentation") == ["site south, segmentation: real images reach nothing"]
+    replace(kept, per_site={"south": unknown}).save(facts.run.benchmark("segmentation"))
+    page = report_page([read_facts(facts.run.folder)])
+    assert "site south, segmentation: real images reach nothing" in page
+    assert 'href="#subgroups"' in page
+
+
+@pytest.mark.parametrize(("value", "high", "arrows"), [(1.9, 1.99, 0), (1.9, 2.5, 1), (2.5, 3.0, 1), (2.5, None, 1)])
+def test_what_lies_beyond_the_axis_has_an_arrow(value, high, arrows):
+    low = None if high is None else 0.5
+    inside = Estimate(value=0.5, series="b")
+    slots = [Slot(name="x", estimates=[Estimate(value=value, low=low, high=high, series="a"), inside])]
+    chart = forest(slots, x="of real", marks=MARK, levels=[("real", 1.0)])
+    drawn = re.findall(r'<use [^>]*x="([\d.]+)"[^>]*style="fill: (#\w+); stroke: (#\w+)', chart.svg)
+    assert [(fill, stroke) for _, fill, stroke in drawn].count(("#123456", "#123456")) == arrows
 
 
 def test_many_rows_are_several_charts_with_a_legend(tmp_path):
