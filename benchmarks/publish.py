@@ -20,15 +20,12 @@ from fedsynth.evaluation.anonymous_result import withhold
 from fedsynth.experiments.suite import FAILED, SUITE, failed_steps, runs_in
 from fedsynth.experiments.suite_config import BENCHMARKS, Suite
 from fedsynth.reporting.summary import read_facts
+from fedsynth.reporting.withheld_paths import without_paths
 from fedsynth.training.checkpoint import CARD
 
-PLACES = ("images", "store", "start", "sites", "workspace", "run", "data", "public", "source", "reference", "placebo")
-"""Keys whose text may be a path of the machine that ran it, as may any text with a slash."""
-PUBLIC_WORDS = ("phantoms",)
-"""Texts of such keys that are no paths."""
 PSEUDONYMS = ("digest", "disjoint-from")
 """What tells that two runs had the same patients."""
-WITHHELD, TIMES = "withheld", "seconds.csv"
+TIMES = "seconds.csv"
 
 
 def publish(suite: Path, out: Path) -> list[Path]:
@@ -41,7 +38,7 @@ def publish(suite: Path, out: Path) -> list[Path]:
         if not (out / SUITE).is_file() or load_toml(Suite, out / SUITE).name != name or out.samefile(suite):
             raise ConfigError("is no published folder of this suite", file=out, remedy="give another folder")
         shutil.rmtree(out)
-    written = [_write(out / SUITE, _without_paths(parse_toml(suite / SUITE)))]
+    written = [_write(out / SUITE, _withheld(parse_toml(suite / SUITE)))]
     written.append(Path(shutil.copyfile(suite / TIMES, out / TIMES)))
     for folder in runs_in(suite):
         written += _cell(folder, out / folder.relative_to(suite))
@@ -61,9 +58,9 @@ def _cell(folder: Path, kept: Path) -> list[Path]:
     if facts.strange:
         problem = f"{', '.join(facts.strange)} was measured on another set than the one in the run"
         raise ConfigError(problem, file=folder, remedy="run the suite again")
-    written.append(_write(kept / facts.run.config.name, _without_paths(parse_toml(facts.run.config))))
+    written.append(_write(kept / facts.run.config.name, _withheld(parse_toml(facts.run.config))))
     card = f"checkpoints/{CARD}"
-    written.append(_write(kept / card, _without_paths(parse_toml(folder / card))))
+    written.append(_write(kept / card, _withheld(parse_toml(folder / card))))
     if facts.run.rounds.is_file():
         written.append(Path(shutil.copyfile(facts.run.rounds, kept / facts.run.rounds.name)))
     for name in BENCHMARKS:
@@ -79,22 +76,19 @@ def _write(path: Path, table: Mapping[str, Any]) -> Path:
     return path
 
 
-def _without_paths(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key of the table; texts that may be paths are withheld, and pseudonyms of patients are blank."""
-    return {key: _blank(value) if key in PSEUDONYMS else _shown(key, value) for key, value in table.items()}
+def _withheld(table: Mapping[str, Any]) -> dict[str, Any]:
+    return without_paths(_without_people(table))
 
 
-def _shown(key: str, value: Any) -> Any:
+def _without_people(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with nothing under the keys that tell patients apart."""
+    return {key: type(value)() if key in PSEUDONYMS else _searched(value) for key, value in table.items()}
+
+
+def _searched(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return _without_paths(value)
-    if isinstance(value, list | tuple):
-        return [_shown(key, one) for one in value]
-    is_place = isinstance(value, str) and value and (key in PLACES or "/" in value or "\\" in value)
-    return WITHHELD if is_place and value not in PUBLIC_WORDS else value
-
-
-def _blank(value: Any) -> Any:
-    return [] if isinstance(value, list | tuple) else ""
+        return _without_people(value)
+    return [_searched(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def main() -> None:

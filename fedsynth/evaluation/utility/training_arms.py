@@ -27,7 +27,7 @@ UNTRAINED = (THRESHOLD, MAJORITY)
 PUBLIC, PLACEBO = "public", "placebo"
 NOBODY = (PUBLIC, PLACEBO)
 """Images that show none of the patients, and those of a simulator that was fitted to a random direction in place of
-the patients: what they teach already is no merit of the patients."""
+the patients: what they teach already was not added by the patients."""
 OF_SYNTHETIC = (SYNTHETIC, BOTH, TUNED)
 """The arms that depend on the synthetic set; the others can be kept for the next one."""
 AUGMENTED = "+augmentation"
