@@ -4,24 +4,30 @@ python benchmarks/first_screen.py runs/quick docs/pictures/first-screen.png [--c
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fedsynth.data import ImageSet
-from fedsynth.data.contact_sheet import contact_sheet
+from fedsynth.data.contact_sheet import choose, tiles_of
+from fedsynth.data.montage import Cell, Section, montage
 from fedsynth.experiments.suite import DATA, runs_in
 
+IN_A_ROW = 4
 
-def strip(images: ImageSet, title: str, channels: list[str]) -> Image.Image:
-    """One row of images with their masks."""
-    header = images.header
-    shown = np.asarray(images.images)[:, [header.channels.index(name) for name in channels]]
-    cases = images.cases.assign(site="", role="")
-    narrow = replace(images, images=shown, cases=cases, header=replace(header, channels=tuple(channels), name=title))
-    return contact_sheet(narrow, rows=1)
+
+def row(images: ImageSet, title: str, channels: list[str]) -> Section:
+    """A few images with their masks: every class, large lesions first."""
+    assert images.masks is not None
+    interest = (np.asarray(images.masks) > 0).reshape(len(images), -1).sum(1).astype(float)
+    header, shown = images.header, [images.header.channels.index(name) for name in channels]
+    cells = []
+    for place in choose(images.cases.assign(role=""), interest, IN_A_ROW):
+        tiles = tiles_of(np.asarray(images.images[place]), np.asarray(images.masks[place]), header)[0]
+        cells.append(
+            Cell(tiles=[[*(tiles[one] for one in shown), tiles[-1]]], lines=[images.cases["class"].iloc[place]])
+        )
+    return Section(title=title, cells=cells, heads=[*channels, "labels"])
 
 
 def main() -> None:
@@ -33,13 +39,9 @@ def main() -> None:
     given = parser.parse_args()
     channels = given.channel.split(",")
     real = ImageSet.load(given.suite / DATA).select(site=given.site, role="holdout")
-    strips = [strip(real, f"real, {given.site}", channels)]
-    strips += [strip(ImageSet.load(run / "synthetic"), run.name, channels) for run in runs_in(given.suite)]
-    page = Image.new("RGB", (max(one.width for one in strips), sum(one.height for one in strips)))
-    top = 0
-    for one in strips:
-        page.paste(one, (0, top))
-        top += one.height
+    rows = [row(real, f"{given.site}: held-out patients (phantoms)", channels)]
+    rows += [row(ImageSet.load(run / "synthetic"), run.name, channels) for run in runs_in(given.suite)]
+    page = montage(rows, title="real, and synthetic in every way", legend=real.header.mask_labels[1:], columns=IN_A_ROW)
     page.save(given.out, optimize=True)
 
 
