@@ -43,7 +43,9 @@ def options(settings: Mapping[str, Any]) -> list[str]:
     given: list[str] = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            given += [part for name, one in value.items() for part in (f"--{key.removesuffix('s')}", f"{name}={one}")]
+            given += [
+                part for name, one in value.items() for part in (f"--{key.removesuffix('s')}", f"{name}={_word(one)}")
+            ]
         elif isinstance(value, bool):
             given += [f"--{key}"] if value else []
         elif isinstance(value, list):
@@ -51,3 +53,8 @@ def options(settings: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             given += [f"--{key}", str(value)]
     return given
+
+
+def _word(value: Any) -> str:
+    """As an option is read: `true` and `false` in small letters."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

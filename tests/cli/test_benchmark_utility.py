@@ -102,8 +102,9 @@ def test_rows_of_sites_are_printed_and_exports_name_no_patient(sets, tmp_path):
     arms = "real,real-local,real-federated,real-federated-fine-tuned"
     given = ["classification", *sets, "--steps", "2", "--arms", arms, "--augmentation", "none", "--seeds", "1"]
     given += ["--strategy", "fedprox", "--strategy-option", "strength=0.1"]
-    done = run(*given, "--export", "--out", str(tmp_path / "found.json"))
-    assert done.exit_code == 0, done.output
+    exported = run(*given, "--export", "--out", str(tmp_path / "exported.json"))
+    done = run(*given, "--out", str(tmp_path / "found.json"))
+    assert done.exit_code == exported.exit_code == 0, done.output
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("hospital-")]
     assert [row[:2] for row in rows] == [
         [site, arm] for site in ("hospital-1", "hospital-2") for arm in (*arms.split(","), "majority-class")
@@ -116,9 +117,11 @@ def test_rows_of_sites_are_printed_and_exports_name_no_patient(sets, tmp_path):
     for site, scores in found["per_site"].items():
         own = scores["accuracy/real-federated"]
         assert own["n"] == (holdout["site"] == site).sum() > 0
-        assert own["low"] <= own["value"] <= own["high"]
+        assert own["value"] is None if own["n"] < 6 else own["low"] <= own["value"] <= own["high"]
         assert str(own["n"]) in next(row for row in rows if row[:2] == [site, "real-federated"])
+    text = (tmp_path / "exported.json").read_text()
     assert not [name for name in (*real.cases["patient"], *real.cases["case"]) if f'"{name}"' in text]
+    assert all(score["n"] >= 6 for scores in json.loads(text)["per_site"].values() for score in scores.values())
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def test_a_site_that_tells_no_number_at_all_trains_too(tmp_path: Path) -> None:
 
 
 def test_a_run_that_weighs_by_patients_is_refused_where_they_must_not_be_told(tmp_path: Path) -> None:
-    run = begun(tmp_path, 'allow-plain = true\nmetrics = ["steps"]', weighting="auto", min_sites=1)
+    policy = 'allow-plain = true\nallow-one-shot = true\nmetrics = ["steps"]'
+    run = begun(tmp_path, policy, weighting="auto", min_sites=1)
     told = {(row["site"], row["answered"], row["reason"]) for row in rows(run)}
     assert told == {("site-0", "false", "refused by its policy: metrics"), ("site-1", "true", "")}
     assert ("refusal", 0, {"refused by its policy: metrics"}) in left(run, "site-0")

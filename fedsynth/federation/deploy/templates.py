@@ -92,8 +92,9 @@ delta = 1e-5
 # secure-sum = false
 
 # Whether a sampler that was trained on this hospital's patients alone may be released: by a one-shot federation, or by
-# an average that one hospital may make up alone (min-sites = 1, or a declared share above 0.9). Of an average the
-# server receives this hospital's own weights after every round all the same; only what is released is averaged.
+# an average that one hospital may make up alone (one site is enough for a round, or a declared share is above 0.9).
+# Of an average the server receives this hospital's own weights after every round all the same; only what is released
+# is averaged.
 # allow-one-shot = false
 
 # A plan is everything that the server says of a run. With this line the node takes part only in plans that a person
