@@ -4,22 +4,27 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedsynth.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GENERATORS, IMPORTERS = "fedsynth.generators", "fedsynth.importers"
 
 
-def plugins(group: str) -> Mapping[str, EntryPoint]:
+def plugins(group: str) -> "Mapping[str, EntryPoint]":
     """The entry points of a group by name; two packages that use one name are refused."""
     return _on_path(group, tuple(sys.path))
 
 
 @lru_cache(maxsize=16)
-def _on_path(group: str, path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+def _on_path(group: str, path: tuple[str, ...]) -> "Mapping[str, EntryPoint]":
     """What is installed along this path; it is asked for at every look at the catalogue."""
+    from importlib.metadata import entry_points  # its import would be a tenth of the time of --help
+
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         other = found.setdefault(point.name, point)
