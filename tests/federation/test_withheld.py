@@ -64,7 +64,8 @@ def test_a_run_that_weighs_by_patients_is_refused_where_they_must_not_be_told(tm
 
 @pytest.mark.slow
 def test_refusals_are_in_the_list_of_what_left(tmp_path: Path) -> None:
-    run = begun(tmp_path, "allow-plain = true", inject="straggler=0.5", min_sites=1, rounds=6, seed=3)
+    policy = "allow-plain = true\nallow-one-shot = true"
+    run = begun(tmp_path, policy, inject="straggler=0.5", min_sites=1, rounds=6, seed=3)
     for site in ("site-0", "site-1"):
         refused = {number: names for message, number, names in left(run, site) if message == "refusal"}
         late = {int(row["round"]) for row in rows(run) if row["site"] == site and row["answered"] == "false"}
