@@ -38,7 +38,7 @@ TERMS: Mapping[str, tuple[str, str]] = {
     ),
     "public": (
         "Public images",
-        "Images of nobody in these hospitals, as of a simulator. What they teach needs no patient's image.",
+        "Images that show no patient of these hospitals, as of a simulator. What they teach needs no patient's image.",
     ),
     "placebo": (
         "Placebo",
