@@ -70,8 +70,9 @@ class Scale:
         low, width = self._columns(image.ndim)
         scaled = image.astype(np.float32)
         scaled -= low
+        np.clip(scaled, 0, width, out=scaled)  # first, or a value far outside narrow limits overflows
         scaled /= width
-        return np.clip(scaled, 0, 1, out=scaled)
+        return scaled
 
     @property
     def channels(self) -> list["Scale"]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -75,6 +75,7 @@ def test_two_values_stay_two_values() -> None:
     ),
     st.sampled_from(["percentile:1,99", "percentile:0,100", "window:-5,5", "window:0,255"]),
 )
+@example(np.array([[[2.0**-126, 0, 4], [4, 4, 4]]], np.float32), "percentile:1,99")  # limits as near as floats allow
 def test_every_finite_image_lands_in_zero_to_one(image: np.ndarray, text: str) -> None:
     scale = scale_of(parse_scaling(text), [image])
     scaled = scale.apply(image)
