@@ -118,4 +118,4 @@ class SegmentationSettings(UtilitySettings):
 class ClassificationSettings(UtilitySettings):
     """Of classification."""
 
-    network: str = setting("densenet", "densenet or vit.")
+    network: str = setting("resnet", "resnet, densenet or vit.")

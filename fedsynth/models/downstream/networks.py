@@ -5,7 +5,10 @@ All normalise within one sample (instance or group norm): hospitals that average
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
+import torch
+from monai.networks.blocks.convolutions import Convolution, ResidualUnit
 from monai.networks.nets.densenet import DenseNet
 from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unet import UNet
@@ -67,6 +70,26 @@ def swin(shape: ImageShape, outputs: int) -> nn.Module:
     return Padded(network, 32)
 
 
+class _MaxAndMean(nn.Module):
+    """Each feature's maximum and mean over the image: a mean alone hides what is seen in few pixels, as a thin rim."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, 2 features)."""
+        places = tuple(range(2, features.dim()))
+        return torch.cat([features.amax(places), features.mean(places)], 1)
+
+
+def resnet(shape: ImageShape, outputs: int) -> nn.Module:
+    """A convolution and three residual blocks with group norm, 16 to 64 features, each half as wide as the last."""
+    widths, norm = (16, 24, 48, 64), ("group", {"num_groups": 4})
+    first = Convolution(shape.dimensions, shape.channels, widths[0], norm=norm, act="relu", bias=False)
+    blocks = [
+        ResidualUnit(shape.dimensions, before, after, strides=2, norm=norm, act="relu", bias=False)
+        for before, after in pairwise(widths)
+    ]
+    return Padded(nn.Sequential(first, *blocks, _MaxAndMean(), nn.Linear(2 * widths[-1], outputs)), 2 ** len(blocks))
+
+
 def densenet(shape: ImageShape, outputs: int) -> nn.Module:
     """A short DenseNet with group norm in batch norm's place."""
     network = DenseNet(
@@ -122,8 +145,8 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def normalisation_entries(network: nn.Module) -> frozenset[str]:
     """The names in the state dict of what normalisation layers hold: FedBN keeps it at each site (Li et al. 2021).
 
-    Of the networks here these are scales and offsets of instance norm (unet), group norm (densenet, swin) and layer
-    norm (swin, vit): none has batch norm, whose statistics would be among them.
+    Of the networks here these are scales and offsets of instance norm (unet), group norm (resnet, densenet, swin) and
+    layer norm (swin, vit): none has batch norm, whose statistics would be among them.
     """
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, NORMALISATION)}
     return frozenset(f"{name}.{entry}" for name, layer in layers.items() for entry in layer.state_dict())
@@ -131,4 +154,4 @@ def normalisation_entries(network: nn.Module) -> frozenset[str]:
 
 Network = Callable[[ImageShape, int], nn.Module]
 SEGMENTATION: dict[str, Network] = {"unet": unet, "swin": swin}
-CLASSIFICATION: dict[str, Network] = {"densenet": densenet, "vit": vit}
+CLASSIFICATION: dict[str, Network] = {"resnet": resnet, "densenet": densenet, "vit": vit}

@@ -254,7 +254,7 @@ def test_mislabelled_classes_lower_accuracy_and_the_baseline_is_the_commonest_cl
     members = barred.select(role="member")
     wrong = dict(zip(names, np.roll(names, 1), strict=True))
     mislabelled = synthetic_of(members.with_cases(members.cases.assign(**{"class": members.cases["class"].map(wrong)})))
-    result = scores_of(barred, mislabelled, "real", "synthetic", kind="classification", network="densenet")
+    result = scores_of(barred, mislabelled, "real", "synthetic", kind="classification", network="resnet")
     holdout = real.select(role="holdout").cases["class"]
     assert result.scores["accuracy/real"].baseline == pytest.approx(holdout.value_counts(normalize=True).max())
     assert result.scores["accuracy/real"].value > 0.9
