@@ -67,6 +67,12 @@ def halve(x: Tensor) -> Tensor:
     return x
 
 
+def local_mean(x: Tensor) -> Tensor:
+    """The mean over three voxels along every axis."""
+    pool = functional.avg_pool2d if x.dim() == 4 else functional.avg_pool3d
+    return pool(x, 3, 1, 1, count_include_pad=False)
+
+
 def leaky(x: Tensor) -> Tensor:
     """Leaky rectifier that keeps the variance (gain of the square root of two, as in StyleGAN2)."""
     return functional.leaky_relu(x, 0.2) * math.sqrt(2)

@@ -52,6 +52,23 @@ def test_it_learns_to_brighten_what_the_map_names() -> None:
     assert made[inside].mean() > made[~inside].mean() + 0.5
 
 
+@pytest.mark.parametrize("size", [(16, 16), (8, 8, 8)])
+def test_every_label_has_a_level_by_code_and_class_with_soft_edges(size: tuple[int, ...]) -> None:
+    decoder = renderer(ImageShape(channels=2, size=size, source_channels=2)).autoencoder.decoder
+    code, source = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]), torch.zeros(2, 2, *size)
+    source[:, 0, : size[0] // 2], source[:, 1, size[0] // 2 :] = 1, 1
+    with torch.no_grad():
+        for value in decoder.parameters():
+            value.zero_()
+        decoder.levels.weight[:, 0] = torch.tensor([0.1, 0.5, -0.2, 0.3])  # channel by label
+        made = decoder(code, {"source": source}, torch.zeros(2, 1, *size)).reshape(2, 2, size[0], -1)
+    torch.testing.assert_close(made[0, :, 0], torch.tensor([0.1, -0.2])[:, None].expand(-1, made.shape[3]))
+    torch.testing.assert_close(made[0, :, -1], torch.tensor([0.5, 0.3])[:, None].expand(-1, made.shape[3]))
+    torch.testing.assert_close(made[1], 2 * made[0])
+    edge = made[0, 0, size[0] // 2 - 1, 0]
+    assert 0.1 < edge < 0.5
+
+
 @pytest.mark.parametrize("size", [(16, 16), (8, 8, 8), (12, 24)])
 def test_images_and_volumes_of_every_size_that_halves(size: tuple[int, ...]) -> None:
     shape = ImageShape(channels=1, size=size, source_channels=3)

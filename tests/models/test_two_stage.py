@@ -10,7 +10,7 @@ from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
 from fedsynth.models.base import Family, ImageShape, SeededSource, Tensors, global_randomness
 from fedsynth.models.generators.catalog import build, find, recipe_for
-from fedsynth.models.generators.two_stage import _without_specks
+from fedsynth.models.generators.two_stage import _smoothed, _without_specks
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.models.tissue import tissue_of
 from tests.models.test_pca_maps import maps
@@ -157,13 +157,22 @@ def test_drawn_lesions_end_with_the_head_and_all_outside_is_black() -> None:
     family = fit(family, shown)
     noise = family.noise(60, SeededSource(0))
     own = {name.removeprefix("tissue/"): value for name, value in noise.items()}
-    head = _without_specks(family._by_stage["tissue"].sample({}, own)["mask"]).sum(1, keepdim=True)
+    head = _without_specks(_smoothed(family._by_stage["tissue"].sample({}, own)["mask"])).sum(1, keepdim=True)
     made = family.sample({"label": shown["label"][:60]}, noise)
     assert 0 < head.mean() < 1
     assert made["mask"][:, 1:].sum() > 0
     assert not (made["mask"][:, 1:] * (1 - head)).any()
     outside = (1 - head).bool().expand_as(made["image"])
     assert made["image"][outside].max() < -0.5
+
+
+def test_frayed_edges_of_drawn_tissue_are_smoothed_and_straight_ones_stay() -> None:
+    straight = torch.zeros(1, 2, 24, 24)
+    straight[:, 1, :, :10], straight[:, 0, :, 10:] = 1, 1
+    frayed = straight.clone()
+    frayed[:, 1, ::4, 10], frayed[:, 0, ::4, 10] = 1, 0  # every fourth row reaches one voxel further
+    assert torch.equal(_smoothed(straight), straight)
+    assert torch.equal(_smoothed(frayed), straight)
 
 
 def test_specks_and_holes_of_a_drawn_head_are_mended_and_larger_ones_are_kept() -> None:

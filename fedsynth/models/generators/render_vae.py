@@ -1,8 +1,8 @@
 """A conditional variational autoencoder that renders a label map: map, class and a code of 32 numbers make an image.
 
-The code follows from class and from area and place of the lesion by a linear Gaussian. What smooth decoders lack is
-added: small spots without a label, and a Gaussian field with the spectrum that is still missing. All of it is fitted by
-sums after training, in two passes.
+The code follows from class and from area and place of the lesion by a linear Gaussian, and gives every label a grey
+level, to which the decoder adds the rest. What smooth decoders lack is added too: small spots without a label, and a
+Gaussian field with the spectrum that is still missing. All of it is fitted by sums after training, in two passes.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.nn import functional
 from fedsynth.errors import ConfigError
 from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators.catalog import Entry, Recipe, register
-from fedsynth.models.layers import CONVOLUTION, halve, halvings, repeat, spread, widths, with_label
+from fedsynth.models.layers import CONVOLUTION, halve, halvings, local_mean, repeat, spread, widths, with_label
 from fedsynth.models.spots import Spots
 from fedsynth.models.texture import Texture, missing_spectrum
 
@@ -61,6 +61,7 @@ class Decoder(nn.Module):
         self.fold = conv(channels[-1], FOLDED * 2**dimensions, 3, padding=1)
         self.join = conv(FOLDED + shape.source_channels + 1, LAST, 3, padding=1)
         self.write = conv(LAST, shape.channels, 3, padding=1)
+        self.levels = nn.Linear(code, shape.channels * shape.source_channels)
 
     def forward(self, latent: Tensor, condition: Tensors, noise: Tensor) -> Tensor:
         """An image around [-1, 1]: nothing bounds it, for a squashed one saturates where background is most of it."""
@@ -73,8 +74,15 @@ class Decoder(nn.Module):
             x = block(repeat(x) if number else x, _laid_out(source), code)
         x = unfolded(self.fold(functional.silu(x)))
         x = functional.silu(self.join(torch.cat([x, sources[-1].to(x.dtype), noise.to(x.dtype)], 1)))
-        written: Tensor = self.write(x)
+        written: Tensor = self.write(x) + self._painted(code, sources[-1].to(x.dtype))
         return written
+
+    def _painted(self, code: Tensor, source: Tensor) -> Tensor:
+        """Every label in a grey level of its own, by code and class, with soft edges: what convolutions learn late."""
+        levels = self.levels(code).unflatten(1, (-1, source.shape[1])).to(source.dtype)
+        soft = (source + local_mean(source)) / 2
+        painted: Tensor = (levels @ soft.flatten(2)).unflatten(2, soft.shape[2:])
+        return painted
 
 
 class Autoencoder(nn.Module):

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
 from fedsynth.models.base import Family, ImageShape, Phase, RandomSource, Tensors
 from fedsynth.models.generators import catalog
 from fedsynth.models.generators.catalog import Entry, Recipe, register
+from fedsynth.models.layers import local_mean
 from fedsynth.models.pairing import one_hot
 from fedsynth.models.tissue import SHARES, tissue_of
 
@@ -128,7 +130,7 @@ class TwoStage(Family):
         ill = (maps[:, 1:].flatten(1).sum(1) > 0).to(noise["chance"])
         chance = torch.cat([noise["chance"][:, :1] * (1 - ill)[:, None], noise["chance"][:, 1:]], 1)
         drawn = self._by_stage[TISSUE].sample({}, noise | {"chance": chance})["mask"]
-        return _without_specks(drawn).to(maps)
+        return _without_specks(_smoothed(drawn)).to(maps)
 
     def _for_stage(self, stage: str, batch: Tensors) -> Tensors:
         """Maps and class without a picture; or the map as the picture's source."""
@@ -172,6 +174,12 @@ def _within(maps: Tensor, tissue: Tensor) -> Tensor:
     head = tissue.sum(1, keepdim=True)
     lesions = maps[:, 1:] * torch.where(head.flatten(1).sum(1).reshape(-1, *[1] * (head.dim() - 1)) > 0, head, 1)
     return torch.cat([1 - lesions.sum(1, keepdim=True), lesions], 1)
+
+
+def _smoothed(drawn: Tensor) -> Tensor:
+    """Label maps with the commonest label around each voxel: random sums of shapes have frayed edges."""
+    common = local_mean(local_mean(drawn)).argmax(1)
+    return functional.one_hot(common, drawn.shape[1]).movedim(-1, 1).to(drawn)
 
 
 def _without_specks(drawn: Tensor) -> Tensor:
