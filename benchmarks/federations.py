@@ -74,7 +74,8 @@ class Cohort:
     def members(self) -> dict[str, int]:
         """Member patients of each hospital."""
         patients = self.pooled.patients
-        return patients[patients["role"] == "member"].groupby("site")["patient"].size().to_dict()
+        members = patients[patients["role"] == "member"].groupby("site")["patient"].size()
+        return {str(site): int(number) for site, number in members.items()}
 
 
 def make_cohort(out: Path, patients: dict[str, int] = PATIENTS) -> Cohort:

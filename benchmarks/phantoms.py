@@ -111,7 +111,7 @@ def threshold_arm(cohort: Cohort) -> Scores:
 def segmenter_arm(train: ImageSet, cohort: Cohort) -> Scores:
     """A U-Net as `fedsynth benchmark segmentation` trains it."""
     holdout = cohort.role("holdout")
-    task = learn([train], TaskSettings(steps=SEGMENTER_STEPS, seed=cohort.seed))
+    task = learn([train], TaskSettings(steps=SEGMENTER_STEPS, seed=cohort.seed)).task
     guess = np.stack([probability.argmax(0).astype(np.uint8) for probability in predictions(task, holdout)])
     return scores(guess > 0, holdout) | label_dice(guess, holdout)
 
@@ -119,7 +119,7 @@ def segmenter_arm(train: ImageSet, cohort: Cohort) -> Scores:
 def classifier_arm(cohort: Cohort) -> Scores:
     """The residual network that `fedsynth benchmark classification` trains."""
     holdout = cohort.role("holdout")
-    task = learn([cohort.role("member")], TaskSettings(network="resnet", steps=CLASSIFIER_STEPS, seed=cohort.seed))
+    task = learn([cohort.role("member")], TaskSettings(network="resnet", steps=CLASSIFIER_STEPS, seed=cohort.seed)).task
     guess = np.array([probability.argmax() for probability in predictions(task, holdout)])
     truth = holdout.cases["class"].map(list(holdout.header.classes).index).to_numpy()
     majority = truth == np.bincount(truth).argmax()

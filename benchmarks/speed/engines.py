@@ -35,8 +35,9 @@ from fedsynth import atomic_files
 from fedsynth.data import Header, ImageSet
 from fedsynth.data.site_config import Select, SiteEntry, SitesFile, default_sites
 from fedsynth.federation import client as work
-from fedsynth.federation import client_app, round_log
+from fedsynth.federation import round_log
 from fedsynth.federation import rounds as server
+from fedsynth.federation.egress_log import EgressLog
 from fedsynth.federation.engines import process_trees, ray
 from fedsynth.federation.settings import FederationSettings
 from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
@@ -112,7 +113,7 @@ def timed_parts() -> Iterator[Clocks]:
         (clocks.training, Trainer, "_take_step"),
         (clocks.disk, work, "save_state"),
         (clocks.disk, LossLog, "save"),
-        (clocks.disk, client_app.EgressLog, "record"),
+        (clocks.disk, EgressLog, "record"),
         (clocks.disk, server, "save_checkpoint"),
         (clocks.disk, round_log.RoundLog, "add"),
         (clocks.disk, round_log.RoundLog, "keep"),
@@ -148,7 +149,7 @@ def bare_loop(settings: FederationSettings, run: Run, clocks: Clocks) -> None:
                 for _ in trainer.run(settings.local_steps):
                     pass
                 states.append(trainer.family.nets.state_dict())
-            weights = {name: sum(state[name] / len(states) for state in states) for name in weights}  # type: ignore[misc]
+            weights = {name: sum(state[name] / len(states) for state in states) for name in weights}
             clocks.mark()
 
 
@@ -265,7 +266,7 @@ def beyond(found: dict[str, Any], kind: str) -> float:
     """Milliseconds of a round, after the first, that were neither training nor disk."""
     rounds = found["rounds"]
     parts = zip(rounds[kind], rounds[f"training_{kind}"], rounds[f"disk_{kind}"], strict=True)
-    return 1000 * statistics.median([whole - training - disk for whole, training, disk in list(parts)[1:]])
+    return 1000 * float(statistics.median([whole - training - disk for whole, training, disk in list(parts)[1:]]))
 
 
 def table(arguments: argparse.Namespace) -> None:

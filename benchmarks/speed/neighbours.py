@@ -61,7 +61,7 @@ def scikit_learn(queries: Rows, references: Rows, k: int) -> Answer:
 
 
 def faiss_flat(queries: Rows, references: Rows, k: int) -> Answer:
-    import faiss
+    import faiss  # type: ignore[import-not-found]
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatL2(references.shape[1])

@@ -84,7 +84,7 @@ def plain(setting: Setting) -> Step:
         optimiser.zero_grad()
         scores = discriminator(images, *setting.rest)
         real, fake = scores[: setting.batch], scores[setting.batch :]
-        (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()
+        (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return step
@@ -101,7 +101,7 @@ def opacus(setting: Setting, *, functorch: bool) -> Step:
     def step() -> None:
         private.zero_grad()
         real, fake = wrapped(setting.real, *setting.rest), wrapped(setting.fake, *setting.rest)
-        (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()
+        (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()  # type: ignore[no-untyped-call]
         private.step()
 
     return step
@@ -116,7 +116,7 @@ def guarded(discriminator: nn.Module, setting: Setting) -> tuple[PatientGradient
     def fake_loss(batch: dict[str, Tensor], noise: dict[str, Tensor], progress: float) -> Tensor:
         return F.softplus(discriminator(batch["image"], *setting.rest))
 
-    probe = {"image": torch.rand_like(setting.real[:4])}, {}
+    probe: tuple[dict[str, Tensor], dict[str, Tensor]] = ({"image": torch.rand_like(setting.real[:4])}, {})
     return PatientGradients(discriminator, real_loss, clip=CLIP, probe=probe), PatientGradients(
         discriminator, fake_loss, clip=CLIP, probe=probe
     )
@@ -171,7 +171,7 @@ def disagreement(setting: Setting) -> float:
     object.__setattr__(path, "samples", 16)
     theirs = real.clipped_sum(everybody, lambda indices: ({"image": setting.real[indices, None]}, {}))
     apart = sum(float((mine[name] - theirs[name]).square().sum()) for name in mine)
-    return (apart / sum(float(value.square().sum()) for value in theirs.values())) ** 0.5
+    return float((apart / sum(float(value.square().sum()) for value in theirs.values())) ** 0.5)
 
 
 def peak_megabytes(method: Callable[[Setting], Step], setting: Setting) -> float:

@@ -28,7 +28,12 @@ from fedsynth.training.settings import TrainSettings
 def ours(images: ImageSet, settings: TrainSettings) -> Callable[[], None]:
     """One step of the product's loop."""
     trainer = prepare(images, settings).trainer
-    return lambda: next(iter(trainer.run(1))) and None
+
+    def step() -> None:
+        for _ in trainer.run(1):
+            pass
+
+    return step
 
 
 def bare(images: ImageSet, settings: TrainSettings) -> Callable[[], None]:
@@ -45,11 +50,13 @@ def bare(images: ImageSet, settings: TrainSettings) -> Callable[[], None]:
     class Global:
         """torch's global random stream, as a bare loop uses it."""
 
-        normal = staticmethod(torch.randn)
-        uniform = staticmethod(torch.rand)
+        def normal(self, shape: tuple[int, ...]) -> torch.Tensor:
+            return torch.randn(shape)
 
-        @staticmethod
-        def integers(high: int, shape: tuple[int, ...]) -> torch.Tensor:
+        def uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
+            return torch.rand(shape)
+
+        def integers(self, high: int, shape: tuple[int, ...]) -> torch.Tensor:
             return torch.randint(0, high, shape)
 
     def step() -> None:
@@ -64,7 +71,7 @@ def bare(images: ImageSet, settings: TrainSettings) -> Callable[[], None]:
             if phase.reads_patients:
                 loss = loss + family.real_loss(phase, batch, noise, 1.0).mean()
             family.nets.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimisers[phase.net].step()
             family.after_update(phase.net)
 
