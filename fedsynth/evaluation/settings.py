@@ -82,7 +82,7 @@ class UtilitySettings(Seeded):
         "How the sites' task networks become one in the federated arms; with fedbn normalisation layers stay local",
     )
     strategy_options: dict[str, float] = setting(
-        {}, "A setting of the strategy, as in strength=0.1 of fedprox.", flag="strategy-option"
+        {}, "A setting of the strategy, as in mu=0.1 of fedprox.", flag="strategy-option"
     )
     augmentation: Literal["none", "classical", "both"] = setting("classical", "Classical augmentation in training")
     seeds: int = setting(3, "Trainings of each arm; three are needed to claim a difference.")

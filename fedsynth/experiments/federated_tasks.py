@@ -15,7 +15,7 @@ from fedsynth.data import ImageSet
 from fedsynth.errors import ConfigError
 from fedsynth.evaluation.utility.training_arms import PERSONAL, at_site
 from fedsynth.federation.proximal import Proximal
-from fedsynth.federation.strategies import Reply, ServerStrategy, make_strategy, proximal_strength
+from fedsynth.federation.strategies import Reply, ServerStrategy, make_strategy, proximal_mu
 from fedsynth.models.downstream.networks import normalisation_entries
 from fedsynth.models.downstream.tasks import Task
 from fedsynth.training.downstream import Trained, task_trainer
@@ -49,7 +49,7 @@ class TaskFederation:
     @property
     def pull(self) -> float:
         """Of FedProx towards the received weights; 0 for other strategies."""
-        return proximal_strength(self.options) if self.strategy == "fedprox" else 0.0
+        return proximal_mu(self.options) if self.strategy == "fedprox" else 0.0
 
     def at_server(self, task: Task | None = None) -> ServerStrategy:
         """What the server does with the sites' weights."""

@@ -10,8 +10,8 @@ from fedsynth.training.trainer import Gradients
 class Proximal:
     """A site's gradients with FedProx's pull (Li et al. 2020) towards the received weights; it reads weights only."""
 
-    def __init__(self, gradients: Gradients, family: Model, strength: float) -> None:
-        self.gradients, self._family, self._strength = gradients, family, strength
+    def __init__(self, gradients: Gradients, family: Model, mu: float) -> None:
+        self.gradients, self._family, self._mu = gradients, family, mu
         self._received: dict[str, Tensor] = {}
 
     def receive(self) -> None:
@@ -25,5 +25,5 @@ class Proximal:
         loss, gradients = self.gradients(phase, step, progress, rng)
         named = self._family.nets[phase.net].named_parameters()
         received = [(value.detach(), self._received[f"{phase.net}.{name}"]) for name, value in named]
-        pulls = [proximal_pull(value, start, self._strength) for value, start in received]
+        pulls = [proximal_pull(value, start, self._mu) for value, start in received]
         return loss, [None if one is None else one + pull for one, pull in zip(gradients, pulls, strict=True)]

@@ -48,7 +48,7 @@ class FederationSettings:
     )
     strategy: Strategy = setting("fedavg", "How the networks of the hospitals become one")
     strategy_options: dict[str, float] = setting(
-        {}, "A setting of the strategy, as in strength=0.1 of fedprox.", flag="strategy-option"
+        {}, "A setting of the strategy, as in mu=0.1 of fedprox.", flag="strategy-option"
     )
     share: Share = setting("all", "Which networks leave a hospital; with `generator` the discriminators stay")
     federation: Way = setting("average", "What the hospitals do together")
@@ -203,9 +203,9 @@ class FederationSettings:
     @property
     def pull(self) -> float:
         """How strongly FedProx pulls towards the received weights; 0 for other strategies."""
-        from fedsynth.federation.strategies import proximal_strength
+        from fedsynth.federation.strategies import proximal_mu
 
-        return proximal_strength(self.strategy_options) if self.strategy == "fedprox" else 0.0
+        return proximal_mu(self.strategy_options) if self.strategy == "fedprox" else 0.0
 
     @cached_property
     def declared(self) -> dict[str, float]:

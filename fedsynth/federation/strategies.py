@@ -194,10 +194,10 @@ class TrimmedMean:
 def make_strategy(
     strategy: str, options: Mapping[str, float] | None = None, *, buffers: Collection[str] = ()
 ) -> ServerStrategy:
-    """The strategy of that name. `options` are its own numbers: momentum, rate, beta1, beta2, tau, share, strength."""
+    """The strategy of that name. `options` are its own numbers: momentum, rate, beta1, beta2, tau, share, mu."""
     given = dict(options or {})
     if strategy == "fedprox":
-        proximal_strength(given)
+        proximal_mu(given)
         return ServerStrategy(weighted_mean)
     if strategy == "fedavg":
         _refuse_unknown(strategy, given, ())
@@ -213,21 +213,21 @@ def make_strategy(
     return ServerStrategy(weighted_mean, _with_options(strategy, optimisers[strategy], given), buffers=buffers)
 
 
-def proximal_strength(options: Mapping[str, float]) -> float:
-    """How strongly FedProx pulls (its mu); 0.01 where nothing is said (Li et al. 2020 try 0.001 to 1). 0 is FedAvg."""
-    _refuse_unknown("fedprox", options, ("strength",))
-    strength = options.get("strength", 0.01)
-    if not 0 <= strength < math.inf:
-        raise ConfigError("'strength' must be at least 0", value=strength)
-    return strength
+def proximal_mu(options: Mapping[str, float]) -> float:
+    """How strongly FedProx pulls; 0.01 where nothing is said (Li et al. 2020 try 0.001 to 1). 0 is FedAvg."""
+    _refuse_unknown("fedprox", options, ("mu",))
+    mu = options.get("mu", 0.01)
+    if not 0 <= mu < math.inf:
+        raise ConfigError("'mu' must be at least 0", value=mu)
+    return mu
 
 
-def proximal_pull(weights: Any, received: Any, strength: float) -> Any:
-    """The gradient of strength/2 |weights - received|^2 (Li et al. 2020): added to a site's own gradient.
+def proximal_pull(weights: Any, received: Any, mu: float) -> Any:
+    """The gradient of mu/2 |weights - received|^2 (Li et al. 2020): added to a site's own gradient.
 
     It reads weights only: in a private run it is post-processing. Takes arrays or tensors.
     """
-    return strength * (weights - received)
+    return mu * (weights - received)
 
 
 def _with_options(strategy: str, kind: type[Made], given: Mapping[str, float]) -> Made:

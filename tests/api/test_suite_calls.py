@@ -84,7 +84,7 @@ def test_every_step_of_the_suites_that_are_shipped(path):
 @pytest.mark.parametrize(
     ("verb", "settings"),
     [
-        ("simulate", {"strategy": "fedprox", "strategy-options": {"strength": 0.1}, "epsilon": 2, "patients": 9}),
+        ("simulate", {"strategy": "fedprox", "strategy-options": {"mu": 0.1}, "epsilon": 2, "patients": 9}),
         ("simulate", {"data": "d", "sites": 3, "partition": "iid", "options": {"latent": 8}, "secure-sum": False}),
         ("benchmark segmentation", {"arms": "real, synthetic", "seeds": 1}),
         ("benchmark memorization", {"spaces": ["pixels"], "full": True}),

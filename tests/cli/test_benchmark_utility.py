@@ -101,7 +101,7 @@ def test_classification_and_fidelity(sets):
 def test_rows_of_sites_are_printed_and_exports_name_no_patient(sets, tmp_path):
     arms = "real,real-local,real-federated,real-federated-fine-tuned"
     given = ["classification", *sets, "--steps", "2", "--arms", arms, "--augmentation", "none", "--seeds", "1"]
-    given += ["--strategy", "fedprox", "--strategy-option", "strength=0.1"]
+    given += ["--strategy", "fedprox", "--strategy-option", "mu=0.1"]
     exported = run(*given, "--export", "--out", str(tmp_path / "exported.json"))
     done = run(*given, "--out", str(tmp_path / "found.json"))
     assert done.exit_code == exported.exit_code == 0, done.output
@@ -111,7 +111,7 @@ def test_rows_of_sites_are_printed_and_exports_name_no_patient(sets, tmp_path):
     ]
     text = (tmp_path / "found.json").read_text()
     found = json.loads(text)
-    assert (found["settings"]["strategy"], found["settings"]["strategy-options"]) == ("fedprox", {"strength": 0.1})
+    assert (found["settings"]["strategy"], found["settings"]["strategy-options"]) == ("fedprox", {"mu": 0.1})
     real = fedsynth.load(sets[1])
     holdout = real.select(role="holdout").patients
     for site, scores in found["per_site"].items():
@@ -129,7 +129,7 @@ def test_rows_of_sites_are_printed_and_exports_name_no_patient(sets, tmp_path):
     [
         (["segmentation", "--network", "unnet"], "unet"),
         (["segmentation", "--strategy", "fedbm"], "fedbn"),
-        (["segmentation", "--strategy", "fedprox", "--strategy-option", "mu=1"], "fedprox has no such option"),
+        (["segmentation", "--strategy", "fedprox", "--strategy-option", "strength=1"], "fedprox has no such option"),
         (["segmentation", "--network", "vit"], "classification"),
         (["segmentation", "--arms", "syntetic"], "synthetic"),
         (["segmentation", "--steps", "0"], "--steps"),

@@ -187,7 +187,7 @@ def test_unknown_names_are_refused_with_the_nearest(table, said):
 @pytest.mark.parametrize(
     ("strategy", "options", "said"),
     [
-        ("fedbn", {"strength": 1.0}, "fedbn has no options"),
+        ("fedbn", {"mu": 1.0}, "fedbn has no options"),
         ("fedprox", {"mu": 1.0}, "fedprox has no such option"),
         ("fedpro", {}, "did you mean 'fedprox'"),
     ],

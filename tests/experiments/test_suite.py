@@ -126,7 +126,7 @@ epsilon = [2.0, 8.0]
 def test_options_are_spelled_for_the_command_line():
     given = {"full": True, "export": False, "arms": ["real", "synthetic"], "options": {"latent": 3}}
     assert options(given) == ["--full", "--arms", "real,synthetic", "--option", "latent=3"]
-    assert options({"strategy-options": {"strength": 0.1}}) == ["--strategy-option", "strength=0.1"]
+    assert options({"strategy-options": {"mu": 0.1}}) == ["--strategy-option", "mu=0.1"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedTrim
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsynth.errors import ConfigError
-from fedsynth.federation.strategies import STRATEGIES, make_strategy, proximal_pull, proximal_strength
+from fedsynth.federation.strategies import STRATEGIES, make_strategy, proximal_pull, proximal_mu
 
 
 def arrays(*values, dtype=np.float32):
@@ -169,7 +169,7 @@ def test_the_proximal_pull_is_the_gradient_of_its_term():
     term = 0.3 / 2 * (weights - received).square().sum()
     (gradient,) = torch.autograd.grad(term, weights)
     torch.testing.assert_close(proximal_pull(weights.detach(), received, 0.3), gradient)
-    assert (proximal_strength({}), proximal_strength({"strength": 0.5})) == (0.01, 0.5)
+    assert (proximal_mu({}), proximal_mu({"mu": 0.5})) == (0.01, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_the_proximal_pull_is_the_gradient_of_its_term():
         ("fedavg", {"momentum": 0.9}, "fedavg has no such option"),
         ("fedmedian", {"share": 0.1}, "no such option"),
         ("fedadam", {"tua": 1.0}, "did you mean 'tau'"),
-        ("fedprox", {"strenght": 1.0}, "did you mean 'strength'"),
-        ("fedprox", {"strength": -1.0}, "'strength' must be at least 0"),
+        ("fedprox", {"strength": 1.0}, "known: mu"),
+        ("fedprox", {"mu": -1.0}, "'mu' must be at least 0"),
         ("fedavgm", {"momentum": 1.0}, "'momentum' must be at least 0 and below 1"),
         ("fedadam", {"rate": math.inf}, "'rate' must be a positive number"),
         ("trimmed-mean", {"share": 0.5}, "'share' must be at least 0 and below 0.5"),

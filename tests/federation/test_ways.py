@@ -59,7 +59,7 @@ def test_fedprox_stays_nearer_to_the_received_weights(tmp_path: Path) -> None:
 
     settings = replace(SETTINGS, rounds=1, local_steps=20)
     free = moved(simulated(tmp_path, settings, "free"))
-    pulled = replace(settings, strategy="fedprox", strategy_options={"strength": 100.0})
+    pulled = replace(settings, strategy="fedprox", strategy_options={"mu": 100.0})
     assert moved(simulated(tmp_path, pulled, "pulled")) < 0.8 * free
 
 
