@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedTrim
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsynth.errors import ConfigError
-from fedsynth.federation.strategies import STRATEGIES, make_strategy, proximal_pull, proximal_mu
+from fedsynth.federation.strategies import STRATEGIES, make_strategy, proximal_mu, proximal_pull
 
 
 def arrays(*values, dtype=np.float32):
