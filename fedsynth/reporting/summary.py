@@ -83,6 +83,7 @@ COLUMNS = {
     "generator": "generator",
     "federation": "federation",
     "epsilon": "epsilon per patient",
+    "delta": "delta",
     "cumulative": "all runs",
     "audit": "audit: at least",
     "verdict": "memorization",
@@ -185,7 +186,7 @@ def _facts_elsewhere(folder: Path, arm: str) -> Facts:
     results, damaged = _results({name: _elsewhere(folder, name) for name in BENCHMARKS})
     unknown = Cell(text="?", why=ELSEWHERE)
     told = {"run": Cell(text=folder.name), "generator": Cell(text="made elsewhere"), "federation": unknown}
-    told |= dict.fromkeys(("epsilon", "cumulative", "megabytes", "seconds"), unknown)
+    told |= dict.fromkeys(("epsilon", "delta", "cumulative", "megabytes", "seconds"), unknown)
     cells = {**told, **leakage_cells(results), **utility_cells(results, arm)}
     return Facts(run=Run(folder=folder), settings={}, cells=cells, results=results, damaged=damaged)
 

@@ -132,7 +132,9 @@ def privacy_cells(
     """What the lineage of the run and all runs of its patients spent of one, or why there is no guarantee."""
     own = epsilon_cell(settings, rounds, lineage)
     total = own if own.value is None else _cumulative(run, settings["privacy"], hospitals, lineage)
-    return {"epsilon": own, "cumulative": total}
+    delta = None if own.value is None else delta_of(settings, lineage)
+    told = Cell(text="-") if delta is None else Cell(text=f"{delta:g}", value=delta)
+    return {"epsilon": own, "delta": told, "cumulative": total}
 
 
 def epsilon_cell(settings: Mapping[str, Any], rounds: Sequence[Mapping[str, str]], lineage: Lineage) -> Cell:

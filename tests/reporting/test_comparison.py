@@ -80,6 +80,7 @@ def test_every_number_stands_in_its_cell(tmp_path):
     add_result(run, "memorization", scores, verdict="pass")
     cells = read_facts(run.folder).cells
     assert cells["epsilon"].value == 8.0
+    assert cells["delta"].text == "1e-05"
     assert cells["verdict"].text == "pass"
     assert cells["copied"].text == "0 [0, 0.004]"
     assert cells["detectable"].value == 0.005
@@ -107,7 +108,8 @@ def test_of_all_attacks_the_strongest_is_shown(tmp_path):
 
 
 def test_what_is_not_private_says_so(tmp_path):
-    assert read_facts(make_run(tmp_path / "a").folder).cells["epsilon"].text == "not private"
+    plain = read_facts(make_run(tmp_path / "a").folder).cells
+    assert (plain["epsilon"].text, plain["delta"].value) == ("not private", None)
     insecure = make_run(tmp_path / "b", privacy={"epsilon": 1.0, "patients": 5, "insecure-seed": 3})
     assert read_facts(insecure.folder).cells["epsilon"].text.startswith("NOT PRIVATE")
 
