@@ -58,6 +58,7 @@ def test_every_label_has_a_level_by_code_and_class_with_soft_edges(size: tuple[i
     code, source = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]), torch.zeros(2, 2, *size)
     source[:, 0, : size[0] // 2], source[:, 1, size[0] // 2 :] = 1, 1
     with torch.no_grad():
+        assert not decoder.levels(code).any(), "before training no number of the code makes anything brighter"
         for value in decoder.parameters():
             value.zero_()
         decoder.levels.weight[:, 0] = torch.tensor([0.1, 0.5, -0.2, 0.3])  # channel by label

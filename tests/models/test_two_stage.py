@@ -166,11 +166,12 @@ def test_drawn_lesions_end_with_the_head_and_all_outside_is_black() -> None:
     assert made["image"][outside].max() < -0.5
 
 
-def test_frayed_edges_of_drawn_tissue_are_smoothed_and_straight_ones_stay() -> None:
-    straight = torch.zeros(1, 2, 24, 24)
-    straight[:, 1, :, :10], straight[:, 0, :, 10:] = 1, 1
+def test_the_outline_of_a_drawn_head_is_smoothed_and_what_is_thin_inside_it_stays() -> None:
+    straight = torch.zeros(1, 3, 24, 24)
+    straight[:, 0, :, 10:], straight[:, 1, :, 9], straight[:, 2, :, :9] = 1, 1, 1  # a dark rim, one voxel wide
     frayed = straight.clone()
-    frayed[:, 1, ::4, 10], frayed[:, 0, ::4, 10] = 1, 0  # every fourth row reaches one voxel further
+    frayed[:, 0, ::4, 10], frayed[:, 2, ::4, 10] = 0, 1  # every fourth row reaches one voxel further
+    frayed[:, 0, 2::4, 9], frayed[:, 1, 2::4, 9] = 1, 0  # and every fourth falls one short
     assert torch.equal(_smoothed(straight), straight)
     assert torch.equal(_smoothed(frayed), straight)
 

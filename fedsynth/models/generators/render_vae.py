@@ -62,6 +62,8 @@ class Decoder(nn.Module):
         self.join = conv(FOLDED + shape.source_channels + 1, LAST, 3, padding=1)
         self.write = conv(LAST, shape.channels, 3, padding=1)
         self.levels = nn.Linear(code, shape.channels * shape.source_channels)
+        nn.init.zeros_(self.levels.weight)  # or what the code's unused numbers add would stay for hundreds of steps
+        nn.init.zeros_(self.levels.bias)
 
     def forward(self, latent: Tensor, condition: Tensors, noise: Tensor) -> Tensor:
         """An image around [-1, 1]: nothing bounds it, for a squashed one saturates where background is most of it."""

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from fedsynth.errors import ConfigError
 from fedsynth.models.augmentation import Augmentation
@@ -177,9 +176,11 @@ def _within(maps: Tensor, tissue: Tensor) -> Tensor:
 
 
 def _smoothed(drawn: Tensor) -> Tensor:
-    """Label maps with the commonest label around each voxel: random sums of shapes have frayed edges."""
-    common = local_mean(local_mean(drawn)).argmax(1)
-    return functional.one_hot(common, drawn.shape[1]).movedim(-1, 1).to(drawn)
+    """Label maps whose head has a smooth outline, filled with the darkest tissue: random sums of shapes fray it."""
+    head = (local_mean(local_mean(1 - drawn[:, :1])) > 0.5).to(drawn)
+    tissue = drawn[:, 1:] * head
+    rim = head - tissue.sum(1, keepdim=True)
+    return torch.cat([1 - head, tissue[:, :1] + rim, tissue[:, 1:]], 1)
 
 
 def _without_specks(drawn: Tensor) -> Tensor:
