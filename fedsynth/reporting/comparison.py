@@ -11,8 +11,9 @@ from fedsynth.reporting.usefulness import NOBODY
 
 
 def shown_columns(rows: Sequence[Facts]) -> list[str]:
-    """All columns but those in which no run has anything, and comparisons with the public pool where none were made."""
-    empty = {name: ("not run", "-") if name in BESIDE_NOBODY else ("not run",) for name in COLUMNS}
+    """All columns but those in which no run has anything: no delta without an epsilon, nothing over a public pool that
+    there was not."""
+    empty = {name: ("not run", "-") if name in (*BESIDE_NOBODY, "delta") else ("not run",) for name in COLUMNS}
     return [name for name in COLUMNS if any(row.cells[name].text not in empty[name] for row in rows)]
 
 

@@ -63,8 +63,8 @@ NOTES: Mapping[str, str] = {
         "training of the same generator would give is in none."
     ),
     "columns": (
-        "Round brackets: as the column says. Skill: 0 is the best control, 1 is real images. Epsilon holds at the "
-        "delta that the short table says."
+        "Round brackets: as the column says. Skill: 0 is the best control, 1 is real images. Delta is that of "
+        "epsilon, not of what all runs spent."
     ),
     "groups": (
         "Groups are looked at after the fact and each has few patients: an interval that lies apart is a reason to "

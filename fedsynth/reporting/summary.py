@@ -83,7 +83,7 @@ COLUMNS = {
     "generator": "generator",
     "federation": "federation",
     "epsilon": "epsilon per patient",
-    "delta": "delta",
+    "delta": "delta of epsilon",
     "cumulative": "all runs",
     "audit": "audit: at least",
     "verdict": "memorization",

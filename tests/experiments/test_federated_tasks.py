@@ -68,9 +68,9 @@ def test_one_site_alone_is_local_training(sites, strategy):
 
 def test_without_its_pull_fedprox_is_fedavg_and_with_it_is_not(sites):
     plain = state(federated(sites, "fedavg"))
-    assert_same(state(federated(sites, "fedprox", strength=0.0)), plain)
+    assert_same(state(federated(sites, "fedprox", mu=0.0)), plain)
     begun = build_and_state()
-    pulled = state(federated(sites, "fedprox", strength=1e4))
+    pulled = state(federated(sites, "fedprox", mu=1e4))
     assert distance(pulled, begun) < 0.7 * distance(plain, begun)
 
 
@@ -98,7 +98,7 @@ def test_every_strategy_gives_other_weights(sites):
         assert all(distance(one, other) > 0 for other in found[:i])
 
 
-@pytest.mark.parametrize("network", ["unet", "densenet"])
+@pytest.mark.parametrize("network", ["unet", "resnet"])
 def test_with_fedbn_normalisation_layers_differ_between_sites_and_nothing_else_does(sites, network):
     settings = replace(SETTINGS, network=network)
     learner = TaskLearner(settings, federation=TaskFederation(strategy="fedbn"))
@@ -110,7 +110,7 @@ def test_with_fedbn_normalisation_layers_differ_between_sites_and_nothing_else_d
     assert {name for name in north if not torch.equal(north[name], south[name])} == stays
 
 
-@pytest.mark.parametrize(("network", "kinds"), [("swin", 2), ("vit", 1), ("densenet", 1), ("unet", 1)])
+@pytest.mark.parametrize(("network", "kinds"), [("swin", 2), ("vit", 1), ("resnet", 1), ("densenet", 1), ("unet", 1)])
 def test_all_layers_with_norm_in_their_name_stay(network, kinds):
     shape = ImageShape(channels=1, size=(32, 32), n_classes=2, n_labels=2)
     task = build_task(network, shape)
@@ -188,7 +188,7 @@ def test_unknown_names_are_refused_with_the_nearest(table, said):
     ("strategy", "options", "said"),
     [
         ("fedbn", {"mu": 1.0}, "fedbn has no options"),
-        ("fedprox", {"mu": 1.0}, "fedprox has no such option"),
+        ("fedprox", {"strength": 1.0}, "fedprox has no such option"),
         ("fedpro", {}, "did you mean 'fedprox'"),
     ],
 )

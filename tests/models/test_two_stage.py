@@ -157,7 +157,7 @@ def test_drawn_lesions_end_with_the_head_and_all_outside_is_black() -> None:
     family = fit(family, shown)
     noise = family.noise(60, SeededSource(0))
     own = {name.removeprefix("tissue/"): value for name, value in noise.items()}
-    head = _without_specks(_smoothed(family._by_stage["tissue"].sample({}, own)["mask"])).sum(1, keepdim=True)
+    head = _smoothed(_without_specks(family._by_stage["tissue"].sample({}, own)["mask"])).sum(1, keepdim=True)
     made = family.sample({"label": shown["label"][:60]}, noise)
     assert 0 < head.mean() < 1
     assert made["mask"][:, 1:].sum() > 0
@@ -167,13 +167,30 @@ def test_drawn_lesions_end_with_the_head_and_all_outside_is_black() -> None:
 
 
 def test_the_outline_of_a_drawn_head_is_smoothed_and_what_is_thin_inside_it_stays() -> None:
-    straight = torch.zeros(1, 3, 24, 24)
-    straight[:, 0, :, 10:], straight[:, 1, :, 9], straight[:, 2, :, :9] = 1, 1, 1  # a dark rim, one voxel wide
+    straight = torch.zeros(1, 2, 24, 24)
+    straight[:, 0, :, 9], straight[:, 1, :, :9] = 1, 1  # a dark rim, one voxel wide
     frayed = straight.clone()
-    frayed[:, 0, ::4, 10], frayed[:, 2, ::4, 10] = 0, 1  # every fourth row reaches one voxel further
-    frayed[:, 0, 2::4, 9], frayed[:, 1, 2::4, 9] = 1, 0  # and every fourth falls one short
+    frayed[:, 1, ::4, 10] = 1  # every fourth row reaches one voxel further
+    frayed[:, 0, 2::4, 9] = 0  # and every fourth falls one short
     assert torch.equal(_smoothed(straight), straight)
     assert torch.equal(_smoothed(frayed), straight)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 12, 12)])
+def test_no_head_is_too_small_or_too_thin_to_keep_its_size(size: tuple[int, ...]) -> None:
+    away = [(torch.arange(side) - (side - 1) / 2).square() for side in size]
+    far = sum(part.reshape([-1 if i == axis else 1 for i in range(len(size))]) for axis, part in enumerate(away))
+    heads = torch.stack([far < 2, far < 16, (far > 20) & (far < 32), far < 0]).float()  # tiny, small, a ring, none
+    made = _smoothed(torch.stack([heads * 0, heads], 1)).sum(1)
+    assert made.max() == 1
+    assert made.flatten(1).sum(1).tolist() == pytest.approx(heads.flatten(1).sum(1).tolist(), rel=0.05)
+
+
+def test_a_hole_that_is_mended_is_not_dark() -> None:
+    drawn = torch.zeros(1, 4, 40, 40)
+    drawn[:, 0], drawn[:, :2, 5:35, 5:35] = 1, torch.tensor([0.0, 1.0])[:, None, None]
+    drawn[:, 0, 10:12, 10:12], drawn[:, 1, 10:12, 10:12] = 1, 0
+    assert _smoothed(_without_specks(drawn))[0, :, 10, 10].tolist() == [0, 1, 0]
 
 
 def test_specks_and_holes_of_a_drawn_head_are_mended_and_larger_ones_are_kept() -> None:

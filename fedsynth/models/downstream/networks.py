@@ -1,6 +1,7 @@
-"""MONAI's networks, sized for the image at hand; images of any side are padded to what a network can halve.
+"""MONAI's networks, and one of its blocks, sized for the image at hand.
 
-All normalise within one sample (instance or group norm): hospitals that average them share no batch statistics.
+Images of any side are padded to what a network can halve. All normalise within one sample (instance or group norm):
+hospitals that average them share no batch statistics.
 """
 
 import math
@@ -80,7 +81,7 @@ class _MaxAndMean(nn.Module):
 
 
 def resnet(shape: ImageShape, outputs: int) -> nn.Module:
-    """A convolution and three residual blocks with group norm, 16 to 64 features, each half as wide as the last."""
+    """A convolution and three residual blocks with group norm, 16 to 64 features, each block on half the grid of the last."""
     widths, norm = (16, 24, 48, 64), ("group", {"num_groups": 4})
     first = Convolution(shape.dimensions, shape.channels, widths[0], norm=norm, act="relu", bias=False)
     blocks = [

@@ -56,20 +56,20 @@ class LabelGmm(Family):
             "real": rng.normal((n, channels, *size)),
             "imaginary": rng.normal((n, channels, *size)),
             "bias": rng.normal((n, channels, *[3] * len(size))),
-            "mu": rng.uniform((n, 4)),
+            "strength": rng.uniform((n, 4)),
         }
 
     def sample(self, condition: Tensors, noise: Tensors) -> Tensors:
         """An image for each label map, which comes one-hot as `source`."""
-        share = noise["mu"].T.reshape(4, -1, *[1] * (self.shape.dimensions + 1))
-        labels = _blurred(condition["source"], 0.45 + 0.2 * noise["mu"][:, 0])  # partial volume at borders
+        share = noise["strength"].T.reshape(4, -1, *[1] * (self.shape.dimensions + 1))
+        labels = _blurred(condition["source"], 0.45 + 0.2 * noise["strength"][:, 0])  # partial volume at borders
         labels = labels / labels.sum(1, keepdim=True).clamp(min=1e-6)
         level = self.low + (self.high - self.low) * noise["level"]
         image = torch.einsum("ncl,nl...->nc...", level, labels)
         deviation = torch.einsum("ncl,nl...->nc...", self.spread * noise["deviation"] * (level > 0.05), labels)
         image = image + deviation * _textured(noise["texture"])
         image = image * torch.exp(0.3 * share[1] * _smooth_field(noise["bias"], self.shape.size))
-        image = _blurred(image, 0.2 + 0.3 * noise["mu"][:, 2])
+        image = _blurred(image, 0.2 + 0.3 * noise["strength"][:, 2])
         sigma = 0.005 + 0.025 * share[3]
         image = torch.hypot(image.clamp(min=0) + sigma * noise["real"], sigma * noise["imaginary"])
         return {"image": image.clamp(0, 1) * 2 - 1}

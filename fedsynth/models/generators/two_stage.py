@@ -32,7 +32,7 @@ SIMULATED = "phantom-maps"
 TOLD_TISSUE = ("render-vae", "spade")
 CLASSES, NAMED = 3, ("csf", "grey", "white")
 """Classes of tissue, where no label names any."""
-SPECK = 0.01
+SPECK, TIE = 0.01, 1e-3
 
 
 class TwoStage(Family):
@@ -129,7 +129,7 @@ class TwoStage(Family):
         ill = (maps[:, 1:].flatten(1).sum(1) > 0).to(noise["chance"])
         chance = torch.cat([noise["chance"][:, :1] * (1 - ill)[:, None], noise["chance"][:, 1:]], 1)
         drawn = self._by_stage[TISSUE].sample({}, noise | {"chance": chance})["mask"]
-        return _without_specks(_smoothed(drawn)).to(maps)
+        return _smoothed(_without_specks(drawn)).to(maps)
 
     def _for_stage(self, stage: str, batch: Tensors) -> Tensors:
         """Maps and class without a picture; or the map as the picture's source."""
@@ -175,14 +175,6 @@ def _within(maps: Tensor, tissue: Tensor) -> Tensor:
     return torch.cat([1 - lesions.sum(1, keepdim=True), lesions], 1)
 
 
-def _smoothed(drawn: Tensor) -> Tensor:
-    """Label maps whose head has a smooth outline, filled with the darkest tissue: random sums of shapes fray it."""
-    head = (local_mean(local_mean(1 - drawn[:, :1])) > 0.5).to(drawn)
-    tissue = drawn[:, 1:] * head
-    rim = head - tissue.sum(1, keepdim=True)
-    return torch.cat([1 - head, tissue[:, :1] + rim, tissue[:, 1:]], 1)
-
-
 def _without_specks(drawn: Tensor) -> Tensor:
     """Tissue (n, classes, ...) of drawn maps: specks and holes below a hundredth of the head are drawing errors."""
     tissue = drawn[:, 1:].clone()
@@ -194,6 +186,18 @@ def _without_specks(drawn: Tensor) -> Tensor:
         filled = _small(holes, there.sum()).to(one.device)
         one[middle, filled] = 1
     return tissue
+
+
+def _smoothed(tissue: Tensor) -> Tensor:
+    """Tissue (n, classes, ...) whose head has a smooth outline and as many voxels as before: random sums of shapes fray
+    it. What is added is of the darkest class, as the rim of a head is."""
+    head = tissue.sum(1, keepdim=True)
+    within, smooth = local_mean(local_mean(head)) + TIE * head, torch.zeros_like(head)
+    for one, score, voxels in zip(smooth, within, head.flatten(1).sum(1).long().tolist(), strict=True):
+        if voxels:
+            one[score >= score.flatten().topk(voxels).values[-1]] = 1
+    kept, added = tissue * smooth, smooth * (1 - head)
+    return torch.cat([kept[:, :1] + added, kept[:, 1:]], 1)
 
 
 def _small(region: NDArray[np.bool_], head: int) -> Tensor:

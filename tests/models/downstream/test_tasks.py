@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedsynth.errors import ConfigError
+from fedsynth.evaluation.settings import ClassificationSettings
 from fedsynth.models.base import ImageShape, SeededSource
 from fedsynth.models.downstream.tasks import (
     LIGHT,
@@ -114,7 +115,7 @@ def test_unknown_names_and_sets_without_targets_are_refused():
 
 
 def rims(rng, n):
-    """Noise, half of it with a bright rim of four pixels' width at a random place: 1 in 20 of the pixels."""
+    """Noise, half of it with the bright edge of a square of 4 x 4 at a random place: 1 in 20 of the pixels."""
     image, label = rng.normal((n, 1, 16, 16)) * 0.3 - 0.5, torch.arange(n) % 2
     for number, (row, column) in enumerate(rng.integers(12, (n, 2)).tolist()):
         seen = image[number, 0, row : row + 4, column : column + 4]
@@ -126,7 +127,7 @@ def rims(rng, n):
 
 def test_the_default_classifier_soon_sees_what_few_pixels_tell():
     torch.manual_seed(0)
-    task, rng = build_task("resnet", ImageShape(channels=1, size=(16, 16), n_classes=2)), SeededSource(0)
+    task, rng = build_task(ClassificationSettings().network, ImageShape(channels=1, size=(16, 16), n_classes=2)), SeededSource(0)
     optimiser = torch.optim.Adam(task.parameters(), 2e-3)
     for _ in range(60):
         optimiser.zero_grad()
