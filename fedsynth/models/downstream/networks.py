@@ -81,7 +81,7 @@ class _MaxAndMean(nn.Module):
 
 
 def resnet(shape: ImageShape, outputs: int) -> nn.Module:
-    """A convolution and three residual blocks with group norm, 16 to 64 features, each block on half the grid of the last."""
+    """A convolution, then three residual blocks with group norm, each on half the grid; 16 to 64 features."""
     widths, norm = (16, 24, 48, 64), ("group", {"num_groups": 4})
     first = Convolution(shape.dimensions, shape.channels, widths[0], norm=norm, act="relu", bias=False)
     blocks = [

@@ -127,7 +127,8 @@ def rims(rng, n):
 
 def test_the_default_classifier_soon_sees_what_few_pixels_tell():
     torch.manual_seed(0)
-    task, rng = build_task(ClassificationSettings().network, ImageShape(channels=1, size=(16, 16), n_classes=2)), SeededSource(0)
+    shape, rng = ImageShape(channels=1, size=(16, 16), n_classes=2), SeededSource(0)
+    task = build_task(ClassificationSettings().network, shape)
     optimiser = torch.optim.Adam(task.parameters(), 2e-3)
     for _ in range(60):
         optimiser.zero_grad()
