@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,9 +47,8 @@ class TensorBoard:
     """Event files, for `tensorboard --logdir runs`."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        library: Any = import_module("torch.utils.tensorboard")  # untyped where TensorBoard is installed
+        self._writer = library.SummaryWriter(str(folder))
 
     def settings(self, told: Mapping[str, str | float]) -> None:
         """As a table of text."""
