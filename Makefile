@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := fedsynth tests benchmarks cli.py
+SOURCES := fedsynth tests benchmarks docs/building cli.py
 
 # Tests start processes of their own: what these import is compiled once, whatever the shell says.
 test test-slow test-deployed check-privacy: export PYTHONDONTWRITEBYTECODE :=
@@ -49,8 +49,13 @@ test-slow: $(READY)  ## what takes minutes
 test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and resumed: a quarter of an hour, mostly waiting
 	$(BIN)/python -m pytest -m deployed tests/federation/deploy
 
-docs: $(READY)  ## the page of the command line, from the code
+docs: $(VENV)/.docs  ## the site in build/site, with the pages of command line and Python from the code; a warning is an error
 	$(BIN)/python -m fedsynth.cli.reference_page > docs/cli.md
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 format: $(READY)
 	$(BIN)/ruff check --fix-only $(SOURCES)

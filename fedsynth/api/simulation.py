@@ -14,6 +14,7 @@ from fedsynth.api.stages import with_stages
 from fedsynth.errors import ConfigError, nearest
 from fedsynth.federation.settings import FederationSettings, check_family
 from fedsynth.runs import RUNS, Run, open_run
+from fedsynth.training.trackers import require_trackers
 
 if TYPE_CHECKING:
     from fedsynth.data.site_config import SitesFile
@@ -139,6 +140,7 @@ def _check_settings(given: dict[str, Any], sites: int | None) -> None:
         raise ConfigError("--sites must be at least 1", value=sites)
     known = sites or max(SITES, int(given.get("min-sites", 1)))
     settings = config.read_table(FederationSettings, {**given, "sites": known})
+    require_trackers(settings.trackers)
     if "generator" in given:
         check_family(settings)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsynth import config
 from fedsynth.api.progress import Progress
@@ -15,6 +15,10 @@ from fedsynth.errors import ConfigError
 from fedsynth.models.facts import is_fitted, known_family
 from fedsynth.runs import Run, create_run, open_run
 from fedsynth.training.settings import TrainSettings
+from fedsynth.training.trackers import open_trackers, require_trackers
+
+if TYPE_CHECKING:
+    from fedsynth.training.trainer import StepReport
 
 
 @takes_keywords(TrainSettings)
@@ -55,6 +59,7 @@ def train(
     read, place = _resumed(run, given) if resume else (config.read_table(TrainSettings, given), None)
     if "generator" in given:
         known_family(read.generator)
+    require_trackers(read.trackers)
     from fedsynth.data import ImageSet
     from fedsynth.training.centralised import run_training
     from fedsynth.training.session import default_generator, prepare
@@ -76,10 +81,13 @@ def train(
         name, folder = open_device(read.device).type, None if run is None else Path(run)
         place = create_run(read, generator=read.generator, seed=read.seed, device=name, folder=folder)
     try:
-        with progress.bar(f"training {read.generator}") as advance:
-            run_training(
-                opened, read, place, resume=resume, on_step=lambda report, total: advance(report.step + 1, total)
-            )
+        with open_trackers(read.trackers, place) as trackers, progress.bar(f"training {read.generator}") as advance:
+
+            def on_step(report: "StepReport", total: int) -> None:
+                advance(report.step + 1, total)
+                trackers.on_step(report, total)
+
+            run_training(opened, read, place, resume=resume, on_step=on_step)
     except KeyboardInterrupt:
         progress.note(f"stopped; go on with the same command and --resume --run {place.folder}")
         raise

@@ -100,7 +100,7 @@ def cell_name(varied: Mapping[str, Any]) -> str:
     return "_".join(parts).replace("/", "-").replace(":", "-") or "cell"
 
 
-NOT_FOR_CELLS = ("run", "insecure-seed", "public-start")
+NOT_FOR_CELLS = ("run", "insecure-seed", "public-start", "trackers")
 MEMBERS, MEASURED_BY, NAME = "members", "measured-by", "name"
 BENCHMARKS: dict[str, tuple[type, tuple[str, ...]]] = {
     "memorization": (MemorizationSettings, ()),

@@ -38,6 +38,8 @@ class Plan:
     def table(self) -> dict[str, Any]:
         """All that the server says of the run."""
         table = config.as_table(self.settings)
+        if not table["trackers"]:
+            del table["trackers"]  # as in plans that were approved before there were any
         if "privacy" in table:
             table["privacy"] = {key: value for key, value in table["privacy"].items() if key not in _OF_THE_SERVER}
         return table

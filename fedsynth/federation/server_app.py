@@ -33,6 +33,7 @@ from fedsynth.federation.rounds import Progress, Rounds, Watch
 from fedsynth.federation.settings import NODES, FederationSettings, from_run_config
 from fedsynth.federation.spilled_arrays import ArrayStore
 from fedsynth.runs import Run, create_run
+from fedsynth.training.trackers import Trackers, open_trackers
 
 JOINING_SECONDS = 60.0  # how long a quorum waits for the others before it begins
 PATIENCE_SECONDS = 3600.0
@@ -50,14 +51,32 @@ def main(grid: Grid, context: Context) -> None:
     settings, folder = from_run_config(context.run_config)
     run = open_or_create(settings, folder)
     watch: Watch = getattr(grid, "watch", _say)
-    with run.locked():
+    with run.locked(), open_trackers(settings.trackers, run) as trackers:
         experiment = experiment_of(run)
         nodes = Path(named) if (named := str(context.run_config.get(NODES, ""))) else None
         refusals = Refusals(run.folder)
         sites = GridSites(grid, settings, experiment, nodes, told=refusals.add, spill=run.folder)
         agreement = remembered(run, handshake(settings, sites))
-        end = Rounds(settings, run, agreement, experiment=experiment).go(sites, watch)
+        end = Rounds(settings, run, agreement, experiment=experiment).go(sites, tracked(watch, trackers))
         release(settings, run.checkpoints, agreement, end, run)
+
+
+def tracked(watch: Watch, trackers: Trackers) -> Watch:
+    """Trackers hear of every round what the sites let leave: their losses, and what was spent."""
+
+    def told(progress: Progress) -> None:
+        watch(progress)
+        answered = [reply for reply in progress.replies if reply.reason is None]
+        values = {
+            f"{reply.site}/{name}": value
+            for reply in answered
+            for name, value in reply.outcome.metrics.items()
+            if name.endswith("_loss")
+        }
+        values |= {f"{site}/epsilon": spent for site, spent in progress.epsilon.items()}
+        trackers.log(progress.round, values | {"sites answered": len(answered)} if progress.replies else {})
+
+    return told
 
 
 def open_or_create(settings: FederationSettings, folder: Path) -> Run:

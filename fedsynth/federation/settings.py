@@ -16,7 +16,17 @@ from fedsynth.config import setting
 from fedsynth.errors import ConfigError
 from fedsynth.models.facts import is_fitted, known_family, stated_facts
 from fedsynth.privacy.noise_shares import NoiseShares
-from fedsynth.training.settings import ENOUGH, PRIVACY, SIMULATED, Device, Privacy, TrainSettings, started_options
+from fedsynth.training.settings import (
+    ENOUGH,
+    PRIVACY,
+    SIMULATED,
+    TRACKED,
+    Device,
+    Privacy,
+    Tracker,
+    TrainSettings,
+    started_options,
+)
 
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "trimmed-mean"]
 Share = Literal["all", "generator"]
@@ -26,7 +36,7 @@ TWO_STAGE = {"rounds": 20, "local-steps": 25}  # its steps cost more than those 
 LENGTHS = {"two-stage": TWO_STAGE, "fitted": {"rounds": 1, "local-steps": 1}}  # by the kind of the family
 FAILURES, ENGINE = "Failures", "Engine"  # panels of the help page
 Scalar = bool | int | float | str
-RUN, NODES, TABLES = "run", "nodes", ("options", "strategy-options")
+RUN, NODES, TABLES, LISTS = "run", "nodes", ("options", "strategy-options"), ("trackers",)
 PRIVATE_KEYS = tuple(entry.name.replace("_", "-") for entry in fields(Privacy))
 
 
@@ -90,6 +100,7 @@ class FederationSettings:
     seed: int = setting(0, "One seed gives one plain result, to the bit.")
     device: Device = setting("cpu", "Where networks are computed", panel=ENGINE)
     options: dict[str, Any] = setting({}, "A setting of the family itself.", flag="option")
+    trackers: tuple[Tracker, ...] = setting((), TRACKED, flag="tracker", repeated="NAME")
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
@@ -260,6 +271,7 @@ class FederationSettings:
         own = config.as_table(self)
         table |= own.pop("privacy", {})
         table |= own | {key: json.dumps(own[key], sort_keys=True) for key in TABLES}
+        table |= {key: ",".join(own[key]) for key in LISTS}
         return table | {RUN: str(run), NODES: "" if nodes is None else str(nodes)}
 
 
@@ -271,6 +283,7 @@ def from_run_config(given: Mapping[str, Any]) -> tuple[FederationSettings, Path]
         raise ConfigError("the run config says no run directory", remedy=f"give {RUN}=DIR")
     for key in TABLES:
         table[key] = json.loads(table.get(key, "{}"))
+    table |= {key: table[key].split(",") for key in LISTS if key in table}
     privacy = {key: table.pop(key) for key in PRIVATE_KEYS if key in table}
     if "epsilon" in privacy:
         table["privacy"] = privacy

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fedsynth.privacy.plan import PrivateSettings
 
 Device = Literal["auto", "cpu", "cuda"]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+TRACKED = "Show the losses in tensorboard, mlflow or wandb too, as files of the run; nothing is sent."
 PRIVACY = "Privacy"  # the panel of the help page
 SIMULATED = Path("phantoms")
 """As the `start` of a run: networks that were trained on simulated heads (`public_start.py`)."""
@@ -104,6 +106,7 @@ class TrainSettings:
     threads: int = setting(1, "CPU threads; one repeats to the bit and is as fast for small networks.")
     sheets: int = setting(5, "How many sample sheets to write on the way.")
     options: dict[str, Any] = setting({}, "A setting of the family itself, as in latent=32.", flag="option")
+    trackers: tuple[Tracker, ...] = setting((), TRACKED, flag="tracker", repeated="NAME")
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:

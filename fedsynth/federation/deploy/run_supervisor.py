@@ -23,6 +23,7 @@ from fedsynth.federation.server_app import read_refusals, refuse_other_settings
 from fedsynth.federation.settings import FederationSettings, check_family
 from fedsynth.runs import Run
 from fedsynth.training.checkpoint import CARD
+from fedsynth.training.trackers import require_trackers
 
 T = TypeVar("T")
 FRUITLESS = 3  # failures in a row, without a round between them, after which it is given up
@@ -40,6 +41,7 @@ def load_settings(place: ServerFolder) -> FederationSettings:
             "'federation' cannot be deployed", file=place.settings, value=settings.federation, remedy=remedy
         )
     check_family(settings)
+    require_trackers(settings.trackers)
     run = Run(folder=place.run)
     if run.config.is_file():
         refuse_other_settings(run, settings)
