@@ -8,12 +8,17 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsynth.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+Adjacency = Literal["ADD_OR_REMOVE_ONE", "REPLACE_ONE"]
 
 ORDERS = (*range(2, 24), *(round(24 * 1.1**i) for i in range(33)))
 BETWEEN = tuple(1 + 0.1 * 1.15**i for i in range(29))  # slow to compute, and needed beside the best of ORDERS alone
@@ -199,38 +204,41 @@ def _renyi(mechanisms: tuple[Mechanism, ...], delta: float) -> float:
 
 
 @lru_cache(maxsize=512)
-def _pld(
-    mechanisms: tuple[Mechanism, ...], delta: float, adjacency: Literal["ADD_OR_REMOVE_ONE", "REPLACE_ONE"]
-) -> float:
+def _pld(mechanisms: tuple[Mechanism, ...], delta: float, adjacency: Adjacency) -> float:
     """An upper bound by dp-accounting's privacy loss distributions; infinite where they are out of reach.
 
     Neither of adding and removing a patient dominates the other under composition (Lebeda et al. 2024): both are
     composed, and the larger counts. Replacing one is q N(-1) + (1 - q) N(0) against q N(1) + (1 - q) N(0), opposite
     gradients of full clip norm. Losses are discretised by connecting the dots (Doroshenko et al. 2022), upwards only.
     """
-    from dp_accounting.pld import privacy_loss_distribution as pld
-    from dp_accounting.privacy_accountant import NeighboringRelation
-
     if not mechanisms:
         return 0.0
     if _renyi(mechanisms, delta) > LARGEST_BY_PLD:
         return math.inf
-    losses = [
-        pld.from_gaussian_mechanism(
-            one.noise,
-            sampling_prob=one.rate,
-            value_discretization_interval=_interval(mechanisms),
-            neighboring_relation=NeighboringRelation[adjacency],
-        ).self_compose(one.steps)
-        for one in mechanisms
-    ]
+    interval = _interval(mechanisms)
+    losses = [_loss(one.rate, one.noise, interval, adjacency).self_compose(one.steps) for one in mechanisms]
     return float(reduce(lambda total, loss: total.compose(loss), losses).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=16)  # after every round a run asks for more of the same steps
+def _loss(rate: float, noise: float, interval: float, adjacency: Adjacency) -> "PrivacyLossDistribution":
+    """Of one step."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+    from dp_accounting.privacy_accountant import NeighboringRelation
+
+    return pld.from_gaussian_mechanism(
+        noise,
+        sampling_prob=rate,
+        value_discretization_interval=interval,
+        neighboring_relation=NeighboringRelation[adjacency],
+    )
 
 
 def _interval(mechanisms: tuple[Mechanism, ...]) -> float:
     """Of the loss axis: 0.06 standard deviations of an average step's loss, so that rounding adds 0.1 % of variance."""
-    variance = sum(one.steps * one.rate**2 * math.expm1(min(one.noise**-2, 50)) for one in mechanisms)
-    return min(WIDEST_INTERVAL, 0.06 * math.sqrt(variance / sum(one.steps for one in mechanisms)))
+    total = sum(one.steps for one in mechanisms)
+    each = (one.rate**2 * math.expm1(min(one.noise**-2, 50)) * (one.steps / total) for one in mechanisms)
+    return min(WIDEST_INTERVAL, 0.06 * math.sqrt(sum(each)))  # the same for one step and for many
 
 
 def group_of_two(mechanisms: Iterable[Mechanism], delta: float) -> float:

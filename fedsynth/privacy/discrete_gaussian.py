@@ -6,6 +6,7 @@ distributions differ by less than any accountant rounds.
 """
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,58 +16,65 @@ if TYPE_CHECKING:
 
     from fedsynth.privacy.secure_rng import Randomness
 
-_WORD = 32  # bits drawn at a time
+_WORD = 32  # bits of a word
+_WORDS = 1024  # drawn at a time: one by one they took nearly all the time
 
 
 def discrete_gaussian(randomness: "Randomness", n: int, deviation: int) -> "Tensor":
     """`n` int64 values of the discrete Gaussian whose parameter is `deviation`, a whole number of grid steps."""
     if deviation < 1:
         raise ValueError("the deviation must be at least one step of the grid")
-    return torch.tensor([_gaussian(randomness, deviation**2) for _ in range(n)], dtype=torch.int64)
+    words = _words(randomness)
+    return torch.tensor([_gaussian(words, deviation**2) for _ in range(n)], dtype=torch.int64)
 
 
-def _gaussian(randomness: "Randomness", variance: int) -> int:
+def _words(randomness: "Randomness") -> Iterator[int]:
+    while True:
+        yield from randomness.integers(1 << _WORD, (_WORDS,)).tolist()
+
+
+def _gaussian(words: Iterator[int], variance: int) -> int:
     scale = math.isqrt(variance) + 1
     while True:
-        value = _laplace(randomness, scale)
+        value = _laplace(words, scale)
         excess = abs(value) * scale - variance  # over scale
-        if _happens_exp(randomness, excess**2, 2 * variance * scale**2):
+        if _happens_exp(words, excess**2, 2 * variance * scale**2):
             return value
 
 
-def _laplace(randomness: "Randomness", scale: int) -> int:
+def _laplace(words: Iterator[int], scale: int) -> int:
     """A whole number drawn with a probability proportional to e^(-|value| / scale)."""
     while True:
-        rest = _below(randomness, scale)
-        if not _happens_exp(randomness, rest, scale):
+        rest = _below(words, scale)
+        if not _happens_exp(words, rest, scale):
             continue
         wholes = 0
-        while _happens_exp(randomness, 1, 1):
+        while _happens_exp(words, 1, 1):
             wholes += 1
-        value, negative = rest + scale * wholes, _below(randomness, 2)
+        value, negative = rest + scale * wholes, _below(words, 2)
         if not (negative and value == 0):
             return -value if negative else value
 
 
-def _happens_exp(randomness: "Randomness", above: int, below: int) -> bool:
+def _happens_exp(words: Iterator[int], above: int, below: int) -> bool:
     """True with the probability e^(-above / below)."""
     while above > below:
-        if not _happens_exp(randomness, 1, 1):
+        if not _happens_exp(words, 1, 1):
             return False
         above -= below
     turn = 1
-    while _below(randomness, below * turn) < above:  # true with the probability above / below / turn
+    while _below(words, below * turn) < above:  # true with the probability above / below / turn
         turn += 1
     return turn % 2 == 1
 
 
-def _below(randomness: "Randomness", high: int) -> int:
+def _below(words: Iterator[int], high: int) -> int:
     """A whole number in [0, high), each as likely: words are drawn again where they would favour some."""
-    words = -(-high.bit_length() // _WORD)
+    length = -(-high.bit_length() // _WORD)
     while True:
         value = 0
-        for word in randomness.integers(1 << _WORD, (words,)).tolist():
-            value = value << _WORD | word
-        value >>= words * _WORD - high.bit_length()
+        for _ in range(length):
+            value = value << _WORD | next(words)
+        value >>= length * _WORD - high.bit_length()
         if value < high:
             return value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from fedsynth.privacy.accounting import LARGEST_EPSILON, Mechanism
 
@@ -21,6 +22,8 @@ _EPSILONS = np.linspace(0.0, 3.0, 91) ** 2
 """Where the curve is supported; fewer only make it lower, so that less is refuted."""
 FURTHEST, STRONGEST = 16.0, 7.0
 """The noise is doubled until it passes so many times the declared one, and halved to so many deviations in all."""
+_CLOSE = 2e-4
+"""Of the logarithm of the noise: how closely the largest that is not refuted is found."""
 
 
 def least_false_negatives(mechanism: Mechanism, false_positives: float) -> float:
@@ -42,21 +45,28 @@ def proven_epsilon(mechanism: Mechanism, delta: float, *, false_positives: float
     `mechanism`.
     """
 
-    def refuted(noise: float) -> bool:
-        return least_false_negatives(replace(mechanism, noise=noise), false_positives) > false_negatives
+    def excess(times: float) -> float:
+        """How far the curve lies above the error rates at so many times the noise; above 0, that noise is refuted."""
+        noisier = replace(mechanism, noise=mechanism.noise * times)
+        return least_false_negatives(noisier, false_positives) - false_negatives
 
-    low = high = mechanism.noise
-    while refuted(low) and low > mechanism.rate * math.sqrt(mechanism.steps) / STRONGEST:
+    low = high = 1.0
+    while excess(low) > 0 and low * mechanism.noise > mechanism.rate * math.sqrt(mechanism.steps) / STRONGEST:
         low, high = low / 2, low
-    while not refuted(high):
-        if high > mechanism.noise * FURTHEST:
+    while excess(high) <= 0:
+        if high > FURTHEST:
             return 0.0
         low, high = high, high * 2
-    while high > 1.0005 * low:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if refuted(middle) else (middle, high)
-    proven = float(_loss(replace(mechanism, noise=high), rounded_up=False).get_epsilon_for_delta(delta))
-    return min(LARGEST_EPSILON, proven)
+    if excess(low) > 0:
+        high = low
+    else:
+        below_zero = -1e-12  # where it is 0 the noise is not refuted
+        near = brentq(lambda log: excess(math.exp(log)) or below_zero, math.log(low), math.log(high), xtol=_CLOSE)
+        high = math.exp(near + _CLOSE)
+        while excess(high) <= 0:
+            high *= 1 + _CLOSE
+    loss = _loss(replace(mechanism, noise=mechanism.noise * high), rounded_up=False)
+    return min(LARGEST_EPSILON, float(loss.get_epsilon_for_delta(delta)))
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,9 @@
 """Roles are drawn by patient, within strata, in the wanted numbers, and every assignment is equally likely."""
 
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, groupby
 from math import ceil, floor
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -96,17 +97,22 @@ def test_strata_of_one_patient_share_the_roles_between_them() -> None:
 
 
 def test_every_assignment_within_a_stratum_is_equally_likely() -> None:
-    cases = cases_of([(f"p{i}", "A", "low") for i in range(4)] + [(f"q{i}", "A", "high") for i in range(2)], slices=1)
-    half = Shares(member=0.5, holdout=0.5, reference=0)
-    n_draws = 720
+    """Every draw is one of each of twenty sites, which are drawn independently."""
+    sites = [f"S{k:02}" for k in range(20)]
+    four = [(f"{site} p{i}", site, "low") for site in sites for i in range(4)]
+    two = [(f"{site} q{i}", site, "high") for site in sites for i in range(2)]
+    cases, half = cases_of(four + two, slices=1), Shares(member=0.5, holdout=0.5, reference=0)
+    n_draws = 36
     found: Counter[frozenset[str]] = Counter()
     for seed in range(n_draws):
         roles = roles_of(draw_roles(cases, half, seed)[0])
-        found[frozenset(patient for patient, role in roles.items() if role == "member")] += 1
+        members = sorted(patient.split() for patient, role in roles.items() if role == "member")
+        found.update(frozenset(name for _, name in one) for _, one in groupby(members, key=itemgetter(0)))
     assert set(found) == {
         frozenset([*pair, q]) for pair in combinations(["p0", "p1", "p2", "p3"], 2) for q in ("q0", "q1")
     }
-    statistic = sum((count - n_draws / 12) ** 2 / (n_draws / 12) for count in found.values())
+    expected = n_draws * len(sites) / 12
+    statistic = sum((count - expected) ** 2 / expected for count in found.values())
     assert statistic < 31.3  # the 99.9 % point of chi-squared with 11 degrees of freedom
 
 

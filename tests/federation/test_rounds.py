@@ -147,7 +147,7 @@ def test_an_insecure_private_run_resumes_to_the_same_bits_and_pays_once(tmp_path
     assert all(row["epsilon"] == "" for row in rows(broken))
 
 
-@pytest.mark.parametrize("generator", ["vae", "mlp"])
+@pytest.mark.parametrize("generator", [pytest.param("vae", marks=pytest.mark.slow), "mlp"])
 def test_networks_that_private_hospitals_trained_are_built_again(tmp_path: Path, generator: str) -> None:
     """Private networks have other widths than plain ones: the card must lead to them, and the judge as well."""
     run = simulated(tmp_path, replace(private(tmp_path), generator=generator, options={}), "run")

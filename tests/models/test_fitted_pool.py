@@ -46,7 +46,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(
     scope="module",
-    params=[(True, scan), (False, scan), (True, other_scan)],
+    params=[(True, scan), (False, scan), pytest.param((True, other_scan), marks=pytest.mark.slow)],
     ids=["masks", "no masks", "another generator"],
 )
 def fitted(request: pytest.FixtureRequest, public: Path) -> tuple[FittedPool, ImageSet, np.ndarray]:

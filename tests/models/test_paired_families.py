@@ -36,14 +36,19 @@ SIZED = [
     for name, shape in CASES
     for size in SIZES.values()
 ]
-ALL = pytest.mark.parametrize(
-    ("name", "shape"), SIZED, ids=[f"{name}-{s.dimensions}d-{s.channels}-{s.source_channels}" for name, s in SIZED]
-)
-KINDS = [(name, shape, private) for name, shape in SIZED for private in ((False, True) if name in DIFFER else (False,))]
+
+
+def case(name: str, shape: ImageShape, *private: bool) -> object:
+    """A volume of each family with masks as source or beside the image; the other volumes are slow tests."""
+    slow = shape.dimensions == 3 and not (shape.channels and (shape.n_labels or shape.source_channels))
+    kind = f"{name}-{shape.dimensions}d-{shape.channels}-{shape.source_channels}{'-private' * any(private)}"
+    return pytest.param(name, shape, *private, marks=[pytest.mark.slow] * slow, id=kind)
+
+
+ALL = pytest.mark.parametrize(("name", "shape"), [case(*one) for one in SIZED])
 PLAIN_AND_PRIVATE = pytest.mark.parametrize(
     ("name", "shape", "private"),
-    KINDS,
-    ids=[f"{name}-{s.dimensions}d-{s.channels}-{s.source_channels}{'-private' * p}" for name, s, p in KINDS],
+    [case(*one, private) for one in SIZED for private in ((False, True) if one[0] in DIFFER else (False,))],
 )
 
 

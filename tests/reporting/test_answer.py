@@ -13,7 +13,7 @@ from fedsynth.reporting.summary import read_facts, unfinished_facts
 from fedsynth.reporting.table_cells import Cell
 from fedsynth.reporting.usefulness import share_of_real
 from tests.reporting.test_comparison import add_result, make_run
-from tests.reporting.test_html_page import first_screen, leak, learned, passing
+from tests.reporting.test_headline import first_screen, leak, learned, passing
 
 
 @pytest.fixture

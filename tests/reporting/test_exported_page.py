@@ -6,7 +6,8 @@ from fedsynth.reporting.answer import answer
 from fedsynth.reporting.html_page import report_page
 from fedsynth.reporting.summary import read_facts
 from tests.reporting.test_comparison import make_run
-from tests.reporting.test_html_page import passing, with_pictures
+from tests.reporting.test_headline import passing
+from tests.reporting.test_html_page import with_pictures
 
 
 def test_an_exported_page_shows_no_sheet_of_training_and_none_that_begins_with_real_cases(tmp_path):

@@ -191,19 +191,36 @@ def test_a_patient_without_sequence_can_be_left_out(kaggle: Path, tmp_path: Path
     assert len(rest.header.provenance["left-out"]) == 2
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+ONE_OF_EACH = ("CS_4941", "CS_6669", "DU_5849", "FG_7634", "FG_A60K")
+"""Patients of every institution, those who lack a sequence among them."""
+
+
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not DATA.is_dir():
         pytest.skip("the LGG data are not here")
+    if request.param == "all":
+        return DATA
+    folder = tmp_path_factory.mktemp("some")
+    for file in (DATA / "kaggle_3m").rglob("*.*"):
+        if file.suffix == ".csv" or any(name in file.parent.name for name in ONE_OF_EACH):
+            link = folder / file.relative_to(DATA / "kaggle_3m")
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real(published: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     out = tmp_path_factory.mktemp("lgg") / "set"
-    return import_images(DATA, out, name="lgg", settings=ImportSettings(size=64))
+    return import_images(published, out, name="lgg", settings=ImportSettings(size=64))
 
 
-def test_the_published_patients_equal_an_independent_decode(real: ImageSet) -> None:
+def test_the_published_patients_equal_an_independent_decode(published: Path, real: ImageSet) -> None:
     """Decoded by another library, averaged over 4 x 4 blocks: files, sites, voxels and masks must agree."""
     import SimpleITK
 
-    files = sorted(path for path in DATA.rglob("*.tif") if not path.stem.endswith("_mask"))
+    files = sorted(path for path in published.rglob("*.tif") if not path.stem.endswith("_mask"))
     assert sorted(real.cases["case"]) == sorted(path.stem for path in files)
     assert Counter(real.cases["site"]) == Counter(path.parent.name.split("_")[1] for path in files)
     assert Counter(real.cases["patient"]) == Counter("_".join(path.parent.name.split("_")[:3]) for path in files)
@@ -225,5 +242,5 @@ def test_the_published_patients_equal_an_independent_decode(real: ImageSet) -> N
 def test_the_published_patients_lack_what_their_readme_says(real: ImageSet) -> None:
     told = {"t1": ["TCGA_FG_A60K"], "t1ce": ["TCGA_FG_7634", "TCGA_FG_A60K"]}
     assert real.header.provenance["missing-sequences-of"] == told
-    assert Counter(real.patients["site"]) == {"CS": 16, "FG": 14, "DU": 10}
+    assert Counter(real.patients["site"]) in ({"CS": 2, "FG": 2, "DU": 1}, {"CS": 16, "FG": 14, "DU": 10})
     assert real.cases["class"].ne("").all()

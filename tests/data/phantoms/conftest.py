@@ -1,4 +1,4 @@
-"""One cohort for all tests that look at many patients: 160 of them, five slices each, made once."""
+"""One cohort for all tests that look at many patients: 100 of them, five slices each, made once."""
 
 from pathlib import Path
 
@@ -12,4 +12,4 @@ from fedsynth.data.phantoms.settings import PhantomSettings
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     folder: Path = tmp_path_factory.mktemp("phantoms") / "cohort"
-    return make_phantoms(folder, PhantomSettings(patients=160), workers=1)
+    return make_phantoms(folder, PhantomSettings(patients=100), workers=1)

@@ -4,18 +4,14 @@ TLS, node authentication and the proxy are on. Every process carries a mark in i
 and ended by its own number, whatever became of its parents and of the test.
 """
 
-import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +21,10 @@ from safetensors.numpy import load_file
 
 from fedsynth import config
 from fedsynth.data import ImageSet
-from fedsynth.data.phantoms.cohort import make_phantoms
-from fedsynth.data.phantoms.settings import PhantomSettings
 from fedsynth.data.site_config import SiteEntry, SitesFile
 from fedsynth.federation.deploy.certificates import make_node_key
 from fedsynth.federation.deploy.cost_estimate import count_cost
 from fedsynth.federation.deploy.flower_programs import Flower, program
-from fedsynth.federation.deploy.folders import Plan, init
 from fedsynth.federation.deploy.nginx_files import nginx_files
 from fedsynth.federation.deploy.run_supervisor import load_settings, write_bundle
 from fedsynth.federation.deploy.server_files import load_server
@@ -41,13 +34,19 @@ from fedsynth.federation.simulation import begin, open_hospitals, run_rounds
 from fedsynth.models.mixture import SiteMixture
 from fedsynth.privacy.ledger import read_ledger
 from fedsynth.training.checkpoint import load_generator
+from tests.federation.deploy.deployment import (
+    MARK,
+    PATIENCE,
+    SITES,
+    Deployment,
+    keep_running,
+    open_deployment,
+    wait_until,
+)
 from tests.federation.web_proxy import WebProxy
 
 pytestmark = [pytest.mark.deployed, pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")]
 
-SITES = ("north", "south", "west")
-PATIENCE = 900.0  # seconds; two idle cores need a few minutes for all of it, a crowded machine far more
-MARK = "FEDSYNTH_DEPLOYED_TEST"
 PLAIN = """
 generator = "dcgan"
 sites = 3
@@ -74,150 +73,12 @@ latent = 4
 maps = "phantom-maps"
 tissue = 0
 """
-RUN = """
-generator = "dcgan"
-sites = 3
-rounds = 7
-local-steps = 2
-count = 6
-[options]
-base = 8
-[privacy]
-epsilon = 8.0
-patients = 10
-expected-batch-size = 3
-fakes = 8
-"""
-
-
-def _wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            pytest.fail(f"after {seconds:.0f} s: not yet {what}")
-        time.sleep(0.5)
-
-
-@dataclass
-class Deployment:
-    """One federation on disk, and the processes started for it."""
-
-    out: Path
-    port: int
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    started: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-
-    @property
-    def run(self) -> Path:
-        return self.out / "server" / "run"
-
-    def start(self, name: str, *options: str, **environment: str) -> "subprocess.Popen[bytes]":
-        """A party's own start script, as its service unit would call it, with more in its environment."""
-        own = {MARK: self.mark, "FEDSYNTH": str(Path(sys.executable).parent / "fedsynth"), "OMP_NUM_THREADS": "1"}
-        environment = {**os.environ, **own, **environment}
-        with (self.out / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                ["/bin/sh", str(self.out / name / "start.sh"), *options], env=environment, stdout=log, stderr=log
-            )
-        self.started.append(process)
-        return process
-
-    def said(self, name: str) -> str:
-        path = self.out / f"{name}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def rows(self) -> list[dict[str, str]]:
-        path = self.run / "rounds.csv"
-        return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-
-    def processes(self) -> dict[int, list[int]]:
-        """Those that carry the mark, each with its children."""
-        marked: dict[int, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    environment = (entry / "environ").read_bytes()
-                    if f"{MARK}={self.mark}".encode() in environment:
-                        status = (entry / "stat").read_text()
-                        marked[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-                except OSError:
-                    continue
-        return {pid: [child for child, parent in marked.items() if parent == pid] for pid in marked}
-
-    def of_the_server(self) -> list[int]:
-        """Those that work for the server: its folder stands in how they were called."""
-        folder = str(self.out / "server").encode()
-        return [pid for pid in self.processes() if folder in _command(pid)]
-
-    def kill(self, process: "subprocess.Popen[bytes]") -> None:
-        """Kill -9 it and everything below it: the plug is pulled."""
-        tree, queue = self.processes(), [process.pid]
-        while queue:
-            pid = queue.pop()
-            queue += tree.get(pid, [])
-            _kill(pid)
-        process.wait(30)
-
-    def end(self) -> None:
-        while left := self.processes():
-            for pid in left:
-                _kill(pid)
-            for process in self.started:
-                process.poll()
-            time.sleep(0.2)
-        for process in self.started:
-            process.wait(30)
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _real(folder: Path, seed: int) -> None:
-    """Images that fedsynth takes for a real hospital's: phantoms that do not say so, and are nobody else's."""
-    settings = PhantomSettings(patients=20, slices=2, size=16, sites=1, seed=seed)
-    images = make_phantoms(folder.with_suffix(".phantoms"), settings, workers=1)
-    own = {column: f"{folder.name}-" + images.cases[column] for column in ("patient", "case")}
-    images.with_cases(images.cases.assign(**own), provenance={}).save(folder)
 
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with open_deployment(tmp_path, "localhost", SITES) as made:
         yield made
-
-
-@contextmanager
-def open_deployment(tmp_path: Path, host: str, sites: tuple[str, ...]) -> Iterator[Deployment]:
-    made = Deployment(out=tmp_path / "out", port=free_port())
-    init(made.out, sites, Plan(host=host, port=made.port))
-    server = made.out / "server"
-    (server / "federation.toml").write_text(RUN)
-    (server / "server.toml").write_text((server / "server.toml").read_text().replace("0.0.0.0", "127.0.0.1"))
-    for seed, name in enumerate(sites):
-        _real(tmp_path / name, seed)
-        site = config.parse_toml(made.out / name / "site.toml") | {"images": str(tmp_path / name)}
-        config.save_toml(made.out / name / "site.toml", site)
-    try:
-        yield made
-    finally:
-        made.end()
-
-
-def _keep(deployment: Deployment, hospitals: dict[str, "subprocess.Popen[bytes]"], pause: dict[str, float]) -> None:
-    """What the service units do: start again what ended, after a while."""
-    for name, process in hospitals.items():
-        if process.poll() is not None and time.monotonic() > pause.get(name, 0):
-            pause[name] = time.monotonic() + 15
-            hospitals[name] = deployment.start(name)
 
 
 def _south(deployment: Deployment) -> list[str]:
@@ -234,25 +95,25 @@ def _counted(deployment: Deployment) -> int:
 
 def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deployment: Deployment) -> None:
     server = deployment.start("server", "--run")
-    _wait(lambda: "open at" in deployment.said("server"), "open")
+    wait_until(lambda: "open at" in deployment.said("server"), "open")
     hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
 
     def keeping(condition: Callable[[], bool]) -> Callable[[], bool]:
         def kept() -> bool:
-            _keep(deployment, hospitals, pause)
+            keep_running(deployment, hospitals, pause)
             return condition()
 
         return kept
 
-    _wait(keeping(lambda: len(deployment.rows()) >= 3), "at the end of round 1")
+    wait_until(keeping(lambda: len(deployment.rows()) >= 3), "at the end of round 1")
     deployment.kill(hospitals["south"])
     pause["south"] = time.monotonic() + 65  # as long as its unit waits
-    _wait(keeping(lambda: _south(deployment)[-1:] == ["false"]), "without the killed hospital")
-    _wait(keeping(lambda: _south(deployment)[-1:] == ["true"]), "with the hospital that came back")
+    wait_until(keeping(lambda: _south(deployment)[-1:] == ["false"]), "without the killed hospital")
+    wait_until(keeping(lambda: _south(deployment)[-1:] == ["true"]), "with the hospital that came back")
     deployment.kill(server)
     assert (deployment.run / "checkpoints").exists()
     server = deployment.start("server", "--run")
-    _wait(keeping(lambda: server.poll() is not None), "at the end of the run")
+    wait_until(keeping(lambda: server.poll() is not None), "at the end of the run")
 
     assert server.returncode == 0, deployment.said("server")[-3000:]
     rows = deployment.rows()
@@ -271,7 +132,7 @@ def test_a_killed_hospital_and_a_killed_server_come_back_and_the_run_ends(deploy
         assert len([one for one in left if one["message"] == "train"]) >= 4
     for log in (deployment.out / "server" / "state").glob("*.log"):
         assert "telemetry.flower.ai" not in log.read_text(errors="replace")
-    _wait(lambda: not deployment.of_the_server(), "rid of every process of the server", 60)
+    wait_until(lambda: not deployment.of_the_server(), "rid of every process of the server", 60)
     for name in SITES:  # Flower's starter of apps can outlive a node whose server is gone: units end the whole group
         hospitals[name].terminate()
         assert hospitals[name].wait(60) is not None
@@ -290,22 +151,26 @@ def test_a_refusal_ends_the_start_at_both_ends_and_an_approval_lets_it_run(deplo
                 file.write(f'proxy = "own"\ninner-port = {inner}\n')
             stack.enter_context(_nginx(nginx, server, deployment.port, inner))
         started = deployment.start("server", "--run")
-        _wait(lambda: "begins, in" in deployment.said("server"), "open")
+        wait_until(lambda: "begins, in" in deployment.said("server"), "open")
         hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
-        _wait(lambda: _keep(deployment, hospitals, pause) or started.poll() is not None, "turned down")
+        wait_until(lambda: keep_running(deployment, hospitals, pause) or started.poll() is not None, "turned down")
         said = deployment.said("server")
         assert started.returncode == 3, said[-3000:]
         assert said.count("begins, in") == 1
         plan = next(out.glob("*/state/plans-waiting/*.toml"))  # of the first that was asked: one is enough to end it
         first = plan.parents[2].name
         assert f"{first} will not take part: refused by its policy: approved" in said
-        _wait(lambda: f"{first} refuses hello: the site's policy refuses: nobody" in deployment.said(first), "said", 60)
+        wait_until(
+            lambda: f"{first} refuses hello: the site's policy refuses: nobody" in deployment.said(first), "said", 60
+        )
         for name in SITES:
             command = [str(Path(sys.executable).parent / "fedsynth"), "site", "approve", str(out / name / "site.toml")]
             command += ["--plan", str(server / "federation.toml")]
             subprocess.run(command, input=f"{plan.stem}\n", text=True, check=True, stdout=subprocess.DEVNULL)
         started = deployment.start("server", "--run")
-        _wait(lambda: _keep(deployment, hospitals, pause) or started.poll() is not None, "at the end of the run")
+        wait_until(
+            lambda: keep_running(deployment, hospitals, pause) or started.poll() is not None, "at the end of the run"
+        )
     assert started.returncode == 0, deployment.said("server")[-3000:]
     assert {row["site"]: row["answered"] for row in deployment.rows()} == dict.fromkeys(SITES, "true")
 
@@ -336,14 +201,14 @@ def test_hospitals_get_the_bits_of_the_local_engine(deployment: Deployment, tmp_
     for name in SITES:
         (deployment.out / name / "policy.toml").write_text("allow-plain = true\n")
     server = deployment.start("server", "--run")
-    _wait(lambda: "open at" in deployment.said("server"), "open")
+    wait_until(lambda: "open at" in deployment.said("server"), "open")
     hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
 
     def ended() -> bool:
-        _keep(deployment, hospitals, pause)
+        keep_running(deployment, hospitals, pause)
         return server.poll() is not None
 
-    _wait(ended, "at the end of the run")
+    wait_until(ended, "at the end of the run")
     assert server.returncode == 0, deployment.said("server")[-3000:]
 
     local = local_engine(deployment, tmp_path)
@@ -374,9 +239,9 @@ def test_hospitals_train_alone_and_send_their_samplers_once(deployment: Deployme
         allowed = "" if name == "west" else "allow-one-shot = true\n"
         (deployment.out / name / "policy.toml").write_text("allow-plain = true\n" + allowed)
     server = deployment.start("server", "--run")
-    _wait(lambda: "open at" in deployment.said("server"), "open")
+    wait_until(lambda: "open at" in deployment.said("server"), "open")
     hospitals, pause = {name: deployment.start(name) for name in SITES}, dict[str, float]()
-    _wait(lambda: _keep(deployment, hospitals, pause) or server.poll() is not None, "turned down")
+    wait_until(lambda: keep_running(deployment, hospitals, pause) or server.poll() is not None, "turned down")
     said = deployment.said("server").splitlines()
     assert server.returncode == 3, said[-30:]
     refusals = [line.split(" ", 2)[2] for line in said if "will not take part" in line]  # after day and time
@@ -385,7 +250,7 @@ def test_hospitals_train_alone_and_send_their_samplers_once(deployment: Deployme
 
     (deployment.out / "west" / "policy.toml").write_text("allow-plain = true\nallow-one-shot = true\n")
     server = deployment.start("server", "--run")
-    _wait(lambda: _keep(deployment, hospitals, pause) or server.poll() is not None, "at the end of the run")
+    wait_until(lambda: keep_running(deployment, hospitals, pause) or server.poll() is not None, "at the end of the run")
     assert server.returncode == 0, deployment.said("server")[-3000:]
     family, card = load_generator(deployment.run / "checkpoints")
     assert isinstance(family, SiteMixture)
@@ -421,13 +286,13 @@ def test_a_node_behind_a_web_proxy_takes_part(tmp_path: Path) -> None:
         )
         (deployment.out / "north" / "policy.toml").write_text("allow-plain = true\nallow-one-shot = true\n")
         server = deployment.start("server", "--run")
-        _wait(lambda: "open at" in deployment.said("server"), "open")
+        wait_until(lambda: "open at" in deployment.said("server"), "open")
         directly = deployment.start("north", HTTPS_PROXY="")
         assert directly.wait(PATIENCE) == 2
         assert "is not reached" in deployment.said("north")
         way = {"HTTPS_PROXY": f"http://north:secret@{proxy.address}", "NO_PROXY": ""}
         deployment.start("north", **way)
-        _wait(lambda: server.poll() is not None, "at the end of the run")
+        wait_until(lambda: server.poll() is not None, "at the end of the run")
         assert server.returncode == 0, deployment.said("server")[-3000:]
         assert [row["answered"] for row in deployment.rows()] == ["true"]
         traffic = int(deployment.rows()[0]["bytes_up"]) + int(deployment.rows()[0]["bytes_down"])
@@ -440,7 +305,7 @@ def test_a_node_behind_a_web_proxy_takes_part(tmp_path: Path) -> None:
 def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
     """With the authority's certificate, which is no secret, and a key of their own."""
     deployment.start("server")
-    _wait(lambda: "open at" in deployment.said("server"), "open")
+    wait_until(lambda: "open at" in deployment.said("server"), "open")
     authority = deployment.out / "north" / "authority.pem"
     key = make_node_key("outsider")
     (tmp_path / "outsider.key").write_bytes(key.private)
@@ -468,7 +333,7 @@ def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
         assert done.returncode != 0
         assert "Failed to activate SuperNode" in said.read_text()
         keyless = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        _wait(
+        wait_until(
             lambda: "refused POST '/v1/fleet/register-node'" in deployment.said("server"), "refused to register itself"
         )
         deployment.kill(keyless)
@@ -480,7 +345,7 @@ def test_outsiders_are_refused(deployment: Deployment, tmp_path: Path) -> None:
     (place.keys / "east.pub").write_bytes(make_node_key("east").public)
     (place.keys / "south.pub").unlink()
     for line in ("noise is not let in", "east is let in", "south is shut out"):
-        _wait(lambda line=line: line in deployment.said("server"), line)
+        wait_until(lambda line=line: line in deployment.said("server"), line)
     known = config.parse_toml(place.state / "nodes.toml")
     assert set(known) == {"north", "west", "east"}
     nodes = Flower(home=place.state / "flower").ask("supernode", "list")["nodes"]

@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -133,12 +133,12 @@ def test_a_node_begins_though_somebody_looks_at_that_instant(tmp_path: Path) -> 
 
 def test_a_node_is_seen_at_work_whatever_program_it_became_and_no_second_one_begins(tmp_path: Path) -> None:
     assert not node_runs(tmp_path)
-    became = (
-        "import os, sys; from pathlib import Path; from fedsynth.federation.deploy.site_status import hold_lock;"
-        "hold_lock(Path(sys.argv[1])); os.execv('/bin/sh', ['sh', '-c', 'echo ready; read line'])"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", became, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["/bin/sh", "-c", "echo ready; read line"],
+        preexec_fn=partial(hold_lock, tmp_path),  # then the process becomes the shell, as a node becomes Flower's
+        close_fds=False,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as node:
         assert node.stdout is not None
         assert node.stdout.readline() == b"ready\n"
