@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback `progress(done, total)` that draws a bar on stderr, or writes lines where no person watches."""
+def progress_bar(text: str, *, alike: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A callback `progress(done, total)` that draws a bar on stderr, or writes lines where no person watches.
+
+    Only where all steps take `alike` is the time left told, and are there lines beside those of the steps themselves.
+    """
     if not sys.stderr.isatty():
-        yield now_and_then(text, lambda line: typer.echo(line, err=True))
+        yield now_and_then(text, lambda line: typer.echo(line, err=True)) if alike else lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    with Progress(*columns, *([TimeRemainingColumn()] if alike else []), console=Console(stderr=True)) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -60,7 +63,7 @@ class ScreenProgress(Progress):
 def steps_shown(text: str) -> Iterator[Callable[[str, str, int, int], None]]:
     """A callback `told(cell, step, done, total)` that says of each step that it begins, and how long it took."""
     begun: dict[tuple[str, str], float] = {}
-    with progress_bar(text) as bar:
+    with progress_bar(text, alike=False) as bar:  # a training takes a hundred times as long as an attack
 
         def told(cell: str, step: str, done: int, total: int) -> None:
             now, key = time.monotonic(), (cell, step)
