@@ -50,7 +50,7 @@ test-deployed: $(READY)  ## a server and three hospitals on loopback, killed and
 	$(BIN)/python -m pytest -m deployed tests/federation/deploy
 
 docs: $(VENV)/.docs  ## the site in build/site, with the pages of command line and Python from the code; a warning is an error
-	$(BIN)/python -m fedsynth.cli.reference_page > docs/cli.md
+	$(BIN)/python -m fedsynth.cli.reference_page > $(VENV)/cli.md && mv $(VENV)/cli.md docs/cli.md
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/.docs: $(READY)

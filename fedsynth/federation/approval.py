@@ -146,6 +146,10 @@ def _meaning(settings: FederationSettings, asked: Asked) -> list[str]:
     told.append(
         f"What leaves each hospital: {_leaves(settings)}, or sums over patients where the family is fitted; no images."
     )
+    if settings.trackers:
+        told.append(
+            f"The server also writes the losses that your policy lets leave for: {', '.join(settings.trackers)}."
+        )
     return told
 
 

@@ -62,7 +62,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def tracked(watch: Watch, trackers: Trackers) -> Watch:
-    """Trackers hear of every round what the sites let leave: their losses, and what was spent."""
+    """Trackers hear of every round which losses the sites let leave."""
 
     def told(progress: Progress) -> None:
         watch(progress)
@@ -73,7 +73,6 @@ def tracked(watch: Watch, trackers: Trackers) -> Watch:
             for name, value in reply.outcome.metrics.items()
             if name.endswith("_loss")
         }
-        values |= {f"{site}/epsilon": spent for site, spent in progress.epsilon.items()}
         trackers.log(progress.round, values | {"sites answered": len(answered)} if progress.replies else {})
 
     return told

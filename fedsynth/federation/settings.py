@@ -25,6 +25,7 @@ from fedsynth.training.settings import (
     Privacy,
     Tracker,
     TrainSettings,
+    refuse_trackers,
     started_options,
 )
 
@@ -106,6 +107,7 @@ class FederationSettings:
     def __post_init__(self) -> None:
         if self.local_steps is None:  # private steps are charged: fewer and larger ones
             object.__setattr__(self, "local_steps", LOCAL_STEPS if self.privacy is None else PRIVATE_STEPS)
+        refuse_trackers(self.trackers, self.privacy)
         _check_said(self.options, "options")
         _check_said(self.strategy_options, "strategy-options")
         object.__setattr__(self, "options", started_options(self.generator, self.start, self.options))

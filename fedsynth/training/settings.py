@@ -120,6 +120,7 @@ class TrainSettings:
                 raise ConfigError(f"--{name} must be at least 1", value=value)
         if self.start_steps is not None and self.start != SIMULATED:
             raise ConfigError("--start-steps is for --start phantoms", value=self.start_steps, remedy="leave it away")
+        refuse_trackers(self.trackers, self.privacy)
         if self.privacy is not None:
             self.privacy.settings()  # checks the declared numbers before anything is opened
             if self.batch is not None:
@@ -144,6 +145,13 @@ class TrainSettings:
         """The recipe with what was said put in its place; a given rate holds for every network."""
         changed = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch)
         return changed if self.rate is None else replace(changed, rate=self.rate, rates={})
+
+
+def refuse_trackers(trackers: tuple[Tracker, ...], privacy: Privacy | None) -> None:
+    """Private runs have none: trackers note when they were told, and time tells how many patients a step drew."""
+    if trackers and privacy is not None:
+        problem = "a private run has no trackers: they note the time, which tells how many patients a step drew"
+        raise ConfigError(problem, value=trackers[0], remedy="leave --tracker away: rounds.csv has the losses")
 
 
 def started_options(generator: str, start: Path | None, options: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from fedsynth.runs import Run, create_run
 from fedsynth.training.settings import TrainSettings
-from fedsynth.training.trackers import Trackers, open_trackers
+from fedsynth.training.trackers import Trackers, _quoted, open_trackers
 from fedsynth.training.trainer import StepReport
 
 SETTINGS = TrainSettings(generator="mlp", images=Path("a-hospital"), options={"latent": 4})
@@ -73,6 +73,15 @@ def test_wandb_keeps_an_offline_run(tmp_path: Path, no_network: None) -> None:
     assert len(kept) == 2
     assert all(LOSS.encode() in path.read_bytes() for path in kept)
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+    assert not any(socket.gethostname().encode() in path.read_bytes() for path in kept)
+    assert not [*folder.rglob("requirements.txt")]
+
+
+def test_names_of_two_sites_stay_two() -> None:
+    names = ["a:b/loss", "a_b/loss", "a/b/loss", "../a/loss", "a//b/loss", "loss"]
+    quoted = [_quoted(name) for name in names]
+    assert len(set(quoted)) == len(names)
+    assert all(".." not in name and "//" not in name and name.count("/") <= 1 for name in quoted)
 
 
 def test_no_tracker_is_imported_by_default() -> None:
@@ -84,14 +93,10 @@ def test_no_tracker_is_imported_by_default() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_losses_of_a_site_alone_are_means_over_an_interval() -> None:
+def test_losses_of_a_site_alone_are_means_over_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values: list[tuple[int, dict[str, float]]] = []
-
-    class Heard:
-        def scalars(self, step: int, told: dict[str, float]) -> None:
-            values.append((step, told))
-
-    told = Trackers([Heard()])  # type: ignore[list-item]
+    told = Trackers((), Run(folder=tmp_path))
+    monkeypatch.setattr(told, "log", lambda step, found: values.append((step, found)))
     for step in range(30):
         told.on_step(StepReport(step=step, losses={"generator": float(step)}), 30)
     assert values == [(25, {"generator_loss": 12.0}), (30, {"generator_loss": 27.0})]

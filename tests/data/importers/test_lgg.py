@@ -239,8 +239,9 @@ def test_the_published_patients_equal_an_independent_decode(published: Path, rea
         assert made.any() == mask.any()
 
 
-def test_the_published_patients_lack_what_their_readme_says(real: ImageSet) -> None:
+def test_the_published_patients_lack_what_their_readme_says(published: Path, real: ImageSet) -> None:
     told = {"t1": ["TCGA_FG_A60K"], "t1ce": ["TCGA_FG_7634", "TCGA_FG_A60K"]}
     assert real.header.provenance["missing-sequences-of"] == told
-    assert Counter(real.patients["site"]) in ({"CS": 2, "FG": 2, "DU": 1}, {"CS": 16, "FG": 14, "DU": 10})
+    some = published != DATA
+    assert Counter(real.patients["site"]) == ({"CS": 2, "FG": 2, "DU": 1} if some else {"CS": 16, "FG": 14, "DU": 10})
     assert real.cases["class"].ne("").all()
